@@ -1,0 +1,8 @@
+//! Plays SQL Server's side of the Virtual Device Interface.
+#![forbid(unsafe_code)]
+
+pub mod database;
+pub mod messages;
+pub mod sample;
+pub mod stream;
+pub mod tsql;
