@@ -1,0 +1,305 @@
+//! The commands that a server sends to a device, and the records that carry them.
+//!
+//! Source: VDI specification, "Commands". A *record* is what travels through a ring: plain numbers, not yet believed.
+//! [`crate::device`] turns records into commands and back.
+
+use core::fmt;
+
+use crate::completion::CompletionCode;
+use crate::features::{DeviceKind, Features};
+
+/// The code of a command; numbers without a name are kept, so that they can be answered with ERROR_NOT_SUPPORTED.
+///
+/// ```
+/// use vdi_proto::command::{Buffer, CommandCode};
+/// use vdi_proto::features::Features;
+///
+/// assert_eq!(CommandCode::WRITE.rules().unwrap().buffer, Buffer::FromServer);
+/// assert!(CommandCode::COMPLETE.is_allowed(Features::REQUEST_COMPLETE | Features::COMPLETE_ENABLED));
+/// assert!(!CommandCode::REWIND.is_allowed(Features::NONE));
+/// assert_eq!(CommandCode::new(77).to_string(), "command 77");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CommandCode(u32);
+
+/// What a command's buffer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Buffer {
+    /// The command has none.
+    None,
+    /// The server filled it; the client stores it (Write).
+    FromServer,
+    /// The client fills it (Read).
+    FromClient,
+}
+
+/// What a command's `size` field holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SizeField {
+    /// Nothing.
+    Unused,
+    /// Bytes to transfer.
+    Bytes,
+    /// How many marks or blocks to skip; negative goes backwards.
+    Count,
+    /// The number of the medium to load.
+    Medium,
+    /// Disk-like: what the position counts from (0 beginning, 1 current, 2 end).
+    Whence,
+}
+
+/// What a command's `position` field holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PositionField {
+    /// Nothing.
+    Unused,
+    /// A byte position, on disk-like devices only.
+    DiskOnly,
+    /// The target position.
+    Target,
+}
+
+/// What must be so for a server to send a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Requirement {
+    /// Any device takes it.
+    Any,
+    /// The device is tape-like.
+    Tape,
+    /// The device is tape-like or disk-like.
+    TapeOrDisk,
+    /// The device has this feature.
+    Feature(Features),
+}
+
+/// The rules of one command: one row of the specification's table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// The published name, `VDC_Write` for example.
+    pub name: &'static str,
+    /// What the size field holds.
+    pub size: SizeField,
+    /// What the position field holds.
+    pub position: PositionField,
+    /// What the buffer is for.
+    pub buffer: Buffer,
+    /// Whether its completion returns a position.
+    pub returns_position: bool,
+    /// What it takes to be sent.
+    pub requires: Requirement,
+}
+
+macro_rules! commands {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $vdc:literal, $size:ident, $position:ident, $buffer:ident,
+        $returns:literal, $requires:expr;)*) => {
+        impl CommandCode {
+            $($(#[$doc])* pub const $name: CommandCode = CommandCode($number);)*
+
+            /// All commands, in the order of their codes.
+            pub const ALL: [CommandCode; 19] = [$(CommandCode::$name),*];
+
+            /// The rules of this command; `None` for a code without a name.
+            #[must_use]
+            pub const fn rules(self) -> Option<Rules> {
+                match self.0 {
+                    $($number => Some(Rules {
+                        name: $vdc,
+                        size: SizeField::$size,
+                        position: PositionField::$position,
+                        buffer: Buffer::$buffer,
+                        returns_position: $returns,
+                        requires: $requires,
+                    }),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    /// Fill the buffer with the next bytes (disk-like: with those at the position).
+    READ = 1, "VDC_Read", Bytes, DiskOnly, FromClient, false, Requirement::Any;
+    /// Store the buffer's bytes next (disk-like: at the position).
+    WRITE = 2, "VDC_Write", Bytes, DiskOnly, FromServer, false, Requirement::Any;
+    /// Leave IO-ERROR: the only command sent to a device in that state.
+    CLEAR_ERROR = 3, "VDC_ClearError", Unused, Unused, None, false, Requirement::Any;
+    /// Go to the beginning of the medium.
+    REWIND = 4, "VDC_Rewind", Unused, Unused, None, false, Requirement::Tape;
+    /// Write a filemark.
+    WRITE_MARK = 5, "VDC_WriteMark", Unused, Unused, None, false, Requirement::Tape;
+    /// Skip filemarks.
+    SKIP_MARKS = 6, "VDC_SkipMarks", Count, Unused, None, false, Requirement::Tape;
+    /// Skip blocks.
+    SKIP_BLOCKS = 7, "VDC_SkipBlocks", Count, Unused, None, false, Requirement::Tape;
+    /// Put another medium into the device.
+    LOAD = 8, "VDC_Load", Medium, Unused, None, false, Requirement::Feature(Features::REMOVABLE);
+    /// Report the position: a block address (tape-like) or a byte offset (disk-like).
+    GET_POSITION = 9, "VDC_GetPosition", Unused, Unused, None, true, Requirement::TapeOrDisk;
+    /// Go to a position.
+    SET_POSITION = 10, "VDC_SetPosition", Whence, Target, None, true, Requirement::TapeOrDisk;
+    /// Throw away what was written.
+    DISCARD = 11, "VDC_Discard", Unused, Unused, None, false, Requirement::Feature(Features::DISCARD);
+    /// Make everything written so far durable; disk-like: also sets the end of the file.
+    FLUSH = 12, "VDC_Flush", Unused, Unused, None, false, Requirement::Any;
+    /// Database writes are frozen: take the snapshot, then complete.
+    SNAPSHOT = 13, "VDC_Snapshot", Unused, Unused, None, false, Requirement::Any;
+    /// Mount the snapshot that is being restored.
+    MOUNT_SNAPSHOT = 14, "VDC_MountSnapshot", Unused, Unused, None, false, Requirement::Any;
+    /// A snapshot will follow; more metadata may be written before it.
+    PREPARE_TO_FREEZE = 15, "VDC_PrepareToFreeze", Unused, Unused, None, false,
+        Requirement::Feature(Features::SNAPSHOT_PREPARE);
+    /// The list of frozen files begins.
+    FILE_INFO_BEGIN = 16, "VDC_FileInfoBegin", Unused, Unused, None, false,
+        Requirement::Feature(Features::ENUM_FROZEN_FILES);
+    /// The list of frozen files ends.
+    FILE_INFO_END = 17, "VDC_FileInfoEnd", Unused, Unused, None, false,
+        Requirement::Feature(Features::ENUM_FROZEN_FILES);
+    /// Report the device's error.
+    GET_ERROR = 18, "VDC_GetError", Unused, Unused, None, false, Requirement::Any;
+    /// No more data will come: finish the backup, then answer.
+    COMPLETE = 19, "VDC_Complete", Unused, Unused, None, false, Requirement::Feature(Features::COMPLETE_ENABLED);
+}
+
+impl CommandCode {
+    /// Any number.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        CommandCode(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self.0
+    }
+
+    /// What this command's buffer is for; unknown commands have none.
+    #[must_use]
+    pub const fn buffer(self) -> Buffer {
+        match self.0 {
+            1 => Buffer::FromClient,
+            2 => Buffer::FromServer,
+            _ => Buffer::None,
+        }
+    }
+
+    /// Whether this is Read or Write, the commands that move data and whose completion counts bytes.
+    #[must_use]
+    pub const fn is_transfer(self) -> bool {
+        matches!(self.buffer(), Buffer::FromClient | Buffer::FromServer)
+    }
+
+    /// Whether a server may send this to a device with these (negotiated) features.
+    ///
+    /// Source: VDI specification, the column "needed by" of the command table.
+    #[must_use]
+    pub const fn is_allowed(self, features: Features) -> bool {
+        let Some(rules) = self.rules() else { return false };
+        let kind = match features.device_kind() {
+            Ok(kind) => kind,
+            Err(_) => return false,
+        };
+        match rules.requires {
+            Requirement::Any => true,
+            Requirement::Tape => matches!(kind, DeviceKind::TapeLike),
+            Requirement::TapeOrDisk => matches!(kind, DeviceKind::TapeLike | DeviceKind::DiskLike),
+            Requirement::Feature(feature) => features.contains(feature),
+        }
+    }
+}
+
+impl fmt::Display for CommandCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.rules() {
+            Some(rules) => f.write_str(rules.name),
+            None => write!(f, "command {}", self.0),
+        }
+    }
+}
+
+/// A command's identity on its device: unique among the outstanding ones, and not used again for
+/// 2^26 commands of the same place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CommandId(pub u32);
+
+/// The buffer that a Read or Write lends to the client: a slot of the slot table, and the generation of this loan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Loan {
+    /// The index in the slot table.
+    pub slot: u32,
+    /// Counts the loans of this slot; a handle is good for one generation.
+    pub generation: u32,
+}
+
+/// A command on its way from server to client: four 64-bit words in a submission ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandRecord {
+    /// Which command.
+    pub code: CommandCode,
+    /// Its identity, to be given back with the completion.
+    pub id: CommandId,
+    /// Overloaded: see [`SizeField`].
+    pub size: i32,
+    /// See [`PositionField`].
+    pub position: u64,
+    /// The buffer; means nothing where the command has none.
+    pub loan: Loan,
+}
+
+impl CommandRecord {
+    /// The words that travel.
+    #[must_use]
+    pub const fn to_words(&self) -> [u64; 4] {
+        [
+            self.code.0 as u64 | (self.id.0 as u64) << 32,
+            self.size as u32 as u64 | (self.loan.slot as u64) << 32,
+            self.position,
+            self.loan.generation as u64,
+        ]
+    }
+
+    /// From the words; any words make a record, nothing is believed yet.
+    #[must_use]
+    pub const fn from_words(words: [u64; 4]) -> Self {
+        CommandRecord {
+            code: CommandCode(words[0] as u32),
+            id: CommandId((words[0] >> 32) as u32),
+            size: words[1] as u32 as i32,
+            position: words[2],
+            loan: Loan { slot: (words[1] >> 32) as u32, generation: words[3] as u32 },
+        }
+    }
+}
+
+/// A completion on its way from client to server: four 64-bit words in a completion ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CompletionRecord {
+    /// The command's identity.
+    pub id: CommandId,
+    /// How it ended.
+    pub code: CompletionCode,
+    /// Bytes transferred; Read and Write only.
+    pub bytes: u32,
+    /// The position; GetPosition and SetPosition only.
+    pub position: u64,
+}
+
+impl CompletionRecord {
+    /// The words that travel.
+    #[must_use]
+    pub const fn to_words(&self) -> [u64; 4] {
+        [self.code.number() as u64 | (self.id.0 as u64) << 32, self.bytes as u64, self.position, 0]
+    }
+
+    /// From the words; any words make a record, nothing is believed yet.
+    #[must_use]
+    pub const fn from_words(words: [u64; 4]) -> Self {
+        CompletionRecord {
+            id: CommandId((words[0] >> 32) as u32),
+            code: CompletionCode::new(words[0] as u32),
+            bytes: words[1] as u32,
+            position: words[2],
+        }
+    }
+}

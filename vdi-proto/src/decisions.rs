@@ -1,0 +1,25 @@
+//! Where the published documents are silent or contradict each other: what this project decided, and why.
+//!
+//! | matter | decision |
+//! |---|---|
+//! | OpenDevice in Active (client) | The state table says VD_E_PROTOCOL, yet a set of n devices needs n opens. A device not yet open opens; one already open is VD_E_PROTOCOL; when all are open, VD_E_OPEN. |
+//! | Close in Active with open devices (client) | VD_E_OPEN, the set is aborted, and it is closed all the same: the function's page against the table. |
+//! | When is a set normally terminated? | When every device has returned VD_E_CLOSE, whichever process had opened it. |
+//! | A secondary's Close | Looks at the devices that this secondary opened, not at those of others: a worker may leave while the work goes on. |
+//! | Joining a set whose work has ended | VD_E_PROTOCOL. |
+//! | Server's calls in Connected and after the end | See the rows marked D in [`crate::set::server`]. |
+//! | Handles in an aborted or closed set | "Not open": VD_E_PROTOCOL. |
+//! | The address for GetBufferHandle | Exactly the data start of a buffer that an outstanding command of this process holds. |
+//! | The life of a handle | It dies when its command is completed or aborted, also when the same memory is lent again. |
+//! | Completing a command whose buffer is still leased | VD_E_BUSY, and the command stays outstanding. Leases of the completing process count too. |
+//! | VD_E_QUEUE_FULL and VD_E_IO_ERROR | Have no published value: `0x8077f001` and `0x8077f002`. |
+//! | Queue depth | [`crate::device::QUEUE_DEPTH`] commands a device, all devices alike; `maxIODepth` stays 4 as documented. |
+//! | Which completions put a device into IO-ERROR | Every code but ERROR_SUCCESS, as the text says; also the end of data. |
+//! | CloseDevice with outstanding commands | They complete with ERROR_OPERATION_ABORTED on the server's side. |
+//! | Bad terms of a server in BeginConfiguration | VD_E_INVALID; the documents name no status. |
+//! | The server's fields in a client's VDConfig | Passed over at Create: clients reuse the struct of an earlier set. |
+//! | Largest prefix zone | [`crate::config::MAX_PREFIX_ZONE`]; the documents give none. |
+//! | Names | 1 to 128 characters without backslash and control characters; instances up to 16. |
+//! | OpenDevice of a name that the server has not announced yet | The client's call waits until the server has opened all its devices; then an unknown name is VD_E_INVALID. |
+//! | Death of a secondary | Aborts the set, like that of the server or the primary. In the vendor's implementation only those two are noticed. |
+//! | Death of the server after it closed all devices | Not noticed: the client's work had ended well. |

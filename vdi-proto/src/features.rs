@@ -1,0 +1,270 @@
+//! Feature bits and the device kinds that they make up.
+//!
+//! Source: VDI specification, "Features" of the configuration, and KB3188454 for the completion bits.
+
+use core::fmt;
+use core::ops::{BitAnd, BitOr, BitOrAssign};
+
+use thiserror::Error;
+
+use crate::status::VdError;
+
+/// The `features` field of the configuration: a set of `VDF_*` bits. Unknown bits are kept.
+///
+/// ```
+/// use vdi_proto::features::{DeviceKind, Features};
+///
+/// let features = Features::REQUEST_COMPLETE | Features::REMOVABLE;
+/// assert_eq!(features.device_kind(), Ok(DeviceKind::PipeLike));
+/// assert!((Features::FILE_MARKS | Features::RANDOM_ACCESS).device_kind().is_err());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Features(u32);
+
+macro_rules! bits {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal, $vdf:literal;)*) => {
+        impl Features {
+            $($(#[$doc])* pub const $name: Features = Features($bit);)*
+
+            /// Every published bit with its name.
+            pub const NAMED: &'static [(Features, &'static str)] = &[$((Features::$name, $vdf)),*];
+        }
+    };
+}
+
+bits! {
+    /// Media can be changed: the server may send Load.
+    REMOVABLE = 0x1, "VDF_Removable";
+    /// Rewind is supported.
+    REWIND = 0x2, "VDF_Rewind";
+    /// GetPosition and SetPosition are supported; positions mean what the device says.
+    POSITION = 0x10, "VDF_Position";
+    /// SkipBlocks is supported.
+    SKIP_BLOCKS = 0x20, "VDF_SkipBlocks";
+    /// Skips may go backwards.
+    REVERSE_POSITION = 0x40, "VDF_ReversePosition";
+    /// Discard is supported.
+    DISCARD = 0x80, "VDF_Discard";
+    /// WriteMark and SkipMarks are supported; reading through a mark reports it.
+    FILE_MARKS = 0x100, "VDF_FileMarks";
+    /// Read and Write carry a byte position.
+    RANDOM_ACCESS = 0x200, "VDF_RandomAccess";
+    /// The client wants PrepareToFreeze before a snapshot.
+    SNAPSHOT_PREPARE = 0x400, "VDF_SnapshotPrepare";
+    /// The client wants FileInfoBegin and FileInfoEnd.
+    ENUM_FROZEN_FILES = 0x800, "VDF_EnumFrozenFiles";
+    /// Used by the VSS writer.
+    VSS_WRITER = 0x1000, "VDF_VSSWriter";
+    /// The client asks for the Complete command.
+    REQUEST_COMPLETE = 0x2000, "VDF_RequestComplete";
+    /// Set by the server: the devices will be written, this is a backup.
+    WRITE_MEDIA = 0x1_0000, "VDF_WriteMedia";
+    /// Set by the server: the devices will be read, this is a restore.
+    READ_MEDIA = 0x2_0000, "VDF_ReadMedia";
+    /// Set by the server: Complete will be sent.
+    COMPLETE_ENABLED = 0x4_0000, "VDF_CompleteEnabled";
+    /// Latch statistics.
+    LATCH_STATS = 0x8000_0000, "VDF_LatchStats";
+}
+
+impl Features {
+    /// No feature: a pipe-like device.
+    pub const NONE: Features = Features(0);
+
+    /// The bits that only the server sets.
+    pub const SERVER: Features = Features(Self::WRITE_MEDIA.0 | Self::READ_MEDIA.0 | Self::COMPLETE_ENABLED.0);
+
+    /// What may be added to a device of any kind.
+    pub const OPTIONAL: Features =
+        Features(Self::DISCARD.0 | Self::SNAPSHOT_PREPARE.0 | Self::ENUM_FROZEN_FILES.0 | Self::REQUEST_COMPLETE.0);
+
+    /// What a tape-like device must have, all of it.
+    pub const TAPE: Features = Features(
+        Self::FILE_MARKS.0
+            | Self::REMOVABLE.0
+            | Self::REVERSE_POSITION.0
+            | Self::REWIND.0
+            | Self::POSITION.0
+            | Self::SKIP_BLOCKS.0,
+    );
+
+    /// From the raw field.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Features(bits)
+    }
+
+    /// The raw field.
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all of `other`'s bits are set.
+    #[must_use]
+    pub const fn contains(self, other: Features) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other`'s bits is set.
+    #[must_use]
+    pub const fn intersects(self, other: Features) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// These bits without `other`'s.
+    #[must_use]
+    pub const fn without(self, other: Features) -> Self {
+        Features(self.0 & !other.0)
+    }
+
+    /// The device kind that these bits make up; bits of the server and optional ones are passed over.
+    ///
+    /// # Errors
+    /// [`UnsupportedFeatures`] (VD_E_NOTSUPPORTED) for every combination that is none of the supported kinds
+    /// (VDI specification, features: pipe-like, tape-like and disk-like devices).
+    pub const fn device_kind(self) -> Result<DeviceKind, UnsupportedFeatures> {
+        let kind_bits = self.without(Features(Self::SERVER.0 | Self::OPTIONAL.0));
+        match kind_bits.0 {
+            0x0 | 0x1 => Ok(DeviceKind::PipeLike),
+            0x200 | 0x201 => Ok(DeviceKind::DiskLike),
+            bits if bits == Self::TAPE.0 => Ok(DeviceKind::TapeLike),
+            _ => Err(UnsupportedFeatures { features: self }),
+        }
+    }
+}
+
+impl BitOr for Features {
+    type Output = Features;
+    fn bitor(self, other: Features) -> Features {
+        Features(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Features {
+    fn bitor_assign(&mut self, other: Features) {
+        self.0 |= other.0;
+    }
+}
+
+impl BitAnd for Features {
+    type Output = Features;
+    fn bitand(self, other: Features) -> Features {
+        Features(self.0 & other.0)
+    }
+}
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.0;
+        let mut separator = "";
+        for (bit, name) in Features::NAMED {
+            if self.contains(*bit) {
+                write!(f, "{separator}{name}")?;
+                separator = "|";
+                left &= !bit.0;
+            }
+        }
+        if left != 0 || self.0 == 0 {
+            write!(f, "{separator}{left:#x}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Features({self})")
+    }
+}
+
+/// The kind of device that a set of features describes; all devices of a set are of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceKind {
+    /// Sequential bytes, no positions; optionally removable.
+    PipeLike,
+    /// Filemarks, blocks, positions, media.
+    TapeLike,
+    /// Byte positions; optionally removable.
+    DiskLike,
+}
+
+/// A combination of features that is none of the supported device kinds: VD_E_NOTSUPPORTED.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error(
+    "features {features} make up none of the supported device kinds; use none (pipe-like), VDF_RandomAccess \
+     (disk-like) or all of {tape} (tape-like)", tape = Features::TAPE
+)]
+pub struct UnsupportedFeatures {
+    /// The combination that was asked for.
+    pub features: Features,
+}
+
+impl UnsupportedFeatures {
+    /// The status that the call returns.
+    #[must_use]
+    pub const fn code(self) -> VdError {
+        VdError::NotSupported
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::ToString;
+
+    #[test]
+    fn the_published_bits_hold() {
+        let bits: std::vec::Vec<u32> = Features::NAMED.iter().map(|(f, _)| f.bits()).collect();
+        assert_eq!(
+            bits,
+            [
+                0x1,
+                0x2,
+                0x10,
+                0x20,
+                0x40,
+                0x80,
+                0x100,
+                0x200,
+                0x400,
+                0x800,
+                0x1000,
+                0x2000,
+                0x1_0000,
+                0x2_0000,
+                0x4_0000,
+                0x8000_0000
+            ]
+        );
+    }
+
+    /// All 2^8 combinations of the bits that decide on the kind: exactly five are supported.
+    #[test]
+    fn exactly_five_combinations_are_kinds() {
+        let deciding = [0x1, 0x2, 0x10, 0x20, 0x40, 0x100, 0x200, 0x1000];
+        let mut supported = 0;
+        for mask in 0u32..1 << deciding.len() {
+            let bits = (0..deciding.len()).filter(|i| mask >> i & 1 == 1).map(|i| deciding[i]).sum();
+            for optional in [0, Features::OPTIONAL.bits()] {
+                if let Ok(kind) = Features::from_bits(bits | optional).device_kind() {
+                    let expected = match bits {
+                        0 | 1 => DeviceKind::PipeLike,
+                        0x200 | 0x201 => DeviceKind::DiskLike,
+                        0x173 => DeviceKind::TapeLike,
+                        other => panic!("{other:#x} must not be supported"),
+                    };
+                    assert_eq!(kind, expected);
+                    supported += 1;
+                }
+            }
+        }
+        assert_eq!(supported, 10);
+    }
+
+    #[test]
+    fn names_and_left_over_bits_are_shown() {
+        assert_eq!(Features::NONE.to_string(), "0x0");
+        assert_eq!((Features::REMOVABLE | Features::from_bits(0x8)).to_string(), "VDF_Removable|0x8");
+    }
+}

@@ -1,0 +1,243 @@
+//! The statements of Transact-SQL by which a backup application asks for its backup or restore.
+//!
+//! [`parse`] takes one statement and gives a typed [`Statement`]. The words are cut by the tokenizer of the `sqlparser`
+//! crate in its dialect for SQL Server (comments, `[bracketed]` and `"quoted"` names, `'x'` and `N'x'` strings with their
+//! doubled quotes); the grammar upon the words is this module's own, because BACKUP and RESTORE are not part of standard SQL:
+//!
+//! ```text
+//! statement := BACKUP DATABASE name TO device {, device} [WITH option {, option}] {;}
+//!            | RESTORE DATABASE name FROM device {, device} [WITH option {, option}] {;}
+//! device    := VIRTUAL_DEVICE = string
+//! option    := keyword [= number | = string]
+//! ```
+//!
+//! Keywords are accepted in any case. What SQL Server has and this simulator does not do yet is answered with
+//! [`TsqlError::NotSupportedYet`], never with a syntax error and never by silently ignoring it: an option that is accepted is
+//! either honoured or only a remark (a name, a description, a hint about tapes that are not there). Every error knows
+//! its line and column, and which of SQL Server's messages a client would see for it ([`TsqlError::message`]).
+//!
+//! ```
+//! use vdi_server_sim::tsql::{Statement, parse};
+//!
+//! let sql = "backup database [Sales] to virtual_device = N'set', virtual_device='set1' with STATS = 5, COPY_ONLY;";
+//! let Statement::Backup(backup) = parse(sql)? else { unreachable!() };
+//! assert_eq!(backup.database, "Sales");
+//! assert_eq!(backup.devices, ["set", "set1"]);
+//! assert_eq!(backup.options.stats, Some(5));
+//!
+//! let error = parse("BACKUP DATABASE Sales\nFORM VIRTUAL_DEVICE = 'set'").unwrap_err();
+//! assert_eq!(error.message().text, "Incorrect syntax near 'FORM'.");
+//! assert_eq!(error.line(), 2);
+//! # Ok::<(), vdi_server_sim::tsql::TsqlError>(())
+//! ```
+
+mod cursor;
+mod error;
+mod options;
+#[cfg(test)]
+mod tests;
+
+pub use error::TsqlError;
+pub use options::{BackupOptions, RestoreOptions};
+
+use crate::messages::Verb;
+use cursor::Cursor;
+
+/// The most devices that one statement may name, and one virtual device set may have.
+pub const MAX_DEVICES: usize = 64;
+
+/// The longest name of a database or of a virtual device, in characters.
+pub const MAX_NAME: usize = 128;
+
+/// One statement, understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Statement {
+    /// `BACKUP DATABASE`.
+    Backup(Backup),
+    /// `RESTORE DATABASE`.
+    Restore(Restore),
+}
+
+/// `BACKUP DATABASE name TO VIRTUAL_DEVICE = '...' [, ...] [WITH ...]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backup {
+    /// The database's name with its quoting taken off, 1 to [`MAX_NAME`] characters.
+    pub database: String,
+    /// The virtual devices in the statement's order, 1 to [`MAX_DEVICES`], all different. The first one is also the name of
+    /// the virtual device set.
+    pub devices: Vec<String>,
+    /// What stands behind WITH.
+    pub options: BackupOptions,
+}
+
+/// `RESTORE DATABASE name FROM VIRTUAL_DEVICE = '...' [, ...] [WITH ...]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// The database's name with its quoting taken off, 1 to [`MAX_NAME`] characters.
+    pub database: String,
+    /// The virtual devices in the statement's order, 1 to [`MAX_DEVICES`], all different. The first one is also the name of
+    /// the virtual device set.
+    pub devices: Vec<String>,
+    /// What stands behind WITH.
+    pub options: RestoreOptions,
+}
+
+impl Statement {
+    /// Which of the two verbs the statement begins with, as messages 3013 and 3014 name it.
+    #[must_use]
+    pub fn verb(&self) -> Verb {
+        match self {
+            Self::Backup(_) => Verb::Backup,
+            Self::Restore(_) => Verb::Restore,
+        }
+    }
+}
+
+/// Understands one statement.
+///
+/// # Errors
+/// [`TsqlError`]: the text is not a statement, is one of SQL Server's that the simulator does not do yet, or its
+/// names, devices or options break a rule. Total: no text makes it panic.
+pub fn parse(sql: &str) -> Result<Statement, TsqlError> {
+    let mut cursor = Cursor::new(sql)?;
+    if cursor.take_keyword("BACKUP") {
+        backup(&mut cursor).map(Statement::Backup)
+    } else if cursor.take_keyword("RESTORE") {
+        restore(&mut cursor).map(Statement::Restore)
+    } else if let Some(word) = cursor.peek_reserved() {
+        Err(cursor.not_supported_yet(format!("the {word} statement")))
+    } else {
+        Err(cursor.syntax("BACKUP or RESTORE"))
+    }
+}
+
+fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
+    database_statement(cursor, Verb::Backup)?;
+    let database = database_name(cursor)?;
+    refuse_parts(cursor)?;
+    cursor.expect_keyword("TO", "TO")?;
+    let devices = devices(cursor)?;
+    if cursor.peek_keyword("MIRROR") {
+        return Err(cursor.not_supported_yet("MIRROR TO".to_owned()));
+    }
+    let options = options::with_clause(cursor, Verb::Backup)?.into_backup();
+    end(cursor)?;
+    Ok(Backup { database, devices, options })
+}
+
+fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
+    database_statement(cursor, Verb::Restore)?;
+    let database = database_name(cursor)?;
+    refuse_parts(cursor)?;
+    if cursor.at_end() || cursor.peek_keyword("WITH") {
+        return Err(cursor.not_supported_yet("RESTORE DATABASE without a FROM clause".to_owned()));
+    }
+    cursor.expect_keyword("FROM", "FROM")?;
+    let devices = devices(cursor)?;
+    let options = options::with_clause(cursor, Verb::Restore)?.into_restore();
+    end(cursor)?;
+    Ok(Restore { database, devices, options })
+}
+
+/// What else BACKUP and RESTORE can be followed by in SQL Server, apart from DATABASE.
+const OTHER_OBJECTS: [&str; 9] = [
+    "LOG",
+    "TRANSACTION",
+    "CERTIFICATE",
+    "MASTER",
+    "SERVICE",
+    "SYMMETRIC",
+    "GROUP",
+    "SERVER",
+    "REWINDONLY",
+];
+
+fn database_statement(cursor: &mut Cursor, verb: Verb) -> Result<(), TsqlError> {
+    if cursor.take_keyword("DATABASE") {
+        return Ok(());
+    }
+    let only = ["FILELISTONLY", "HEADERONLY", "LABELONLY", "VERIFYONLY"];
+    let known = OTHER_OBJECTS.iter().chain(only.iter().filter(|_| verb == Verb::Restore));
+    for object in known {
+        if cursor.peek_keyword(object) {
+            return Err(cursor.not_supported_yet(format!("{verb} {object}")));
+        }
+    }
+    Err(cursor.syntax("DATABASE"))
+}
+
+/// Backups of single files, filegroups or pages: `BACKUP DATABASE d FILE = 'f' TO ...`.
+fn refuse_parts(cursor: &Cursor) -> Result<(), TsqlError> {
+    for part in ["FILE", "FILEGROUP", "READ_WRITE_FILEGROUPS", "PAGE"] {
+        if cursor.peek_keyword(part) {
+            return Err(cursor.not_supported_yet(format!("a part of a database ({part})")));
+        }
+    }
+    Ok(())
+}
+
+fn database_name(cursor: &mut Cursor) -> Result<String, TsqlError> {
+    let at = cursor.mark();
+    let name = cursor.identifier("the name of a database")?;
+    let reason = if name.is_empty() {
+        "it is empty"
+    } else if name.chars().count() > MAX_NAME {
+        "it is longer than 128 characters"
+    } else if name.contains('\0') {
+        "it contains a NUL character"
+    } else {
+        return Ok(name);
+    };
+    Err(at.invalid_name("database", name, reason))
+}
+
+fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
+    let mut devices: Vec<String> = Vec::new();
+    loop {
+        let at = cursor.mark();
+        for other in ["DISK", "TAPE", "URL", "DATABASE_SNAPSHOT"] {
+            if cursor.peek_keyword(other) {
+                return Err(cursor.not_supported_yet(format!("the device type {other}")));
+            }
+        }
+        if !cursor.take_keyword("VIRTUAL_DEVICE") {
+            // A bare name is a logical device, made by sp_addumpdevice: correct, but not known here.
+            if cursor.at_logical_device() {
+                return Err(cursor.not_supported_yet("a logical backup device".to_owned()));
+            }
+            return Err(cursor.syntax("VIRTUAL_DEVICE = '...'"));
+        }
+        cursor.expect_equals()?;
+        let name_at = cursor.mark();
+        let name = cursor.string("the device's name in quotes")?;
+        let reason = if name.is_empty() {
+            Some("it is empty")
+        } else if name.chars().count() > MAX_NAME {
+            Some("it is longer than 128 characters")
+        } else if name.contains(['\\', '\0']) {
+            Some("it contains a backslash or a NUL character")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            return Err(name_at.invalid_name("virtual device", name, reason));
+        }
+        if devices.contains(&name) {
+            return Err(name_at.duplicate_device(name));
+        }
+        if devices.len() == MAX_DEVICES {
+            return Err(at.too_many_devices());
+        }
+        devices.push(name);
+        if !cursor.take_comma() {
+            return Ok(devices);
+        }
+    }
+}
+
+/// The statement ends here: semicolons, and nothing behind them.
+fn end(cursor: &mut Cursor) -> Result<(), TsqlError> {
+    while cursor.take_semicolon() {}
+    if cursor.at_end() { Ok(()) } else { Err(cursor.syntax("the end of the statement")) }
+}

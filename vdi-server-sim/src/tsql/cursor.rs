@@ -1,0 +1,235 @@
+//! The words of a statement, one after the other, each with its place in the text.
+
+use sqlparser::dialect::MsSqlDialect;
+use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
+
+use super::error::{Mark, TsqlError};
+
+/// Longest excerpt of the statement that an error repeats, in characters.
+const EXCERPT: usize = 64;
+
+/// A place in the words of one statement. Nothing is ever taken back: the grammar decides by looking at the next word.
+pub(super) struct Cursor {
+    tokens: Vec<TokenWithSpan>,
+    next: usize,
+    end: Location,
+}
+
+impl Cursor {
+    /// Cuts the text into words and drops the space and the comments between them.
+    pub(super) fn new(sql: &str) -> Result<Self, TsqlError> {
+        let mut tokens = Tokenizer::new(&MsSqlDialect {}, sql)
+            .tokenize_with_location()
+            .map_err(|error| unreadable(sql, error.location))?;
+        tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+        let end = tokens.last().map_or(Location::new(1, 1), |token| token.span.end);
+        Ok(Self { tokens, next: 0, end })
+    }
+
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.next).map(|token| &token.token)
+    }
+
+    /// The next word, if it is one that is not quoted: only such a word can be a keyword.
+    fn peek_bare(&self) -> Option<&str> {
+        match self.peek() {
+            Some(Token::Word(Word { value, quote_style: None, .. })) => Some(value),
+            _ => None,
+        }
+    }
+
+    fn take_if(&mut self, wanted: bool) -> bool {
+        self.next += usize::from(wanted);
+        wanted
+    }
+
+    /// Where the next word begins.
+    pub(super) fn mark(&self) -> Mark {
+        let location = self.tokens.get(self.next).map_or(self.end, |token| token.span.start);
+        Mark::new(location.line, location.column)
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.next >= self.tokens.len()
+    }
+
+    pub(super) fn peek_keyword(&self, keyword: &str) -> bool {
+        self.peek_bare().is_some_and(|word| word.eq_ignore_ascii_case(keyword))
+    }
+
+    pub(super) fn take_keyword(&mut self, keyword: &str) -> bool {
+        let found = self.peek_keyword(keyword);
+        self.take_if(found)
+    }
+
+    pub(super) fn expect_keyword(&mut self, keyword: &str, expected: &str) -> Result<(), TsqlError> {
+        if self.take_keyword(keyword) { Ok(()) } else { Err(self.syntax(expected)) }
+    }
+
+    pub(super) fn take_comma(&mut self) -> bool {
+        let found = matches!(self.peek(), Some(Token::Comma));
+        self.take_if(found)
+    }
+
+    pub(super) fn take_semicolon(&mut self) -> bool {
+        let found = matches!(self.peek(), Some(Token::SemiColon));
+        self.take_if(found)
+    }
+
+    pub(super) fn take_equals(&mut self) -> bool {
+        let found = matches!(self.peek(), Some(Token::Eq));
+        self.take_if(found)
+    }
+
+    pub(super) fn expect_equals(&mut self) -> Result<(), TsqlError> {
+        if self.take_equals() { Ok(()) } else { Err(self.syntax("=")) }
+    }
+
+    /// The next word in capitals, if it is a reserved word of Transact-SQL.
+    pub(super) fn peek_reserved(&self) -> Option<String> {
+        let word = self.peek_bare()?.to_ascii_uppercase();
+        RESERVED.binary_search(&word.as_str()).is_ok().then_some(word)
+    }
+
+    /// Any bare word that is not reserved: the name of an option, say.
+    pub(super) fn option_word(&mut self) -> Option<String> {
+        let word = self.peek_bare()?.to_owned();
+        self.next += 1;
+        Some(word)
+    }
+
+    /// Whether the next word could name a logical device: a name that is neither reserved nor the keyword of a device type.
+    pub(super) fn at_logical_device(&self) -> bool {
+        let followed_by_equals = matches!(self.tokens.get(self.next + 1).map(|token| &token.token), Some(Token::Eq));
+        matches!(self.peek(), Some(Token::Word(_))) && !followed_by_equals && self.peek_reserved().is_none()
+    }
+
+    /// A name: bare, in brackets or in double quotes.
+    pub(super) fn identifier(&mut self, expected: &str) -> Result<String, TsqlError> {
+        self.refuse_variable()?;
+        match self.peek() {
+            Some(Token::Word(word)) if word.quote_style.is_some() || self.peek_reserved().is_none() => {
+                let name = word.value.clone();
+                self.next += 1;
+                Ok(name)
+            }
+            _ => Err(self.syntax(expected)),
+        }
+    }
+
+    /// A string: `'x'` or `N'x'`.
+    pub(super) fn string(&mut self, expected: &str) -> Result<String, TsqlError> {
+        self.refuse_variable()?;
+        match self.peek() {
+            Some(Token::SingleQuotedString(text) | Token::NationalStringLiteral(text)) => {
+                let text = text.clone();
+                self.next += 1;
+                Ok(text)
+            }
+            _ => Err(self.syntax(expected)),
+        }
+    }
+
+    /// A number as it is written.
+    pub(super) fn number(&mut self, expected: &str) -> Result<String, TsqlError> {
+        self.refuse_variable()?;
+        match self.peek() {
+            Some(Token::Number(digits, _)) => {
+                let digits = digits.clone();
+                self.next += 1;
+                Ok(digits)
+            }
+            _ => Err(self.syntax(expected)),
+        }
+    }
+
+    /// `@name`: a parameter of a remote procedure call, or a variable of a batch.
+    fn refuse_variable(&self) -> Result<(), TsqlError> {
+        match self.peek_bare() {
+            Some(word) if word.starts_with('@') => {
+                Err(self.not_supported_yet(format!("the variable {}", excerpt(word))))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The grammar cannot go on at the next word; where the statement ends too early, SQL Server blames its last word.
+    pub(super) fn syntax(&self, expected: &str) -> TsqlError {
+        let mark = self.mark();
+        if let Some(keyword) = self.peek_reserved() {
+            return mark.keyword(keyword, expected);
+        }
+        let near = match self.peek().or_else(|| self.tokens.last().map(|token| &token.token)) {
+            Some(token) => excerpt(&token_text(token)),
+            None => String::new(),
+        };
+        mark.syntax(near, expected)
+    }
+
+    pub(super) fn not_supported_yet(&self, what: String) -> TsqlError {
+        self.mark().not_supported_yet(what)
+    }
+}
+
+/// A word without its quotes, as SQL Server repeats it.
+fn token_text(token: &Token) -> String {
+    match token {
+        Token::Word(word) => word.value.clone(),
+        Token::SingleQuotedString(text) | Token::NationalStringLiteral(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn excerpt(text: &str) -> String {
+    text.chars().take(EXCERPT).collect()
+}
+
+/// The text cannot be cut into words. The character at the place that the tokenizer names tells the reason.
+fn unreadable(sql: &str, location: Location) -> TsqlError {
+    let mark = Mark::new(location.line, location.column);
+    let line = usize::try_from(location.line.saturating_sub(1)).unwrap_or(usize::MAX);
+    let column = usize::try_from(location.column.saturating_sub(1)).unwrap_or(usize::MAX);
+    let rest: String = sql.split('\n').skip(line).take(1).flat_map(|text| text.chars().skip(column)).collect();
+    let unquoted = rest.trim_start_matches(['N', 'n']);
+    if unquoted.starts_with(['\'', '"', '[']) {
+        let text: String = unquoted.chars().skip(1).collect();
+        mark.unclosed_quote(excerpt(&text))
+    } else if rest.is_empty() || rest.starts_with('/') {
+        // An open comment is only noticed where the text ends.
+        mark.unclosed_comment()
+    } else {
+        mark.syntax(excerpt(&rest), "a word, a number or a string")
+    }
+}
+
+/// The reserved words of Transact-SQL, which can be names only in brackets or quotes; sorted, for binary search.
+const RESERVED: [&str; 185] = [
+    "ADD", "ALL", "ALTER", "AND", "ANY", "AS", "ASC", "AUTHORIZATION", "BACKUP", "BEGIN", "BETWEEN", "BREAK", "BROWSE",
+    "BULK", "BY", "CASCADE", "CASE", "CHECK", "CHECKPOINT", "CLOSE", "CLUSTERED", "COALESCE", "COLLATE", "COLUMN",
+    "COMMIT", "COMPUTE", "CONSTRAINT", "CONTAINS", "CONTAINSTABLE", "CONTINUE", "CONVERT", "CREATE", "CROSS", "CURRENT",
+    "CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP", "CURRENT_USER", "CURSOR", "DATABASE", "DBCC", "DEALLOCATE",
+    "DECLARE", "DEFAULT", "DELETE", "DENY", "DESC", "DISK", "DISTINCT", "DISTRIBUTED", "DOUBLE", "DROP", "DUMP", "ELSE",
+    "END", "ERRLVL", "ESCAPE", "EXCEPT", "EXEC", "EXECUTE", "EXISTS", "EXIT", "EXTERNAL", "FETCH", "FILE", "FILLFACTOR",
+    "FOR", "FOREIGN", "FREETEXT", "FREETEXTTABLE", "FROM", "FULL", "FUNCTION", "GOTO", "GRANT", "GROUP", "HAVING",
+    "HOLDLOCK", "IDENTITY", "IDENTITYCOL", "IDENTITY_INSERT", "IF", "IN", "INDEX", "INNER", "INSERT", "INTERSECT",
+    "INTO", "IS", "JOIN", "KEY", "KILL", "LEFT", "LIKE", "LINENO", "LOAD", "MERGE", "NATIONAL", "NOCHECK",
+    "NONCLUSTERED", "NOT", "NULL", "NULLIF", "OF", "OFF", "OFFSETS", "ON", "OPEN", "OPENDATASOURCE", "OPENQUERY",
+    "OPENROWSET", "OPENXML", "OPTION", "OR", "ORDER", "OUTER", "OVER", "PERCENT", "PIVOT", "PLAN", "PRECISION", "PRIMARY",
+    "PRINT", "PROC", "PROCEDURE", "PUBLIC", "RAISERROR", "READ", "READTEXT", "RECONFIGURE", "REFERENCES", "REPLICATION",
+    "RESTORE", "RESTRICT", "RETURN", "REVERT", "REVOKE", "RIGHT", "ROLLBACK", "ROWCOUNT", "ROWGUIDCOL", "RULE", "SAVE",
+    "SCHEMA", "SECURITYAUDIT", "SELECT", "SEMANTICKEYPHRASETABLE", "SEMANTICSIMILARITYDETAILSTABLE",
+    "SEMANTICSIMILARITYTABLE", "SESSION_USER", "SET", "SETUSER", "SHUTDOWN", "SOME", "STATISTICS", "SYSTEM_USER", "TABLE",
+    "TABLESAMPLE", "TEXTSIZE", "THEN", "TO", "TOP", "TRAN", "TRANSACTION", "TRIGGER", "TRUNCATE", "TRY_CONVERT",
+    "TSEQUAL", "UNION", "UNIQUE", "UNPIVOT", "UPDATE", "UPDATETEXT", "USE", "USER", "VALUES", "VARYING", "VIEW",
+    "WAITFOR", "WHEN", "WHERE", "WHILE", "WITH", "WITHIN", "WRITETEXT",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::RESERVED;
+
+    #[test]
+    fn the_reserved_words_can_be_searched() {
+        assert!(RESERVED.is_sorted());
+    }
+}

@@ -1,0 +1,296 @@
+//! Why a statement is refused, where, and with which of SQL Server's messages.
+
+use crate::messages::{Message, OWN_NUMBER, Verb};
+
+use super::MAX_DEVICES;
+
+/// Why a statement cannot be carried out as it stands. Lines and columns count from 1; columns count characters.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TsqlError {
+    /// Something else stands where the grammar asks for `expected` (message 102).
+    #[error("line {line}, column {column}: incorrect syntax near '{near}': expected {expected}")]
+    Syntax {
+        /// The word that does not fit; where the statement ends too early, its last word.
+        near: String,
+        /// What would fit.
+        expected: String,
+        /// Line of the word.
+        line: u32,
+        /// Column of the word.
+        column: u32,
+    },
+    /// A reserved word stands where it may not (message 156).
+    #[error(
+        "line {line}, column {column}: incorrect syntax near the keyword '{keyword}': expected {expected}; \
+         a name that is a reserved word must be written [{keyword}]"
+    )]
+    Keyword {
+        /// The reserved word, in capitals.
+        keyword: String,
+        /// What would fit.
+        expected: String,
+        /// Line of the word.
+        line: u32,
+        /// Column of the word.
+        column: u32,
+    },
+    /// A string or a quoted name is never closed (message 105).
+    #[error("line {line}, column {column}: unclosed quotation mark before '{text}': close it; a quote inside is written twice")]
+    UnclosedQuote {
+        /// How the open text begins.
+        text: String,
+        /// Line of the opening quote.
+        line: u32,
+        /// Column of the opening quote.
+        column: u32,
+    },
+    /// A comment is never closed (message 113).
+    #[error("line {line}, column {column}: a comment is not closed: add */")]
+    UnclosedComment {
+        /// Line where the text ends.
+        line: u32,
+        /// Column where the text ends.
+        column: u32,
+    },
+    /// SQL Server knows it, the simulator does not do it yet.
+    #[error("line {line}, column {column}: {what} is not supported yet by this simulator: leave it out")]
+    NotSupportedYet {
+        /// The part of the statement.
+        what: String,
+        /// Line where it begins.
+        line: u32,
+        /// Column where it begins.
+        column: u32,
+    },
+    /// No option has this name (message 155).
+    #[error("line {line}, column {column}: '{option}' is not a recognized {verb} option")]
+    UnknownOption {
+        /// The word.
+        option: String,
+        /// The statement's verb.
+        verb: Verb,
+        /// Line of the word.
+        line: u32,
+        /// Column of the word.
+        column: u32,
+    },
+    /// The option exists, but not for this verb (message 3032).
+    #[error("line {line}, column {column}: the option {option} makes no sense for {verb}: leave it out")]
+    OptionNotForVerb {
+        /// The option.
+        option: &'static str,
+        /// The statement's verb.
+        verb: Verb,
+        /// Line of the option.
+        line: u32,
+        /// Column of the option.
+        column: u32,
+    },
+    /// An option is given twice, or together with its opposite (message 3031).
+    #[error("line {line}, column {column}: the option {option} conflicts with {other}, given before: keep one of them")]
+    ConflictingOptions {
+        /// The later option.
+        option: &'static str,
+        /// The earlier one; the same name for an option given twice.
+        other: &'static str,
+        /// Line of the later option.
+        line: u32,
+        /// Column of the later option.
+        column: u32,
+    },
+    /// The option's value is outside its range (message 3217).
+    #[error("line {line}, column {column}: invalid value '{found}' for {option}: expected {expected}")]
+    InvalidValue {
+        /// The option.
+        option: &'static str,
+        /// The value as written.
+        found: String,
+        /// The range.
+        expected: &'static str,
+        /// Line of the value.
+        line: u32,
+        /// Column of the value.
+        column: u32,
+    },
+    /// The name of a database or device breaks a rule.
+    #[error("line {line}, column {column}: invalid {what} name '{found}': {reason}")]
+    InvalidName {
+        /// What is named.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+        /// Line of the name.
+        line: u32,
+        /// Column of the name.
+        column: u32,
+    },
+    /// One device is named twice.
+    #[error("line {line}, column {column}: the virtual device '{name}' is named twice: give each device its own name")]
+    DuplicateDevice {
+        /// The name.
+        name: String,
+        /// Line of its second mention.
+        line: u32,
+        /// Column of its second mention.
+        column: u32,
+    },
+    /// More than [`MAX_DEVICES`] devices (message 3205).
+    #[error("line {line}, column {column}: more than {MAX_DEVICES} devices: spread the backup over fewer")]
+    TooManyDevices {
+        /// Line of the first device too many.
+        line: u32,
+        /// Column of the first device too many.
+        column: u32,
+    },
+}
+
+impl TsqlError {
+    /// Line and column, from 1.
+    #[must_use]
+    pub fn position(&self) -> (u32, u32) {
+        match *self {
+            Self::Syntax { line, column, .. }
+            | Self::Keyword { line, column, .. }
+            | Self::UnclosedQuote { line, column, .. }
+            | Self::UnclosedComment { line, column }
+            | Self::NotSupportedYet { line, column, .. }
+            | Self::UnknownOption { line, column, .. }
+            | Self::OptionNotForVerb { line, column, .. }
+            | Self::ConflictingOptions { line, column, .. }
+            | Self::InvalidValue { line, column, .. }
+            | Self::InvalidName { line, column, .. }
+            | Self::DuplicateDevice { line, column, .. }
+            | Self::TooManyDevices { line, column } => (line, column),
+        }
+    }
+
+    /// Line in the statement's text, from 1.
+    #[must_use]
+    pub fn line(&self) -> u32 {
+        self.position().0
+    }
+
+    /// What the client of the statement gets to see: SQL Server's number and sentence where SQL Server refuses the same
+    /// thing, else a message of the simulator's own.
+    #[must_use]
+    pub fn message(&self) -> Message {
+        let message = match self {
+            Self::Syntax { near, .. } => Message::incorrect_syntax(near, 1),
+            Self::Keyword { keyword, .. } => Message::incorrect_syntax_keyword(keyword, 1),
+            Self::UnclosedQuote { text, .. } => {
+                Message::new(105, 15, format!("Unclosed quotation mark after the character string '{text}'."))
+            }
+            Self::UnclosedComment { .. } => Message::new(113, 15, "Missing end comment mark '*/'."),
+            Self::UnknownOption { option, verb, .. } => {
+                Message::new(155, 15, format!("'{option}' is not a recognized {verb} option."))
+            }
+            Self::OptionNotForVerb { option, .. } => Message::new(
+                3032,
+                16,
+                format!(
+                    "One or more of the options ({}) are not supported for this statement. Review the documentation for \
+                     supported options.",
+                    option.to_ascii_lowercase()
+                ),
+            ),
+            Self::ConflictingOptions { option, other, .. } => Message::new(
+                3031,
+                16,
+                format!(
+                    "Option '{}' conflicts with option(s) '{}'. Remove the conflicting option and reissue the statement.",
+                    option.to_ascii_lowercase(),
+                    other.to_ascii_lowercase()
+                ),
+            ),
+            Self::InvalidValue { option, .. } => {
+                Message::new(3217, 16, format!("Invalid value specified for {option} parameter."))
+            }
+            Self::TooManyDevices { .. } => Message::new(
+                3205,
+                16,
+                format!("Too many backup devices specified for backup or restore; only {MAX_DEVICES} are allowed."),
+            ),
+            Self::NotSupportedYet { .. } | Self::InvalidName { .. } | Self::DuplicateDevice { .. } => {
+                Message::new(OWN_NUMBER, 16, self.to_string())
+            }
+        };
+        message.at_line(self.line())
+    }
+}
+
+/// A place in the text, and the errors that can be said of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    line: u32,
+    column: u32,
+}
+
+impl Mark {
+    pub(super) fn new(line: u64, column: u64) -> Self {
+        let narrow = |value: u64| u32::try_from(value).unwrap_or(u32::MAX).max(1);
+        Self { line: narrow(line), column: narrow(column) }
+    }
+
+    pub(super) fn syntax(self, near: String, expected: &str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::Syntax { near, expected: expected.to_owned(), line, column }
+    }
+
+    pub(super) fn keyword(self, keyword: String, expected: &str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::Keyword { keyword, expected: expected.to_owned(), line, column }
+    }
+
+    pub(super) fn unclosed_quote(self, text: String) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::UnclosedQuote { text, line, column }
+    }
+
+    pub(super) fn unclosed_comment(self) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::UnclosedComment { line, column }
+    }
+
+    pub(super) fn not_supported_yet(self, what: String) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::NotSupportedYet { what, line, column }
+    }
+
+    pub(super) fn unknown_option(self, option: String, verb: Verb) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::UnknownOption { option, verb, line, column }
+    }
+
+    pub(super) fn option_not_for_verb(self, option: &'static str, verb: Verb) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::OptionNotForVerb { option, verb, line, column }
+    }
+
+    pub(super) fn conflicting_options(self, option: &'static str, other: &'static str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::ConflictingOptions { option, other, line, column }
+    }
+
+    pub(super) fn invalid_value(self, option: &'static str, found: String, expected: &'static str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::InvalidValue { option, found, expected, line, column }
+    }
+
+    pub(super) fn invalid_name(self, what: &'static str, found: String, reason: &'static str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::InvalidName { what, found, reason, line, column }
+    }
+
+    pub(super) fn duplicate_device(self, name: String) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::DuplicateDevice { name, line, column }
+    }
+
+    pub(super) fn too_many_devices(self) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::TooManyDevices { line, column }
+    }
+}

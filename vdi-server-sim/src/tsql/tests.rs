@@ -1,0 +1,339 @@
+//! The grammar, rule by rule, and its two laws: no text makes it panic, and what is written is what is understood.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn backup_of(sql: &str) -> Backup {
+    match parse(sql) {
+        Ok(Statement::Backup(backup)) => backup,
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+fn restore_of(sql: &str) -> Restore {
+    match parse(sql) {
+        Ok(Statement::Restore(restore)) => restore,
+        other => panic!("{sql}: {other:?}"),
+    }
+}
+
+fn error_of(sql: &str) -> TsqlError {
+    parse(sql).expect_err(sql)
+}
+
+#[test]
+fn statements_of_well_known_clients() {
+    let guid = "BACKUP DATABASE pubs TO VIRTUAL_DEVICE='{5A1C7D4E-0001-4A52-9F00-112233445566}'";
+    assert_eq!(backup_of(guid).devices, ["{5A1C7D4E-0001-4A52-9F00-112233445566}"]);
+
+    let two = backup_of("BACKUP DATABASE [d] TO VIRTUAL_DEVICE = N'a',VIRTUAL_DEVICE=N'dev1' WITH nounload , stats");
+    assert_eq!(two.devices, ["a", "dev1"]);
+    assert_eq!((two.options.unload, two.options.stats), (Some(false), Some(10)));
+
+    let sizes = backup_of(
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH BLOCKSIZE=65536, BUFFERCOUNT=10, MAXTRANSFERSIZE=65536",
+    );
+    assert_eq!(sizes.options.block_size, Some(65536));
+    assert_eq!(sizes.options.buffer_count, Some(10));
+    assert_eq!(sizes.options.max_transfer_size, Some(65536));
+
+    let restore = restore_of("restore database d from virtual_device='x' with replace, norecovery, file = 1;;");
+    assert!(restore.options.replace);
+    assert_eq!((restore.options.recovery, restore.options.file), (Some(false), Some(1)));
+
+    assert_eq!(backup_of(guid).options, BackupOptions::default());
+    assert_eq!(parse(guid).map(|statement| statement.verb()), Ok(Verb::Backup));
+}
+
+#[test]
+fn texts_are_kept() {
+    let options = backup_of(
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH FORMAT, NOINIT, SKIP, REWIND, COPY_ONLY, CHECKSUM, STOP_ON_ERROR,
+         NAME = 'it''s', DESCRIPTION = N'ünï', MEDIANAME = '', MEDIADESCRIPTION = 'm' -- done",
+    )
+    .options;
+    assert!(options.copy_only);
+    assert_eq!(
+        (options.format, options.init, options.skip, options.rewind, options.checksum, options.continue_after_error),
+        (Some(true), Some(false), Some(true), Some(true), Some(true), Some(false))
+    );
+    assert_eq!(options.name.as_deref(), Some("it's"));
+    assert_eq!(options.description.as_deref(), Some("ünï"));
+    assert_eq!(options.media_name.as_deref(), Some(""));
+    assert_eq!(options.media_description.as_deref(), Some("m"));
+}
+
+#[test]
+fn names_and_their_quoting() {
+    for (written, name) in [
+        ("d", "d"),
+        ("[a]]b]", "a]b"),
+        ("\"a\"\"b\"", "a\"b"),
+        ("[with space]", "with space"),
+        ("[TO]", "TO"),
+        ("log", "log"),
+        ("#d_1$", "#d_1$"),
+        ("/* c */ d --", "d"),
+    ] {
+        let sql = format!("BACKUP DATABASE {written}\nTO VIRTUAL_DEVICE='x'");
+        assert_eq!(backup_of(&sql).database, name, "{sql}");
+    }
+    let long = "é".repeat(128);
+    assert_eq!(backup_of(&format!("BACKUP DATABASE {long} TO VIRTUAL_DEVICE='{long}'")).devices, [long]);
+}
+
+#[test]
+fn syntax_errors_name_the_word_and_its_place() {
+    for (sql, near, line, column) in [
+        ("BACKUP DATABASE d\n FORM VIRTUAL_DEVICE='x'", "FORM", 2, 2),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE", "VIRTUAL_DEVICE", 1, 36),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = x", "x", 1, 39),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x' 'y'", "y", 1, 43),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x'; x", "x", 1, 44),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x',", ",", 1, 43),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x' WITH STATS = '5'", "5", 1, 56),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x' WITH STATS = -5", "-", 1, 56),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x' WITH BLOCKSIZE", "BLOCKSIZE", 1, 57),
+        ("BACKUP DATABASE d TO VIRTUAL_DEVICE = 'x' WITH FORMAT = 1", "=", 1, 55),
+        ("BACKUP DATABASE a.b TO VIRTUAL_DEVICE = 'x'", ".", 1, 18),
+        ("BACKUP DATABASE 'd' TO VIRTUAL_DEVICE = 'x'", "d", 1, 17),
+        ("RESTORE DATABASE d TO1 VIRTUAL_DEVICE = 'x'", "TO1", 1, 20),
+        ("FROBNICATE", "FROBNICATE", 1, 1),
+        ("", "", 1, 1),
+    ] {
+        match error_of(sql) {
+            TsqlError::Syntax { near: found, line: l, column: c, .. } => {
+                assert_eq!((found.as_str(), l, c), (near, line, column), "{sql}");
+            }
+            other => panic!("{sql}: {other:?}"),
+        }
+        let message = error_of(sql).message();
+        assert_eq!((message.number, message.severity, message.line), (102, 15, line));
+        assert_eq!(message.text, format!("Incorrect syntax near '{near}'."));
+    }
+    let keyword = error_of("BACKUP DATABASE to VIRTUAL_DEVICE='x'").message();
+    assert_eq!((keyword.number, keyword.text.as_str()), (156, "Incorrect syntax near the keyword 'TO'."));
+    assert_eq!(error_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x").message().number, 105);
+    assert_eq!(error_of("BACKUP DATABASE d TO VIRTUAL_DEVICE=N'x").message().number, 105);
+    assert_eq!(error_of("BACKUP DATABASE [d TO VIRTUAL_DEVICE").message().number, 105);
+    assert_eq!(error_of("BACKUP DATABASE d /* TO").message().number, 113);
+}
+
+#[test]
+fn what_is_not_done_yet_is_no_syntax_error() {
+    for sql in [
+        "BACKUP LOG d TO VIRTUAL_DEVICE='x'",
+        "RESTORE LOG d FROM VIRTUAL_DEVICE='x'",
+        "RESTORE FILELISTONLY FROM VIRTUAL_DEVICE='x'",
+        "RESTORE VERIFYONLY FROM VIRTUAL_DEVICE='x'",
+        "RESTORE DATABASE d WITH RECOVERY",
+        "RESTORE DATABASE d",
+        "BACKUP DATABASE d TO DISK='x'",
+        "BACKUP DATABASE d TO dev1",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' MIRROR TO VIRTUAL_DEVICE='y'",
+        "BACKUP DATABASE d FILE = 'f' TO VIRTUAL_DEVICE='x'",
+        "BACKUP DATABASE @d TO VIRTUAL_DEVICE='x'",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE=@x",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH STATS=@x",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH DIFFERENTIAL",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH compression",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH SNAPSHOT",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH ENCRYPTION (ALGORITHM = AES_256)",
+        "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH MOVE 'a' TO 'b'",
+        "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH STANDBY = 'a'",
+        "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH STOPAT = '2020-01-01'",
+        "SELECT @@version",
+        "use d",
+    ] {
+        let error = error_of(sql);
+        assert!(matches!(error, TsqlError::NotSupportedYet { .. }), "{sql}: {error:?}");
+        assert!(error.to_string().contains("not supported yet"), "{error}");
+        assert!(error.message().is_error());
+    }
+}
+
+#[test]
+fn options_that_do_not_fit() {
+    let with = |verb: &str, options: &str| match verb {
+        "B" => error_of(&format!("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH {options}")),
+        _ => error_of(&format!("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH {options}")),
+    };
+    for (verb, options, number) in [
+        ("B", "REPLACE", 3032),
+        ("B", "NORECOVERY", 3032),
+        ("R", "FORMAT", 3032),
+        ("R", "NAME = 'x'", 3032),
+        ("R", "DIFFERENTIAL", 3032),
+        ("B", "STATS, STATS = 5", 3031),
+        ("B", "copy_only, COPY_ONLY", 3031),
+        ("B", "INIT, NOINIT", 3031),
+        ("R", "RECOVERY, NORECOVERY", 3031),
+        ("B", "NAME = 'a', NAME = 'a'", 3031),
+        ("B", "FROB", 155),
+        ("B", "FROB = 1", 155),
+        ("B", "STATS = 0", 3217),
+        ("B", "STATS = 101", 3217),
+        ("B", "STATS = 1.5", 3217),
+        ("B", "MAXTRANSFERSIZE = 65535", 3217),
+        ("B", "MAXTRANSFERSIZE = 0", 3217),
+        ("B", "MAXTRANSFERSIZE = 4259840", 3217),
+        ("B", "MAXTRANSFERSIZE = 99999999999999999999", 3217),
+        ("B", "BLOCKSIZE = 256", 3217),
+        ("B", "BLOCKSIZE = 1000", 3217),
+        ("B", "BLOCKSIZE = 131072", 3217),
+        ("B", "BUFFERCOUNT = 0", 3217),
+        ("B", "BUFFERCOUNT = 2147483648", 3217),
+        ("R", "FILE = 2", 3217),
+    ] {
+        assert_eq!(with(verb, options).message().number, number, "{verb} {options}");
+    }
+    let long = with("B", &format!("NAME = '{}'", "n".repeat(129)));
+    assert!(matches!(long, TsqlError::InvalidValue { option: "NAME", .. }), "{long:?}");
+}
+
+#[test]
+fn device_lists_have_their_limits() {
+    let list = |count: usize| {
+        let devices: Vec<String> = (0..count).map(|i| format!("VIRTUAL_DEVICE='{i}'")).collect();
+        parse(&format!("BACKUP DATABASE d TO {}", devices.join(", ")))
+    };
+    assert!(list(64).is_ok());
+    assert!(matches!(list(65), Err(TsqlError::TooManyDevices { .. })));
+    assert!(matches!(
+        error_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x', VIRTUAL_DEVICE=N'x'"),
+        TsqlError::DuplicateDevice { line: 1, column: 58, .. }
+    ));
+    // The names of devices are case-sensitive.
+    assert_eq!(backup_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x', VIRTUAL_DEVICE='X'").devices.len(), 2);
+    for name in ["", "a\\b", &"x".repeat(129), "a\0b"] {
+        let error = error_of(&format!("BACKUP DATABASE d TO VIRTUAL_DEVICE='{name}'"));
+        assert!(matches!(error, TsqlError::InvalidName { what: "virtual device", .. }), "{error:?}");
+    }
+    for name in ["[]", &"x".repeat(129)] {
+        let error = error_of(&format!("BACKUP DATABASE {name} TO VIRTUAL_DEVICE='x'"));
+        assert!(matches!(error, TsqlError::InvalidName { what: "database", .. }), "{error:?}");
+    }
+}
+
+/// A word with each letter's case chosen by the bits of `seed`.
+fn random_case(word: &str, seed: u64) -> String {
+    word.chars()
+        .enumerate()
+        .map(|(i, c)| if seed >> (i % 64) & 1 == 0 { c.to_ascii_lowercase() } else { c.to_ascii_uppercase() })
+        .collect()
+}
+
+fn spaces() -> impl Strategy<Value = String> {
+    prop::sample::select(vec![" ", "  ", "\n", "\t \r\n", " /* TO */ ", " -- x'\n"]).prop_map(str::to_owned)
+}
+
+fn quoted_name() -> impl Strategy<Value = (String, String)> {
+    ("[^\\\\\0]{1,20}", 0..3u8).prop_map(|(name, style)| match style {
+        0 => (format!("[{}]", name.replace(']', "]]")), name),
+        1 => (format!("\"{}\"", name.replace('"', "\"\"")), name),
+        _ => {
+            let bare: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+            (format!("d_{bare}"), format!("d_{bare}"))
+        }
+    })
+}
+
+fn options() -> impl Strategy<Value = (String, BackupOptions)> {
+    (
+        any::<[bool; 3]>(),
+        prop::option::of(1..=100u8),
+        prop::option::of(1..=64u32),
+        prop::option::of(9..=16u32),
+        prop::option::of(1..=i32::MAX.unsigned_abs()),
+        prop::option::of("[^\0]{0,20}"),
+        any::<u64>(),
+    )
+        .prop_map(|(flags, stats, transfer, block, buffers, name, seed)| {
+            let mut words = Vec::new();
+            let mut options = BackupOptions { copy_only: flags[0], stats, name, ..BackupOptions::default() };
+            if flags[0] {
+                words.push(random_case("COPY_ONLY", seed));
+            }
+            if flags[1] {
+                options.format = Some(flags[2]);
+                words.push(random_case(if flags[2] { "FORMAT" } else { "NOFORMAT" }, seed));
+            }
+            if let Some(percent) = stats {
+                words.push(format!("{}={percent}", random_case("STATS", seed)));
+            }
+            options.max_transfer_size = transfer.map(|n| n * 65536);
+            if let Some(bytes) = options.max_transfer_size {
+                words.push(format!("{} = {bytes}", random_case("MAXTRANSFERSIZE", seed)));
+            }
+            options.block_size = block.map(|n| 1 << n);
+            if let Some(bytes) = options.block_size {
+                words.push(format!("{}= {bytes}", random_case("BLOCKSIZE", seed)));
+            }
+            options.buffer_count = buffers;
+            if let Some(count) = buffers {
+                words.push(format!("{} ={count}", random_case("BUFFERCOUNT", seed)));
+            }
+            if let Some(name) = &options.name {
+                let prefix = if seed % 2 == 0 { "N" } else { "" };
+                words.push(format!("NAME = {prefix}'{}'", name.replace('\'', "''")));
+            }
+            if seed % 3 == 0 {
+                words.reverse();
+            }
+            (words.join(if seed % 5 == 0 { "," } else { " , " }), options)
+        })
+}
+
+proptest! {
+    #[test]
+    fn no_text_makes_it_panic(sql in "\\PC*") {
+        let _ = parse(&sql).map_err(|error| (error.to_string(), error.message()));
+    }
+
+    #[test]
+    fn no_mixture_of_words_makes_it_panic(words in prop::collection::vec(prop::sample::select(vec![
+        "BACKUP", "RESTORE", "DATABASE", "LOG", "TO", "FROM", "WITH", "VIRTUAL_DEVICE", "=", ",", ";", "'x'", "N'", "[", "]", "\"",
+        "STATS", "FORMAT", "MOVE", "@p", "1", "-", "1e", "0x", "$", "/*", "*/", "--", "\n", "d", ".", "é", "\0", "\u{202e}", "1.e+",
+    ]), 0..24), glue in prop::sample::select(vec!["", " "])) {
+        let _ = parse(&words.join(glue)).map_err(|error| (error.to_string(), error.message()));
+    }
+
+    #[test]
+    fn what_is_written_is_understood(
+        backup in any::<bool>(),
+        (written, database) in quoted_name(),
+        devices in prop::collection::btree_set("[^\\\\\0]{1,16}", 1..8),
+        (clause, options) in options(),
+        space in spaces(),
+        seed in any::<u64>(),
+    ) {
+        let devices: Vec<String> = devices.into_iter().collect();
+        let list: Vec<String> = devices
+            .iter()
+            .enumerate()
+            .map(|(i, name)| {
+                let prefix = if seed >> i & 1 == 0 { "N" } else { "" };
+                format!("{}{space}={space}{prefix}'{}'", random_case("VIRTUAL_DEVICE", seed), name.replace('\'', "''"))
+            })
+            .collect();
+        let (verb, to) = if backup { ("BACKUP", "TO") } else { ("RESTORE", "FROM") };
+        let mut sql = format!(
+            "{}{space}{}{space}{written}{space}{}{space}{}",
+            random_case(verb, seed), random_case("DATABASE", seed >> 7), random_case(to, seed >> 3), list.join(","),
+        );
+        if backup && !clause.is_empty() {
+            sql.push_str(&format!("{space}{}{space}{clause}", random_case("WITH", seed >> 11)));
+        }
+        if seed % 2 == 0 {
+            sql.push(';');
+        }
+        let expected = if backup {
+            let options = if clause.is_empty() { BackupOptions::default() } else { options };
+            Statement::Backup(Backup { database, devices, options })
+        } else {
+            Statement::Restore(Restore { database, devices, options: RestoreOptions::default() })
+        };
+        prop_assert_eq!(parse(&sql), Ok(expected), "{}", sql);
+    }
+}
