@@ -1,0 +1,360 @@
+//! The control segment as typed memory: [`vdi_proto::layout`] with addresses.
+//!
+//! # Invariants
+//!
+//! 1. Offsets are computed from the geometry that was judged when attaching, never from shared words.
+//! 2. The abort word goes from 0 to a reason once, by whoever comes first, and every doorbell is rung after it. A member
+//!    that clears it fools only those who have not looked: [`crate::session::Session`] latches it.
+//! 3. A device's name is written before its server word becomes `Open` (release), and read after that was seen (acquire).
+//! 4. Whoever opens a device changes its client word from 0 by compare-and-swap, so one process gets it.
+#![allow(unsafe_code)]
+
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::Arc;
+
+use static_assertions::const_assert_eq;
+use vdi_proto::abort::AbortReason;
+use vdi_proto::layout::{self, Geometry, LayoutError, RawIdentity, ServerWord};
+use vdi_proto::name::{MAX_NAME_BYTES, check_name};
+
+use crate::doorbell::Doorbell;
+use crate::error::ShmError;
+use crate::ring::RingMemory;
+use crate::segment::{Mapping, Segment, Shared, SharedLayout};
+use crate::slots::Slot;
+use crate::wait;
+
+/// Alone in its cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct Line<T>(T);
+
+#[derive(Debug)]
+#[repr(C)]
+struct Counts {
+    opened: AtomicU32,
+    closed: AtomicU32,
+}
+
+/// The header of the control segment.
+#[derive(Debug)]
+#[repr(C)]
+struct Header {
+    magic: AtomicU64,
+    version: AtomicU32,
+    device_count: AtomicU32,
+    len: AtomicU64,
+    abort: Line<AtomicU32>,
+    set_doorbell: Doorbell,
+    agent_doorbell: Doorbell,
+    counts: Line<Counts>,
+}
+
+#[derive(Debug)]
+#[repr(C)]
+struct Name {
+    len: AtomicU32,
+    bytes: [AtomicU8; MAX_NAME_BYTES],
+}
+
+/// The block of a device.
+#[derive(Debug)]
+#[repr(C)]
+pub struct DeviceBlock {
+    server: Line<AtomicU32>,
+    client: Line<AtomicU32>,
+    doorbell: Doorbell,
+    name: Line<Name>,
+    submission: RingMemory,
+    completion: RingMemory,
+}
+
+const_assert_eq!(offset_of!(Header, magic), layout::IDENTITY_OFFSET as usize);
+const_assert_eq!(offset_of!(Header, abort), layout::ABORT_OFFSET as usize);
+const_assert_eq!(offset_of!(Header, set_doorbell), layout::SET_DOORBELL_OFFSET as usize);
+const_assert_eq!(offset_of!(Header, agent_doorbell), layout::AGENT_DOORBELL_OFFSET as usize);
+const_assert_eq!(offset_of!(Header, counts), layout::COUNTS_OFFSET as usize);
+const_assert_eq!(offset_of!(DeviceBlock, server), layout::DEVICE_SERVER_OFFSET as usize);
+const_assert_eq!(offset_of!(DeviceBlock, client), layout::DEVICE_CLIENT_OFFSET as usize);
+const_assert_eq!(offset_of!(DeviceBlock, doorbell), layout::DEVICE_DOORBELL_OFFSET as usize);
+const_assert_eq!(offset_of!(DeviceBlock, name), layout::DEVICE_NAME_OFFSET as usize);
+const_assert_eq!(offset_of!(DeviceBlock, submission), layout::SUBMISSION_OFFSET as usize);
+const_assert_eq!(offset_of!(DeviceBlock, completion), layout::COMPLETION_OFFSET as usize);
+const_assert_eq!(size_of::<RingMemory>(), layout::RING_LEN as usize);
+const_assert_eq!(size_of::<Slot>(), layout::SLOT_LEN as usize);
+const_assert_eq!(layout::SLOT_WORD_OFFSET, 0);
+
+// SAFETY: `repr(C)`, atomics and structs of atomics only; any bytes are valid.
+unsafe impl SharedLayout for Header {}
+// SAFETY: as above; rings and doorbells are `repr(C)` structs of atomics.
+unsafe impl SharedLayout for DeviceBlock {}
+// SAFETY: a ring is `repr(C)` and consists of atomics.
+unsafe impl<const N: usize> SharedLayout for RingMemory<N> {}
+
+#[derive(Debug)]
+#[repr(C)]
+struct SlotTable([Slot; layout::MAX_SLOTS as usize]);
+
+// SAFETY: an array of slots, each of atomics.
+unsafe impl SharedLayout for SlotTable {}
+
+/// A set's control segment, attached.
+#[derive(Debug)]
+pub struct Control {
+    mapping: Arc<Mapping>,
+    header: Shared<Header>,
+    devices: Vec<Shared<DeviceBlock>>,
+    slots: Shared<SlotTable>,
+    geometry: Geometry,
+}
+
+/// What a device is, seen from the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientWord {
+    /// Nobody opened it.
+    Unopened,
+    /// A member opened it.
+    Open {
+        /// The member's number.
+        member: u32,
+    },
+    /// VD_E_CLOSE was returned to the member that had opened it.
+    Closed,
+}
+
+impl Control {
+    /// A new control segment for a set of `device_count` devices, 1 to 64.
+    ///
+    /// # Errors
+    /// [`ShmError`] when the system refuses the memory.
+    pub fn create(device_count: u32) -> Result<(Control, Segment), ShmError> {
+        let segment = Segment::create("vdi-control", layout::control_len(device_count), false)?;
+        let mapping = Arc::new(segment.map()?);
+        let header: Shared<Header> = mapping.place(0)?;
+        let identity = RawIdentity::new(device_count);
+        header.magic.store(identity.magic, Ordering::Relaxed);
+        header.version.store(identity.version, Ordering::Relaxed);
+        header.device_count.store(identity.device_count, Ordering::Relaxed);
+        header.len.store(identity.len, Ordering::Release);
+        Ok((Control::attach_mapping(mapping)?, segment))
+    }
+
+    /// Attaches a control segment that a peer passed.
+    ///
+    /// # Errors
+    /// [`ShmError`] when it is no control segment, or one of another version.
+    pub fn attach(segment: &Segment) -> Result<Control, ShmError> {
+        Control::attach_mapping(Arc::new(segment.map()?))
+    }
+
+    fn attach_mapping(mapping: Arc<Mapping>) -> Result<Control, ShmError> {
+        let header: Shared<Header> = mapping.place(0)?;
+        let identity = RawIdentity {
+            magic: header.magic.load(Ordering::Acquire),
+            version: header.version.load(Ordering::Relaxed),
+            device_count: header.device_count.load(Ordering::Relaxed),
+            len: header.len.load(Ordering::Relaxed),
+        };
+        let geometry = identity.check(mapping.len() as u64)?;
+        let count = geometry.device_count();
+        let devices =
+            (0..count).map(|device| mapping.place(layout::device_offset(device))).collect::<Result<_, _>>()?;
+        let slots = mapping.place(layout::slots_offset(count))?;
+        Ok(Control { mapping, header, devices, slots, geometry })
+    }
+
+    /// Devices of the set.
+    #[must_use]
+    pub fn device_count(&self) -> u32 {
+        self.geometry.device_count()
+    }
+
+    /// The doorbell for all that happens to the set as a whole.
+    #[must_use]
+    pub fn set_doorbell(&self) -> &Doorbell {
+        &self.header.set_doorbell
+    }
+
+    /// The doorbell of the server's completion agent.
+    #[must_use]
+    pub fn agent_doorbell(&self) -> &Doorbell {
+        &self.header.agent_doorbell
+    }
+
+    /// Why the set was aborted, if it was.
+    #[must_use]
+    #[inline]
+    pub fn abort_reason(&self) -> Option<AbortReason> {
+        AbortReason::from_word(self.header.abort.0.load(Ordering::Acquire))
+    }
+
+    /// Aborts the set unless it is aborted already, and wakes everybody. Returns the reason that stands.
+    pub fn abort(&self, reason: AbortReason) -> AbortReason {
+        let stands = match self.header.abort.0.compare_exchange(
+            0,
+            reason.to_word(),
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        ) {
+            Ok(_) => reason,
+            Err(word) => AbortReason::from_word(word).unwrap_or(reason),
+        };
+        self.ring_all();
+        stands
+    }
+
+    /// Wakes everybody who waits for anything of this set.
+    pub fn ring_all(&self) {
+        wait::ring(self.set_doorbell());
+        wait::ring(self.agent_doorbell());
+        for device in &self.devices {
+            wait::ring(&device.doorbell);
+        }
+    }
+
+    /// A device's block.
+    #[must_use]
+    pub fn device(&self, device: u32) -> Option<&Shared<DeviceBlock>> {
+        self.devices.get(device as usize)
+    }
+
+    /// A slot of the slot table.
+    #[must_use]
+    #[inline]
+    pub fn slot(&self, slot: u32) -> Option<&Slot> {
+        self.slots.0.get(slot as usize)
+    }
+
+    /// Gives up whatever leases a member has: it left or died.
+    pub fn void_leases(&self, member: u32) {
+        for slot in &self.slots.0 {
+            if slot.is_leased_by(member) {
+                slot.release(member);
+            }
+        }
+    }
+
+    /// How many devices clients have opened, and how many of them have returned VD_E_CLOSE. Advice: a member can write here.
+    #[must_use]
+    pub fn counts(&self) -> (u32, u32) {
+        let counts = &self.header.counts.0;
+        (counts.opened.load(Ordering::Acquire), counts.closed.load(Ordering::Acquire))
+    }
+
+    /// Whether every device has returned VD_E_CLOSE.
+    #[must_use]
+    pub fn all_closed(&self) -> bool {
+        self.devices.iter().all(|device| device.client() == ClientWord::Closed)
+    }
+
+    /// Whether the server has closed every device.
+    #[must_use]
+    pub fn server_closed_all(&self) -> bool {
+        self.devices.iter().all(|device| device.server_word() == ServerWord::Closed as u32)
+    }
+
+    /// Client: opens a device for `member`; false when somebody has it.
+    pub fn open_device(&self, device: u32, member: u32) -> bool {
+        let Some(block) = self.device(device) else { return false };
+        let opened = block.client.0.compare_exchange(0, member + 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if opened {
+            self.header.counts.0.opened.fetch_add(1, Ordering::AcqRel);
+        }
+        opened
+    }
+
+    /// Client: VD_E_CLOSE was returned for a device that this process opened. Call it once.
+    pub fn close_device(&self, device: u32) {
+        if let Some(block) = self.device(device) {
+            block.client.0.fetch_or(layout::CLIENT_CLOSED, Ordering::AcqRel);
+            self.header.counts.0.closed.fetch_add(1, Ordering::AcqRel);
+            wait::ring(self.set_doorbell());
+        }
+    }
+
+    /// Server: announces a device by its name; clients can open it from now on.
+    pub fn announce_device(&self, device: u32, name: &str) {
+        if let Some(block) = self.device(device) {
+            let bytes = &name.as_bytes()[..name.len().min(MAX_NAME_BYTES)];
+            for (shared, byte) in block.name.0.bytes.iter().zip(bytes) {
+                shared.store(*byte, Ordering::Relaxed);
+            }
+            block.name.0.len.store(bytes.len() as u32, Ordering::Relaxed);
+            // SYNC device.name: pairs with the acquire load in `device_name`.
+            block.server.0.store(ServerWord::Open as u32, Ordering::Release);
+            wait::ring(self.set_doorbell());
+        }
+    }
+
+    /// Server: closes a device; once its ring is empty GetCommand returns VD_E_CLOSE.
+    pub fn server_close_device(&self, device: u32) {
+        if let Some(block) = self.device(device) {
+            block.server.0.store(ServerWord::Closed as u32, Ordering::Release);
+            wait::ring(&block.doorbell);
+            wait::ring(self.set_doorbell());
+        }
+    }
+
+    /// The name of a device, `None` while the server has not opened it.
+    ///
+    /// # Errors
+    /// [`LayoutError`] when the words are none that a server writes.
+    pub fn device_name(&self, device: u32) -> Result<Option<String>, LayoutError> {
+        let Some(block) = self.device(device) else { return Ok(None) };
+        // SYNC device.name: pairs with the release store in `announce_device`.
+        let word = block.server.0.load(Ordering::Acquire);
+        match ServerWord::from_word(word) {
+            None => return Err(LayoutError::ServerWord { device, found: word }),
+            Some(ServerWord::Unopened) => return Ok(None),
+            Some(ServerWord::Open | ServerWord::Closed) => {}
+        }
+        let len = block.name.0.len.load(Ordering::Relaxed);
+        let bad = LayoutError::DeviceName { device, len };
+        let bytes = block.name.0.bytes.get(..len as usize).ok_or(bad)?;
+        let bytes = bytes.iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+        let name = String::from_utf8(bytes).map_err(|_| bad)?;
+        check_name(&name).map_err(|_| bad)?;
+        Ok(Some(name))
+    }
+
+    /// Server: the ring of commands to a device. One producer a device.
+    ///
+    /// # Errors
+    /// [`ShmError`] never for a device that exists.
+    pub fn submission_ring(&self, device: u32) -> Result<Shared<RingMemory>, ShmError> {
+        Ok(self.mapping.place(layout::device_offset(device) + layout::SUBMISSION_OFFSET)?)
+    }
+
+    /// Client: the ring of completions from a device. One producer a device.
+    ///
+    /// # Errors
+    /// [`ShmError`] never for a device that exists.
+    pub fn completion_ring(&self, device: u32) -> Result<Shared<RingMemory>, ShmError> {
+        Ok(self.mapping.place(layout::device_offset(device) + layout::COMPLETION_OFFSET)?)
+    }
+}
+
+impl DeviceBlock {
+    /// The doorbell of whoever waits for this device's commands.
+    #[must_use]
+    pub fn doorbell(&self) -> &Doorbell {
+        &self.doorbell
+    }
+
+    /// The server's word, to be judged by [`ServerWord::from_word`].
+    #[must_use]
+    pub fn server_word(&self) -> u32 {
+        self.server.0.load(Ordering::Acquire)
+    }
+
+    /// Who has the device, on the client's side.
+    #[must_use]
+    pub fn client(&self) -> ClientWord {
+        match self.client.0.load(Ordering::Acquire) {
+            0 => ClientWord::Unopened,
+            word if word & layout::CLIENT_CLOSED != 0 => ClientWord::Closed,
+            word => ClientWord::Open { member: word - 1 },
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Doorbells: how one process wakes another that sleeps until something is published.
+//!
+//! A doorbell is one shared 32-bit word, an *eventcount*: bit 0 says that somebody sleeps or is about to (armed), the
+//! other bits count the rings that woke somebody.
+//!
+//! # Protocol
+//!
+//! ```text
+//! publisher                         sleeper
+//! 1 publish (a ring entry, a flag)  1 arm: make the word odd, remember it
+//! 2 fence                           2 fence
+//! 3 look: is the word odd?          3 look: was it published?  yes -> do not sleep
+//! 4 then make it even, wake all     4 sleep while the word is the remembered one
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. *No lost wake-up.* The two fences are sequentially consistent: either the publisher's look sees the word armed, or
+//!    the sleeper's look sees what was published. In the first case the word changes, so the sleep ends or does not begin.
+//! 2. *No needless wake-up.* While nobody is armed, ringing is a fence and a load, without a system call.
+//! 3. Several may sleep on one doorbell. A ring wakes all; an armed word counts for all of them, and each remembers the
+//!    word that it armed or found armed. After a ring the word never has that value again (until 2^31 rings later).
+//!
+//! A member that writes into the word can keep others awake, or asleep until their next slice ends
+//! ([`crate::wait::SLICE`]): sleeping is always bounded. The loom tests check 1 and 3 over all interleavings.
+
+use core::time::Duration;
+
+use crate::atomics::{AtomicU32, Ordering, fence};
+
+/// Sleeping on a word, and waking those who do. The operating system's futex, or a stand-in for model checks.
+pub trait Futex {
+    /// Sleeps while `word` is `expected`, at most for `timeout`. May return early for no reason.
+    fn wait(&self, word: &Word, expected: u32, timeout: Duration);
+    /// Wakes all who sleep on `word`.
+    fn wake_all(&self, word: &Word);
+}
+
+/// The word that a doorbell is made of: `core`'s atomic, or loom's in model checks.
+pub type Word = AtomicU32;
+
+/// A doorbell, alone in its cache line. All zeros is a doorbell that nobody waits on.
+#[derive(Debug, Default)]
+#[repr(C, align(64))]
+pub struct Doorbell {
+    word: AtomicU32,
+}
+
+/// The armed word that a sleeper remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Armed(u32);
+
+impl Doorbell {
+    /// A doorbell in ordinary memory, for tests and for use between threads.
+    #[must_use]
+    pub fn new() -> Self {
+        Doorbell { word: AtomicU32::new(0) }
+    }
+
+    /// Wakes whoever sleeps, or is about to, after something was published.
+    #[inline]
+    pub fn ring(&self, futex: &impl Futex) {
+        // SYNC doorbell: pairs with the fence in `arm`.
+        fence(Ordering::SeqCst);
+        let word = self.word.load(Ordering::Relaxed);
+        if word & 1 == 1 {
+            self.answer(word, futex);
+        }
+    }
+
+    #[cold]
+    fn answer(&self, word: u32, futex: &impl Futex) {
+        // If this fails another ring has answered, and whoever armed the word since then sees what was published.
+        if self.word.compare_exchange(word, word.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            futex.wake_all(&self.word);
+        }
+    }
+
+    /// Arms the doorbell. Afterwards look once more for what you wait for, then [`Doorbell::sleep`].
+    pub fn arm(&self) -> Armed {
+        let mut word = self.word.load(Ordering::Relaxed);
+        while word & 1 == 0 {
+            match self.word.compare_exchange(word, word | 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => word |= 1,
+                Err(found) => word = found,
+            }
+        }
+        // SYNC doorbell: pairs with the fence in `ring`.
+        fence(Ordering::SeqCst);
+        Armed(word)
+    }
+
+    /// Sleeps until the doorbell is rung, at most for `timeout`; may return early.
+    pub fn sleep(&self, armed: Armed, timeout: Duration, futex: &impl Futex) {
+        futex.wait(&self.word, armed.0, timeout);
+    }
+}

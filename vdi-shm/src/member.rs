@@ -1,0 +1,250 @@
+//! The side of those who join a set: the server, and secondary clients.
+//!
+//! A *keeper* thread reads the link to the primary for as long as the membership lasts: answers, areas that are added
+//! later, and the hang-up that means that the primary is gone.
+//!
+//! # Invariants
+//!
+//! 1. Nothing of the set is touched before its control segment and areas were received as sealed segments, and judged.
+//! 2. The primary's death aborts the set here, unless the server had closed every device before. Whoever notices it also
+//!    removes the dead set's socket.
+//! 3. Leaving in order sends Leave first, so that it is no death.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use vdi_proto::abort::{Cause, Party};
+use vdi_proto::join::{Agreement, Message, Role};
+use vdi_proto::layout::{MAX_AREAS, SERVER_MEMBER};
+use vdi_proto::status::VdError;
+
+use crate::control::Control;
+use crate::error::ShmError;
+use crate::host::KEEPER_STACK;
+use crate::link::{Link, Packet, Received, poll_readable};
+use crate::runtime::{Options, Place, RuntimeDir};
+use crate::segment::Segment;
+use crate::session::Session;
+use crate::wait;
+
+/// How long the primary has to answer a joiner.
+const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A set, in a process that joined it.
+#[derive(Debug)]
+pub struct Member {
+    shared: Arc<Shared>,
+    keeper: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    session: Arc<Session>,
+    link: Link,
+    leaving: AtomicBool,
+    /// The primary's latest answer to the server, which asks one thing at a time.
+    answer: Mutex<Option<Result<(), VdError>>>,
+}
+
+fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Packet, ShmError> {
+    match link.receive_until(deadline, step)? {
+        Received::Packet(packet) => Ok(packet),
+        Received::HungUp | Received::Nothing => {
+            Err(ShmError::OutOfTurn { found: "the end of the connection", expected: "an answer" })
+        }
+    }
+}
+
+fn take_segment(packet: &mut Packet, len: u64) -> Result<Segment, ShmError> {
+    let descriptor =
+        packet.take_descriptor().ok_or(ShmError::OutOfTurn { found: "no descriptor", expected: "a segment" })?;
+    Ok(Segment::from_peer(descriptor, len)?)
+}
+
+impl Member {
+    /// Joins a set by its name.
+    ///
+    /// # Errors
+    /// [`ShmError::NoSuchSet`], [`ShmError::Refused`] with the primary's reason, [`ShmError::Security`] when its creator or the
+    /// runtime directory is not trusted, and whatever the system refuses.
+    pub fn join(options: &Options, role: Role, instance: &str, set: &str) -> Result<Member, ShmError> {
+        let place = Place::new(instance, set)?;
+        let runtime = RuntimeDir::open(options, false).map_err(|error| match error {
+            ShmError::System { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ShmError::NoSuchSet {
+                set: set.to_owned(),
+                instance: instance.to_owned(),
+                path: options.runtime_dir(),
+            },
+            error => error,
+        })?;
+        let link = runtime.connect(&place, &options.access).inspect_err(|error| {
+            if matches!(error, ShmError::NoSuchSet { .. }) {
+                runtime.remove_if_dead(&place);
+            }
+        })?;
+        link.send(&Message::Hello { role, instance, set }, None)?;
+        let session = Self::attach(&link, role, place)?;
+        let shared = Arc::new(Shared { session, link, leaving: AtomicBool::new(false), answer: Mutex::new(None) });
+        let keeper = std::thread::Builder::new()
+            .name("vdi-keeper".to_owned())
+            .stack_size(KEEPER_STACK)
+            .spawn({
+                let shared = Arc::clone(&shared);
+                move || shared.keep(&runtime)
+            })
+            .map_err(|error| ShmError::system("start the keeper thread", error))?;
+        Ok(Member { shared, keeper: Some(keeper) })
+    }
+
+    /// Takes the Welcome and what comes with it.
+    fn attach(link: &Link, role: Role, place: Place) -> Result<Arc<Session>, ShmError> {
+        let deadline = Instant::now() + WELCOME_PATIENCE;
+        let mut packet = next_packet(link, deadline, "the set's creator to answer")?;
+        let (member, secret, asked, agreement, areas) = match packet.message()? {
+            Message::Welcome { member, secret, asked, agreement, areas } => (member, secret, asked, agreement, areas),
+            Message::Refused { status } => return Err(ShmError::Refused { set: place.set, status }),
+            _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "Welcome" }),
+        };
+        asked.validate_client()?;
+        let segment = take_segment(&mut packet, vdi_proto::layout::control_len(asked.device_count))?;
+        let control = Control::attach(&segment)?;
+        if (member == SERVER_MEMBER) != (role == Role::Server) || areas > MAX_AREAS {
+            return Err(ShmError::OutOfTurn { found: "another's Welcome", expected: "Welcome" });
+        }
+        let party = match role {
+            Role::Server => Party::Server,
+            Role::Secondary => Party::Secondary(member as u16),
+        };
+        let session = Session::new(control, place, party, member, secret, asked);
+        if let Some(agreement) = agreement {
+            session.agree(agreement)?;
+        }
+        for expected in 0..areas {
+            let mut packet = next_packet(link, deadline, "the set's buffer areas")?;
+            match packet.message()? {
+                Message::Area { index, len } if index == expected => {
+                    let segment = take_segment(&mut packet, len)?;
+                    session.add_area(index, &segment)?;
+                }
+                _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "the next area" }),
+            }
+        }
+        Ok(session)
+    }
+
+    /// What this process knows of the set.
+    #[must_use]
+    pub fn session(&self) -> &Arc<Session> {
+        &self.shared.session
+    }
+
+    /// Server: adds a buffer area of `len` bytes, and waits until the client has it.
+    ///
+    /// # Errors
+    /// VD_E_MEMORY when the memory cannot be had on either side, VD_E_ABORT, VD_E_TIMEOUT.
+    pub fn add_area(&self, index: u32, len: u64, timeout: Duration) -> Result<(), ShmError> {
+        if index >= MAX_AREAS {
+            return Err(ShmError::Exhausted { what: "buffer areas", limit: u64::from(MAX_AREAS) });
+        }
+        let segment = Segment::create("vdi-area", len, true)?;
+        self.shared.session.add_area(index, &segment)?;
+        let deadline = wait::deadline(timeout);
+        self.shared.ask(&Message::Area { index, len }, Some(&segment), deadline, "the client to map a buffer area")
+    }
+
+    /// Server: tells the client the configuration, and waits until it has taken it.
+    ///
+    /// # Errors
+    /// The client's refusal, VD_E_ABORT, VD_E_TIMEOUT.
+    pub fn configure(&self, agreement: Agreement, timeout: Duration) -> Result<(), ShmError> {
+        self.shared.session.agree(agreement)?;
+        let deadline = wait::deadline(timeout);
+        self.shared.ask(&Message::Configured(agreement), None, deadline, "the client to take the configuration")
+    }
+}
+
+impl Drop for Member {
+    /// Leaves the set.
+    fn drop(&mut self) {
+        self.shared.leaving.store(true, Ordering::Release);
+        let _ = self.shared.link.send(&Message::Leave, None);
+        self.shared.link.shut_down();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+impl Shared {
+    fn answer(&self) -> std::sync::MutexGuard<'_, Option<Result<(), VdError>>> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the primary and waits for the answer.
+    fn ask(
+        &self,
+        message: &Message<'_>,
+        segment: Option<&Segment>,
+        deadline: Option<Instant>,
+        step: &'static str,
+    ) -> Result<(), ShmError> {
+        *self.answer() = None;
+        self.link.send(message, segment.map(Segment::fd))?;
+        let outcome = wait::wait_until(self.session.control().set_doorbell(), deadline, || {
+            if let Some(aborted) = self.session.aborted() {
+                return Some(Err(aborted));
+            }
+            self.answer().take().map(|answer| {
+                answer.map_err(|status| ShmError::Refused { set: self.session.set_name().to_owned(), status })
+            })
+        });
+        outcome.unwrap_or(Err(ShmError::Timeout { step }))
+    }
+
+    fn keep(&self, runtime: &RuntimeDir) {
+        loop {
+            if poll_readable(&mut [PollFd::new(&self.link, PollFlags::IN)], None).is_err() {
+                self.session.abort(Cause::Died);
+                return;
+            }
+            match self.link.receive() {
+                Ok(Received::Nothing) => {}
+                Ok(Received::Packet(packet)) => {
+                    if let Err(error) = self.handle(packet) {
+                        self.session.accuse(Party::Primary, error);
+                        return;
+                    }
+                }
+                Ok(Received::HungUp) | Err(_) => break,
+            }
+        }
+        if self.leaving.load(Ordering::Acquire) {
+            return;
+        }
+        if !self.session.work_has_ended() {
+            self.session.abort_for(Party::Primary, Cause::Died);
+        }
+        runtime.remove_if_dead(self.session.place());
+    }
+
+    fn handle(&self, mut packet: Packet) -> Result<(), ShmError> {
+        let server = self.session.member() == SERVER_MEMBER;
+        let area = match packet.message()? {
+            Message::AreaAnswer { answer, .. } | Message::ConfiguredAnswer(answer) if server => {
+                *self.answer() = Some(answer);
+                None
+            }
+            Message::Area { index, len } if !server => Some((index, len)),
+            _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "an area or an answer" }),
+        };
+        if let Some((index, len)) = area {
+            let segment = take_segment(&mut packet, len)?;
+            self.session.add_area(index, &segment)?;
+        }
+        wait::ring(self.session.control().set_doorbell());
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! Rings: one producer, one consumer, a fixed number of entries, in memory that both can write.
+//!
+//! # Layout
+//!
+//! A ring is a line with the consumer's published cursor, then [`CAPACITY`] entries of a line each. An entry is a *lap*
+//! word and four words of a record.
+//!
+//! # Invariants
+//!
+//! 1. The producer's cursor `p` and the consumer's cursor `c` count records from 0 and live in their processes' private
+//!    memory; `c <= p <= c + CAPACITY`.
+//! 2. Record `n` lies in entry `n % CAPACITY`; it is there once the entry's lap word is `n / CAPACITY + 1`. The producer
+//!    writes the record's words first and the lap word last (release); the consumer reads the lap word first (acquire).
+//!    So the consumer never sees half a record, and a command costs one line going over, not two.
+//! 3. The producer writes record `n` only after it has seen the consumer publish a cursor above `n - CAPACITY`
+//!    (release, acquire). So no record is overwritten before it was read.
+//! 4. Each side reads back nothing that it wrote itself. Each shared word is loaded once per step and judged: a lap word
+//!    may only be the expected one or the one before, the published cursor only one that invariant 1 allows. Anything else
+//!    is a [`RingViolation`], and the cursor stays where it is.
+//!
+//! The loom tests check 2 and 3 over all interleavings; `tests/ring_model.rs` checks 1 and 4 against a queue.
+
+use core::ops::Deref;
+
+use thiserror::Error;
+use vdi_proto::layout::RING_CAPACITY;
+
+use crate::atomics::{AtomicU32, AtomicU64, Ordering};
+
+/// Entries of a set's rings.
+pub const CAPACITY: usize = RING_CAPACITY as usize;
+
+/// The words of a record.
+pub type Words = [u64; 4];
+
+/// One entry: a cache line.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Entry {
+    lap: AtomicU32,
+    words: [AtomicU64; 4],
+}
+
+/// The line of the consumer's published cursor.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Head {
+    cursor: AtomicU32,
+}
+
+/// A ring as it lies in shared memory. All zeros is an empty ring; `N` is a power of two.
+#[derive(Debug)]
+#[repr(C)]
+pub struct RingMemory<const N: usize = CAPACITY> {
+    head: Head,
+    entries: [Entry; N],
+}
+
+impl<const N: usize> RingMemory<N> {
+    /// An empty ring in ordinary memory, for tests and for rings between threads.
+    #[must_use]
+    pub fn new() -> Self {
+        const { assert!(N.is_power_of_two() && N <= 1 << 16) };
+        RingMemory {
+            head: Head { cursor: AtomicU32::new(0) },
+            entries: core::array::from_fn(|_| Entry {
+                lap: AtomicU32::new(0),
+                words: core::array::from_fn(|_| AtomicU64::new(0)),
+            }),
+        }
+    }
+}
+
+impl<const N: usize> Default for RingMemory<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The lap word of record `n`.
+const fn lap<const N: usize>(n: u64) -> u32 {
+    (n / N as u64 + 1) as u32
+}
+
+/// The peer wrote a word that no producer or consumer writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RingViolation {
+    /// A lap word is neither the expected one nor the one before.
+    #[error("entry {entry} of a ring has lap {found}, where {expected} or the one before was expected")]
+    Lap {
+        /// The entry.
+        entry: u32,
+        /// Its lap word.
+        found: u32,
+        /// The lap word that its next record has.
+        expected: u32,
+    },
+    /// The published cursor lies outside what was produced.
+    #[error("the consumer's cursor {found} is none that can belong to {produced} records in {capacity} entries")]
+    Cursor {
+        /// The published cursor.
+        found: u32,
+        /// Records produced, modulo 2^32.
+        produced: u32,
+        /// Entries of the ring.
+        capacity: u32,
+    },
+}
+
+/// Why a record could not be pushed; the ring is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PushError {
+    /// All entries hold records that were not consumed yet.
+    #[error("the ring is full")]
+    Full,
+    /// The peer broke the protocol.
+    #[error(transparent)]
+    Violation(#[from] RingViolation),
+}
+
+/// The writing end of a ring. Whoever attaches it to shared memory sees to it that there is one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use vdi_shm::ring::{Consumer, Producer, RingMemory};
+///
+/// let ring = Arc::new(RingMemory::<64>::new());
+/// let mut producer = Producer::new(Arc::clone(&ring));
+/// let mut consumer = Consumer::new(ring);
+/// producer.push([1, 2, 3, 4]).unwrap();
+/// assert_eq!(consumer.pop(), Ok(Some([1, 2, 3, 4])));
+/// assert_eq!(consumer.pop(), Ok(None));
+/// ```
+#[derive(Debug)]
+pub struct Producer<R, const N: usize = CAPACITY> {
+    ring: R,
+    /// Records produced.
+    produced: u64,
+    /// Records that are known to be consumed.
+    consumed: u64,
+}
+
+impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
+    /// The producer of a ring that nothing was pushed into yet.
+    pub fn new(ring: R) -> Self {
+        Producer { ring, produced: 0, consumed: 0 }
+    }
+
+    /// Pushes a record.
+    ///
+    /// # Errors
+    /// [`PushError::Full`], or [`PushError::Violation`] when the consumer's cursor cannot be true.
+    pub fn push(&mut self, words: Words) -> Result<(), PushError> {
+        if self.produced - self.consumed == N as u64 {
+            self.learn_consumed()?;
+            if self.produced - self.consumed == N as u64 {
+                return Err(PushError::Full);
+            }
+        }
+        let entry = &self.ring.entries[self.produced as usize % N];
+        for (shared, word) in entry.words.iter().zip(words) {
+            shared.store(word, Ordering::Relaxed);
+        }
+        // SYNC ring.lap: pairs with the acquire load in `Consumer::pop`.
+        entry.lap.store(lap::<N>(self.produced), Ordering::Release);
+        self.produced += 1;
+        Ok(())
+    }
+
+    /// Looks how far the consumer has come.
+    fn learn_consumed(&mut self) -> Result<(), RingViolation> {
+        // SYNC ring.cursor: pairs with the release store in `Consumer::pop`.
+        let found = self.ring.head.cursor.load(Ordering::Acquire);
+        let produced = self.produced as u32;
+        let unread = produced.wrapping_sub(found);
+        if unread as usize > N {
+            return Err(RingViolation::Cursor { found, produced, capacity: N as u32 });
+        }
+        self.consumed = self.produced - u64::from(unread);
+        Ok(())
+    }
+}
+
+/// The reading end of a ring. Whoever attaches it to shared memory sees to it that there is one.
+#[derive(Debug)]
+pub struct Consumer<R, const N: usize = CAPACITY> {
+    ring: R,
+    /// Records consumed.
+    consumed: u64,
+}
+
+impl<R: Deref<Target = RingMemory<N>>, const N: usize> Consumer<R, N> {
+    /// The consumer of a ring that nothing was popped from yet.
+    pub fn new(ring: R) -> Self {
+        Consumer { ring, consumed: 0 }
+    }
+
+    /// Whether [`Consumer::pop`] has something to say: a record or a violation.
+    #[must_use]
+    #[inline]
+    pub fn is_ready(&self) -> bool {
+        let entry = &self.ring.entries[self.consumed as usize % N];
+        entry.lap.load(Ordering::Relaxed) != lap::<N>(self.consumed).wrapping_sub(1)
+    }
+
+    /// Pops the next record, if there is one.
+    ///
+    /// # Errors
+    /// [`RingViolation`] when the entry's lap word cannot be true; it stays so, since nothing is consumed.
+    #[inline]
+    pub fn pop(&mut self) -> Result<Option<Words>, RingViolation> {
+        let at = self.consumed as usize % N;
+        let entry = &self.ring.entries[at];
+        let expected = lap::<N>(self.consumed);
+        // SYNC ring.lap: pairs with the release store in `Producer::push`.
+        let found = entry.lap.load(Ordering::Acquire);
+        if found != expected {
+            if found == expected.wrapping_sub(1) {
+                return Ok(None);
+            }
+            return Err(RingViolation::Lap { entry: at as u32, found, expected });
+        }
+        let words = core::array::from_fn(|i| entry.words[i].load(Ordering::Relaxed));
+        self.consumed += 1;
+        // SYNC ring.cursor: pairs with the acquire load in `Producer::learn_consumed`.
+        self.ring.head.cursor.store(self.consumed as u32, Ordering::Release);
+        Ok(Some(words))
+    }
+}

@@ -1,0 +1,227 @@
+//! What one process knows of a set that it belongs to.
+//!
+//! # Invariants
+//!
+//! 1. An abort that this process has seen stays seen: [`Session::abort_reason`] latches it privately.
+//! 2. The agreement comes once, over the link, was judged, and never changes.
+//! 3. Whoever waits is woken by whatever can end the wait: an abort, a cancellation, closing, a message.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use vdi_proto::abort::{AbortReason, Cause, Party};
+use vdi_proto::config::VdConfig;
+use vdi_proto::handle::HandleCodec;
+use vdi_proto::join::Agreement;
+use vdi_proto::layout::BufferRules;
+
+use crate::area::{Areas, ClientBuffers};
+use crate::control::Control;
+use crate::error::ShmError;
+use crate::runtime::Place;
+use crate::segment::Segment;
+
+/// What one process knows of a set.
+#[derive(Debug)]
+pub struct Session {
+    control: Arc<Control>,
+    areas: Arc<Areas>,
+    place: Place,
+    party: Party,
+    member: u32,
+    secret: u64,
+    asked: VdConfig,
+    agreement: OnceLock<Agreement>,
+    buffers: OnceLock<Arc<ClientBuffers>>,
+    /// The abort word as this process first saw it.
+    aborted: AtomicU32,
+    /// Waits of this process are to end.
+    cancelled: AtomicBool,
+    /// The first protocol violation that this process found: evidence for whoever asks why.
+    violation: Mutex<Option<String>>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        control: Control,
+        place: Place,
+        party: Party,
+        member: u32,
+        secret: u64,
+        asked: VdConfig,
+    ) -> Arc<Session> {
+        Arc::new(Session {
+            control: Arc::new(control),
+            areas: Arc::default(),
+            place,
+            party,
+            member,
+            secret,
+            asked,
+            agreement: OnceLock::new(),
+            buffers: OnceLock::new(),
+            aborted: AtomicU32::new(0),
+            cancelled: AtomicBool::new(false),
+            violation: Mutex::default(),
+        })
+    }
+
+    /// The control segment.
+    #[must_use]
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
+    /// The buffer areas.
+    #[must_use]
+    pub fn areas(&self) -> &Arc<Areas> {
+        &self.areas
+    }
+
+    /// The set's name.
+    #[must_use]
+    pub fn set_name(&self) -> &str {
+        &self.place.set
+    }
+
+    /// The set's place in the runtime directory.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// This process's part in the set.
+    #[must_use]
+    pub fn party(&self) -> Party {
+        self.party
+    }
+
+    /// This process's place among the members.
+    #[must_use]
+    pub fn member(&self) -> u32 {
+        self.member
+    }
+
+    /// What the client asked for at Create.
+    #[must_use]
+    pub fn asked(&self) -> &VdConfig {
+        &self.asked
+    }
+
+    /// What was agreed, once the server has configured the set.
+    #[must_use]
+    pub fn agreement(&self) -> Option<&Agreement> {
+        self.agreement.get()
+    }
+
+    /// Takes note of the agreement, after judging it.
+    pub(crate) fn agree(&self, agreement: Agreement) -> Result<(), ShmError> {
+        agreement.config.validate_answer(&self.asked)?;
+        if self.agreement.set(agreement).is_err() {
+            return Err(ShmError::OutOfTurn { found: "a second configuration", expected: "none" });
+        }
+        Ok(())
+    }
+
+    /// The buffers as a client sees them, once the set is configured.
+    #[must_use]
+    pub fn buffers(&self) -> Option<&Arc<ClientBuffers>> {
+        let agreement = self.agreement.get()?;
+        Some(self.buffers.get_or_init(|| {
+            ClientBuffers::new(
+                Arc::clone(&self.control),
+                Arc::clone(&self.areas),
+                BufferRules::new(&agreement.config),
+                HandleCodec::new(self.secret, agreement.slot_bits),
+                self.member,
+            )
+        }))
+    }
+
+    /// Maps an area that came with a message, as number `index`.
+    pub(crate) fn add_area(&self, index: u32, segment: &Segment) -> Result<(), ShmError> {
+        let mapping = Arc::new(segment.map()?);
+        if self.areas.add(index, mapping) {
+            Ok(())
+        } else {
+            Err(ShmError::OutOfTurn { found: "an area that exists already", expected: "the next area" })
+        }
+    }
+
+    /// Why the set was aborted, if it was.
+    #[must_use]
+    #[inline]
+    pub fn abort_reason(&self) -> Option<AbortReason> {
+        let latched = self.aborted.load(Ordering::Relaxed);
+        if latched != 0 {
+            return AbortReason::from_word(latched);
+        }
+        let reason = self.control.abort_reason()?;
+        self.latch(reason)
+    }
+
+    #[cold]
+    fn latch(&self, reason: AbortReason) -> Option<AbortReason> {
+        let _ = self.aborted.compare_exchange(0, reason.to_word(), Ordering::Relaxed, Ordering::Relaxed);
+        AbortReason::from_word(self.aborted.load(Ordering::Relaxed))
+    }
+
+    /// Aborts the set on behalf of `party`, and wakes everybody.
+    pub fn abort_for(&self, party: Party, cause: Cause) {
+        let reason = self.control.abort(AbortReason { party, cause });
+        self.latch(reason);
+        // Those who wait in this process look at the latch, which was set after they were woken.
+        self.control.ring_all();
+    }
+
+    /// Aborts the set for something that this process did.
+    pub fn abort(&self, cause: Cause) {
+        self.abort_for(self.party, cause);
+    }
+
+    /// Aborts the set because `party` broke the protocol, and keeps the evidence.
+    pub fn accuse(&self, party: Party, evidence: impl core::fmt::Display) {
+        self.violation
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| format!("{party}: {evidence}"));
+        self.abort_for(party, Cause::BrokeProtocol);
+    }
+
+    /// The evidence of the first violation that this process found.
+    #[must_use]
+    pub fn evidence(&self) -> Option<String> {
+        self.violation.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends the waits of this process, now and from now on, until [`Session::resume`].
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.control.ring_all();
+    }
+
+    /// Waits may go on again.
+    pub fn resume(&self) {
+        self.cancelled.store(false, Ordering::Release);
+    }
+
+    /// Whether waits of this process are to end.
+    #[must_use]
+    #[inline]
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    /// Whether the work has ended in order: the server closed every device.
+    #[must_use]
+    pub fn work_has_ended(&self) -> bool {
+        self.abort_reason().is_none() && self.control.server_closed_all()
+    }
+
+    /// The error of a call after an abort.
+    #[must_use]
+    pub fn aborted(&self) -> Option<ShmError> {
+        self.abort_reason().map(ShmError::Aborted)
+    }
+}
+
