@@ -37,7 +37,7 @@ pub enum Cause {
     TimedOut,
     /// It broke the protocol.
     BrokeProtocol,
-    /// It closed the set while devices were open.
+    /// It closed the set before the work had ended.
     ClosedEarly,
     /// It dropped a command that could not be completed.
     AbandonedCommand,
@@ -54,7 +54,7 @@ impl fmt::Display for Cause {
             Cause::Died => "died",
             Cause::TimedOut => "waited longer than serverTimeOut allows",
             Cause::BrokeProtocol => "broke the protocol",
-            Cause::ClosedEarly => "closed the set while devices were open",
+            Cause::ClosedEarly => "closed the set before the work had ended",
             Cause::AbandonedCommand => "dropped a command that could not be completed",
             Cause::AbandonedDevice => "dropped a device that was still open",
             Cause::Unknown(number) => return write!(f, "aborted it for a cause unknown here ({number})"),

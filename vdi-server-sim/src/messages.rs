@@ -141,9 +141,7 @@ impl Message {
         Self::new(
             3014,
             0,
-            format!(
-                "{verb} DATABASE successfully processed {pages} pages in {seconds:.3} seconds ({rate:.3} MB/sec)."
-            ),
+            format!("{verb} DATABASE successfully processed {pages} pages in {seconds:.3} seconds ({rate:.3} MB/sec)."),
         )
     }
 
@@ -187,11 +185,7 @@ impl Message {
     /// 3201: the device cannot be opened. `code` is a Win32 code or an HRESULT, see [`os_error`].
     #[must_use]
     pub fn cannot_open_device(device: &str, code: u32) -> Self {
-        Self::new(
-            3201,
-            16,
-            format!("Cannot open backup device '{device}'. Operating system error {}.", os_error(code)),
-        )
+        Self::new(3201, 16, format!("Cannot open backup device '{device}'. Operating system error {}.", os_error(code)))
     }
 
     /// 3202: a write failed. `code` is a Win32 code or an HRESULT, see [`os_error`].

@@ -141,17 +141,8 @@ fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
 }
 
 /// What else BACKUP and RESTORE can be followed by in SQL Server, apart from DATABASE.
-const OTHER_OBJECTS: [&str; 9] = [
-    "LOG",
-    "TRANSACTION",
-    "CERTIFICATE",
-    "MASTER",
-    "SERVICE",
-    "SYMMETRIC",
-    "GROUP",
-    "SERVER",
-    "REWINDONLY",
-];
+const OTHER_OBJECTS: [&str; 9] =
+    ["LOG", "TRANSACTION", "CERTIFICATE", "MASTER", "SERVICE", "SYMMETRIC", "GROUP", "SERVER", "REWINDONLY"];
 
 fn database_statement(cursor: &mut Cursor, verb: Verb) -> Result<(), TsqlError> {
     if cursor.take_keyword("DATABASE") {

@@ -24,6 +24,7 @@ pub struct Link {
 
 /// What came over a link.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // made, matched and gone: boxing would only allocate
 pub enum Received {
     /// A packet, and the descriptor that came with it.
     Packet(Packet),

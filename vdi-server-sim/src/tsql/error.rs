@@ -36,7 +36,9 @@ pub enum TsqlError {
         column: u32,
     },
     /// A string or a quoted name is never closed (message 105).
-    #[error("line {line}, column {column}: unclosed quotation mark before '{text}': close it; a quote inside is written twice")]
+    #[error(
+        "line {line}, column {column}: unclosed quotation mark before '{text}': close it; a quote inside is written twice"
+    )]
     UnclosedQuote {
         /// How the open text begins.
         text: String,

@@ -1,0 +1,329 @@
+//! Commands that a device received, and how they are completed.
+//!
+//! # Invariants
+//!
+//! 1. A [`Command`] is completed exactly once: completing takes it, a refused completion gives it back, dropping it completes
+//!    it with ERROR_OPERATION_ABORTED. Where even that is refused, because another process still has its buffer mapped, the
+//!    set is aborted: no command stays unanswered.
+//! 2. The bytes of a Read or Write are reported as the number really transferred; the code follows from that number. There is
+//!    no way to say "success" beside a smaller number.
+//! 3. The buffer goes back before the completion goes out: the server never gets a buffer that this process still holds.
+
+use core::fmt;
+use std::sync::Arc;
+
+use vdi_proto::abort::{Cause, Party};
+use vdi_proto::command::{Buffer, CommandCode, CommandId, CommandRecord};
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::handle::BufferHandle;
+use vdi_proto::set::client::Call;
+use vdi_proto::status::VdError;
+use vdi_shm::area::LentBuffer;
+use vdi_shm::slots::TakeBackError;
+
+use crate::device::DeviceShared;
+use crate::error::{Error, ErrorKind};
+
+/// How a command ended.
+///
+/// ```
+/// use vdi_client::{Completion, CompletionCode};
+///
+/// Completion::transferred(65536); // Read, Write: this many bytes
+/// Completion::done(); // any other command: carried out
+/// Completion::at(4096); // GetPosition, SetPosition: carried out, and this is the position
+/// Completion::failed(CompletionCode::NOT_SUPPORTED); // not carried out
+/// Completion::failed_after(CompletionCode::DISK_FULL, 512); // a Write that got this far
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Completion(Outcome);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Transferred(usize),
+    Done,
+    At(u64),
+    Failed(CompletionCode, usize),
+    /// A foreign program's own words; only [`crate::raw`] makes these.
+    Raw(CompletionCode, u64, u64),
+}
+
+impl Completion {
+    /// A Read or Write moved `bytes` bytes. All of them: ERROR_SUCCESS. Fewer: a Write is reported with ERROR_DISK_FULL, a
+    /// Read with ERROR_HANDLE_EOF, the end of the data.
+    #[must_use]
+    pub const fn transferred(bytes: usize) -> Self {
+        Completion(Outcome::Transferred(bytes))
+    }
+
+    /// A command without data was carried out.
+    #[must_use]
+    pub const fn done() -> Self {
+        Completion(Outcome::Done)
+    }
+
+    /// GetPosition or SetPosition was carried out: the position now.
+    #[must_use]
+    pub const fn at(position: u64) -> Self {
+        Completion(Outcome::At(position))
+    }
+
+    /// The command was not carried out.
+    #[must_use]
+    pub const fn failed(code: CompletionCode) -> Self {
+        Completion(Outcome::Failed(code, 0))
+    }
+
+    /// A Read or Write failed after `bytes` bytes.
+    #[must_use]
+    pub const fn failed_after(code: CompletionCode, bytes: usize) -> Self {
+        Completion(Outcome::Failed(code, bytes))
+    }
+
+    pub(crate) const fn raw(code: CompletionCode, bytes: u64, position: u64) -> Self {
+        Completion(Outcome::Raw(code, bytes, position))
+    }
+
+    /// Code, bytes and position for a command; an error tells why this completion is none for it.
+    fn resolve(self, record: &CommandRecord) -> Result<(CompletionCode, u32, u64), &'static str> {
+        let transfer = record.code.is_transfer();
+        let size = record.size as u32 as usize;
+        let bytes = match self.0 {
+            Outcome::Transferred(bytes) | Outcome::Failed(_, bytes) => bytes as u64,
+            Outcome::Raw(_, bytes, _) if transfer => bytes,
+            Outcome::Raw(..) | Outcome::Done | Outcome::At(_) => 0,
+        };
+        let Some(bytes) = u32::try_from(bytes).ok().filter(|bytes| !transfer || *bytes as usize <= size) else {
+            return Err("more bytes than the command has");
+        };
+        match self.0 {
+            Outcome::Raw(code, _, position) => Ok((code, bytes, position)),
+            Outcome::Failed(code, _) if code.is_success() => Err("a failure with the code of success"),
+            Outcome::Failed(code, _) => Ok((code, bytes, 0)),
+            Outcome::Transferred(_) if !transfer => Err("bytes for a command that transfers none"),
+            Outcome::Transferred(_) if bytes as usize == size => Ok((CompletionCode::SUCCESS, bytes, 0)),
+            Outcome::Transferred(_) => Ok(match record.code.buffer() {
+                Buffer::FromClient => (CompletionCode::HANDLE_EOF, bytes, 0),
+                Buffer::FromServer | Buffer::None => (CompletionCode::DISK_FULL, bytes, 0),
+            }),
+            Outcome::Done | Outcome::At(_) if transfer => Err("a transfer without the number of bytes transferred"),
+            Outcome::Done => Ok((CompletionCode::SUCCESS, 0, 0)),
+            Outcome::At(position) => Ok((CompletionCode::SUCCESS, 0, position)),
+        }
+    }
+}
+
+/// A command that the server sent to a device. It must be completed; dropping it completes it as aborted.
+///
+/// A command may be sent to another thread and completed there; several may be held at a time.
+pub struct Command {
+    record: CommandRecord,
+    buffer: Option<LentBuffer>,
+    device: Arc<DeviceShared>,
+    answered: bool,
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Command")
+            .field("code", &self.record.code)
+            .field("size", &self.record.size)
+            .field("position", &self.record.position)
+            .field("device", &self.device.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A completion that was refused, with the command where it is still outstanding.
+#[derive(Debug)]
+pub struct CompleteError {
+    /// Why.
+    pub error: Error,
+    /// The command, to be completed in another way or later; `None` where the session is over.
+    pub command: Option<Command>,
+}
+
+impl fmt::Display for CompleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for CompleteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}
+
+impl From<CompleteError> for Error {
+    /// Keeps the error and drops the command, which completes it as aborted.
+    fn from(refused: CompleteError) -> Error {
+        refused.error
+    }
+}
+
+impl Command {
+    pub(crate) fn new(record: CommandRecord, buffer: Option<LentBuffer>, device: Arc<DeviceShared>) -> Self {
+        Command { record, buffer, device, answered: false }
+    }
+
+    /// Which command it is.
+    #[must_use]
+    pub fn code(&self) -> CommandCode {
+        self.record.code
+    }
+
+    /// The command's identity on its device.
+    #[must_use]
+    pub fn id(&self) -> CommandId {
+        self.record.id
+    }
+
+    /// The overloaded size field: bytes, a count, a medium's number; see [`vdi_proto::command::SizeField`].
+    #[must_use]
+    pub fn size(&self) -> i32 {
+        self.record.size
+    }
+
+    /// The position field.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.record.position
+    }
+
+    /// The name of the device that it came to.
+    #[must_use]
+    pub fn device(&self) -> &str {
+        self.device.name()
+    }
+
+    /// The bytes of a Write, or of a Read as filled so far; empty for other commands.
+    #[must_use]
+    pub fn data(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], LentBuffer::data)
+    }
+
+    /// The bytes of a Read, to be filled; empty for commands without a buffer.
+    #[must_use]
+    pub fn data_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], LentBuffer::data_mut)
+    }
+
+    /// The prefix zone right before the data, `prefixZoneSize` bytes for the client's own use.
+    #[must_use]
+    pub fn prefix_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], LentBuffer::prefix_mut)
+    }
+
+    /// The address of the data, for [`crate::ClientVirtualDeviceSet::get_buffer_handle`]; `None` without a buffer.
+    #[must_use]
+    pub fn buffer_address(&self) -> Option<*const u8> {
+        self.buffer.as_ref().map(|buffer| buffer.address().as_ptr().cast_const())
+    }
+
+    /// GetBufferHandle for this command's buffer: what another process of the set passes to
+    /// [`crate::ClientVirtualDeviceSet::map_buffer_handle`].
+    ///
+    /// # Errors
+    /// VD_E_INVALID for a command without a buffer, VD_E_PROTOCOL when the set is not open (any more).
+    pub fn buffer_handle(&self) -> Result<BufferHandle, Error> {
+        const CALL: &str = "GetBufferHandle";
+        let set = &self.device.set;
+        set.view().handles_allowed().map_err(|code| self.of(set.refuse(CALL, code)))?;
+        self.buffer.as_ref().map(LentBuffer::handle).ok_or_else(|| {
+            self.of(Error::new(
+                ErrorKind::Misuse,
+                VdError::Invalid,
+                CALL,
+                set.session.set_name(),
+                "this command has no buffer",
+            ))
+        })
+    }
+
+    /// CompleteCommand: see [`crate::ClientVirtualDevice::complete_command`].
+    ///
+    /// # Errors
+    /// As [`crate::ClientVirtualDevice::complete_command`].
+    pub fn complete(mut self, completion: Completion) -> Result<(), CompleteError> {
+        match self.answer(completion) {
+            Ok(()) => Ok(()),
+            Err(error) if self.answered => Err(CompleteError { error, command: None }),
+            Err(error) => Err(CompleteError { error, command: Some(self) }),
+        }
+    }
+
+    pub(crate) fn is_of(&self, device: &Arc<DeviceShared>) -> bool {
+        Arc::ptr_eq(&self.device, device)
+    }
+
+    pub(crate) fn of(&self, error: Error) -> Error {
+        error.of_device(self.device.name()).of_command(self.record.code)
+    }
+
+    fn misuse(&self, code: VdError, what: &str) -> Error {
+        let set = self.device.set.session.set_name();
+        self.of(Error::new(ErrorKind::Misuse, code, "CompleteCommand", set, what))
+    }
+
+    /// Completes the command; sets `answered` once nothing more can be done about it.
+    fn answer(&mut self, completion: Completion) -> Result<(), Error> {
+        const CALL: &str = "CompleteCommand";
+        let device = Arc::clone(&self.device);
+        let set = &device.set;
+        if set.session.abort_reason().is_some() || set.is_closed() {
+            self.answered = true;
+            let code = set.step(Call::CompleteCommand).err().unwrap_or(VdError::Protocol);
+            return Err(self.of(set.refuse(CALL, code)));
+        }
+        let (code, bytes, position) = completion.resolve(&self.record).map_err(|what| {
+            self.misuse(VdError::Invalid, &format!("{what}; the command asks for {} bytes", self.record.size))
+        })?;
+        let mut core = device.core();
+        if let Err(code) = core.machine.may_complete(self.record.id, bytes) {
+            self.answered = true;
+            return Err(self.misuse(code, "it is not an active command of this device"));
+        }
+        if let Some(buffer) = self.buffer.take() {
+            match buffer.give_back() {
+                Ok(()) => {}
+                Err((error @ TakeBackError::Leased { .. }, buffer)) => {
+                    self.buffer = Some(buffer);
+                    let what = format!("{error}; let them drop it, then complete the command again");
+                    let set = set.session.set_name();
+                    return Err(self.of(Error::new(ErrorKind::NotYet, VdError::Busy, CALL, set, what).because(error)));
+                }
+                Err((error @ TakeBackError::NotLent { .. }, _)) => {
+                    self.answered = true;
+                    set.session.accuse(Party::Server, error);
+                    return Err(self.of(set.aborted(CALL)));
+                }
+            }
+        }
+        self.answered = true;
+        let pushed = match core.machine.complete(self.record.id, code, bytes, position) {
+            Ok(record) => core.completions.push(record.to_words()),
+            // `may_complete` has just allowed it, under the same lock.
+            Err(code) => return Err(self.misuse(code, "it is not an active command of this device")),
+        };
+        drop(core);
+        if let Err(error) = pushed {
+            set.session.accuse(Party::Server, error);
+            return Err(self.of(set.aborted(CALL)));
+        }
+        device.announce_completion();
+        Ok(())
+    }
+}
+
+impl Drop for Command {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        let aborted = Completion::failed(CompletionCode::OPERATION_ABORTED);
+        if self.answer(aborted).is_err() && !self.answered {
+            self.device.set.session.abort(Cause::AbandonedCommand);
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! A virtual device, as a client uses it.
+//!
+//! Source of the rules: VDI specification, IClientVirtualDevice; [`vdi_proto::device`] for errors of the device.
+//!
+//! # Invariants
+//!
+//! 1. One `&mut` user gets commands: it is the one consumer of the submission ring. Completions come from any thread; the
+//!    core's lock makes them one producer of the completion ring.
+//! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
+//! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vdi_proto::abort::{Cause, Party};
+use vdi_proto::command::CommandRecord;
+use vdi_proto::config::VdConfig;
+use vdi_proto::device::{ClientDevice, Limits, Receipt};
+use vdi_proto::layout::ServerWord;
+use vdi_proto::set::client::{Call, Got};
+use vdi_proto::status::VdError;
+use vdi_shm::control::DeviceBlock;
+use vdi_shm::error::ShmError;
+use vdi_shm::ring::{Consumer, Producer, RingMemory};
+use vdi_shm::segment::Shared;
+use vdi_shm::wait;
+
+use crate::command::{Command, CompleteError, Completion};
+use crate::error::{Error, ErrorKind};
+use crate::state::Attached;
+
+/// What a device and its commands share.
+#[derive(Debug)]
+pub(crate) struct DeviceShared {
+    pub(crate) set: Arc<Attached>,
+    index: u32,
+    name: String,
+    block: Shared<DeviceBlock>,
+    core: Mutex<Core>,
+    /// A ClearError is held back until the program has completed what it holds.
+    holding: AtomicBool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) machine: ClientDevice,
+    pub(crate) completions: Producer<Shared<RingMemory>>,
+}
+
+impl DeviceShared {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        // Both parts are whole at every moment.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A completion was pushed: tell the server, and whoever waits here for the program to hold nothing.
+    #[inline]
+    pub(crate) fn announce_completion(&self) {
+        wait::ring(self.set.session.control().agent_doorbell());
+        if self.holding.load(Ordering::Relaxed) {
+            wait::ring(self.block.doorbell());
+        }
+    }
+}
+
+/// A virtual device: IClientVirtualDevice.
+///
+/// A device is meant for one thread; several devices of a set work side by side, in one process or in several.
+#[derive(Debug)]
+pub struct ClientVirtualDevice {
+    shared: Arc<DeviceShared>,
+    submissions: Consumer<Shared<RingMemory>>,
+    closed: bool,
+}
+
+/// What a look at the ring gave.
+enum Look {
+    Command(Command),
+    Closed,
+    Interrupted(Error),
+}
+
+impl ClientVirtualDevice {
+    pub(crate) fn new(set: Arc<Attached>, index: u32, name: &str) -> Result<Self, Error> {
+        const CALL: &str = "OpenDevice";
+        let session = &set.session;
+        let failed = |error: ShmError| Error::from_shm(CALL, session.set_name(), error).of_device(name);
+        let Some(agreement) = session.agreement() else { return Err(set.refuse(CALL, VdError::Protocol)) };
+        let limits = Limits::new(&agreement.config, agreement.slot_bits);
+        let control = session.control();
+        let Some(block) = control.device(index).cloned() else { return Err(set.refuse(CALL, VdError::Invalid)) };
+        let completions = Producer::new(control.completion_ring(index).map_err(failed)?);
+        let submissions = Consumer::new(control.submission_ring(index).map_err(failed)?);
+        let core = Mutex::new(Core { machine: ClientDevice::new(limits), completions });
+        let holding = AtomicBool::new(false);
+        let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
+        Ok(ClientVirtualDevice { shared, submissions, closed: false })
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    /// What client and server agreed on for the set.
+    #[must_use]
+    pub fn config(&self) -> VdConfig {
+        // A device is only ever made with an agreement.
+        self.shared.set.config().copied().unwrap_or_default()
+    }
+
+    /// Waits for the server's next command; a `timeout` of zero only looks. Several commands may be held at a time.
+    ///
+    /// # Errors
+    /// VD_E_CLOSE when the server closed the device: the normal end, see [`Error::is_close`]; VD_E_TIMEOUT when `timeout`
+    /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
+    /// the set returned VD_E_CLOSE.
+    pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
+        const CALL: &str = "GetCommand";
+        if self.closed {
+            return Err(self.refuse(CALL, Got::Closed, VdError::Close));
+        }
+        // A command that is there needs no clock.
+        let look = match self.look() {
+            Some(look) => Some(look),
+            None if timeout.is_zero() => None,
+            None => {
+                let shared = Arc::clone(&self.shared);
+                wait::wait_until(shared.block.doorbell(), wait::deadline(timeout), || self.look())
+            }
+        };
+        match look {
+            Some(Look::Command(command)) => Ok(command),
+            Some(Look::Interrupted(error)) => Err(error.of_device(&self.shared.name)),
+            Some(Look::Closed) => {
+                self.closed = true;
+                self.shared.core().machine.closed();
+                let set = &self.shared.set;
+                set.session.control().close_device(self.shared.index);
+                // What others did is looked up before the step: if this was the last device, the state says so already.
+                let _ = set.step(Call::GetCommand(Got::LastClosed));
+                Err(set.refuse(CALL, VdError::Close).of_device(&self.shared.name))
+            }
+            None => {
+                let error = self.refuse(CALL, Got::Nothing, VdError::Timeout);
+                Err(match error.code() {
+                    VdError::Timeout => Error::new(
+                        ErrorKind::NotYet,
+                        VdError::Timeout,
+                        CALL,
+                        self.shared.set.session.set_name(),
+                        format!("the server sent no command within {timeout:?}"),
+                    )
+                    .of_device(&self.shared.name),
+                    _ => error,
+                })
+            }
+        }
+    }
+
+    fn refuse(&self, call: &'static str, got: Got, otherwise: VdError) -> Error {
+        let set = &self.shared.set;
+        let code = set.would_answer(Call::GetCommand(got)).err().unwrap_or(otherwise);
+        set.refuse(call, code).of_device(&self.shared.name)
+    }
+
+    /// One look: a command, the end, or a reason to stop; `None` while there is nothing.
+    fn look(&mut self) -> Option<Look> {
+        const CALL: &str = "GetCommand";
+        if let Some(interruption) = self.shared.set.interruption(CALL) {
+            return Some(Look::Interrupted(interruption));
+        }
+        if self.shared.holding.load(Ordering::Relaxed) {
+            let released = self.shared.core().machine.released();
+            if let Some(record) = released {
+                self.shared.holding.store(false, Ordering::Relaxed);
+                return Some(self.deliver(record));
+            }
+        }
+        loop {
+            if !self.submissions.is_ready() {
+                if self.shared.block.server_word() != ServerWord::Closed as u32 {
+                    return None;
+                }
+                // What was sent before the device was closed is visible now.
+                if !self.submissions.is_ready() {
+                    return (!self.shared.holding.load(Ordering::Relaxed)).then_some(Look::Closed);
+                }
+            }
+            match self.submissions.pop() {
+                Ok(None) => return None,
+                Ok(Some(words)) => {
+                    if let Some(look) = self.receive(CommandRecord::from_words(words)) {
+                        return Some(look);
+                    }
+                }
+                Err(violation) => return Some(self.accuse(violation)),
+            }
+        }
+    }
+
+    fn accuse(&self, evidence: impl core::fmt::Display) -> Look {
+        let set = &self.shared.set;
+        set.session.accuse(Party::Server, evidence);
+        Look::Interrupted(set.aborted("GetCommand"))
+    }
+
+    /// What becomes of a command that arrived; `None` when the program does not see it.
+    fn receive(&mut self, record: CommandRecord) -> Option<Look> {
+        let mut core = self.shared.core();
+        let receipt = core.machine.received(record);
+        match receipt {
+            Ok(Receipt::Deliver(record)) => {
+                drop(core);
+                Some(self.deliver(record))
+            }
+            Ok(Receipt::Hold) => {
+                self.shared.holding.store(true, Ordering::Relaxed);
+                None
+            }
+            Ok(Receipt::Reject(completion)) => {
+                let pushed = self
+                    .return_unseen(&mut core, record)
+                    .and_then(|()| core.completions.push(completion.to_words()).map_err(|error| error.to_string()));
+                drop(core);
+                self.shared.announce_completion();
+                pushed.err().map(|evidence| self.accuse(evidence))
+            }
+            Err(violation) => {
+                drop(core);
+                Some(self.accuse(violation))
+            }
+        }
+    }
+
+    /// Gives back the buffer of a command that the program never sees.
+    fn return_unseen(&self, _core: &mut Core, record: CommandRecord) -> Result<(), String> {
+        if !record.code.is_transfer() {
+            return Ok(());
+        }
+        let Some(buffers) = self.shared.set.session.buffers() else { return Ok(()) };
+        let buffer = buffers.take(record.loan, record.size as u32).map_err(|error| error.to_string())?;
+        buffer.give_back().map_err(|(error, _)| error.to_string())
+    }
+
+    fn deliver(&self, record: CommandRecord) -> Look {
+        let buffer = if record.code.is_transfer() {
+            match self.shared.set.session.buffers().map(|buffers| buffers.take(record.loan, record.size as u32)) {
+                Some(Ok(buffer)) => Some(buffer),
+                Some(Err(error)) => return self.accuse(error),
+                None => return self.accuse("it sent a transfer before the set was configured"),
+            }
+        } else {
+            None
+        };
+        Look::Command(Command::new(record, buffer, Arc::clone(&self.shared)))
+    }
+
+    /// CompleteCommand: tells the server how a command of this device ended, and gives its buffer back.
+    ///
+    /// # Errors
+    /// VD_E_INVALID for another device's command and for a completion that does not fit the command; VD_E_BUSY while another
+    /// process has the buffer mapped; VD_E_ABORT, VD_E_PROTOCOL. The command comes back where it is still outstanding.
+    pub fn complete_command(&self, command: Command, completion: Completion) -> Result<(), CompleteError> {
+        if command.is_of(&self.shared) {
+            return command.complete(completion);
+        }
+        let set = self.shared.set.session.set_name();
+        let what = format!("the command came to device {:?}; complete it there", command.device());
+        let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", set, what);
+        let error = error.of_device(&self.shared.name).of_command(command.code());
+        Err(CompleteError { error, command: Some(command) })
+    }
+
+    /// An error about this device that did not come from a call of the interface.
+    pub(crate) fn error(&self, kind: ErrorKind, call: &'static str, what: String) -> Error {
+        let set = self.shared.set.session.set_name();
+        Error::new(kind, VdError::Unexpected, call, set, what).of_device(&self.shared.name)
+    }
+
+    /// Aborts the set, unless it has ended, because this device's work failed.
+    pub(crate) fn abandon(&self) {
+        let set = &self.shared.set;
+        if !self.closed && set.session.abort_reason().is_none() {
+            set.session.abort(Cause::AbandonedDevice);
+        }
+    }
+
+    /// How many commands the program holds.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.shared.core().machine.outstanding()
+    }
+}
+
+impl Drop for ClientVirtualDevice {
+    fn drop(&mut self) {
+        let set = &self.shared.set;
+        if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
+            // The server may have closed it already, without this program having asked.
+            if matches!(self.look(), Some(Look::Closed)) {
+                self.shared.set.session.control().close_device(self.shared.index);
+            } else {
+                self.shared.set.session.abort(Cause::AbandonedDevice);
+            }
+        }
+    }
+}

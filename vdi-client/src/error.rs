@@ -1,0 +1,151 @@
+//! Errors that say which call of which set, device and command failed, why, and what to do.
+
+use core::fmt;
+use std::error::Error as StdError;
+
+use vdi_proto::command::CommandCode;
+use vdi_proto::status::VdError;
+use vdi_shm::error::{Blame, ShmError};
+
+/// What kind of error it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The caller used the interface wrongly, or asked for what cannot be had.
+    Misuse,
+    /// A peer broke the protocol; the set is aborted.
+    Violation,
+    /// The session is over: aborted, or (VD_E_CLOSE) ended in order.
+    Ended,
+    /// It did not come about in time, or was cancelled, or has to wait: try again.
+    NotYet,
+    /// The system or the media failed.
+    System,
+}
+
+/// An error of this library.
+#[derive(Debug)]
+pub struct Error(Box<Details>);
+
+#[derive(Debug)]
+struct Details {
+    kind: ErrorKind,
+    code: VdError,
+    call: &'static str,
+    set: String,
+    device: Option<String>,
+    command: Option<CommandCode>,
+    what: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, code: VdError, call: &'static str, set: &str, what: impl Into<String>) -> Self {
+        Error(Box::new(Details {
+            kind,
+            code,
+            call,
+            set: set.to_owned(),
+            device: None,
+            command: None,
+            what: what.into(),
+            source: None,
+        }))
+    }
+
+    /// An error of the layer below.
+    pub(crate) fn from_shm(call: &'static str, set: &str, error: ShmError) -> Self {
+        let kind = match error.blame() {
+            Blame::Caller if error.code() == VdError::Timeout => ErrorKind::NotYet,
+            Blame::Caller => ErrorKind::Misuse,
+            Blame::Peer => ErrorKind::Violation,
+            Blame::Session => ErrorKind::Ended,
+            Blame::System => ErrorKind::System,
+        };
+        Error::new(kind, error.code(), call, set, error.to_string()).because(error)
+    }
+
+    pub(crate) fn with_code(mut self, code: VdError) -> Self {
+        self.0.code = code;
+        self
+    }
+
+    pub(crate) fn of_device(mut self, device: &str) -> Self {
+        self.0.device = Some(device.to_owned());
+        self
+    }
+
+    pub(crate) fn of_command(mut self, command: CommandCode) -> Self {
+        self.0.command = Some(command);
+        self
+    }
+
+    pub(crate) fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Box::new(source));
+        self
+    }
+
+    /// What kind of error it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The status that the interface's function returns.
+    #[must_use]
+    pub fn code(&self) -> VdError {
+        self.0.code
+    }
+
+    /// The call that failed, by its published name.
+    #[must_use]
+    pub fn call(&self) -> &'static str {
+        self.0.call
+    }
+
+    /// The set's name; empty where there is no set.
+    #[must_use]
+    pub fn set(&self) -> &str {
+        &self.0.set
+    }
+
+    /// The device's name, where it is about one.
+    #[must_use]
+    pub fn device(&self) -> Option<&str> {
+        self.0.device.as_deref()
+    }
+
+    /// The command, where it is about one.
+    #[must_use]
+    pub fn command(&self) -> Option<CommandCode> {
+        self.0.command
+    }
+
+    /// Whether this is VD_E_CLOSE, the normal end of a device's work.
+    #[must_use]
+    pub fn is_close(&self) -> bool {
+        self.0.code == VdError::Close
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Details { code, call, set, device, command, what, .. } = &*self.0;
+        write!(f, "{call}")?;
+        if let Some(command) = command {
+            write!(f, " of {command}")?;
+        }
+        if let Some(device) = device {
+            write!(f, " on device {device:?}")?;
+        }
+        if !set.is_empty() {
+            write!(f, " of set {set:?}")?;
+        }
+        write!(f, ": {} ({:#010x}): {what}", code.name(), code.hresult())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}

@@ -1,0 +1,115 @@
+//! What a media answers when a command fails.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, ErrorKind};
+
+use thiserror::Error;
+use vdi_proto::completion::CompletionCode;
+
+/// Why a media could not carry out a command, and what the command is completed with.
+///
+/// It displays what failed, its cause, the bytes transferred, the remedy, and the code.
+///
+/// ```
+/// use std::io;
+/// use vdi_client::media::MediaError;
+/// use vdi_proto::completion::CompletionCode;
+///
+/// let full = io::Error::from(io::ErrorKind::StorageFull);
+/// let error = MediaError::io("cannot write to tape robot 7", full).with_bytes(512);
+/// assert_eq!(error.code, CompletionCode::DISK_FULL);
+/// assert_eq!(error.bytes, 512);
+/// assert_eq!(MediaError::not_supported("VDC_Rewind").code, CompletionCode::NOT_SUPPORTED);
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub struct MediaError {
+    /// The code that the command is completed with; never ERROR_SUCCESS.
+    pub code: CompletionCode,
+    /// Bytes that the command had transferred before it failed.
+    pub bytes: u32,
+    /// What failed: the operation, the path, the offset.
+    pub what: String,
+    /// What to do about it.
+    pub remedy: Cow<'static, str>,
+    /// The system's error, if there was one.
+    pub source: Option<io::Error>,
+}
+
+impl MediaError {
+    /// An error without a cause in the system. ERROR_SUCCESS is no error; it is taken as ERROR_IO_DEVICE.
+    #[must_use]
+    pub fn new(code: CompletionCode, what: impl Into<String>) -> Self {
+        let code = if code.is_success() { CompletionCode::IO_DEVICE } else { code };
+        MediaError { code, bytes: 0, what: what.into(), remedy: Cow::Borrowed(""), source: None }
+    }
+
+    /// An error of the system, with the remedy that it suggests: ERROR_DISK_FULL where room, quota, or the permitted file
+    /// size is used up, else ERROR_IO_DEVICE.
+    #[must_use]
+    pub fn io(what: impl Into<String>, source: io::Error) -> Self {
+        let (code, remedy) = judge(source.kind());
+        MediaError { code, bytes: 0, what: what.into(), remedy: Cow::Borrowed(remedy), source: Some(source) }
+    }
+
+    /// ERROR_NOT_SUPPORTED: this media does not know what it was asked for.
+    #[must_use]
+    pub fn not_supported(what: impl fmt::Display) -> Self {
+        MediaError::new(CompletionCode::NOT_SUPPORTED, format!("{what} is not supported by this media"))
+            .with_remedy("use a media that supports it, or do not ask for the feature that allows it")
+    }
+
+    /// The same error of a command that had transferred `bytes`.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: usize) -> Self {
+        self.bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// The same error with another remedy.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<Cow<'static, str>>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+}
+
+impl fmt::Display for MediaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        if let Some(source) = &self.source {
+            write!(f, ": {source}")?;
+        }
+        if self.bytes > 0 {
+            write!(f, "; {} bytes of the command were transferred before", self.bytes)?;
+        }
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        write!(f, " [{}]", self.code)
+    }
+}
+
+fn judge(kind: ErrorKind) -> (CompletionCode, &'static str) {
+    let full = CompletionCode::DISK_FULL;
+    let device = CompletionCode::IO_DEVICE;
+    match kind {
+        ErrorKind::StorageFull => (full, "free some space there or write to another file system, then start again"),
+        ErrorKind::QuotaExceeded => (full, "raise the quota of this user or write elsewhere, then start again"),
+        ErrorKind::FileTooLarge => (
+            full,
+            "raise the limit on file sizes (ulimit -f), use a file system that takes larger files, or stripe over more devices",
+        ),
+        ErrorKind::PermissionDenied => {
+            (device, "give the user of this process permission there, or run it as another user")
+        }
+        ErrorKind::NotFound => (device, "check the path; directories have to exist already"),
+        ErrorKind::ReadOnlyFilesystem => (device, "mount the file system read-write, or choose a path on another"),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
+            (device, "the reader at the other end went away; find out from it why")
+        }
+        ErrorKind::WouldBlock => (device, "put the stream into blocking mode"),
+        _ => (device, "look for errors of that device in the system's log, then start again"),
+    }
+}

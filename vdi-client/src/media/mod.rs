@@ -1,0 +1,233 @@
+//! Media: where the bytes of a device go to in a backup, and where they come from in a restore.
+//!
+//! # The invariant
+//!
+//! **A target file holds, at every moment and however the process ends, either what it held before or the complete new
+//! backup.** A backup is complete when the server has said so, and not earlier:
+//!
+//! | Complete was agreed on | the backup is committed | if the server closes the device before that |
+//! |---|---|---|
+//! | yes ([`Features::COMPLETE_ENABLED`]) | in [`Media::complete`], before it answers: the server reports success only after that answer | it is discarded, and [`Media::close`] is an error |
+//! | no | in [`Media::close`], if at least one Flush came, and one came after the last Write | it is discarded, and [`Media::close`] is an error |
+//!
+//! From this follows all else:
+//!
+//! - A media that is dropped before that has failed, and leaves nothing behind.
+//! - A Write or a Flush that failed can never be made good: the media refuses everything that follows, ClearError
+//!   included, and is never committed. (After a failed `fsync` the kernel may have thrown the data away and report success the
+//!   next time.)
+//! - A Write after Complete is refused.
+//! - Without Complete the server learns from nobody whether the commit succeeded. Ask for
+//!   [`Features::REQUEST_COMPLETE`] in every configuration, and look at what was agreed on.
+//!
+//! What cannot be replaced in one step (pipes, devices, streams) is written straight away. There the invariant is about the
+//! answers only: Complete and close succeed under the same conditions, but what was written cannot be taken back.
+//!
+//! # Ready-made media
+//!
+//! | media | for |
+//! |---|---|
+//! | [`FileMedia`] | files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
+//!
+//! ```
+//! use vdi_client::media::{FileMedia, Media};
+//! use vdi_proto::config::VdConfig;
+//! use vdi_proto::features::Features;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! let path = directory.path().join("sales.bak");
+//! let agreed = VdConfig { features: Features::WRITE_MEDIA | Features::COMPLETE_ENABLED, ..VdConfig::default() };
+//!
+//! let mut media = FileMedia::create(&path)?;
+//! media.begin(&agreed)?;
+//! media.write(0, b"some of the backup")?;
+//! assert!(!path.exists());
+//! media.complete()?;
+//! assert!(path.exists());
+//! media.close()?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod file;
+mod partial;
+mod progress;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+
+use vdi_proto::command::CommandCode;
+use vdi_proto::config::VdConfig;
+#[cfg(doc)]
+use vdi_proto::features::Features;
+
+pub use error::MediaError;
+pub use file::FileMedia;
+pub use stream::{Sink, Source, StreamMedia};
+
+/// What a device's commands are carried out on.
+///
+/// One media belongs to one device; its methods are called one after the other, in the order of the server's commands,
+/// and each returns only when its command may be completed. An error is the command's completion: its
+/// [`code`](MediaError::code) and its [`bytes`](MediaError::bytes) go to the server as they are.
+///
+/// When a backup counts as complete is told in the [module's documentation](self); every implementation has to keep to it. A
+/// media that is dropped without a successful [`complete`](Media::complete) or [`close`](Media::close) belongs to work that
+/// failed, and has to leave nothing behind.
+///
+/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot: no Flush follows there.
+///
+/// ```
+/// use vdi_client::media::{Media, MediaError};
+///
+/// /// Keeps a backup in memory; can neither be read nor fail.
+/// #[derive(Default)]
+/// struct Memory(Vec<u8>);
+///
+/// impl Media for Memory {
+///     fn write(&mut self, _position: u64, data: &[u8]) -> Result<(), MediaError> {
+///         self.0.extend_from_slice(data);
+///         Ok(())
+///     }
+///     fn read(&mut self, _position: u64, _buffer: &mut [u8]) -> Result<usize, MediaError> {
+///         Err(MediaError::not_supported("a restore from memory"))
+///     }
+///     fn flush(&mut self) -> Result<(), MediaError> { Ok(()) }
+///     fn complete(&mut self) -> Result<(), MediaError> { Ok(()) }
+///     fn close(&mut self) -> Result<(), MediaError> { Ok(()) }
+/// }
+///
+/// let mut media: Box<dyn Media> = Box::new(Memory::default());
+/// media.write(0, b"abc")?;
+/// # Ok::<(), MediaError>(())
+/// ```
+pub trait Media: Send {
+    /// Called once, with the configuration that was agreed on, before the first command.
+    ///
+    /// # Errors
+    /// The media cannot serve such a set: usually ERROR_NOT_SUPPORTED. The set has to be aborted then.
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        let _ = config;
+        Ok(())
+    }
+
+    /// VDC_Write: stores all of `data`, at `position` on a disk-like device, and next on any other.
+    ///
+    /// # Errors
+    /// Not every byte was stored; [`MediaError::bytes`] says how many were. ERROR_DISK_FULL makes the server give up the
+    /// backup; ERROR_NOT_SUPPORTED says that this media cannot be written.
+    fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError>;
+
+    /// VDC_Read: fills `buffer`, from `position` on a disk-like device, and with the next bytes on any other. Returns the
+    /// bytes read; fewer than asked for mean the end of the data.
+    ///
+    /// # Errors
+    /// Reading failed; [`MediaError::bytes`] of the buffer are good. ERROR_NOT_SUPPORTED says that this media
+    /// cannot be read.
+    fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
+
+    /// VDC_Flush: when this returns `Ok`, everything written so far is durable.
+    ///
+    /// # Errors
+    /// Something written before is not, or may not be, durable.
+    fn flush(&mut self) -> Result<(), MediaError>;
+
+    /// VDC_Complete: no more data will come. When this returns `Ok`, the backup is durable and where it belongs.
+    ///
+    /// # Errors
+    /// The backup could not be finished; the server reports it as failed.
+    fn complete(&mut self) -> Result<(), MediaError>;
+
+    /// VDC_ClearError: leave the error state that an earlier command's failure had brought about.
+    ///
+    /// # Errors
+    /// The error cannot be cleared.
+    fn clear_error(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    /// Every other command, with its size and position; returns the resulting position where the command has one, else
+    /// anything.
+    ///
+    /// # Errors
+    /// ERROR_NOT_SUPPORTED unless the media knows the command.
+    fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
+        let _ = (size, position);
+        Err(MediaError::not_supported(code))
+    }
+
+    /// The server closed the device (VD_E_CLOSE): commits what is proven to be complete.
+    ///
+    /// # Errors
+    /// The backup is not complete, or an earlier command had failed, or the commit failed.
+    fn close(&mut self) -> Result<(), MediaError>;
+}
+
+macro_rules! forward {
+    ($($pointer:ty),*) => { $(
+        impl<M: Media + ?Sized> Media for $pointer {
+            fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+                (**self).begin(config)
+            }
+            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
+                (**self).write(position, data)
+            }
+            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+                (**self).read(position, buffer)
+            }
+            fn flush(&mut self) -> Result<(), MediaError> {
+                (**self).flush()
+            }
+            fn complete(&mut self) -> Result<(), MediaError> {
+                (**self).complete()
+            }
+            fn clear_error(&mut self) -> Result<(), MediaError> {
+                (**self).clear_error()
+            }
+            fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
+                (**self).other(code, size, position)
+            }
+            fn close(&mut self) -> Result<(), MediaError> {
+                (**self).close()
+            }
+        }
+    )* };
+}
+
+forward!(Box<M>, &mut M);
+
+/// Hands `data` to `write` (told how much is done) until all is stored; a failure says how many bytes were.
+fn store(data: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>) -> Result<(), (usize, io::Error)> {
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        match write(done, rest) {
+            Ok(0) => return Err((done, io::ErrorKind::WriteZero.into())),
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((done, error)),
+        }
+    }
+    Ok(())
+}
+
+/// Has `read` (told how much is done) fill `buffer` up to the end of the data; a failure says how many bytes are good.
+fn fill(
+    buffer: &mut [u8],
+    mut read: impl FnMut(usize, &mut [u8]) -> io::Result<usize>,
+) -> Result<usize, (usize, io::Error)> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match read(done, rest) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err((done, error)),
+        }
+    }
+    Ok(done)
+}

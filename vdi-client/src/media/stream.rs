@@ -1,0 +1,321 @@
+//! Streams as media: whatever implements `Write` or `Read`.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::config::VdConfig;
+use vdi_proto::features::DeviceKind;
+
+use super::progress::{self, Direction, Progress};
+use super::{Media, MediaError, fill, store};
+
+/// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device.
+///
+/// # What durability means here
+///
+/// No more than the writer and the hooks make of it. Flush calls [`Write::flush`] and then the hook given to
+/// [`on_durable`](StreamMedia::on_durable), which has to return only when the data is safe: [`File::sync_all`], an upload's
+/// acknowledgement. Without the hook nobody has promised that the data survives anything. Complete calls the hook given to
+/// [`on_finish`](StreamMedia::on_finish) first, in which transformations (compression, encryption) write what they have left.
+///
+/// Without Complete the same is done when the server closes the device, if [that may commit](super#the-invariant). The server has
+/// usually reported success by then: with a transformation ask for Complete.
+///
+/// When the work fails, the finish hook is not called, so that a truncated backup does not look like a whole one. What was
+/// written cannot be taken back, though. Mind writers that finish when they are dropped, as compressors do: wrap
+/// those so that they do not, or have the receiver look at the outcome.
+///
+/// ```
+/// use std::fs::File;
+/// use std::io::BufWriter;
+/// use vdi_client::media::{Media, StreamMedia};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let file = BufWriter::new(tempfile::tempfile()?);
+/// let mut media = StreamMedia::sink(file).named("spool file").on_durable(|file| file.get_ref().sync_all());
+/// media.write(0, b"data")?;
+/// media.flush()?;
+/// media.close()?;
+///
+/// // Only counts what it is given: for benchmarks.
+/// let mut null = StreamMedia::sink(std::io::sink());
+/// null.write(0, &[0; 65536])?;
+/// assert_eq!(null.bytes(), 65536);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// [`File::sync_all`]: std::fs::File::sync_all
+#[derive(Debug)]
+pub struct StreamMedia<S> {
+    stream: S,
+    name: String,
+    bytes: u64,
+    state: State,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum State {
+    Open,
+    Done,
+    /// Failed for this reason, and good for nothing any more.
+    Failed(String),
+}
+
+type Hook<W> = Box<dyn FnMut(&mut W) -> io::Result<()> + Send>;
+
+/// The writing side of a [`StreamMedia`]: see [`StreamMedia::sink`].
+pub struct Sink<W> {
+    writer: W,
+    durable: Option<Hook<W>>,
+    finish: Option<Hook<W>>,
+}
+
+impl<W> fmt::Debug for Sink<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sink")
+            .field("durable", &self.durable.is_some())
+            .field("finish", &self.finish.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reading side of a [`StreamMedia`]: see [`StreamMedia::source`].
+pub struct Source<R> {
+    reader: R,
+    ended: bool,
+}
+
+impl<R> fmt::Debug for Source<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+impl<S> StreamMedia<S> {
+    fn new(stream: S) -> Self {
+        StreamMedia { stream, name: "the stream".into(), bytes: 0, state: State::Open, progress: Progress::default() }
+    }
+
+    /// The same media under a name that its errors show: an address, a command line, a path.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The bytes written or read so far, those of a command that failed half-way included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether the media may still be used.
+    fn check(&self, what: &str) -> Result<(), MediaError> {
+        match &self.state {
+            State::Open => Ok(()),
+            State::Done => Err(MediaError::new(
+                CompletionCode::IO_DEVICE,
+                format!("a {what} came after {} was finished", self.name),
+            )
+            .with_remedy("the server must not send it after Complete or close; report that with the server's version")),
+            State::Failed(first) => Err(self.failed_before(first)),
+        }
+    }
+
+    fn failed_before(&self, first: &str) -> MediaError {
+        let what = format!("{} is of no use any more since an earlier failure: {first}", self.name);
+        MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("remove the cause of that, then start again")
+    }
+
+    fn fail(&mut self, error: MediaError) -> MediaError {
+        self.state = State::Failed(error.to_string());
+        error
+    }
+}
+
+impl<W: Write + Send> StreamMedia<Sink<W>> {
+    /// A media that writes a backup to `writer`.
+    #[must_use]
+    pub fn sink(writer: W) -> Self {
+        StreamMedia::new(Sink { writer, durable: None, finish: None })
+    }
+
+    /// Has Flush, Complete and a committing close call `hook` after [`Write::flush`]; it returns when everything written
+    /// so far is safe.
+    #[must_use]
+    pub fn on_durable(mut self, hook: impl FnMut(&mut W) -> io::Result<()> + Send + 'static) -> Self {
+        self.stream.durable = Some(Box::new(hook));
+        self
+    }
+
+    /// Has Complete, or the close that commits where Complete was not agreed on, call `hook` before [`Write::flush`]; it
+    /// writes what ends the stream. It is called at most once.
+    #[must_use]
+    pub fn on_finish(mut self, hook: impl FnMut(&mut W) -> io::Result<()> + Send + 'static) -> Self {
+        self.stream.finish = Some(Box::new(hook));
+        self
+    }
+
+    /// The writer.
+    #[must_use]
+    pub fn into_inner(self) -> W {
+        self.stream.writer
+    }
+
+    fn settle(&mut self, finish: bool) -> Result<(), MediaError> {
+        let Sink { writer, durable, finish: end } = &mut self.stream;
+        let end = if finish { end.as_mut() } else { None };
+        let settled = end
+            .map_or(Ok(()), |hook| hook(writer))
+            .map_err(|error| ("finish", error))
+            .and_then(|()| writer.flush().map_err(|error| ("flush", error)))
+            .and_then(|()| {
+                durable.as_mut().map_or(Ok(()), |hook| hook(writer)).map_err(|error| ("make durable", error))
+            });
+        settled.map_err(|(verb, error)| {
+            let what = format!("cannot {verb} {} after {} bytes", self.name, self.bytes);
+            self.fail(MediaError::io(what, error))
+        })
+    }
+}
+
+impl<R: Read + Send> StreamMedia<Source<R>> {
+    /// A media that reads a restore's data from `reader`.
+    #[must_use]
+    pub fn source(reader: R) -> Self {
+        StreamMedia::new(Source { reader, ended: false })
+    }
+
+    /// The reader.
+    #[must_use]
+    pub fn into_inner(self) -> R {
+        self.stream.reader
+    }
+}
+
+impl<W: Write + Send> Media for StreamMedia<Sink<W>> {
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        progress::check(config, Direction::Backup, &[DeviceKind::PipeLike], &self.name)
+            .map_err(|error| self.fail(error))?;
+        self.progress.begin(config);
+        Ok(())
+    }
+
+    fn write(&mut self, _position: u64, data: &[u8]) -> Result<(), MediaError> {
+        self.check("Write")?;
+        let stored = store(data, |_, rest| self.stream.writer.write(rest));
+        let done = stored.as_ref().map_or_else(|(done, _)| *done, |()| data.len());
+        self.bytes += done as u64;
+        self.progress.written();
+        stored.map_err(|(_, error)| {
+            let what = format!("cannot write to {} at byte {}", self.name, self.bytes);
+            self.fail(MediaError::io(what, error).with_bytes(done))
+        })
+    }
+
+    fn read(&mut self, _position: u64, _buffer: &mut [u8]) -> Result<usize, MediaError> {
+        Err(MediaError::not_supported("a Read in a backup").with_remedy("use StreamMedia::source for a restore"))
+    }
+
+    fn flush(&mut self) -> Result<(), MediaError> {
+        match &self.state {
+            State::Done => return Ok(()),
+            _ => self.check("Flush")?,
+        }
+        self.settle(false)?;
+        self.progress.flushed();
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<(), MediaError> {
+        match &self.state {
+            State::Done => return Ok(()),
+            _ => self.check("Complete")?,
+        }
+        self.settle(true)?;
+        self.state = State::Done;
+        Ok(())
+    }
+
+    fn clear_error(&mut self) -> Result<(), MediaError> {
+        match &self.state {
+            State::Failed(first) => Err(self.failed_before(first)),
+            _ => Ok(()),
+        }
+    }
+
+    fn close(&mut self) -> Result<(), MediaError> {
+        match &self.state {
+            State::Done => Ok(()),
+            State::Failed(first) => Err(self.failed_before(first)),
+            State::Open => match self.progress.judge_close() {
+                Ok(()) => self.complete(),
+                Err(unproven) => {
+                    let what = format!(
+                        "the server closed the device {unproven}, so {} is not complete after {} bytes (what had been \
+                         written to it cannot be taken back)",
+                        self.name, self.bytes
+                    );
+                    let error = MediaError::new(CompletionCode::IO_DEVICE, what)
+                        .with_remedy("look in the server's error log why it ended the backup");
+                    Err(self.fail(error))
+                }
+            },
+        }
+    }
+}
+
+impl<R: Read + Send> Media for StreamMedia<Source<R>> {
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        progress::check(config, Direction::Restore, &[DeviceKind::PipeLike], &self.name)
+            .map_err(|error| self.fail(error))
+    }
+
+    fn write(&mut self, _position: u64, _data: &[u8]) -> Result<(), MediaError> {
+        Err(MediaError::not_supported("a Write in a restore").with_remedy("use StreamMedia::sink for a backup"))
+    }
+
+    fn read(&mut self, _position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+        self.check("Read")?;
+        if self.stream.ended {
+            return Ok(0);
+        }
+        let filled = fill(buffer, |_, rest| self.stream.reader.read(rest));
+        let done = *filled.as_ref().unwrap_or_else(|(done, _)| done);
+        self.bytes += done as u64;
+        // What comes after an end is not asked for: a terminal would go on.
+        self.stream.ended = done < buffer.len();
+        filled.map_err(|(_, error)| {
+            let what = format!("cannot read {} at byte {}", self.name, self.bytes);
+            self.fail(MediaError::io(what, error).with_bytes(done))
+        })
+    }
+
+    fn flush(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    fn clear_error(&mut self) -> Result<(), MediaError> {
+        match &self.state {
+            State::Failed(first) => Err(self.failed_before(first)),
+            _ => Ok(()),
+        }
+    }
+
+    fn close(&mut self) -> Result<(), MediaError> {
+        match &self.state {
+            State::Failed(first) => Err(self.failed_before(first)),
+            _ => {
+                self.state = State::Done;
+                Ok(())
+            }
+        }
+    }
+}

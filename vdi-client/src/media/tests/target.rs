@@ -1,0 +1,232 @@
+//! What may be a target, and what the new file takes over from the old.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::thread;
+
+use vdi_proto::completion::CompletionCode;
+
+use super::*;
+
+fn write_all(path: &Path, keep: Keep) {
+    let mut media = FileMedia::create_as(path, keep).unwrap();
+    media.write(0, b"new").unwrap();
+    media.complete().unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().mode() & 0o7777
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[test]
+fn a_new_file_gets_ordinary_permissions_and_a_replaced_one_keeps_its_own() {
+    for keep in KEEPS {
+        let place = Place::new(None);
+        let ordinary = place.directory.path().join("ordinary");
+        fs::write(&ordinary, b"").unwrap();
+        write_all(&place.target, keep);
+        assert_eq!(mode(&place.target), mode(&ordinary));
+
+        for kept in [0o600, 0o640, 0o666, 0o777] {
+            fs::set_permissions(&place.target, fs::Permissions::from_mode(kept)).unwrap();
+            write_all(&place.target, keep);
+            assert_eq!(mode(&place.target), kept);
+        }
+        assert_eq!(place.names(), ["a.bak", "ordinary"]);
+    }
+}
+
+#[test]
+fn the_owner_is_kept_where_that_may_be_set() {
+    if !is_root() {
+        eprintln!("skipped: only root may give files away");
+        return;
+    }
+    for keep in KEEPS {
+        let place = Place::new(Some(b"old"));
+        chown(&place.target, Some(4711), Some(4712)).unwrap();
+        fs::set_permissions(&place.target, fs::Permissions::from_mode(0o640)).unwrap();
+        write_all(&place.target, keep);
+        let now = fs::metadata(&place.target).unwrap();
+        assert_eq!((now.uid(), now.gid(), now.mode() & 0o7777), (4711, 4712, 0o640));
+    }
+}
+
+#[test]
+fn another_group_gets_no_more_than_everybody() {
+    for (old, new) in [(0o660, 0o600), (0o664, 0o644), (0o646, 0o646), (0o604, 0o604), (0o777, 0o777), (0o672, 0o622)] {
+        assert_eq!(super::super::partial::for_another_group(old), new, "{old:o}");
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_written_is_not_replaced() {
+    if is_root() {
+        eprintln!("skipped: root may write everywhere");
+        return;
+    }
+    let place = Place::new(Some(b"old"));
+    fs::set_permissions(&place.target, fs::Permissions::from_mode(0o444)).unwrap();
+    let error = FileMedia::create(&place.target).unwrap_err();
+    assert!(error.to_string().contains("exists and may not be overwritten"), "{error}");
+
+    fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let error = FileMedia::create(place.directory.path().join("b.bak")).unwrap_err();
+    fs::set_permissions(place.directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert!(error.to_string().contains("cannot create a file in"), "{error}");
+    assert!(error.to_string().contains("permission"), "{error}");
+}
+
+#[test]
+fn a_symbolic_link_stays_and_its_file_is_replaced() {
+    for keep in KEEPS {
+        let place = Place::new(Some(b"old"));
+        fs::create_dir(place.directory.path().join("links")).unwrap();
+        let link = place.directory.path().join("links/b.bak");
+        symlink("../a.bak", &link).unwrap();
+        write_all(&link, keep);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(place.content().unwrap(), b"new");
+        assert_eq!(names(link.parent().unwrap()), ["b.bak"]);
+        assert_eq!(place.names(), ["a.bak", "links"]);
+    }
+}
+
+#[test]
+fn what_cannot_be_a_target_is_refused_with_a_reason() {
+    let place = Place::new(None);
+    let directory = place.directory.path();
+    symlink("nowhere", directory.join("dangling")).unwrap();
+    fs::write(directory.join("plain"), b"").unwrap();
+    let without = |path: PathBuf| FileMedia::create(path).unwrap_err();
+    let cases = [
+        (without(directory.to_owned()), "not a directory"),
+        (without(directory.join("new/")), "not a directory"),
+        (without(directory.join("..")), "not a directory"),
+        (without(directory.join("dangling")), "symbolic link to nowhere, which does not exist"),
+        (without(directory.join("missing/a.bak")), "directories have to exist already"),
+        (without(directory.join("plain/a.bak")), "Not a directory"),
+        (without(PathBuf::from("")), "name a file"),
+        (without(PathBuf::from("/proc/no-such-file.bak")), "cannot create a file in /proc"),
+    ];
+    for (error, expected) in cases {
+        assert_eq!(error.code, CompletionCode::IO_DEVICE);
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    assert_eq!(place.names(), ["dangling", "plain"]);
+}
+
+#[test]
+fn what_cannot_be_restored_from_is_refused_with_a_reason() {
+    let place = Place::new(None);
+    let error = FileMedia::open(place.directory.path()).unwrap_err();
+    assert!(error.to_string().contains("name a file, not a directory"), "{error}");
+    let error = FileMedia::open(&place.target).unwrap_err();
+    assert!(error.to_string().contains("a.bak for reading") && error.to_string().contains("check the path"), "{error}");
+}
+
+#[test]
+fn names_up_to_the_longest_work() {
+    for keep in KEEPS {
+        for name in ["n".repeat(255), "é".repeat(127), format!("{}é", "n".repeat(63)), "-rf".into(), ".hidden".into()]
+        {
+            let place = Place::new(None);
+            let target = place.directory.path().join(&name);
+            let mut media = FileMedia::create_as(&target, keep).unwrap();
+            media.write(0, b"new").unwrap();
+            for partial in place.names() {
+                assert!(
+                    partial.starts_with('.') && partial.contains(".vdi-partial-") && partial.len() < 110,
+                    "{partial}"
+                );
+                assert!(!partial.contains('\u{FFFD}'), "{partial}");
+            }
+            media.complete().unwrap();
+            assert_eq!(place.names(), [name]);
+        }
+    }
+}
+
+#[test]
+fn the_target_is_found_again_after_its_directory_was_renamed() {
+    for keep in KEEPS {
+        let place = Place::new(None);
+        let (before, after) = (place.directory.path().join("before"), place.directory.path().join("after"));
+        fs::create_dir(&before).unwrap();
+        let mut media = FileMedia::create_as(&before.join("a.bak"), keep).unwrap();
+        fs::rename(&before, &after).unwrap();
+        media.write(0, b"new").unwrap();
+        media.complete().unwrap();
+        assert_eq!(names(&after), ["a.bak"]);
+    }
+}
+
+#[test]
+fn a_target_that_became_a_directory_fails_the_commit_and_leaves_nothing() {
+    for keep in KEEPS {
+        let place = Place::new(None);
+        let mut media = FileMedia::create_as(&place.target, keep).unwrap();
+        fs::create_dir(&place.target).unwrap();
+        let error = media.complete().unwrap_err();
+        assert!(error.to_string().contains("renaming it to its final name"), "{error}");
+        assert_eq!(place.names(), ["a.bak"]);
+        assert!(names(&place.target).is_empty());
+    }
+}
+
+#[test]
+fn special_files_are_written_straight() {
+    let mut null = FileMedia::create("/dev/null").unwrap();
+    null.begin(&backup(Features::COMPLETE_ENABLED)).unwrap();
+    null.write(0, &[7; 100_000]).unwrap();
+    null.flush().unwrap();
+    null.complete().unwrap();
+    null.close().unwrap();
+    assert_eq!(null.bytes(), 100_000);
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+
+    let mut full = FileMedia::create("/dev/full").unwrap();
+    let error = full.write(0, &[7; 4096]).unwrap_err();
+    assert_eq!((error.code, error.bytes), (CompletionCode::DISK_FULL, 0));
+    assert!(error.to_string().contains("/dev/full at byte 0 (what had been written to it cannot"), "{error}");
+    assert!(full.close().is_err());
+
+    // The conditions of success are the same as those of a file.
+    let mut null = FileMedia::create("/dev/null").unwrap();
+    null.write(0, b"x").unwrap();
+    assert!(null.close().unwrap_err().to_string().contains("without a Flush"));
+}
+
+#[test]
+fn a_named_pipe_carries_a_backup_into_a_restore() {
+    let place = Place::new(None);
+    let made = std::process::Command::new("mkfifo").arg(&place.target).status();
+    if !made.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: there is no mkfifo here");
+        return;
+    }
+    let path = place.target.clone();
+    let reader = thread::spawn(move || {
+        let mut media = FileMedia::open(path).unwrap();
+        let mut all = Vec::new();
+        loop {
+            let mut buffer = [0; 65536];
+            let count = media.read(0, &mut buffer).unwrap();
+            all.extend_from_slice(&buffer[..count]);
+            if count < buffer.len() {
+                return all;
+            }
+        }
+    });
+    let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
+    let mut media = FileMedia::create(&place.target).unwrap();
+    media.begin(&backup(Features::NONE)).unwrap();
+    data.chunks(300_000).for_each(|chunk| media.write(0, chunk).unwrap());
+    media.flush().unwrap();
+    media.close().unwrap();
+    assert_eq!(reader.join().unwrap(), data);
+    assert_eq!(place.names(), ["a.bak"]);
+}

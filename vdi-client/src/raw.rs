@@ -1,0 +1,89 @@
+//! Commands as plain blocks, for adapters to foreign interfaces: there a command is a piece of memory that the program keeps
+//! as long as it likes, and may complete twice, wrongly, or never.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use vdi_proto::command::{CommandCode, CommandId};
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::status::VdError;
+
+use crate::command::{Command, Completion};
+use crate::device::ClientVirtualDevice;
+use crate::error::{Error, ErrorKind};
+
+/// A command as a block of numbers: VDC_Command, with its identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawCommand {
+    /// Which command.
+    pub code: CommandCode,
+    /// The overloaded size.
+    pub size: i32,
+    /// The position.
+    pub position: u64,
+    /// The address of the data; null without a buffer.
+    pub buffer: *mut u8,
+    /// The identity, by which it is completed.
+    pub id: CommandId,
+}
+
+/// A device whose commands are blocks. Commands that are never completed end with the device.
+#[derive(Debug)]
+pub struct RawDevice {
+    device: Mutex<ClientVirtualDevice>,
+    held: Mutex<HashMap<CommandId, Command>>,
+}
+
+impl RawDevice {
+    /// Takes over a device.
+    #[must_use]
+    pub fn new(device: ClientVirtualDevice) -> Self {
+        RawDevice { device: Mutex::new(device), held: Mutex::default() }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<CommandId, Command>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// GetCommand: see [`ClientVirtualDevice::get_command`]. A second thread waits for the first.
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDevice::get_command`].
+    pub fn get_command(&self, timeout: Duration) -> Result<RawCommand, Error> {
+        let command = self.device.lock().unwrap_or_else(PoisonError::into_inner).get_command(timeout)?;
+        let raw = RawCommand {
+            code: command.code(),
+            size: command.size(),
+            position: command.position(),
+            buffer: command.buffer_address().map_or(core::ptr::null_mut(), <*const u8>::cast_mut),
+            id: command.id(),
+        };
+        self.held().insert(raw.id, command);
+        Ok(raw)
+    }
+
+    /// CompleteCommand in a foreign program's own words: whatever code and position, but not more bytes than asked.
+    ///
+    /// # Errors
+    /// VD_E_INVALID for a command that is not active (any more) and for more bytes than it has; VD_E_BUSY while another process
+    /// has the buffer mapped; VD_E_ABORT, VD_E_PROTOCOL.
+    pub fn complete_command(
+        &self,
+        id: CommandId,
+        code: CompletionCode,
+        bytes: u64,
+        position: u64,
+    ) -> Result<(), Error> {
+        let Some(command) = self.held().remove(&id) else {
+            let what = format!("command {:#x} is not an active command of this device", id.0);
+            return Err(Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", "", what));
+        };
+        command.complete(Completion::raw(code, bytes, position)).map_err(|refused| {
+            if let Some(command) = refused.command {
+                self.held().insert(id, command);
+            }
+            refused.error
+        })
+    }
+}

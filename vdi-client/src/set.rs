@@ -1,0 +1,411 @@
+//! The virtual device set, as a client uses it.
+//!
+//! Source of the rules: VDI specification, IClientVirtualDeviceSet2.
+
+use core::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vdi_proto::abort::Cause;
+use vdi_proto::config::VdConfig;
+use vdi_proto::handle::BufferHandle;
+use vdi_proto::join::Role;
+use vdi_proto::name::check_name;
+use vdi_proto::set::Opening;
+use vdi_proto::set::client::{Call, State};
+use vdi_proto::status::VdError;
+use vdi_shm::area::{BufferError, MappedBuffer};
+use vdi_shm::control::ClientWord;
+use vdi_shm::host::Host;
+use vdi_shm::member::Member;
+use vdi_shm::runtime::Options;
+use vdi_shm::session::Session;
+use vdi_shm::wait;
+
+use crate::device::ClientVirtualDevice;
+use crate::error::{Error, ErrorKind};
+use crate::state::{Attached, Membership};
+
+/// A virtual device set: IClientVirtualDeviceSet2.
+///
+/// The object may be used from any thread. It holds at most one set at a time and may be used for another one after
+/// [`ClientVirtualDeviceSet::close`]. Dropping it closes the set.
+///
+/// The process that creates a set is its *primary*; others join it as *secondaries*.
+#[derive(Debug, Default)]
+pub struct ClientVirtualDeviceSet {
+    options: Options,
+    attached: Mutex<Option<Arc<Attached>>>,
+}
+
+/// Ends the waits of a set's process from another thread, without aborting the set.
+///
+/// ```
+/// use std::time::Duration;
+/// use vdi_client::{ClientVirtualDeviceSet, INFINITE, Options, VdConfig, VdError};
+///
+/// let runtime = tempfile::tempdir().unwrap();
+/// let options = Options { runtime_dir: Some(runtime.path().into()), ..Options::default() };
+/// let set = ClientVirtualDeviceSet::with_options(options);
+/// set.create("doc-cancel", &VdConfig::default()).unwrap();
+/// // The statement failed before the server came: nobody needs to wait for it any longer.
+/// let canceller = set.canceller().unwrap();
+/// std::thread::spawn(move || canceller.cancel());
+/// let error = set.get_configuration(INFINITE).unwrap_err();
+/// assert_eq!(error.code(), VdError::Timeout);
+/// ```
+#[derive(Debug, Clone)]
+pub struct Canceller {
+    session: Arc<Session>,
+}
+
+impl Canceller {
+    /// Ends every wait of this process in the set, now and until [`Canceller::resume`]: each returns VD_E_TIMEOUT.
+    pub fn cancel(&self) {
+        self.session.cancel();
+    }
+
+    /// Lets this process wait again.
+    pub fn resume(&self) {
+        self.session.resume();
+    }
+}
+
+impl ClientVirtualDeviceSet {
+    /// An object without a set, with the default [`Options`].
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An object without a set.
+    #[must_use]
+    pub fn with_options(options: Options) -> Self {
+        ClientVirtualDeviceSet { options, attached: Mutex::default() }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Arc<Attached>>> {
+        // The slot is whole at every moment.
+        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attached(&self, call: &'static str) -> Result<Arc<Attached>, Error> {
+        self.slot().clone().ok_or_else(|| {
+            Error::new(
+                ErrorKind::Misuse,
+                VdError::Protocol,
+                call,
+                "",
+                "this object has no set: create or join one first",
+            )
+        })
+    }
+
+    /// Creates a set on the default instance: [`ClientVirtualDeviceSet::create_ex`].
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDeviceSet::create_ex`].
+    pub fn create(&self, name: &str, config: &VdConfig) -> Result<(), Error> {
+        self.create_named("Create", None, name, config)
+    }
+
+    /// Creates a set for a server instance (`None` or empty: the default one), so that the server can find it when it gets
+    /// `BACKUP|RESTORE ... VIRTUAL_DEVICE='name'`. This process becomes the set's primary.
+    ///
+    /// # Errors
+    /// VD_E_NOTSUPPORTED for a configuration field that no server serves; VD_E_PROTOCOL when this object has a set already, or
+    /// a live set of this name exists; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_SECURITY when the runtime
+    /// directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
+    pub fn create_ex(&self, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
+        self.create_named("CreateEx", instance, name, config)
+    }
+
+    fn create_named(
+        &self,
+        call: &'static str,
+        instance: Option<&str>,
+        name: &str,
+        config: &VdConfig,
+    ) -> Result<(), Error> {
+        let mut slot = self.slot();
+        if let Some(attached) = &*slot {
+            return attached.step(Call::Create).map_err(|code| attached.refuse(call, code));
+        }
+        let host = Host::create(&self.options, instance.unwrap_or(""), name, config)
+            .map_err(|error| Error::from_shm(call, name, error))?;
+        *slot = Some(Attached::new(Membership::Primary(host), State::Configurable));
+        Ok(())
+    }
+
+    /// Joins a set that another process created on the default instance:
+    /// [`ClientVirtualDeviceSet::open_in_secondary_ex`].
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDeviceSet::open_in_secondary_ex`].
+    pub fn open_in_secondary(&self, name: &str) -> Result<(), Error> {
+        self.join("OpenInSecondary", None, name)
+    }
+
+    /// Joins a set that another process created, to open devices of it here or to work on buffers by their handles.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL when this object has a set already, when there is no such set, when its primary has not got the
+    /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
+    /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can.
+    pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
+        self.join("OpenInSecondaryEx", instance, name)
+    }
+
+    fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<(), Error> {
+        let mut slot = self.slot();
+        if let Some(attached) = &*slot {
+            return attached.step(Call::OpenInSecondary).map_err(|code| attached.refuse(call, code));
+        }
+        let member = Member::join(&self.options, Role::Secondary, instance.unwrap_or(""), name).map_err(|error| {
+            let code = error.code();
+            let error = Error::from_shm(call, name, error);
+            // A set that does not exist was "not created": VD_E_PROTOCOL for a secondary.
+            if code == VdError::Invalid && check_name(name).is_ok() {
+                error.with_code(VdError::Protocol)
+            } else {
+                error
+            }
+        })?;
+        *slot = Some(Attached::new(Membership::Secondary(member), State::Initializing));
+        Ok(())
+    }
+
+    /// Waits for the server to configure the set, and returns what was agreed. Repeatable at once from then on, from any
+    /// thread and in secondaries.
+    ///
+    /// # Errors
+    /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
+    pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+        const CALL: &str = "GetConfiguration";
+        let attached = self.attached(CALL)?;
+        let deadline = wait::deadline(timeout);
+        let outcome = wait::wait_until(attached.session.control().set_doorbell(), deadline, || {
+            if let Some(interruption) = attached.interruption(CALL) {
+                return Some(Err(interruption));
+            }
+            attached.config().map(|config| Ok(*config))
+        });
+        let config = outcome.unwrap_or_else(|| {
+            Err(Error::new(
+                ErrorKind::NotYet,
+                VdError::Timeout,
+                CALL,
+                attached.session.set_name(),
+                format!(
+                    "no server configured the set within {timeout:?}; check that the statement was sent, names this set in \
+                     its first VIRTUAL_DEVICE, and did not fail"
+                ),
+            ))
+        })?;
+        attached.step(Call::GetConfiguration).map_err(|code| attached.refuse(CALL, code))?;
+        if let Some(Membership::Primary(host)) = &*attached.membership.lock().unwrap_or_else(PoisonError::into_inner) {
+            host.admit_secondaries();
+        }
+        Ok(config)
+    }
+
+    /// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after
+    /// it has configured the set.
+    ///
+    /// # Errors
+    /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
+    /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
+    pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
+        const CALL: &str = "OpenDevice";
+        let attached = self.attached(CALL)?;
+        let of_device = |error: Error| error.of_device(name);
+        attached
+            .would_answer(Call::OpenDevice(Opening::Unopened))
+            .map_err(|code| of_device(attached.refuse(CALL, code)))?;
+        let control = attached.session.control();
+        let found = wait::wait_until(control.set_doorbell(), None, || {
+            if let Some(interruption) = attached.interruption(CALL) {
+                return Some(Err(interruption));
+            }
+            find_device(&attached, name).transpose()
+        });
+        let (opening, index) = match found {
+            Some(found) => found.map_err(of_device)?,
+            // A wait without a deadline ends with something found.
+            None => (Opening::NoSuchDevice, 0),
+        };
+        attached.step(Call::OpenDevice(opening)).map_err(|code| {
+            let error = match code {
+                VdError::Invalid => Error::new(
+                    ErrorKind::Misuse,
+                    code,
+                    CALL,
+                    attached.session.set_name(),
+                    "the statement names no such device; names are case-sensitive",
+                ),
+                code => attached.refuse(CALL, code),
+            };
+            of_device(error)
+        })?;
+        ClientVirtualDevice::new(attached, index, name)
+    }
+
+    /// The handle of a buffer, by which other processes of the set can map it. The caller stays responsible for completing
+    /// the command. See also [`crate::Command::buffer_handle`].
+    ///
+    /// ```no_run
+    /// # use vdi_client::{ClientVirtualDeviceSet, Command};
+    /// # fn f(set: &ClientVirtualDeviceSet, command: &Command) -> Result<(), vdi_client::Error> {
+    /// if let Some(address) = command.buffer_address() {
+    ///     let handle = set.get_buffer_handle(address)?;
+    ///     println!("{}", handle.number()); // to the other process, which calls map_buffer_handle
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID unless `address` is the data start of a buffer that an outstanding
+    /// command of this process holds.
+    pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
+        const CALL: &str = "GetBufferHandle";
+        let attached = self.attached(CALL)?;
+        match attached.session.buffers() {
+            Some(buffers) => {
+                buffers.get_handle(attached.view(), address).map_err(|error| handle_error(CALL, &attached, error))
+            }
+            None => Err(handle_error(CALL, &attached, BufferError::NotOpen)),
+        }
+    }
+
+    /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
+    /// command cannot be completed (VD_E_BUSY).
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
+    /// this process has the buffer already.
+    pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+        const CALL: &str = "MapBufferHandle";
+        let attached = self.attached(CALL)?;
+        match attached.session.buffers() {
+            Some(buffers) => buffers.map(attached.view(), handle).map_err(|error| handle_error(CALL, &attached, error)),
+            None => Err(handle_error(CALL, &attached, BufferError::NotOpen)),
+        }
+    }
+
+    /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub fn signal_abort(&self) -> Result<(), Error> {
+        const CALL: &str = "SignalAbort";
+        let attached = self.attached(CALL)?;
+        attached.step(Call::SignalAbort).map_err(|code| attached.refuse(CALL, code))?;
+        attached.session.abort(Cause::Signalled);
+        Ok(())
+    }
+
+    /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are
+    /// still held stay mapped until they are dropped.
+    ///
+    /// A primary ends the set for everybody; a secondary leaves it.
+    ///
+    /// # Errors
+    /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL
+    /// without a set.
+    pub fn close(&self) -> Result<(), Error> {
+        const CALL: &str = "Close";
+        let Some(attached) = self.slot().take() else {
+            return self.attached(CALL).map(drop);
+        };
+        let session = &attached.session;
+        let control = session.control();
+        let devices_open = if attached.primary {
+            !control.all_closed()
+        } else {
+            (0..control.device_count())
+                .filter_map(|index| control.device(index))
+                .any(|device| matches!(device.client(), ClientWord::Open { member } if member == session.member()))
+        };
+        let ended = attached.state() == State::NormallyTerminated;
+        let answer = attached.step(Call::Close { devices_open });
+        if devices_open && !ended {
+            // Also where nobody has opened a device yet: a server may be waiting for this client.
+            session.abort(Cause::ClosedEarly);
+        }
+        attached.close();
+        session.cancel();
+        let membership = attached.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(membership);
+        answer.map_err(|code| attached.refuse(CALL, code))
+    }
+
+    /// What ends the waits of this process from another thread.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub fn canceller(&self) -> Result<Canceller, Error> {
+        let attached = self.attached("canceller")?;
+        Ok(Canceller { session: Arc::clone(&attached.session) })
+    }
+
+    /// The state of this process's object, by the specification's table.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.slot().as_ref().map_or(State::DoesNotExist, |attached| attached.state())
+    }
+}
+
+impl Drop for ClientVirtualDeviceSet {
+    fn drop(&mut self) {
+        // Nobody is left to hear that devices were open; the others hear it from the abort.
+        let _ = self.close();
+    }
+}
+
+/// Looks for a device to open: `None` while the server has not announced all its devices.
+fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>, Error> {
+    let session = &attached.session;
+    let control = session.control();
+    let count = control.device_count();
+    let all_open = || (0..count).filter_map(|i| control.device(i)).all(|d| d.client() != ClientWord::Unopened);
+    if all_open() {
+        return Ok(Some((Opening::AllOpen, 0)));
+    }
+    let mut announced = 0;
+    for index in 0..count {
+        match control.device_name(index) {
+            Ok(Some(found)) if found == name => {
+                let opening = if control.open_device(index, session.member()) {
+                    Opening::Unopened
+                } else if all_open() {
+                    Opening::AllOpen
+                } else {
+                    Opening::AlreadyOpen
+                };
+                return Ok(Some((opening, index)));
+            }
+            Ok(Some(_)) => announced += 1,
+            Ok(None) => {}
+            Err(error) => {
+                session.accuse(vdi_proto::abort::Party::Server, error);
+                return Err(attached.aborted("OpenDevice"));
+            }
+        }
+    }
+    Ok((announced == count).then_some((Opening::NoSuchDevice, 0)))
+}
+
+/// The error of a handle call. Where the cheap view said "open", the full one may know better.
+fn handle_error(call: &'static str, attached: &Attached, error: BufferError) -> Error {
+    let set = attached.session.set_name();
+    let open = attached.state().view().handles_allowed().is_ok();
+    let error = if open { error } else { BufferError::NotOpen };
+    let kind = match error.code() {
+        VdError::Abort => ErrorKind::Violation,
+        VdError::Busy => ErrorKind::NotYet,
+        _ => ErrorKind::Misuse,
+    };
+    if kind == ErrorKind::Violation {
+        attached.session.accuse(vdi_proto::abort::Party::Server, error);
+    }
+    Error::new(kind, error.code(), call, set, error.to_string()).because(error)
+}

@@ -1,0 +1,204 @@
+//! A set that this process created or joined, as its set object and its devices share it.
+//!
+//! # Invariants
+//!
+//! 1. The state changes only by [`vdi_proto::set::client`]: by `step` for this process's calls, by `observe` for what
+//!    others did, which is looked up before every step.
+//! 2. `closed` is set once, before the membership is dropped; from then on every call of a device is VD_E_PROTOCOL.
+
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use vdi_proto::abort::{AbortReason, Cause};
+use vdi_proto::config::VdConfig;
+use vdi_proto::set::View;
+use vdi_proto::set::client::{self, Call, Observation, State};
+use vdi_proto::status::VdError;
+use vdi_shm::host::Host;
+use vdi_shm::member::Member;
+use vdi_shm::session::Session;
+
+use crate::error::{Error, ErrorKind};
+
+/// How this process belongs to the set. Dropping it leaves.
+#[derive(Debug)]
+pub(crate) enum Membership {
+    Primary(Host),
+    Secondary(Member),
+}
+
+impl Membership {
+    pub(crate) fn session(&self) -> &Arc<Session> {
+        match self {
+            Membership::Primary(host) => host.session(),
+            Membership::Secondary(member) => member.session(),
+        }
+    }
+
+    pub(crate) fn is_primary(&self) -> bool {
+        matches!(self, Membership::Primary(_))
+    }
+}
+
+/// A set that exists.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) session: Arc<Session>,
+    pub(crate) membership: Mutex<Option<Membership>>,
+    pub(crate) primary: bool,
+    state: AtomicU8,
+    closed: AtomicBool,
+}
+
+impl Attached {
+    /// A set in the state that Create or OpenInSecondary left it in.
+    pub(crate) fn new(membership: Membership, state: State) -> Arc<Attached> {
+        Arc::new(Attached {
+            session: Arc::clone(membership.session()),
+            primary: membership.is_primary(),
+            membership: Mutex::new(Some(membership)),
+            state: AtomicU8::new(state as u8),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    fn load(&self) -> State {
+        let number = self.state.load(Ordering::Acquire);
+        // Only numbers of states are ever stored.
+        State::ALL.into_iter().find(|state| *state as u8 == number).unwrap_or(State::DoesNotExist)
+    }
+
+    /// The state after what others did.
+    fn observed(&self, state: State) -> State {
+        let control = self.session.control();
+        let mut state = state;
+        if self.session.abort_reason().is_some() {
+            state = client::observe(state, Observation::Aborted);
+        }
+        if control.counts().0 > 0 {
+            state = client::observe(state, Observation::DeviceOpened);
+            if control.all_closed() {
+                state = client::observe(state, Observation::AllClosed);
+            }
+        }
+        state
+    }
+
+    /// The state now.
+    pub(crate) fn state(&self) -> State {
+        self.observed(self.load())
+    }
+
+    /// One step of the table.
+    pub(crate) fn step(&self, call: Call) -> Result<(), VdError> {
+        loop {
+            let before = self.load();
+            let step = client::step(self.observed(before), call);
+            let swapped =
+                self.state.compare_exchange(before as u8, step.next as u8, Ordering::AcqRel, Ordering::Acquire);
+            if swapped.is_ok() {
+                return step.answer;
+            }
+        }
+    }
+
+    /// What a call would answer now, without making it.
+    pub(crate) fn would_answer(&self, call: Call) -> Result<(), VdError> {
+        client::step(self.state(), call).answer
+    }
+
+    /// The view for buffer handles: cheap while the set is open.
+    pub(crate) fn view(&self) -> View {
+        if self.session.abort_reason().is_some() { View::Aborted } else { self.load().view() }
+    }
+
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn config(&self) -> Option<&VdConfig> {
+        self.session.agreement().map(|agreement| &agreement.config)
+    }
+
+    /// An error of a call in this set, by its code alone.
+    pub(crate) fn refuse(&self, call: &'static str, code: VdError) -> Error {
+        let set = self.session.set_name();
+        match code {
+            VdError::Abort => self.aborted(call),
+            VdError::Close => {
+                Error::new(ErrorKind::Ended, code, call, set, "the server closed the device; its work is done")
+            }
+            VdError::Protocol => {
+                let state = self.state();
+                Error::new(
+                    ErrorKind::Misuse,
+                    code,
+                    call,
+                    set,
+                    format!("this call does not belong into state {state:?}"),
+                )
+            }
+            VdError::Open => Error::new(
+                ErrorKind::Misuse,
+                code,
+                call,
+                set,
+                match call {
+                    "Close" => {
+                        "devices were still open, so the set was aborted; close after every device returned VD_E_CLOSE"
+                    }
+                    _ => "all devices of the set are open",
+                },
+            ),
+            code => Error::new(ErrorKind::Misuse, code, call, set, code.meaning()),
+        }
+    }
+
+    /// VD_E_ABORT with the reason, and the evidence where a peer broke the protocol.
+    pub(crate) fn aborted(&self, call: &'static str) -> Error {
+        let set = self.session.set_name();
+        let Some(reason) = self.session.abort_reason() else {
+            return Error::new(ErrorKind::Ended, VdError::Abort, call, set, "the set was aborted");
+        };
+        let AbortReason { cause, .. } = reason;
+        let mut what = format!("the set was aborted: {reason}");
+        if let Some(evidence) = self.session.evidence() {
+            what = format!("{what} ({evidence})");
+        }
+        what.push_str(match cause {
+            Cause::Died => {
+                "; look for the end of that process in its log and the system's, then run the statement again"
+            }
+            Cause::TimedOut => "; this client did not complete its commands in time: raise serverTimeOut or be faster",
+            Cause::BrokeProtocol => "; check that all processes use the same version of this library",
+            _ => "; run the statement again with a new set",
+        });
+        let kind = if cause == Cause::BrokeProtocol { ErrorKind::Violation } else { ErrorKind::Ended };
+        Error::new(kind, VdError::Abort, call, set, what)
+    }
+
+    /// Why a wait in this set must end now, if it must.
+    pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
+        if self.session.abort_reason().is_some() {
+            return Some(self.aborted(call));
+        }
+        if self.is_closed() {
+            let what = "the set was closed in this process";
+            return Some(Error::new(ErrorKind::Misuse, VdError::Protocol, call, self.session.set_name(), what));
+        }
+        if self.session.is_cancelled() {
+            return Some(Error::new(
+                ErrorKind::NotYet,
+                VdError::Timeout,
+                call,
+                self.session.set_name(),
+                "the wait was cancelled by this process",
+            ));
+        }
+        None
+    }
+}

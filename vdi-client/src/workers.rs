@@ -1,0 +1,452 @@
+//! Worker processes: one process gets the commands, others work on the bytes, by buffer handles.
+//!
+//! The primary sends its workers nothing but handles and sizes over pipes. Each worker has joined the set as a secondary,
+//! maps the handle at an address of its own, works on the very bytes that the server filled (or will read), and answers.
+//! The primary completes the command. No byte is copied on the way.
+//!
+//! ```text
+//!            commands                handle, size              the buffer's bytes
+//!  server  ----------->  primary  ------------------>  worker  <================  shared memory
+//!          <-----------           <------------------
+//!           completions              bytes done
+//! ```
+//!
+//! [`WorkerPool`] is the primary's half, [`serve`] the worker's. Requests and answers are records of fixed length,
+//! little-endian; a worker answers in the order in which it was asked.
+//!
+//! # Invariants
+//!
+//! 1. Every command given to the pool is completed: by its worker's answer, or, when the worker is gone, as aborted by being
+//!    dropped.
+//! 2. A worker gives its lease up before it answers, so the completion is never refused as busy.
+//! 3. A stripe's commands go to one worker, so they are carried out in the order in which they came.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command as Program, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use vdi_proto::command::CommandCode;
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::handle::BufferHandle;
+
+use crate::INFINITE;
+use crate::command::{Command, Completion};
+use crate::device::ClientVirtualDevice;
+use crate::error::{Error, ErrorKind};
+use crate::media::{Media, MediaError};
+use crate::pump::Report;
+use crate::set::ClientVirtualDeviceSet;
+
+/// In a request: the device was closed, so the stripe's media is to be closed. No command has this number.
+const CLOSE: u32 = 0;
+
+/// What the primary asks: 32 bytes on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Request {
+    tag: u64,
+    /// A command's code, or [`CLOSE`].
+    code: u32,
+    stripe: u32,
+    handle: u32,
+    bytes: u32,
+    position: u64,
+}
+
+/// What the worker answers: 16 bytes on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    tag: u64,
+    code: u32,
+    bytes: u32,
+}
+
+impl Request {
+    fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
+        for (at, field) in [(8, self.code), (12, self.stripe), (16, self.handle), (20, self.bytes)] {
+            bytes[at..at + 4].copy_from_slice(&field.to_le_bytes());
+        }
+        bytes[24..32].copy_from_slice(&self.position.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Request {
+            tag: field(bytes, 0),
+            code: field(bytes, 8) as u32,
+            stripe: field(bytes, 12) as u32,
+            handle: field(bytes, 16) as u32,
+            bytes: field(bytes, 20) as u32,
+            position: field(bytes, 24),
+        }
+    }
+}
+
+impl Answer {
+    fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes
+    }
+
+    fn from_bytes(bytes: &[u8; 16]) -> Self {
+        Answer { tag: field(bytes, 0), code: field(bytes, 8) as u32, bytes: field(bytes, 12) as u32 }
+    }
+}
+
+/// Up to eight little-endian bytes at `at`.
+fn field(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// Reads a record; `None` at the end.
+fn read_record<const N: usize>(input: &mut impl Read) -> io::Result<Option<[u8; N]>> {
+    let mut record = [0; N];
+    let mut got = 0;
+    while got < N {
+        match input.read(&mut record[got..]) {
+            Ok(0) if got == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => got += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(record))
+}
+
+/// What waits for a worker's answer.
+enum Waiting {
+    Command(Command),
+    Close(Sender<CompletionCode>),
+}
+
+/// What is waited for; `None` once the worker is gone.
+type Pending = Arc<Mutex<Option<HashMap<u64, Waiting>>>>;
+
+fn lock(pending: &Pending) -> MutexGuard<'_, Option<HashMap<u64, Waiting>>> {
+    pending.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Worker {
+    child: Child,
+    requests: Mutex<ChildStdin>,
+    pending: Pending,
+    answers: JoinHandle<()>,
+}
+
+/// Worker processes, as the primary uses them.
+pub struct WorkerPool {
+    workers: Vec<Worker>,
+    tags: AtomicU64,
+    handles: AtomicU64,
+}
+
+impl core::fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("WorkerPool").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl WorkerPool {
+    /// Starts the workers: programs that call [`serve`] on their standard input and output.
+    ///
+    /// # Errors
+    /// Whatever starting a process or a thread can fail with; what was started by then is ended.
+    pub fn start(programs: impl IntoIterator<Item = Program>) -> io::Result<WorkerPool> {
+        let mut pool = WorkerPool { workers: Vec::new(), tags: AtomicU64::new(0), handles: AtomicU64::new(0) };
+        for mut program in programs {
+            let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let (Some(requests), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+                return Err(io::Error::other("a worker's pipes are missing"));
+            };
+            let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
+            let answers = std::thread::Builder::new().name("vdi-worker-answers".to_owned()).spawn({
+                let pending = Arc::clone(&pending);
+                move || take_answers(output, &pending)
+            })?;
+            pool.workers.push(Worker { child, requests: Mutex::new(requests), pending, answers });
+        }
+        if pool.workers.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a pool needs at least one worker"));
+        }
+        Ok(pool)
+    }
+
+    /// How many buffers were passed to workers by their handles.
+    #[must_use]
+    pub fn handles_passed(&self) -> u64 {
+        self.handles.load(Ordering::Relaxed)
+    }
+
+    /// The process ids of the workers.
+    #[must_use]
+    pub fn process_ids(&self) -> Vec<u32> {
+        self.workers.iter().map(|worker| worker.child.id()).collect()
+    }
+
+    /// Serves a device until the server closes it: its commands are carried out by a worker, on the media that the worker
+    /// opened for `stripe`. Several commands are under way at a time. `progress` is told the bytes of each transfer.
+    ///
+    /// # Errors
+    /// VD_E_ABORT when the set was aborted; VD_E_UNEXPECTED when the worker is gone, or its media could not be closed in good
+    /// order.
+    pub fn drive(
+        &self,
+        device: &mut ClientVirtualDevice,
+        stripe: u32,
+        mut progress: impl FnMut(u64),
+    ) -> Result<Report, Error> {
+        let worker = &self.workers[stripe as usize % self.workers.len()];
+        let mut report = Report::default();
+        loop {
+            let command = match device.get_command(INFINITE) {
+                Ok(command) => command,
+                Err(end) if end.is_close() => break,
+                Err(error) => return Err(error),
+            };
+            let bytes = command.data().len() as u64;
+            match command.code() {
+                CommandCode::WRITE => report.bytes_written += bytes,
+                CommandCode::READ => report.bytes_read += bytes,
+                _ => {}
+            }
+            report.commands += 1;
+            progress(bytes);
+            self.pass_on(worker, stripe, command)?;
+        }
+        self.close(worker, stripe, device)?;
+        Ok(report)
+    }
+
+    fn pass_on(&self, worker: &Worker, stripe: u32, command: Command) -> Result<(), Error> {
+        let mut request = Request {
+            tag: self.tags.fetch_add(1, Ordering::Relaxed),
+            code: command.code().number(),
+            stripe,
+            handle: 0,
+            bytes: command.size() as u32,
+            position: command.position(),
+        };
+        if command.code().is_transfer() {
+            request.handle = command.buffer_handle()?.number();
+            self.handles.fetch_add(1, Ordering::Relaxed);
+        }
+        let gone = command.of(Error::new(
+            ErrorKind::System,
+            vdi_proto::status::VdError::Unexpected,
+            "drive",
+            "",
+            "the worker process is gone",
+        ));
+        self.ask(worker, request, Waiting::Command(command)).ok_or(gone)
+    }
+
+    /// Sends a request; `None` when the worker is gone, and what waited for it is dropped.
+    fn ask(&self, worker: &Worker, request: Request, waiting: Waiting) -> Option<()> {
+        let mut requests = worker.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        lock(&worker.pending).as_mut()?.insert(request.tag, waiting);
+        if requests.write_all(&request.to_bytes()).is_err() {
+            let dropped = lock(&worker.pending).as_mut()?.remove(&request.tag);
+            drop(dropped);
+            return None;
+        }
+        Some(())
+    }
+
+    fn close(&self, worker: &Worker, stripe: u32, device: &ClientVirtualDevice) -> Result<(), Error> {
+        let (sender, receiver) = channel();
+        let tag = self.tags.fetch_add(1, Ordering::Relaxed);
+        let request = Request { tag, code: CLOSE, stripe, handle: 0, bytes: 0, position: 0 };
+        let answer = self.ask(worker, request, Waiting::Close(sender)).and_then(|()| receiver.recv().ok());
+        match answer {
+            Some(code) if code.is_success() => Ok(()),
+            Some(code) => {
+                Err(device.error(ErrorKind::System, "drive", format!("the worker could not close its media: {code}")))
+            }
+            None => Err(device.error(ErrorKind::System, "drive", "the worker process is gone".to_owned())),
+        }
+    }
+
+    /// Ends the workers in order and returns how each ended.
+    ///
+    /// # Errors
+    /// Whatever waiting for a process can fail with.
+    pub fn finish(mut self) -> io::Result<Vec<ExitStatus>> {
+        core::mem::take(&mut self.workers)
+            .into_iter()
+            .map(|Worker { mut child, requests, answers, .. }| {
+                drop(requests);
+                let status = child.wait()?;
+                answers.join().map_err(|_| io::Error::other("a worker's answers could not be handled"))?;
+                Ok(status)
+            })
+            .collect()
+    }
+}
+
+impl Drop for WorkerPool {
+    /// Workers that were not [`WorkerPool::finish`]ed are killed: nothing stays behind.
+    fn drop(&mut self) {
+        for Worker { mut child, requests, answers, .. } in self.workers.drain(..) {
+            drop(requests);
+            let _ = child.kill();
+            let _ = child.wait();
+            let _ = answers.join();
+        }
+    }
+}
+
+/// Completes commands as their answers come, until the worker closes its output.
+fn take_answers(mut output: ChildStdout, pending: &Pending) {
+    while let Ok(Some(record)) = read_record::<16>(&mut output) {
+        let answer = Answer::from_bytes(&record);
+        let waiting = lock(pending).as_mut().and_then(|waiting| waiting.remove(&answer.tag));
+        let code = CompletionCode::new(answer.code);
+        match waiting {
+            Some(Waiting::Command(command)) => {
+                let bytes = answer.bytes as usize;
+                let completion = match (code.is_success(), command.code().is_transfer()) {
+                    (true, true) => Completion::transferred(bytes),
+                    (true, false) if command.code().rules().is_some_and(|rules| rules.returns_position) => {
+                        Completion::at(u64::from(answer.bytes))
+                    }
+                    (true, false) => Completion::done(),
+                    (false, _) => Completion::failed_after(code, bytes),
+                };
+                // A refusal means that the set is gone, which the device's loop will report; or the worker answered
+                // nonsense, and dropping the command reports it as aborted.
+                let _ = command.complete(completion);
+            }
+            Some(Waiting::Close(sender)) => {
+                let _ = sender.send(code);
+            }
+            // Nobody asked for this: the worker cannot be trusted any more.
+            None => break,
+        }
+    }
+    // Whoever still waits never gets an answer.
+    let left = lock(pending).take();
+    drop(left);
+}
+
+/// What a worker did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Served {
+    /// Requests answered.
+    pub requests: u64,
+    /// Buffers mapped by their handles.
+    pub handles_mapped: u64,
+    /// Bytes moved between buffers and media.
+    pub bytes: u64,
+}
+
+/// A worker's life: answers requests from `input` on `output` until `input` ends. `open` opens the media of a stripe when
+/// its first request comes.
+///
+/// `set` has joined the primary's set ([`ClientVirtualDeviceSet::open_in_secondary`]).
+///
+/// # Errors
+/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration. Failures of the media are answered, not returned.
+pub fn serve(
+    set: &ClientVirtualDeviceSet,
+    mut input: impl Read,
+    mut output: impl Write,
+    mut open: impl FnMut(u32) -> Result<Box<dyn Media>, MediaError>,
+) -> Result<Served, Error> {
+    let pipe_failed = |error: io::Error| {
+        let what = format!("a pipe to the primary failed: {error}");
+        Error::new(ErrorKind::System, vdi_proto::status::VdError::Unexpected, "serve", "", what).because(error)
+    };
+    let config = set.get_configuration(INFINITE)?;
+    let mut stripes: HashMap<u32, Box<dyn Media>> = HashMap::new();
+    let mut served = Served::default();
+    while let Some(record) = read_record::<32>(&mut input).map_err(pipe_failed)? {
+        let request = Request::from_bytes(&record);
+        let outcome = match stripes.entry(request.stripe) {
+            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
+            std::collections::hash_map::Entry::Vacant(entry) => open(request.stripe).and_then(|mut media| {
+                media.begin(&config)?;
+                Ok(entry.insert(media))
+            }),
+        }
+        .and_then(|media| work(set, &request, media.as_mut(), &mut served));
+        let (code, bytes) = match outcome {
+            Ok(bytes) => (CompletionCode::SUCCESS, bytes),
+            Err(error) => {
+                eprintln!("worker: {error}");
+                (error.code, error.bytes)
+            }
+        };
+        served.requests += 1;
+        let answer = Answer { tag: request.tag, code: code.number(), bytes };
+        output.write_all(&answer.to_bytes()).and_then(|()| output.flush()).map_err(pipe_failed)?;
+    }
+    Ok(served)
+}
+
+/// Carries one request out. The lease on the buffer ends with this function, before the answer goes out.
+fn work(
+    set: &ClientVirtualDeviceSet,
+    request: &Request,
+    media: &mut dyn Media,
+    served: &mut Served,
+) -> Result<u32, MediaError> {
+    let code = CommandCode::new(request.code);
+    if code.is_transfer() {
+        let mut buffer = set
+            .map_buffer_handle(BufferHandle::from_number(request.handle))
+            .map_err(|error| MediaError::new(CompletionCode::IO_DEVICE, error.to_string()))?;
+        served.handles_mapped += 1;
+        let too_many = || MediaError::new(CompletionCode::IO_DEVICE, "the primary asked for more than the buffer has");
+        let bytes = request.bytes as usize;
+        let moved = if code == CommandCode::WRITE {
+            media.write(request.position, buffer.data().get(..bytes).ok_or_else(too_many)?)?;
+            bytes
+        } else {
+            media.read(request.position, buffer.data_mut().get_mut(..bytes).ok_or_else(too_many)?)?
+        };
+        served.bytes += moved as u64;
+        return Ok(moved as u32);
+    }
+    match code {
+        code if code.number() == CLOSE => media.close().map(|()| 0),
+        CommandCode::FLUSH => media.flush().map(|()| 0),
+        CommandCode::COMPLETE => media.complete().map(|()| 0),
+        CommandCode::CLEAR_ERROR => media.clear_error().map(|()| 0),
+        code => media.other(code, request.bytes as i32, request.position).map(|position| position as u32),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What one side writes the other reads.
+        #[test]
+        fn records_survive_the_pipe(
+            (tag, code, stripe, handle, bytes, position) in any::<(u64, u32, u32, u32, u32, u64)>()
+        ) {
+            let request = Request { tag, code, stripe, handle, bytes, position };
+            prop_assert_eq!(Request::from_bytes(&request.to_bytes()), request);
+            let answer = Answer { tag, code, bytes };
+            prop_assert_eq!(Answer::from_bytes(&answer.to_bytes()), answer);
+        }
+    }
+
+    #[test]
+    fn a_record_cut_short_is_an_error_and_none_the_end() {
+        assert_eq!(read_record::<4>(&mut &[][..]).unwrap(), None);
+        assert_eq!(read_record::<4>(&mut &[1, 2, 3, 4][..]).unwrap(), Some([1, 2, 3, 4]));
+        assert_eq!(read_record::<4>(&mut &[1, 2][..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,163 @@
+//! What can go wrong with the files of a database.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why a database cannot be listed, read or built.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// No database can have this name.
+    #[error("'{name}' cannot be the name of a database: {reason}")]
+    InvalidName {
+        /// The name.
+        name: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// There is no database of this name.
+    #[error(
+        "database '{name}' does not exist in {}: make sure that the name is entered correctly; upper and lower case differ",
+        folder.display()
+    )]
+    NotFound {
+        /// The name.
+        name: String,
+        /// The data folder.
+        folder: PathBuf,
+    },
+    /// What stands in the database's place is not a folder.
+    #[error("{} is {kind}, but a database is a folder with files: move it away or choose another name", path.display())]
+    NotADatabase {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The database has no file.
+    #[error("the database {} has no files: a database needs at least one", path.display())]
+    Empty {
+        /// The database's folder.
+        path: PathBuf,
+    },
+    /// Something in the database can be no part of a backup.
+    #[error("{} is {kind}, but a database has regular files with UTF-8 names only: remove or replace it", path.display())]
+    UnsupportedFile {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A file has not the length any more that was listed.
+    #[error(
+        "{} has {found} bytes, but had {expected} when the database was listed: do not write to a database during its backup",
+        path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Its listed length in bytes.
+        expected: u64,
+        /// Its length in bytes now.
+        found: u64,
+    },
+    /// The database to be built exists, and replacing it was not allowed.
+    #[error("database '{name}' exists already at {}: restore WITH REPLACE to overwrite it, or restore to another name", path.display())]
+    Exists {
+        /// The name.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+    },
+    /// A path in the list of files would lead out of the database, or stands in another's way.
+    #[error(
+        "the backup lists a file with the path '{path}', which is refused because {reason}: the backup is damaged or was not made by this simulator"
+    )]
+    InvalidPath {
+        /// The path.
+        path: String,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// A file in the list is longer than any file can be.
+    #[error("the backup lists '{path}' with {size} bytes, more than a file can have: the backup is damaged")]
+    InvalidSize {
+        /// The path.
+        path: String,
+        /// The listed length.
+        size: u64,
+    },
+    /// There are not so many files.
+    #[error("there is no file number {index}: the database has {count}, counted from 0")]
+    NoSuchFile {
+        /// The place asked for.
+        index: usize,
+        /// How many files there are.
+        count: usize,
+    },
+    /// A write reaches beyond the file's listed length.
+    #[error("{length} bytes at offset {offset} of '{path}' reach beyond its {size} bytes: the backup is damaged")]
+    BeyondEnd {
+        /// The file.
+        path: String,
+        /// Where the write begins.
+        offset: u64,
+        /// How long it is.
+        length: usize,
+        /// The file's length.
+        size: u64,
+    },
+    /// The file system cannot exchange two folders in one step, so an existing database cannot be replaced safely.
+    #[error(
+        "{} cannot be replaced in one step, because its file system does not exchange folders: restore to another name, \
+         or remove the old database first",
+        path.display()
+    )]
+    CannotExchange {
+        /// The database's folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The operating system refused a call.
+    #[error("cannot {action} {}{}: {source}{}", path.display(), at_offset(*.offset), remedy(.source))]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// At which offset, for a read or write.
+        offset: Option<u64>,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl DatabaseError {
+    pub(super) fn io(action: &'static str, path: impl Into<PathBuf>, source: impl Into<io::Error>) -> Self {
+        Self::Io { action, path: path.into(), offset: None, source: source.into() }
+    }
+
+    /// Whether the reason is a full disk (or a used up quota), which Win32 calls `ERROR_DISK_FULL`.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. }
+            if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+fn at_offset(offset: Option<u64>) -> String {
+    offset.map_or_else(String::new, |offset| format!(" at offset {offset}"))
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space and run the statement again",
+        io::ErrorKind::PermissionDenied => ": give the simulator's user the right to do so",
+        io::ErrorKind::NotFound => ": make sure that the path is entered correctly",
+        _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
+            ": raise the limit of open files (ulimit -n); a restore holds each of the database's files open"
+        }
+        _ => "",
+    }
+}
