@@ -142,7 +142,7 @@ mod tests {
         /// Every word but 0 is a reason, and a reason's own word leads back to it.
         #[test]
         fn words_and_reasons(word in 1u32..) {
-            let reason = AbortReason::from_word(word).unwrap();
+            let reason = AbortReason::from_word(word).expect("no word but 0 is none");
             let again = reason.to_word();
             prop_assert_ne!(again, 0);
             prop_assert_eq!(AbortReason::from_word(again), Some(reason));

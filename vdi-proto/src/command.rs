@@ -218,8 +218,8 @@ impl fmt::Display for CommandCode {
     }
 }
 
-/// A command's identity on its device: unique among the outstanding ones, and not used again for
-/// 2^26 commands of the same place.
+/// A command's identity on its device: unique among the outstanding ones, and not used again for the device's next
+/// 2^26 - 1 commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CommandId(pub u32);
 

@@ -337,13 +337,17 @@ impl ServerTerms {
             self.features.bits(),
             "VDF_WriteMedia, VDF_ReadMedia or both",
         )?;
+        field(is_block_size(self.block_size), Author::Server, "blockSize", self.block_size, BLOCK_SIZE_RULE)?;
         let mut agreed = *asked;
         agreed.features |= self.features;
         if asked.features.contains(Features::REQUEST_COMPLETE) {
             agreed.features |= Features::COMPLETE_ENABLED;
         }
         field(
-            self.alignment == 0 || (self.alignment.is_power_of_two() && self.alignment >= self.block_size),
+            self.alignment == 0
+                || (self.alignment.is_power_of_two()
+                    && self.alignment >= self.block_size
+                    && self.alignment <= MAX_BLOCK_SIZE),
             Author::Server,
             "alignment",
             self.alignment,

@@ -46,6 +46,15 @@
 #[cfg(test)]
 extern crate std;
 
+// The laws that unit tests, integration tests and fuzz targets share name this crate from outside.
+#[cfg(test)]
+extern crate self as vdi_proto;
+
+/// The README's example is compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 pub mod abort;
 pub mod command;
 pub mod completion;

@@ -2,7 +2,9 @@
 #![forbid(unsafe_code)]
 
 pub mod database;
+pub mod engine;
 pub mod messages;
 pub mod sample;
 pub mod stream;
 pub mod tsql;
+pub mod vds;

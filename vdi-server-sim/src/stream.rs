@@ -62,16 +62,19 @@
 //! let mut writer = StreamWriter::new(identity, 512, catalog.encode().into())?;
 //! let mut stream = Vec::new();
 //! let mut buffer = vec![0; 65_536];
+//! let (header, payload) = buffer.split_at_mut(512);
 //!
-//! while let Some(length) = writer.next_catalog(&mut buffer)? {
-//!     stream.extend_from_slice(&buffer[..length]);
+//! while let Some(length) = writer.next_catalog(header, payload)? {
+//!     stream.extend_from_slice(header);
+//!     stream.extend_from_slice(&payload[..length]);
 //! }
-//! buffer[512..517].copy_from_slice(b"hello");
-//! let checksum = Checksum::Crc32.of(&buffer[512..517]);
-//! let length = writer.data(&mut buffer, DataPiece { file_index: 0, file_offset: 0, length: 5 }, checksum)?;
-//! stream.extend_from_slice(&buffer[..length]);
-//! let length = writer.end(&mut buffer)?;
-//! stream.extend_from_slice(&buffer[..length]);
+//! payload[..5].copy_from_slice(b"hello");
+//! let checksum = Checksum::Crc32.of(&payload[..5]);
+//! let length = writer.data(header, payload, DataPiece { file_index: 0, file_offset: 0, length: 5 }, checksum)?;
+//! stream.extend_from_slice(header);
+//! stream.extend_from_slice(&payload[..length]);
+//! writer.end(header)?;
+//! stream.extend_from_slice(header);
 //!
 //! let mut parser = StreamParser::new(Expectations { block_size: 512, family_count: Some(1) });
 //! let mut verifier = SetVerifier::new(1);

@@ -1,10 +1,11 @@
 //! The client's side of a device.
 
 use super::Violation;
-use super::outstanding::{Entry, Outstanding};
+use super::outstanding::{Entry, Outstanding, place};
 use crate::command::{CommandCode, CommandId, CommandRecord, CompletionRecord};
 use crate::completion::CompletionCode;
 use crate::config::VdConfig;
+use crate::handle::HandleCodec;
 use crate::status::VdError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,10 +28,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// From the agreed configuration and the width of the handles' slot field.
+    /// From the agreed configuration and the width of the handles' slot field, which is brought into the range that
+    /// [`HandleCodec::new`] keeps to.
     #[must_use]
     pub const fn new(config: &VdConfig, slot_bits: u32) -> Self {
-        Limits { max_transfer_size: config.max_transfer_size, block_size: config.block_size, slots: 1 << slot_bits }
+        let slots = 1 << HandleCodec::new(0, slot_bits).slot_bits();
+        Limits { max_transfer_size: config.max_transfer_size, block_size: config.block_size, slots }
     }
 
     /// Judges a command that came from the server.
@@ -106,30 +109,33 @@ impl ClientDevice {
         if let Some(entry) = self.outstanding.in_place_of(id) {
             return Err(Violation::DuplicateCommand { id, outstanding: entry.id });
         }
+        let clear = record.code == CommandCode::CLEAR_ERROR;
         if let Some(held) = self.held
-            && (record.code == CommandCode::CLEAR_ERROR || held.id == id)
+            && (clear || place(held.id) == place(id))
         {
             return Err(Violation::DuplicateCommand { id, outstanding: held.id });
         }
-        let clear = record.code == CommandCode::CLEAR_ERROR;
-        if clear && !self.outstanding.is_empty() {
-            self.held = Some(record);
-            return Ok(Receipt::Hold);
-        }
-        if !clear && (self.state != State::Active || self.held.is_some()) {
-            let code = match self.state {
-                State::Active | State::IoError => CompletionCode::IO_DEVICE,
-                State::Closed | State::Aborted => CompletionCode::OPERATION_ABORTED,
-            };
-            return Ok(Receipt::Reject(CompletionRecord { id, code, bytes: 0, position: 0 }));
+        let reject = |code| Ok(Receipt::Reject(CompletionRecord { id, code, bytes: 0, position: 0 }));
+        match self.state {
+            // After the end nothing is delivered any more, ClearError neither.
+            State::Closed | State::Aborted => return reject(CompletionCode::OPERATION_ABORTED),
+            State::Active | State::IoError if clear => {
+                if !self.outstanding.is_empty() {
+                    self.held = Some(record);
+                    return Ok(Receipt::Hold);
+                }
+            }
+            State::Active if self.held.is_none() => {}
+            State::Active | State::IoError => return reject(CompletionCode::IO_DEVICE),
         }
         self.outstanding.insert(Entry { id, code: record.code, bytes });
         Ok(Receipt::Deliver(record))
     }
 
-    /// The ClearError that was held back, once the program has completed what it held.
+    /// The ClearError that was held back, once the program has completed what it held; never after the device was closed
+    /// or the set aborted.
     pub fn released(&mut self) -> Option<CommandRecord> {
-        if !self.outstanding.is_empty() {
+        if !self.outstanding.is_empty() || matches!(self.state, State::Closed | State::Aborted) {
             return None;
         }
         let record = self.held.take()?;

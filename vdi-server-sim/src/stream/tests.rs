@@ -46,8 +46,9 @@ fn write(plan: &Plan) -> Vec<Segments> {
         })
         .collect();
     for (writer, segments) in &mut devices {
-        while let Some(length) = writer.next_catalog(&mut buffer).unwrap() {
-            segments.push(buffer[..length].to_vec());
+        let (header, payload) = buffer.split_at_mut(block);
+        while let Some(length) = writer.next_catalog(header, payload).unwrap() {
+            segments.push([&*header, &payload[..length]].concat());
         }
     }
     let mut seed = plan.seed;
@@ -66,18 +67,18 @@ fn write(plan: &Plan) -> Vec<Segments> {
     }
     for (file_index, at, length) in pieces {
         buffer.fill(0xEE);
-        let payload = &mut buffer[block..block + length];
-        payload.copy_from_slice(&plan.contents[file_index][at..at + length]);
-        let checksum = plan.checksum.of(payload);
+        let (header, payload) = buffer.split_at_mut(block);
+        payload[..length].copy_from_slice(&plan.contents[file_index][at..at + length]);
+        let checksum = plan.checksum.of(&payload[..length]);
         let piece = DataPiece { file_index: file_index as u32, file_offset: at as u64, length: length as u32 };
         let device = next(&mut seed) as usize % devices.len();
         let (writer, segments) = &mut devices[device];
-        let written = writer.data(&mut buffer, piece, checksum).unwrap();
-        segments.push(buffer[..written].to_vec());
+        let padded = writer.data(header, payload, piece, checksum).unwrap();
+        segments.push([&*header, &payload[..padded]].concat());
     }
     for (writer, segments) in &mut devices {
-        let written = writer.end(&mut buffer).unwrap();
-        segments.push(buffer[..written].to_vec());
+        writer.end(&mut buffer).unwrap();
+        segments.push(buffer[..block].to_vec());
         assert_eq!(writer.totals().segments, segments.len() as u64);
     }
     devices.into_iter().map(|(_, segments)| segments).collect()
@@ -393,28 +394,32 @@ fn the_writer_keeps_order_and_limits() {
     assert!(new(Identity { family_count: 65, ..identity }, 512).is_err());
 
     let mut writer = new(identity, 512).unwrap();
-    let mut buffer = [0; 1024];
+    let (mut header, mut payload) = ([0; 512], [0; 512]);
     let piece = DataPiece { file_index: 0, file_offset: 0, length: 512 };
-    assert!(matches!(writer.data(&mut buffer, piece, None), Err(WriteError::Order { .. })));
-    assert!(matches!(writer.next_catalog(&mut buffer[..1023]), Err(WriteError::NoRoom { needed: 1024, .. })));
-    assert_eq!(writer.next_catalog(&mut buffer), Ok(Some(1024)));
-    assert_eq!(writer.next_catalog(&mut buffer), Ok(None));
+    let (header, payload) = (&mut header[..], &mut payload[..]);
+    assert!(matches!(writer.data(header, payload, piece, None), Err(WriteError::Order { .. })));
+    let short = writer.next_catalog(header, &mut payload[..511]);
+    assert!(matches!(short, Err(WriteError::NoRoom { found: 511, needed: 512 })));
+    let short = writer.next_catalog(&mut header[..511], payload);
+    assert!(matches!(short, Err(WriteError::NoRoom { found: 511, needed: 512 })));
+    assert_eq!(writer.next_catalog(header, payload), Ok(Some(512)));
+    assert_eq!(writer.next_catalog(header, payload), Ok(None));
     for (length, fits) in [(0, false), (1, true), (512, true), (513, false), (u32::MAX, false)] {
-        assert_eq!(writer.data(&mut buffer, DataPiece { length, ..piece }, None).is_ok(), fits, "{length}");
+        assert_eq!(writer.data(header, payload, DataPiece { length, ..piece }, None).is_ok(), fits, "{length}");
     }
     assert_eq!(writer.totals(), Totals { segments: 3, data_bytes: 513 });
-    assert_eq!(writer.end(&mut buffer), Ok(512));
-    assert!(matches!(writer.end(&mut buffer), Err(WriteError::Order { .. })));
+    assert_eq!(writer.end(header), Ok(()));
+    assert!(matches!(writer.end(header), Err(WriteError::Order { .. })));
 }
 
 #[test]
 fn capacity_of_a_transfer() {
-    assert_eq!(payload_capacity(65_536, 512), Some(65_024));
-    assert_eq!(payload_capacity(4 << 20, 65_536), Some((4 << 20) - 65_536));
-    assert_eq!(payload_capacity(1500, 512), Some(512));
-    assert_eq!(payload_capacity(65_536, 65_536), None);
-    assert_eq!(payload_capacity(512, 1024), None);
-    assert_eq!(payload_capacity(65_536, 1000), None);
+    assert_eq!(payload_capacity(65_536 - 512, 512), 65_024);
+    assert_eq!(payload_capacity(4 << 20, 65_536), 4 << 20);
+    assert_eq!(payload_capacity(1023, 512), 512);
+    assert_eq!(payload_capacity(65_535, 65_536), 0);
+    assert_eq!(payload_capacity(usize::MAX, 512), MAX_PAYLOAD);
+    assert_eq!(payload_capacity(65_536, 1000), 0);
 }
 
 #[test]

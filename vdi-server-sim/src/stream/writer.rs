@@ -16,19 +16,17 @@ pub struct DataPiece {
     pub length: u32,
 }
 
-/// How many payload bytes a segment can have so that all of it, header block and padding included, fits into one transfer of
-/// `transfer_size` bytes. `None` if not even one block fits besides the header, as for the largest BLOCKSIZE with the
-/// smallest MAXTRANSFERSIZE, both 65536.
+/// How many payload bytes fit into `room` bytes behind a header block: whole blocks of `block_size`, at most
+/// [`MAX_PAYLOAD`]; 0 where not even one fits.
 #[must_use]
-pub fn payload_capacity(transfer_size: u32, block_size: u32) -> Option<u32> {
-    check_block_size(block_size).ok()?;
-    let room = transfer_size.checked_sub(block_size)?.min(MAX_PAYLOAD);
-    let capacity = room - room % block_size;
-    (capacity > 0).then_some(capacity)
+pub fn payload_capacity(room: usize, block_size: u32) -> u32 {
+    let room = u32::try_from(room).unwrap_or(u32::MAX).min(MAX_PAYLOAD);
+    if check_block_size(block_size).is_ok() { room - room % block_size } else { 0 }
 }
 
 /// Makes the segments of one device, in their order: all of the catalog, data, the end. It numbers and counts them; the bytes are
-/// in the caller's buffers, with the header block at the front and the payload behind.
+/// in the caller's buffers. Header block and payload are given separately: they may lie in one buffer, or, where a transfer holds
+/// just one block, in two.
 #[derive(Debug)]
 pub struct StreamWriter {
     identity: Identity,
@@ -59,62 +57,66 @@ impl StreamWriter {
         self.totals
     }
 
-    /// Writes the next part of the catalog, as much as fits into `buffer`. Gives the segment's length in bytes, a multiple of
-    /// BLOCKSIZE, or `None` when the catalog is complete.
+    /// Writes the next part of the catalog, as much as fits into `payload`. Gives the payload's padded length in bytes, a
+    /// multiple of BLOCKSIZE, or `None` when the catalog is complete.
     ///
     /// # Errors
-    /// [`WriteError::NoRoom`] if `buffer` is smaller than two blocks.
-    pub fn next_catalog(&mut self, buffer: &mut [u8]) -> Result<Option<usize>, WriteError> {
+    /// [`WriteError::NoRoom`] if `header` or `payload` is smaller than a block.
+    pub fn next_catalog(&mut self, header: &mut [u8], payload: &mut [u8]) -> Result<Option<usize>, WriteError> {
         let rest = self.catalog.get(self.catalog_done..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(None);
         }
-        let found = buffer.len();
-        let room = u32::try_from(found).unwrap_or(u32::MAX);
-        let Some(capacity) = payload_capacity(room, self.block_size) else {
-            return Err(WriteError::NoRoom { found, needed: self.block_size as usize * 2 });
-        };
+        let capacity = payload_capacity(payload.len(), self.block_size);
+        if capacity == 0 {
+            return Err(WriteError::NoRoom { found: payload.len(), needed: self.block_size as usize });
+        }
         let part = &rest[..rest.len().min(capacity as usize)];
-        let block = self.block_size as usize;
-        buffer[block..block + part.len()].copy_from_slice(part);
+        payload[..part.len()].copy_from_slice(part);
         let length = part.len();
         let kind = SegmentKind::Catalog { offset: self.catalog_done as u64, total: self.catalog.len() as u64 };
         let checksum = Checksum::Crc32.of(part);
-        let written = self.seal(buffer, kind, length as u32, checksum)?;
+        let written = self.seal(header, payload, kind, length as u32, checksum)?;
         self.catalog_done += length;
         Ok(Some(written))
     }
 
-    /// Makes a segment of the piece whose bytes are in `buffer` from offset BLOCKSIZE on: puts the header in front and zeros
-    /// behind. Gives the segment's length in bytes, a multiple of BLOCKSIZE. `checksum` is [`Checksum::of`] the piece.
+    /// Makes a segment of the piece whose bytes are at the front of `payload`: writes the header, and zeros behind the piece. Gives
+    /// the payload's padded length in bytes, a multiple of BLOCKSIZE. `checksum` is [`Checksum::of`] the piece.
     ///
     /// # Errors
     /// [`WriteError::Order`]: the catalog is not complete, or the end is written. [`WriteError::Piece`]: no segment can have
-    /// this length. [`WriteError::NoRoom`]: the segment with its padding is longer than `buffer`. [`WriteError::Header`]:
+    /// this length. [`WriteError::NoRoom`]: `header` is smaller than a block, or `payload` than the padded piece. [`WriteError::Header`]:
     /// the piece would end beyond 2^64 bytes. Nothing was counted then.
-    pub fn data(&mut self, buffer: &mut [u8], piece: DataPiece, checksum: Option<u32>) -> Result<usize, WriteError> {
+    pub fn data(
+        &mut self,
+        header: &mut [u8],
+        payload: &mut [u8],
+        piece: DataPiece,
+        checksum: Option<u32>,
+    ) -> Result<usize, WriteError> {
         self.expect_catalog_done("data")?;
         let DataPiece { file_index, file_offset, length } = piece;
         if !(1..=MAX_PAYLOAD).contains(&length) {
             return Err(WriteError::Piece { length });
         }
-        let written = self.seal(buffer, SegmentKind::Data { file_index, file_offset }, length, checksum)?;
+        let written = self.seal(header, payload, SegmentKind::Data { file_index, file_offset }, length, checksum)?;
         self.totals.data_bytes = self.totals.data_bytes.saturating_add(u64::from(length));
         Ok(written)
     }
 
-    /// Writes the End segment. Gives its length, which is BLOCKSIZE.
+    /// Writes the End segment, which has no payload.
     ///
     /// # Errors
-    /// [`WriteError::Order`]: the catalog is not complete, or the end is written. [`WriteError::NoRoom`]: `buffer` is smaller
+    /// [`WriteError::Order`]: the catalog is not complete, or the end is written. [`WriteError::NoRoom`]: `header` is smaller
     /// than a block.
-    pub fn end(&mut self, buffer: &mut [u8]) -> Result<usize, WriteError> {
+    pub fn end(&mut self, header: &mut [u8]) -> Result<(), WriteError> {
         self.expect_catalog_done("the end")?;
         let Totals { segments, data_bytes } = self.totals;
         let kind = SegmentKind::End { segments: segments.saturating_add(1), data_bytes };
-        let written = self.seal(buffer, kind, 0, None)?;
+        self.seal(header, &mut [], kind, 0, None)?;
         self.ended = true;
-        Ok(written)
+        Ok(())
     }
 
     fn expect_catalog_done(&self, what: &'static str) -> Result<(), WriteError> {
@@ -132,20 +134,23 @@ impl StreamWriter {
         SegmentHeader { identity, block_size, sequence: totals.segments, kind, payload_len, checksum }
     }
 
-    /// Header in front, zeros behind, one segment more.
+    /// Writes the header, pads the payload, and counts one segment more.
     fn seal(
         &mut self,
-        buffer: &mut [u8],
+        header: &mut [u8],
+        payload: &mut [u8],
         kind: SegmentKind,
         payload_len: u32,
         checksum: Option<u32>,
     ) -> Result<usize, WriteError> {
         let block = self.block_size as usize;
-        let padded = padded(payload_len, self.block_size).ok_or(WriteError::Piece { length: payload_len })?;
-        let (found, needed) = (buffer.len(), block + padded as usize);
-        let segment = buffer.get_mut(..needed).ok_or(WriteError::NoRoom { found, needed })?;
-        self.header(kind, payload_len, checksum).encode_into(segment)?;
-        segment[block + payload_len as usize..].fill(0);
+        let needed = padded(payload_len, self.block_size).ok_or(WriteError::Piece { length: payload_len })? as usize;
+        let found = payload.len();
+        let padding = payload.get_mut(payload_len as usize..needed).ok_or(WriteError::NoRoom { found, needed })?;
+        let found = header.len();
+        let header = header.get_mut(..block).ok_or(WriteError::NoRoom { found, needed: block })?;
+        self.header(kind, payload_len, checksum).encode_into(header)?;
+        padding.fill(0);
         self.totals.segments = self.totals.segments.saturating_add(1);
         Ok(needed)
     }

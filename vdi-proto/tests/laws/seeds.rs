@@ -1,0 +1,288 @@
+//! Inputs for the fuzz targets to begin with.
+
+use std::string::String;
+use std::vec::Vec;
+
+use vdi_proto::command::{CommandCode, CommandId, CommandRecord, Loan};
+use vdi_proto::config::{ServerTerms, VdConfig};
+use vdi_proto::features::Features;
+use vdi_proto::handle::{SlotState, SlotWord};
+use vdi_proto::join::{Agreement, Message, Role};
+use vdi_proto::layout::{BufferRules, RawIdentity, RawPlace};
+use vdi_proto::status::VdError;
+
+use super::bytes::LayoutInput;
+use super::calls::{ClientStep, ServerStep};
+use super::device::{ClientEvent, Op, ServerEvent};
+
+/// A name, and the input.
+pub(crate) type Seed<T> = (String, T);
+
+/// The fuzz targets, by the names of their files.
+pub(crate) const TARGETS: [&str; 6] = ["join_message", "layout", "handle", "config", "client_calls", "server_calls"];
+
+/// A message of every kind, and of every shape that a kind has.
+pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
+    let asked = VdConfig { device_count: 4, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+    let config = ServerTerms::default().negotiate(&asked).expect("usual terms");
+    let agreement = Agreement { config, slot_bits: 8 };
+    let welcome = |agreement| Message::Welcome { member: 2, secret: 0x0123_4567_89ab_cdef, asked, agreement, areas: 1 };
+    let long = "\u{10348}".repeat(128);
+    [
+        ("server", Message::Hello { role: Role::Server, instance: "", set: "nightly" }),
+        ("secondary", Message::Hello { role: Role::Secondary, instance: "SQLEXPRESS", set: "{0F8FAD5B-D9CB}" }),
+        ("longest", Message::Hello { role: Role::Server, instance: "ABCDEFGHIJKLMNOP", set: &long }),
+        ("welcome", welcome(None)),
+        ("welcome-configured", welcome(Some(agreement))),
+        ("refused", Message::Refused { status: VdError::Security }),
+        ("area", Message::Area { index: 0, len: 1 << 22 }),
+        ("area-taken", Message::AreaAnswer { index: 0, answer: Ok(()) }),
+        ("area-refused", Message::AreaAnswer { index: 1, answer: Err(VdError::Memory) }),
+        ("configured", Message::Configured(agreement)),
+        ("configuration-taken", Message::ConfiguredAnswer(Ok(()))),
+        ("configuration-refused", Message::ConfiguredAnswer(Err(VdError::NotSupported))),
+        ("leave", Message::Leave),
+    ]
+    .into_iter()
+    .map(|(name, message)| (name.into(), message.encode().bytes().to_vec()))
+    .collect()
+}
+
+/// Good identities with good places.
+pub(crate) fn layout() -> Vec<Seed<Vec<u8>>> {
+    let mut seeds = Vec::new();
+    for device_count in [1, 2, 64] {
+        for (alignment, prefix) in [(512, 0), (4096, 16), (65536, 65536)] {
+            let identity = RawIdentity::new(device_count);
+            let offset = u64::from(alignment.max(prefix));
+            let place = RawPlace { area: 0, len: 65536, offset };
+            let rules = BufferRules { alignment, prefix };
+            let input = LayoutInput { identity, mapped_len: identity.len, area_len: Some(1 << 20), place, rules };
+            seeds.push((std::format!("{device_count}-devices-{alignment}-{prefix}"), input.write()));
+        }
+    }
+    seeds
+}
+
+/// Handles of buffers that are lent, in sets of every size.
+pub(crate) fn handle() -> Vec<Seed<Vec<u8>>> {
+    (6u32..=12)
+        .map(|slot_bits| {
+            let slot = (1 << slot_bits) - 1;
+            let mut bytes = Vec::new();
+            bytes.extend((0x0123_4567_89ab_cdef_u64 << slot_bits).to_le_bytes());
+            for number in [slot_bits, 0xdead_beef, slot, 41] {
+                bytes.extend(number.to_le_bytes());
+            }
+            bytes.extend(SlotWord { generation: 41, state: SlotState::Lent }.to_word().to_le_bytes());
+            for number in [slot + 1, 0] {
+                bytes.extend(number.to_le_bytes());
+            }
+            (std::format!("{slot_bits}-bits"), bytes)
+        })
+        .collect()
+}
+
+/// Configurations of every kind of device that come to an agreement.
+pub(crate) fn config() -> Vec<Seed<Vec<u8>>> {
+    let mut seeds = Vec::new();
+    for (kind, features) in [("pipe", 0u32), ("removable-pipe", 1), ("disk", 0x2200), ("tape", 0x173 | 0x3c80)] {
+        for (direction, bits) in [("backup", 0x1_0000u32), ("restore", 0x2_0000)] {
+            let features = features & !0x1000;
+            let tape = features & 0x100 != 0;
+            let asked = [4, features, 64, 4096, if tape { 512 } else { 0 }, features & 1, 60_000, 0, 0, 0, 0];
+            let (terms, change) = ([bits, 8192, 4096, 1 << 20], [3, 0x6000, 1 << 24]);
+            let words = asked.into_iter().chain(terms).chain(change);
+            seeds.push((std::format!("{kind}-{direction}"), words.flat_map(u32::to_le_bytes).collect()));
+        }
+    }
+    seeds
+}
+
+fn write(id: u8) -> ClientEvent {
+    ClientEvent::Received { command: 3, id, blocks: 128, odd: 255, slot: id % 64, position: 0 }
+}
+
+/// The work of a client, well and badly ended.
+pub(crate) fn client_calls() -> Vec<Seed<Vec<ClientStep>>> {
+    // Numbers in Call::ALL: Create, GetConfiguration, OpenDevice, GetCommand, CompleteCommand; VD_E_CLOSE, Close.
+    let opened = [0u8, 2, 3].map(ClientStep::Call);
+    let mut steps = opened.to_vec();
+    for id in 0..4 {
+        steps.extend([ClientStep::Call(7), ClientStep::Device(write(id))]);
+        steps.push(ClientStep::Device(ClientEvent::CompleteHeld { which: 0, code: 0, bytes: 65536 }));
+        steps.push(ClientStep::Call(11));
+    }
+    let mut normal = steps.clone();
+    normal.extend([10, 13].map(ClientStep::Call));
+    let mut aborted = steps.clone();
+    aborted.extend([ClientStep::Observe(0), ClientStep::Device(ClientEvent::End(1)), ClientStep::Device(write(9))]);
+    aborted.extend([ClientStep::Call(12), ClientStep::Call(14)]);
+    let clear = ClientEvent::Received { command: 6, id: 10, blocks: 0, odd: 255, slot: 0, position: 0 };
+    let words = CommandRecord {
+        code: CommandCode::READ,
+        id: CommandId(77),
+        size: 65536,
+        position: 0,
+        loan: Loan { slot: 63, generation: 3 },
+    };
+    let mut failed = steps;
+    failed.extend(
+        [
+            write(8),
+            write(9),
+            ClientEvent::CompleteHeld { which: 0, code: 8, bytes: 512 },
+            write(11),
+            clear,
+            ClientEvent::Complete { id: 9, code: 0, bytes: 65024, position: 0 },
+            ClientEvent::Release,
+            ClientEvent::CompleteHeld { which: 0, code: 0, bytes: 0 },
+            ClientEvent::ReceivedWords(words.to_words()),
+            ClientEvent::CompleteHeld { which: 0, code: 0, bytes: 65024 },
+            ClientEvent::End(0),
+        ]
+        .map(ClientStep::Device),
+    );
+    Vec::from([("normal".into(), normal), ("aborted".into(), aborted), ("device-error".into(), failed)])
+}
+
+/// The work of a server, well and badly ended.
+pub(crate) fn server_calls() -> Vec<Seed<Vec<ServerStep>>> {
+    // Numbers in Call::ALL: Open, BeginConfiguration, RequestBuffers, EndConfiguration, OpenDevice, the agent.
+    let opened = [0u8, 2, 3, 5, 7, 11].map(ServerStep::Call);
+    let send = |command| Op::Send { command, blocks: 127, position: 0 };
+    let done = |code| Op::Complete { which: 0, code, bytes: 255, position: 0 };
+    let mut normal = opened.to_vec();
+    for _ in 0..4 {
+        normal.push(ServerStep::Call(14));
+        normal.extend([send(3), Op::Receive, done(0), Op::Take].map(ServerStep::Pair));
+    }
+    normal.extend([ServerStep::Pair(Op::End(0)), ServerStep::Call(16), ServerStep::Call(19)]);
+    let mut failed = opened.to_vec();
+    failed.extend(
+        [send(3), send(3), send(3), Op::Receive, Op::Receive, done(8), Op::Receive, Op::Take, send(3), send(6)]
+            .map(ServerStep::Pair),
+    );
+    failed.extend([Op::Receive, done(0), done(0), Op::Take, Op::Take, Op::Take, send(0)].map(ServerStep::Pair));
+    let mut full = opened.to_vec();
+    full.extend((0..70).map(|_| ServerStep::Pair(send(0))));
+    full.extend([Op::Receive, Op::End(2), Op::Notice].map(ServerStep::Pair));
+    let mut hostile = opened.to_vec();
+    hostile.extend(
+        [
+            ServerEvent::Send { command: 3, bytes: 65536 },
+            ServerEvent::Send { command: 3, bytes: 65536 },
+            ServerEvent::CompletedOutstanding { which: 0, code: 0, bytes: 65537, position: 0 },
+            ServerEvent::Completed { id: 64, code: 0, bytes: 0, position: 0 },
+            ServerEvent::CompletedWords([0, 512, 0, 0]),
+            ServerEvent::CompletedOutstanding { which: 0, code: 8, bytes: 512, position: 1 },
+            ServerEvent::End(1),
+        ]
+        .map(ServerStep::Device),
+    );
+    Vec::from([
+        ("normal".into(), normal),
+        ("device-error".into(), failed),
+        ("queue-full".into(), full),
+        ("hostile-client".into(), hostile),
+    ])
+}
+
+/// Steps as the `arbitrary` crate's derived decoders read them: a variant is chosen by a `u32` that is scaled to their
+/// number, integers are little-endian.
+pub(crate) trait ToBytes {
+    /// Appends the bytes.
+    fn to_bytes(&self, bytes: &mut Vec<u8>);
+}
+
+fn variant(bytes: &mut Vec<u8>, number: u64, of: u64) {
+    bytes.extend(((number << 32).div_ceil(of) as u32).to_le_bytes());
+}
+
+macro_rules! put {
+    ($bytes:ident, $number:literal of $of:literal $(, $field:expr)*) => {{
+        variant($bytes, $number, $of);
+        $($bytes.extend($field.to_le_bytes());)*
+    }};
+}
+
+fn words(bytes: &mut Vec<u8>, words: &[u64; 4]) {
+    bytes.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+}
+
+impl ToBytes for ClientStep {
+    fn to_bytes(&self, bytes: &mut Vec<u8>) {
+        match self {
+            ClientStep::Call(number) => put!(bytes, 0 of 3, number),
+            ClientStep::Observe(number) => put!(bytes, 1 of 3, number),
+            ClientStep::Device(event) => {
+                variant(bytes, 2, 3);
+                match event {
+                    ClientEvent::Received { command, id, blocks, odd, slot, position } => {
+                        put!(bytes, 0 of 6, command, id, blocks, odd, slot, position);
+                    }
+                    ClientEvent::ReceivedWords(received) => {
+                        variant(bytes, 1, 6);
+                        words(bytes, received);
+                    }
+                    ClientEvent::CompleteHeld { which, code, bytes: count } => {
+                        put!(bytes, 2 of 6, which, code, count);
+                    }
+                    ClientEvent::Complete { id, code, bytes: count, position } => {
+                        put!(bytes, 3 of 6, id, code, count, position);
+                    }
+                    ClientEvent::Release => put!(bytes, 4 of 6),
+                    ClientEvent::End(how) => put!(bytes, 5 of 6, how),
+                }
+            }
+        }
+    }
+}
+
+impl ToBytes for ServerStep {
+    fn to_bytes(&self, bytes: &mut Vec<u8>) {
+        match self {
+            ServerStep::Call(number) => put!(bytes, 0 of 3, number),
+            ServerStep::Device(event) => {
+                variant(bytes, 1, 3);
+                match event {
+                    ServerEvent::Send { command, bytes: count } => put!(bytes, 0 of 5, command, count),
+                    ServerEvent::CompletedOutstanding { which, code, bytes: count, position } => {
+                        put!(bytes, 1 of 5, which, code, count, position);
+                    }
+                    ServerEvent::Completed { id, code, bytes: count, position } => {
+                        put!(bytes, 2 of 5, id, code, count, position);
+                    }
+                    ServerEvent::CompletedWords(completed) => {
+                        variant(bytes, 3, 5);
+                        words(bytes, completed);
+                    }
+                    ServerEvent::End(how) => put!(bytes, 4 of 5, how),
+                }
+            }
+            ServerStep::Pair(op) => {
+                variant(bytes, 2, 3);
+                match op {
+                    Op::Send { command, blocks, position } => put!(bytes, 0 of 7, command, blocks, position),
+                    Op::Receive => put!(bytes, 1 of 7),
+                    Op::Complete { which, code, bytes: count, position } => {
+                        put!(bytes, 2 of 7, which, code, count, position);
+                    }
+                    Op::CompleteAny { id, bytes: count } => put!(bytes, 3 of 7, id, count),
+                    Op::Take => put!(bytes, 4 of 7),
+                    Op::Notice => put!(bytes, 5 of 7),
+                    Op::End(how) => put!(bytes, 6 of 7, how),
+                }
+            }
+        }
+    }
+}
+
+/// The bytes of a sequence of steps.
+pub(crate) fn encoded<T: ToBytes>(steps: &[T]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for step in steps {
+        step.to_bytes(&mut bytes);
+    }
+    bytes
+}

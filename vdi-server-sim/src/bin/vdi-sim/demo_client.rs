@@ -1,0 +1,146 @@
+//! The demo's client side: a primary that gets the commands, and workers that get the buffers by their handles.
+//!
+//! The primary tells the demo what happens by lines on its standard output: `ready`, `progress BYTES`,
+//! `done COMMANDS HANDLES`.
+
+use std::error::Error;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use vdi_client::media::{FileMedia, Media};
+use vdi_client::workers::{WorkerPool, serve};
+use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig};
+
+#[derive(clap::Args)]
+pub(crate) struct PrimaryArguments {
+    /// The set's name
+    #[arg(long)]
+    pub(crate) set: String,
+    /// Devices
+    #[arg(long)]
+    pub(crate) devices: u32,
+    /// Worker processes
+    #[arg(long)]
+    pub(crate) workers: u32,
+    /// The folder of the backup: a file a device
+    #[arg(long)]
+    pub(crate) folder: PathBuf,
+    /// Read instead of written
+    #[arg(long)]
+    pub(crate) restore: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct WorkerArguments {
+    /// The set's name
+    #[arg(long)]
+    set: String,
+    /// The folder of the backup
+    #[arg(long)]
+    folder: PathBuf,
+    /// Read instead of written
+    #[arg(long)]
+    restore: bool,
+}
+
+/// The name of a device: the first has the set's.
+pub(crate) fn device_name(set: &str, index: u32) -> String {
+    if index == 0 { set.to_owned() } else { format!("{set}-{index}") }
+}
+
+fn stripe_path(folder: &Path, stripe: u32) -> PathBuf {
+    folder.join(format!("stripe-{stripe:02}.vdi"))
+}
+
+pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Error>> {
+    let PrimaryArguments { set: name, devices, workers, folder, restore } = arguments;
+    let set = ClientVirtualDeviceSet::new();
+    let config = VdConfig { device_count: *devices, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+    set.create(name, &config)?;
+    say("ready");
+    set.get_configuration(Duration::from_secs(60))?;
+
+    let program = std::env::current_exe()?;
+    let pool = WorkerPool::start((0..*workers).map(|_| {
+        let mut worker = Command::new(&program);
+        worker.args(["demo-worker", "--set", name]).arg("--folder").arg(folder);
+        if *restore {
+            worker.arg("--restore");
+        }
+        worker
+    }))?;
+    let opened: Vec<_> =
+        (0..*devices).map(|index| set.open_device(&device_name(name, index))).collect::<Result<_, _>>()?;
+    let total = Mutex::new((0, 0));
+    let commands = std::thread::scope(|scope| {
+        let driving: Vec<_> = (0..)
+            .zip(opened)
+            .map(|(stripe, mut device)| {
+                let (pool, total) = (&pool, &total);
+                scope.spawn(move || {
+                    pool.drive(&mut device, stripe, |bytes| progress(total, bytes)).map(|report| report.commands)
+                })
+            })
+            .collect();
+        let mut commands = 0;
+        let mut failure = None;
+        for thread in driving {
+            match thread.join() {
+                Ok(Ok(more)) => commands += more,
+                Ok(Err(error)) => drop(failure.get_or_insert(error)),
+                Err(_) => return Err("a device's thread panicked".into()),
+            }
+        }
+        failure.map_or(Ok(commands), |error| Err(Box::<dyn Error>::from(error)))
+    });
+    let handles = pool.handles_passed();
+    let commands = match commands {
+        Ok(commands) => commands,
+        Err(error) => {
+            // Whatever failed, the server is not to wait for this client; it may have ended the work itself already.
+            let _ = set.signal_abort();
+            return Err(error);
+        }
+    };
+    set.close()?;
+    for status in pool.finish()? {
+        if !status.success() {
+            return Err(format!("a worker ended with {status}").into());
+        }
+    }
+    say(&format!("done {commands} {handles}"));
+    Ok(())
+}
+
+/// Says how far the work has come, every few megabytes.
+fn progress(total: &Mutex<(u64, u64)>, bytes: u64) {
+    const STEP: u64 = 8 << 20;
+    if let Ok(mut total) = total.lock() {
+        total.0 += bytes;
+        if total.0 >= total.1 + STEP {
+            total.1 = total.0;
+            say(&format!("progress {}", total.0));
+        }
+    }
+}
+
+fn say(line: &str) {
+    // A demo that is gone hears nothing, and its clients end with the server.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+pub(crate) fn run_worker(arguments: &WorkerArguments) -> Result<(), Box<dyn Error>> {
+    let WorkerArguments { set: name, folder, restore } = arguments;
+    let set = ClientVirtualDeviceSet::new();
+    set.open_in_secondary(name)?;
+    serve(&set, std::io::stdin().lock(), std::io::stdout().lock(), |stripe| {
+        let path = stripe_path(folder, stripe);
+        let media = if *restore { FileMedia::open(path)? } else { FileMedia::create(path)? };
+        Ok(Box::new(media) as Box<dyn Media>)
+    })?;
+    set.close()?;
+    Ok(())
+}

@@ -1,0 +1,48 @@
+//! `vdi-sim`: a SQL Server that is none, for testing backup programs.
+#![forbid(unsafe_code)]
+
+mod demo;
+mod demo_client;
+mod sql;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Plays SQL Server's side of the Virtual Device Interface.
+#[derive(Parser)]
+#[command(name = "vdi-sim", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs one T-SQL statement as the server, for a set that another program has created
+    Sql(sql::Arguments),
+    /// Backs a database up and restores it through separate processes, and compares the result
+    Demo(demo::Arguments),
+    /// The demo's primary client
+    #[command(hide = true)]
+    DemoPrimary(demo_client::PrimaryArguments),
+    /// One of the demo's workers
+    #[command(hide = true)]
+    DemoWorker(demo_client::WorkerArguments),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().command {
+        Command::Sql(arguments) => return sql::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),
+        Command::DemoWorker(arguments) => demo_client::run_worker(&arguments),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vdi-sim: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `vdi-sim sql`: one statement, as the server.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use vdi_server_sim::engine::Engine;
+use vdi_server_sim::messages::Message;
+use vdi_shm::runtime::{Access, Options};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The data folder: a folder a database
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The statement, for example: BACKUP DATABASE d TO VIRTUAL_DEVICE='set'
+    #[arg(short = 'Q', long = "query", value_name = "STATEMENT")]
+    query: String,
+    /// The instance that the set was created for; the default one when left out
+    #[arg(long, default_value = "")]
+    instance: String,
+    /// The server's name in error messages
+    #[arg(long, default_value = "vdi-sim")]
+    server_name: String,
+    /// A user, besides this one, whose sets may be used
+    #[arg(long, value_name = "UID")]
+    allow_uid: Vec<u32>,
+}
+
+/// Runs the statement, and prints the messages as they arise. Fails when the statement does.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let options = Options { runtime_dir: None, access: Access { uids: arguments.allow_uid.clone(), gids: Vec::new() } };
+    let mut print = |message: Message| {
+        // A reader that is gone does not stop the statement.
+        let _ = writeln!(std::io::stdout(), "{}", message.display(&arguments.server_name));
+    };
+    let outcome = match Engine::new(&arguments.data, options) {
+        Ok(engine) => {
+            engine.with_instance(&*arguments.instance).execute(&arguments.query, &mut print).map(drop).map_err(drop)
+        }
+        Err(error) => {
+            eprintln!("vdi-sim: {error}");
+            Err(())
+        }
+    };
+    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

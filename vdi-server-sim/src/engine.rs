@@ -1,0 +1,308 @@
+//! The engine: carries statements out as the server, with the databases of a data folder and the devices of a set.
+//!
+//! # Backup
+//!
+//! ```text
+//!             free list                       data queue
+//!  buffers -----------> readers (fill them  ------------> writers, one a device -> Write -> client
+//!     ^                  from the files)                     |
+//!     '--------------------- completion routine <------------'  completion agent
+//! ```
+//!
+//! Devices share the buffers; whichever writer is free takes the next filled one. When all data is written each writer
+//! flushes; when all devices are flushed they get Complete (where it was agreed), and when all have completed they are closed.
+//!
+//! # Restore
+//!
+//! A thread a device reads, follows the stream, and writes the bytes from the shared buffer straight into the files of a
+//! [`RestoreTarget`], while the next Read is under way. It never reads beyond the end that the stream tells. When all devices
+//! are through, the whole is verified, made durable and put into its place; then the devices are closed.
+//!
+//! # Invariants
+//!
+//! 1. A statement succeeds only if every command succeeded, every byte of every file was moved exactly once, and (restore) the
+//!    database is durable and in place. Anything else is a [`Failure`], and aborts the set.
+//! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not.
+//! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them.
+//!
+//! [`RestoreTarget`]: crate::database::RestoreTarget
+
+mod backup;
+mod restore;
+mod work;
+
+use std::path::Path;
+use std::time::Duration;
+
+use thiserror::Error;
+use vdi_proto::abort::AbortReason;
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::config::MAX_DEVICES;
+use vdi_proto::status::VdError;
+use vdi_shm::runtime::Options;
+
+use crate::database::{DataFolder, DatabaseError};
+use crate::messages::{Message, PAGE_BYTES, Verb};
+use crate::stream::{CatalogError, SetError, StreamError, WriteError};
+use crate::tsql::{self, Statement, TsqlError};
+use crate::vds::VdsError;
+
+/// A server instance: where its databases are, and how it finds sets.
+#[derive(Debug)]
+pub struct Engine {
+    folder: DataFolder,
+    instance: String,
+    options: Options,
+}
+
+/// What a statement did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Which statement.
+    pub verb: Verb,
+    /// Bytes of the database's files.
+    pub bytes: u64,
+    /// Commands that the devices completed.
+    pub commands: u64,
+    /// From the configuration of the set to the end.
+    pub elapsed: Duration,
+}
+
+impl Summary {
+    /// Pages of the database, rounded up.
+    #[must_use]
+    pub fn pages(&self) -> u64 {
+        self.bytes.div_ceil(PAGE_BYTES)
+    }
+}
+
+/// Why a statement failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// It is no statement that can be carried out.
+    #[error(transparent)]
+    Statement(#[from] TsqlError),
+    /// An option was accepted by the grammar but cannot be honoured.
+    #[error("{option} is not supported; leave it out")]
+    Option {
+        /// The option.
+        option: &'static str,
+    },
+    /// The database's files.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The set could not be opened or configured.
+    #[error(transparent)]
+    Set(#[from] VdsError),
+    /// The client's set has another number of devices than the statement names.
+    #[error(
+        "the statement names {named} devices, the client created the set with {created}; name each device once, or \
+         create the set with as many"
+    )]
+    DeviceCount {
+        /// Devices in the statement.
+        named: usize,
+        /// Devices of the set.
+        created: u32,
+    },
+    /// A command failed on a device.
+    #[error("{operation} on device {device:?} failed: {code}, {bytes} of {size} bytes")]
+    Device {
+        /// The device.
+        device: String,
+        /// Which command.
+        operation: &'static str,
+        /// The client's completion code.
+        code: CompletionCode,
+        /// Bytes that it reported.
+        bytes: u32,
+        /// Bytes that it was asked for.
+        size: u32,
+    },
+    /// The set was aborted.
+    #[error("the set was aborted: {}{}", show_reason(*reason), evidence.as_deref().map(|e| format!(" ({e})")).unwrap_or_default())]
+    Aborted {
+        /// The device that the statement names first.
+        device: String,
+        /// Why.
+        reason: Option<AbortReason>,
+        /// What was found, where a client broke the protocol.
+        evidence: Option<String>,
+    },
+    /// What came from a device is no backup, or not a whole one.
+    #[error("device {device:?}: {source}")]
+    Stream {
+        /// The device.
+        device: String,
+        /// What is wrong.
+        source: StreamError,
+    },
+    /// The devices do not belong together, or not all of the database came.
+    #[error(transparent)]
+    Devices(#[from] SetError),
+    /// The database cannot be described in the stream's catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The stream cannot be written with these sizes.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The system refused something.
+    #[error("could not {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+fn show_reason(reason: Option<AbortReason>) -> String {
+    reason.map_or_else(|| "nobody knows why".to_owned(), |reason| reason.to_string())
+}
+
+impl Failure {
+    /// The messages that a server prints for this failure of a statement, ending with 3013 where it had begun.
+    #[must_use]
+    pub fn messages(&self, verb: Option<Verb>) -> Vec<Message> {
+        let reason = || Message::own_information(self.to_string());
+        let mut messages = match self {
+            Failure::Statement(error) => return vec![error.message()],
+            Failure::Database(DatabaseError::NotFound { name, .. }) => vec![Message::no_such_database(name)],
+            Failure::Database(DatabaseError::Exists { name, .. }) => vec![Message::database_exists(name), reason()],
+            Failure::Set(error) => {
+                let device = error.device.as_deref().unwrap_or(&error.set);
+                let (code, open) = (error.code.hresult(), error.call == "Open");
+                let function = if open { "BackupVirtualDeviceSet::Initialize" } else { "BackupVirtualDeviceSet" };
+                let operation = if open { "Open" } else { error.call };
+                vec![Message::device_failure(function, operation, device, code), reason()]
+            }
+            Failure::Device { device, operation, code, .. } => {
+                let number = code.number();
+                let mut messages =
+                    vec![Message::device_failure("BackupIoRequest::ReportIoError", operation, device, number)];
+                match *operation {
+                    "write" => messages.push(Message::write_failed(device, number)),
+                    "read" => messages.push(Message::read_failed(device, number)),
+                    _ => {}
+                }
+                messages.push(reason());
+                messages
+            }
+            Failure::Aborted { device, .. } => {
+                let aborted = CompletionCode::OPERATION_ABORTED.number();
+                let operation = match verb {
+                    Some(Verb::Restore) => "read",
+                    _ => "write",
+                };
+                vec![Message::device_failure("BackupIoRequest::ReportIoError", operation, device, aborted), reason()]
+            }
+            Failure::Stream { device, source: StreamError::BlockSize { expected, found, .. } } => {
+                vec![Message::block_size_mismatch(device, *found, *expected)]
+            }
+            Failure::Stream { device, source: StreamError::FamilyCount { expected, found, .. } } => {
+                vec![Message::media_families_missing(*found, *expected), Message::media_family_malformed(device)]
+            }
+            Failure::Stream { device, .. } => vec![Message::media_family_malformed(device), reason()],
+            Failure::DeviceCount { .. }
+            | Failure::Option { .. }
+            | Failure::Database(_)
+            | Failure::Devices(_)
+            | Failure::Catalog(_)
+            | Failure::Write(_)
+            | Failure::System { .. } => vec![Message::own(self.to_string())],
+        };
+        messages.extend(verb.map(Message::terminating));
+        messages
+    }
+
+    /// The status of the interface behind it, where there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<VdError> {
+        match self {
+            Failure::Set(error) => Some(error.code),
+            Failure::Aborted { .. } => Some(VdError::Abort),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// A server with the databases below `data`.
+    ///
+    /// # Errors
+    /// [`DatabaseError`] when that is no folder.
+    pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
+        Ok(Engine { folder: DataFolder::new(data)?, instance: String::new(), options })
+    }
+
+    /// The same server under an instance's name.
+    #[must_use]
+    pub fn with_instance(mut self, instance: impl Into<String>) -> Engine {
+        self.instance = instance.into();
+        self
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &DataFolder {
+        &self.folder
+    }
+
+    /// Carries out one statement in T-SQL. Every message is reported as it arises, those of a failure included.
+    ///
+    /// # Errors
+    /// [`Failure`], after its messages were reported.
+    pub fn execute(&self, sql: &str, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+        let statement = tsql::parse(sql).map_err(Failure::Statement);
+        let verb = statement.as_ref().ok().map(Statement::verb);
+        statement.and_then(|statement| self.run(&statement, report)).inspect_err(|failure| {
+            failure.messages(verb).into_iter().for_each(&mut *report);
+        })
+    }
+
+    fn run(&self, statement: &Statement, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+        let summary = match statement {
+            Statement::Backup(statement) => backup::run(self, statement, report)?,
+            Statement::Restore(statement) => restore::run(self, statement, report)?,
+        };
+        report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
+        Ok(summary)
+    }
+}
+
+/// Buffers that devices share when the statement does not say how many.
+fn default_buffers(devices: usize) -> u32 {
+    4 * (devices.min(MAX_DEVICES as usize) as u32)
+}
+
+/// Reports every file, as a server does at the end.
+fn report_files(files: &[crate::database::DatabaseFile], database: &str, report: &mut dyn FnMut(Message)) {
+    for file in files {
+        report(Message::file_processed(file.size.div_ceil(PAGE_BYTES), database, &file.path, 1));
+    }
+}
+
+/// Reports 3211 as the work goes on.
+struct Progress {
+    total: u64,
+    done: u64,
+    step: u64,
+    next: u64,
+}
+
+impl Progress {
+    fn new(total: u64, stats: Option<u8>) -> Self {
+        let step = stats.map_or(0, u64::from);
+        Progress { total, done: 0, step, next: step }
+    }
+
+    fn add(&mut self, bytes: u64, report: &mut dyn FnMut(Message)) {
+        self.done += bytes;
+        let percent = (u128::from(self.done) * 100).checked_div(u128::from(self.total)).unwrap_or(100) as u64;
+        while self.step > 0 && self.next <= percent.min(100) {
+            report(Message::percent_processed(self.next as u8));
+            self.next += self.step;
+        }
+    }
+}

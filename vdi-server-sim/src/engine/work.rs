@@ -1,0 +1,162 @@
+//! What the threads of one statement share: the set, its devices, the first failure, and the signal that all is over.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded, select};
+use vdi_proto::config::{ServerTerms, VdConfig};
+use vdi_shm::session::Session;
+
+use super::{Engine, Failure};
+use crate::vds::{ServerVirtualDevice, ServerVirtualDeviceSet};
+
+/// How long the client's process has to take each part of the configuration.
+const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The set of one statement.
+pub(super) struct Work {
+    pub(super) set: ServerVirtualDeviceSet,
+    session: Arc<Session>,
+    first_device: String,
+    /// Never sent on; dropping the sender is the signal.
+    stop: Receiver<()>,
+    state: Mutex<State>,
+}
+
+struct State {
+    running: Option<Sender<()>>,
+    failure: Option<Failure>,
+}
+
+/// The work is over because of a failure that is recorded.
+#[derive(Debug)]
+pub(super) struct Stopped;
+
+impl Work {
+    /// Opens the set that the statement names.
+    pub(super) fn open(engine: &Engine, devices: &[String]) -> Result<Work, Failure> {
+        let set = ServerVirtualDeviceSet::with_options(engine.options.clone());
+        // The grammar lets no statement pass without a device.
+        let first_device = devices.first().cloned().unwrap_or_default();
+        set.open(&engine.instance, &first_device)?;
+        let created = set.get_configuration()?.device_count;
+        if created as usize != devices.len() {
+            return Err(Failure::DeviceCount { named: devices.len(), created });
+        }
+        let session = set.session().ok_or(Failure::DeviceCount { named: devices.len(), created })?;
+        let (running, stop) = bounded(0);
+        let state = Mutex::new(State { running: Some(running), failure: None });
+        Ok(Work { set, session, first_device, stop, state })
+    }
+
+    /// Configures the set with these terms and buffers (size, count), and opens its devices.
+    pub(super) fn configure(
+        &self,
+        terms: &ServerTerms,
+        buffers: &[(u32, u32)],
+        devices: &[String],
+    ) -> Result<(VdConfig, Vec<ServerVirtualDevice>), Failure> {
+        self.set.begin_configuration(terms, CONFIGURATION_PATIENCE)?;
+        for (size, count) in buffers {
+            self.set.request_buffers(*size, 0, *count)?;
+        }
+        let config = self.set.end_configuration()?;
+        let devices = devices.iter().map(|name| self.set.open_device(name)).collect::<Result<_, _>>()?;
+        Ok((config, devices))
+    }
+
+    /// Runs the completion agent until the set is closed; an abort is a failure of the statement.
+    pub(super) fn run_agent(&self) {
+        if self.set.execute_completion_agent().is_err() {
+            self.fail(Failure::Aborted {
+                device: self.first_device.clone(),
+                reason: self.session.abort_reason(),
+                evidence: self.session.evidence(),
+            });
+        }
+    }
+
+    /// Records a failure, unless there is one already, aborts the set, and ends every thread.
+    pub(super) fn fail(&self, failure: Failure) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failure.get_or_insert(failure);
+        drop(state.running.take());
+        drop(state);
+        // Fails only when the set is closed already.
+        let _ = self.set.signal_abort();
+    }
+
+    /// As [`Work::fail`], for use with `?`.
+    pub(super) fn stop(&self, failure: impl Into<Failure>) -> Stopped {
+        self.fail(failure.into());
+        Stopped
+    }
+
+    /// Whether the set was aborted. Then the agent records why, and every thread learns that the work is over.
+    pub(super) fn is_aborted(&self) -> bool {
+        self.session.abort_reason().is_some()
+    }
+
+    /// A channel that is disconnected once the work is over.
+    pub(super) fn over(&self) -> &Receiver<()> {
+        &self.stop
+    }
+
+    /// Waits until the work is over.
+    pub(super) fn wait_until_over(&self) -> Stopped {
+        let _ = self.stop.recv();
+        Stopped
+    }
+
+    /// Receives, or learns that the work is over. A channel whose senders are gone gives `None`.
+    pub(super) fn receive<T>(&self, channel: &Receiver<T>) -> Result<Option<T>, Stopped> {
+        select! {
+            recv(channel) -> received => Ok(received.ok()),
+            recv(self.stop) -> _ => Err(Stopped),
+        }
+    }
+
+    /// Closes the set in order. What failed, if something did.
+    pub(super) fn finish(&self) -> Result<(), Failure> {
+        let closed = self.set.close();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(state.running.take());
+        match state.failure.take() {
+            Some(failure) => Err(failure),
+            None => Ok(closed?),
+        }
+    }
+}
+
+/// Lets threads go on together: each says that it is there, and goes on when all are.
+pub(super) struct Gate {
+    arrive: Sender<()>,
+    arrived: Receiver<()>,
+    open: Mutex<Option<Sender<()>>>,
+    /// Disconnected once the gate is open.
+    opened: Receiver<()>,
+}
+
+impl Gate {
+    pub(super) fn new() -> Gate {
+        let (arrive, arrived) = crossbeam::channel::unbounded();
+        let (open, opened) = bounded(0);
+        Gate { arrive, arrived, open: Mutex::new(Some(open)), opened }
+    }
+
+    /// A thread arrives and waits for the gate to open.
+    pub(super) fn pass(&self, work: &Work) -> Result<(), Stopped> {
+        let _ = self.arrive.send(());
+        work.receive(&self.opened).map(|_| ())
+    }
+
+    /// Where the keeper of the gate learns of arrivals.
+    pub(super) fn arrivals(&self) -> &Receiver<()> {
+        &self.arrived
+    }
+
+    /// Opens the gate for good.
+    pub(super) fn open(&self) {
+        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}

@@ -1,0 +1,341 @@
+//! A virtual device, as the server uses it: IServerVirtualDevice.
+//!
+//! # Invariants
+//!
+//! 1. Every command given to [`ServerVirtualDevice::send_command`] ends in exactly one call of its completion routine: by the
+//!    client's completion, by a refusal, by closing the device, or by an abort.
+//! 2. A buffer that a command lends belongs to the device's table until then; nobody else on this side has it.
+//! 3. The core's lock makes all senders one producer of the submission ring. Routines run without it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vdi_proto::abort::Party;
+use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::device::{Finished, QUEUE_DEPTH, ServerDevice};
+use vdi_proto::layout::{PRIMARY_MEMBER, ServerWord};
+use vdi_proto::set::server::{Call, Closing};
+use vdi_proto::status::VdError;
+use vdi_shm::allocator::ServerBuffer;
+use vdi_shm::control::ClientWord;
+use vdi_shm::ring::{Producer, RingMemory};
+use vdi_shm::segment::Shared;
+use vdi_shm::wait;
+
+use super::error::VdsError;
+use super::set::OpenSet;
+
+/// What runs when a command has ended: VDS_Command's completion routine.
+///
+/// It runs on the completion agent's thread, or on the caller's where the command is refused. It should be quick: while it
+/// runs no other completion is handled.
+pub trait CompletionRoutine: Send + Sync {
+    /// A command has ended.
+    fn completed(&self, completed: Completed);
+}
+
+impl<F: Fn(Completed) + Send + Sync> CompletionRoutine for F {
+    fn completed(&self, completed: Completed) {
+        self(completed);
+    }
+}
+
+/// A command to send: VDS_Command.
+pub struct VdsCommand {
+    /// Which command.
+    pub code: CommandCode,
+    /// Bytes to transfer, or what [`vdi_proto::command::SizeField`] says.
+    pub size: i32,
+    /// See [`vdi_proto::command::PositionField`].
+    pub position: u64,
+    /// The buffer of a Read or Write.
+    pub buffer: Option<ServerBuffer>,
+    /// What runs when it has ended.
+    pub routine: Arc<dyn CompletionRoutine>,
+    /// Passed through to the routine.
+    pub context: u64,
+}
+
+impl core::fmt::Debug for VdsCommand {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("VdsCommand").field("code", &self.code).field("size", &self.size).finish_non_exhaustive()
+    }
+}
+
+impl VdsCommand {
+    /// A Read or Write of the first `bytes` bytes of a buffer.
+    #[must_use]
+    pub fn transfer(code: CommandCode, buffer: ServerBuffer, bytes: u32, routine: Arc<dyn CompletionRoutine>) -> Self {
+        VdsCommand { code, size: bytes as i32, position: 0, buffer: Some(buffer), routine, context: 0 }
+    }
+
+    /// A command without data.
+    #[must_use]
+    pub fn plain(code: CommandCode, routine: Arc<dyn CompletionRoutine>) -> Self {
+        VdsCommand { code, size: 0, position: 0, buffer: None, routine, context: 0 }
+    }
+}
+
+/// A command that has ended.
+#[derive(Debug)]
+pub struct Completed {
+    /// The device's index in its set.
+    pub device: u32,
+    /// Which command it was.
+    pub command: CommandCode,
+    /// How it ended.
+    pub code: CompletionCode,
+    /// Bytes transferred.
+    pub bytes: u32,
+    /// The position, where the command returns one.
+    pub position: u64,
+    /// Its buffer.
+    pub buffer: Option<ServerBuffer>,
+    /// The command's context.
+    pub context: u64,
+}
+
+/// What a command leaves behind until it has ended.
+struct Pending {
+    buffer: Option<ServerBuffer>,
+    routine: Arc<dyn CompletionRoutine>,
+    context: u64,
+}
+
+/// A device, as its handle and the completion agent share it.
+pub(crate) struct DeviceCore {
+    pub(crate) index: u32,
+    locked: Mutex<Locked>,
+    /// Commands sent over all, and completed over all: for the agent's time-out.
+    outstanding: AtomicU64,
+}
+
+struct Locked {
+    machine: ServerDevice,
+    submissions: Producer<Shared<RingMemory>>,
+    pending: [Option<Pending>; QUEUE_DEPTH as usize],
+}
+
+impl core::fmt::Debug for DeviceCore {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("DeviceCore").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl DeviceCore {
+    pub(crate) fn new(index: u32, ring: Shared<RingMemory>) -> Self {
+        DeviceCore {
+            index,
+            locked: Mutex::new(Locked {
+                machine: ServerDevice::new(),
+                submissions: Producer::new(ring),
+                pending: core::array::from_fn(|_| None),
+            }),
+            outstanding: AtomicU64::new(0),
+        }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Locked> {
+        // Machine, ring and table are whole at every moment that something could panic.
+        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn outstanding(&self) -> u64 {
+        self.outstanding.load(Ordering::Relaxed)
+    }
+
+    fn finish(&self, finished: Finished, pending: Option<Pending>) {
+        self.outstanding.fetch_sub(1, Ordering::Relaxed);
+        if let Some(Pending { buffer, routine, context }) = pending {
+            let Finished { command, code, bytes, position, .. } = finished;
+            routine.completed(Completed { device: self.index, command, code, bytes, position, buffer, context });
+        }
+    }
+
+    /// A completion arrived. The evidence comes back when the client broke the protocol.
+    pub(crate) fn completed(&self, record: CompletionRecord) -> Result<(), vdi_proto::device::Violation> {
+        let mut locked = self.locked();
+        if locked.machine.is_closed() {
+            // What was outstanding has ended with ERROR_OPERATION_ABORTED already.
+            return Ok(());
+        }
+        let finished = locked.machine.completed(record)?;
+        let pending = locked.pending[finished.place()].take();
+        drop(locked);
+        self.finish(finished, pending);
+        Ok(())
+    }
+
+    /// Ends everything that is outstanding after the device was closed or the set aborted.
+    fn drain(&self) {
+        loop {
+            let mut locked = self.locked();
+            let Some(finished) = locked.machine.next_aborted() else { return };
+            let pending = locked.pending[finished.place()].take();
+            drop(locked);
+            self.finish(finished, pending);
+        }
+    }
+
+    pub(crate) fn abort(&self) {
+        self.locked().machine.abort();
+        self.drain();
+    }
+}
+
+/// A device that this server opened.
+#[derive(Debug)]
+pub struct ServerVirtualDevice {
+    pub(crate) set: Arc<OpenSet>,
+    pub(crate) core: Arc<DeviceCore>,
+    pub(crate) name: String,
+}
+
+impl ServerVirtualDevice {
+    /// The device's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device's index in its set.
+    #[must_use]
+    pub fn index(&self) -> u32 {
+        self.core.index
+    }
+
+    /// Who works on the device on the client's side.
+    #[must_use]
+    pub fn client(&self) -> Party {
+        match self.set.session.control().device(self.core.index).map(|block| block.client()) {
+            Some(ClientWord::Open { member }) if member != PRIMARY_MEMBER => Party::Secondary(member as u16),
+            _ => Party::Primary,
+        }
+    }
+
+    /// Sends a command. Its routine runs when it has ended, also where it is refused: VD_E_QUEUE_FULL gives
+    /// ERROR_NO_SYSTEM_RESOURCES, VD_E_IO_ERROR gives ERROR_IO_DEVICE, VD_E_PROTOCOL gives ERROR_INVALID_HANDLE, VD_E_ABORT gives
+    /// ERROR_OPERATION_ABORTED; **Decision**: VD_E_NOTSUPPORTED and VD_E_INVALID give ERROR_NOT_SUPPORTED.
+    ///
+    /// # Errors
+    /// The above; VD_E_NOTSUPPORTED for a command that the set's features do not allow, VD_E_INVALID for a transfer without a
+    /// buffer, or of a size that the set does not have.
+    pub fn send_command(&self, command: VdsCommand) -> Result<(), VdsError> {
+        let refusal = match self.judge(&command) {
+            Err((code, completion, what)) => Some((code, completion, what, command)),
+            Ok(()) => self.send(command),
+        };
+        let Some((code, completion, what, command)) = refusal else { return Ok(()) };
+        let VdsCommand { code: command, buffer, routine, context, .. } = command;
+        let error = self.error("SendCommand", code, &format!("{command}: {what}"));
+        let device = self.core.index;
+        routine.completed(Completed { device, command, code: completion, bytes: 0, position: 0, buffer, context });
+        Err(error)
+    }
+
+    fn error(&self, call: &'static str, code: VdError, what: &str) -> VdsError {
+        let what = match self.set.session.abort_reason() {
+            Some(reason) if code == VdError::Abort => format!("the set was aborted: {reason}"),
+            _ => what.to_owned(),
+        };
+        VdsError::new(call, self.set.session.set_name(), code, what).of_device(&self.name)
+    }
+
+    /// What can be said of a command without the device's state.
+    fn judge(&self, command: &VdsCommand) -> Result<(), (VdError, CompletionCode, String)> {
+        if self.set.session.abort_reason().is_some() {
+            return Err((VdError::Abort, CompletionCode::OPERATION_ABORTED, String::new()));
+        }
+        let Some(config) = self.set.agreed() else {
+            return Err((VdError::Protocol, CompletionCode::INVALID_HANDLE, "the set is not configured".to_owned()));
+        };
+        if !command.code.is_allowed(config.features) {
+            let what = format!("the set's features {} do not allow it", config.features);
+            return Err((VdError::NotSupported, CompletionCode::NOT_SUPPORTED, what));
+        }
+        let size = command.size as u32;
+        let fits = match &command.buffer {
+            Some(buffer) => {
+                command.size > 0
+                    && size as usize <= buffer.len()
+                    && size <= config.max_transfer_size
+                    && size.is_multiple_of(config.block_size)
+            }
+            None => false,
+        };
+        if command.code.is_transfer() != command.buffer.is_some() || command.code.is_transfer() && !fits {
+            let what = format!(
+                "{size} bytes with a buffer of {:?}; transfers have a buffer and a multiple of {} up to {} bytes",
+                command.buffer.as_ref().map(ServerBuffer::len),
+                config.block_size,
+                config.max_transfer_size
+            );
+            return Err((VdError::Invalid, CompletionCode::NOT_SUPPORTED, what));
+        }
+        Ok(())
+    }
+
+    /// Enters the command and puts its record into the ring; what is refused comes back.
+    fn send(&self, mut command: VdsCommand) -> Option<(VdError, CompletionCode, String, VdsCommand)> {
+        let mut locked = self.core.locked();
+        let bytes = if command.buffer.is_some() { command.size as u32 } else { 0 };
+        let id = match locked.machine.send(command.code, bytes) {
+            Ok(id) => id,
+            Err(refusal) => {
+                return Some((refusal.status(), refusal.callback_code(), refusal.to_string(), command));
+            }
+        };
+        let loan = command.buffer.as_mut().map_or(Loan::default(), ServerBuffer::lend);
+        let VdsCommand { code, size, position, buffer, routine, context } = command;
+        self.core.outstanding.fetch_add(1, Ordering::Relaxed);
+        let place = (id.0 % QUEUE_DEPTH) as usize;
+        locked.pending[place] = Some(Pending { buffer, routine, context });
+        let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
+        drop(locked);
+        match (pushed, self.set.session.control().device(self.core.index)) {
+            (Ok(()), Some(block)) => wait::ring(block.doorbell()),
+            (Ok(()), None) => {}
+            // The device's machine keeps fewer outstanding than the ring has entries, so a ring that is full, or whose cursor
+            // cannot be true, was tampered with. The abort ends the command.
+            (Err(error), _) => self.set.session.accuse(self.client(), error),
+        }
+        None
+    }
+
+    /// CloseDevice: the normal end. The client's GetCommand returns VD_E_CLOSE once it has got all that was sent. Commands that
+    /// are still outstanding end with ERROR_OPERATION_ABORTED.
+    ///
+    /// # Errors
+    /// VD_E_CLOSE when it is closed already; VD_E_ABORT; VD_E_PROTOCOL when the set is closed.
+    pub fn close_device(&self) -> Result<(), VdsError> {
+        const CALL: &str = "CloseDevice";
+        let control = self.set.session.control();
+        let closed_before = self.core.locked().machine.is_closed();
+        let others_open = (0..control.device_count())
+            .filter(|index| *index != self.core.index)
+            .any(|index| control.device(index).is_some_and(|block| block.server_word() != ServerWord::Closed as u32));
+        let closing = match (closed_before, others_open) {
+            (true, _) => Closing::AlreadyClosed,
+            (false, true) => Closing::One,
+            (false, false) => Closing::Last,
+        };
+        self.set.step(Call::CloseDevice(closing)).map_err(|code| self.error(CALL, code, code.meaning()))?;
+        self.core.locked().machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
+        control.server_close_device(self.core.index);
+        self.core.drain();
+        Ok(())
+    }
+
+    /// How many commands are outstanding.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        self.core.locked().machine.outstanding()
+    }
+
+    /// Whether the device is in IO-ERROR, so that it takes only ClearError.
+    #[must_use]
+    pub fn in_io_error(&self) -> bool {
+        self.core.locked().machine.in_io_error()
+    }
+}

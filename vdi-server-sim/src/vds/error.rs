@@ -1,0 +1,49 @@
+//! Errors of the server interface.
+
+use thiserror::Error;
+use vdi_proto::status::VdError;
+use vdi_shm::error::ShmError;
+
+/// A call of the server interface that failed.
+#[derive(Debug, Error)]
+#[error("{call}{} of set {set:?}: {} ({:#010x}): {what}", show_device(device.as_deref()), code.name(), code.hresult())]
+pub struct VdsError {
+    /// The call, by its published name.
+    pub call: &'static str,
+    /// The set's name, empty where there is none.
+    pub set: String,
+    /// The device's name, where it is about one.
+    pub device: Option<String>,
+    /// The status that the call returns.
+    pub code: VdError,
+    /// What went wrong, and what to do.
+    pub what: String,
+    /// The error below.
+    pub source: Option<Box<ShmError>>,
+}
+
+fn show_device(device: Option<&str>) -> String {
+    device.map(|device| format!(" on device {device:?}")).unwrap_or_default()
+}
+
+impl VdsError {
+    pub(crate) fn new(call: &'static str, set: &str, code: VdError, what: impl Into<String>) -> Self {
+        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }
+    }
+
+    pub(crate) fn from_shm(call: &'static str, set: &str, error: ShmError) -> Self {
+        VdsError {
+            call,
+            set: set.to_owned(),
+            device: None,
+            code: error.code(),
+            what: error.to_string(),
+            source: Some(Box::new(error)),
+        }
+    }
+
+    pub(crate) fn of_device(mut self, device: &str) -> Self {
+        self.device = Some(device.to_owned());
+        self
+    }
+}

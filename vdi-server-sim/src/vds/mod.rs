@@ -1,0 +1,45 @@
+//! The server's side of the interface, as a library: IServerVirtualDeviceSet2 and IServerVirtualDevice.
+//!
+//! Whoever wants to play the server without the simulator's engine (a test that sends just the commands it is about, another
+//! database) uses this alone:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use vdi_proto::command::CommandCode;
+//! use vdi_proto::config::ServerTerms;
+//! use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let set = Arc::new(ServerVirtualDeviceSet::new());
+//! set.open("", "nightly")?;
+//! set.begin_configuration(&ServerTerms::default(), Duration::from_secs(10))?;
+//! set.request_buffers(65536, 0, 4)?;
+//! set.end_configuration()?;
+//! let device = set.open_device("nightly")?;
+//! let agent = std::thread::spawn({
+//!     let set = Arc::clone(&set);
+//!     move || set.execute_completion_agent()
+//! });
+//! let (sender, completions) = std::sync::mpsc::channel();
+//! let routine = Arc::new(move |completed: Completed| drop(sender.send(completed)));
+//! let mut buffer = set.allocate_buffer(65536, 0)?;
+//! buffer.data_mut().fill(7);
+//! device.send_command(VdsCommand::transfer(CommandCode::WRITE, buffer, 65536, routine.clone()))?;
+//! println!("{}", completions.recv()?.code);
+//! device.close_device()?;
+//! set.close()?;
+//! # Ok(()) }
+//! ```
+//!
+//! Source of the rules: VDI specification, IServerVirtualDeviceSet2 and IServerVirtualDevice.
+
+mod agent;
+mod device;
+mod error;
+mod set;
+
+pub use device::{Completed, CompletionRoutine, ServerVirtualDevice, VdsCommand};
+pub use error::VdsError;
+pub use set::ServerVirtualDeviceSet;
+pub use vdi_shm::allocator::ServerBuffer;
