@@ -142,9 +142,12 @@ impl ClientVirtualDevice {
                 self.closed = true;
                 self.shared.core().machine.closed();
                 let set = &self.shared.set;
-                set.session.control().close_device(self.shared.index);
-                // What others did is looked up before the step: if this was the last device, the state says so already.
-                let _ = set.step(Call::GetCommand(Got::LastClosed));
+                let control = set.session.control();
+                control.close_device(self.shared.index);
+                let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
+                // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all
+                // closed, that the set has ended; this call returns VD_E_CLOSE either way.
+                let _ = set.step(Call::GetCommand(got));
                 Err(set.refuse(CALL, VdError::Close).of_device(&self.shared.name))
             }
             None => {

@@ -39,14 +39,19 @@ struct Sizes {
     transfer: u32,
     block: u32,
     /// Where the payload begins in a buffer: behind the header block, or at 0 where a transfer has room for only one block
-    /// and headers travel in buffers of their own.
+    /// and headers travel in small buffers.
     payload_at: usize,
+    /// Length of a small buffer.
+    small: u32,
 }
+
+/// The least length of a small buffer, in bytes.
+const LEAST_SMALL: u32 = 8192;
 
 impl Sizes {
     fn new(transfer: u32, block: u32) -> Sizes {
         let payload_at = if transfer == block { 0 } else { block as usize };
-        Sizes { transfer, block, payload_at }
+        Sizes { transfer, block, payload_at, small: block.max(LEAST_SMALL) }
     }
 
     fn separate_headers(self) -> bool {
@@ -70,7 +75,9 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let sizes =
         Sizes::new(options.max_transfer_size.unwrap_or(TRANSFER_UNIT), options.block_size.unwrap_or(MIN_BLOCK_SIZE));
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(1);
-    let headers = if sizes.separate_headers() { 2 * devices.len() as u32 } else { 0 };
+    // What describes the data goes in small buffers that belong to one device: a writer that needs one never waits for
+    // readers, who may have all the large ones. Two make a segment; two more let the next one begin.
+    let small = if sizes.separate_headers() { 4 } else { 2 };
     let mut set_id = [0; 16];
     rustix::rand::getrandom(&mut set_id, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| Failure::System { action: "get random numbers", source: errno.into() })?;
@@ -83,13 +90,9 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
         block_size: sizes.block,
         max_transfer_size: sizes.transfer,
     };
-    let mut wanted = vec![(sizes.transfer, buffers)];
-    if headers > 0 {
-        wanted.push((sizes.block, headers));
-    }
+    let wanted = [(sizes.transfer, buffers), (sizes.small, small * devices.len() as u32)];
     let (config, opened) = work.configure(&terms, &wanted, devices)?;
     let free = List::fill(&work, sizes.transfer, buffers)?;
-    let free_headers = List::fill(&work, sizes.block, headers)?;
     let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
 
     let pieces = Pieces { database: &database, next: Mutex::new((0, 0)), capacity: sizes.capacity() };
@@ -100,21 +103,18 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let mut writers = Vec::new();
     for (index, device) in opened.into_iter().enumerate() {
         let identity = Identity { set_id, family_index: index as u32, family_count: devices.len() as u32 };
-        writers.push(Writer::new(
-            Shared {
-                work: &work,
-                config,
-                sizes,
-                free: &free,
-                free_headers: &free_headers,
-                queued: &queued,
-                tell: tell.clone(),
-                flushed: &flushed,
-                done: &done,
-            },
-            device,
-            StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?,
-        ));
+        let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
+        let shared = Shared {
+            work: &work,
+            config,
+            sizes,
+            free: &free,
+            queued: &queued,
+            tell: tell.clone(),
+            flushed: &flushed,
+            done: &done,
+        };
+        writers.push(Writer::new(shared, List::fill(&work, sizes.small, small)?, device, stream));
     }
     drop(tell);
     let mut progress = Progress::new(database.size(), options.stats);
@@ -273,20 +273,15 @@ struct Ended {
 /// Brings buffers back to their lists, and tells the writer.
 struct Routine {
     free: Sender<ServerBuffer>,
-    free_headers: Sender<ServerBuffer>,
+    small: Sender<ServerBuffer>,
     ended: Sender<Ended>,
-    transfer: u32,
 }
 
 impl CompletionRoutine for Routine {
     fn completed(&self, completed: Completed) {
         let Completed { command, code, bytes, buffer, context, .. } = completed;
         if let Some(buffer) = buffer {
-            let list = if buffer.len() == self.transfer as usize && context & HEADER == 0 {
-                &self.free
-            } else {
-                &self.free_headers
-            };
+            let list = if context & SMALL == 0 { &self.free } else { &self.small };
             // The list has room for all its buffers; if nobody takes from it any more, the buffer is freed.
             let _ = list.send(buffer);
         }
@@ -296,9 +291,9 @@ impl CompletionRoutine for Routine {
     }
 }
 
-/// In a command's context: its size (low half), the bytes of files in it (high half), and whether its buffer is a header's.
-const HEADER: u64 = 1 << 31;
-const SIZE: u32 = HEADER as u32 - 1;
+/// In a command's context: its size (low half), the bytes of files in it (high half), and whether its buffer is a small one.
+const SMALL: u64 = 1 << 31;
+const SIZE: u32 = SMALL as u32 - 1;
 
 /// What all writers share.
 struct Shared<'a> {
@@ -306,7 +301,6 @@ struct Shared<'a> {
     config: VdConfig,
     sizes: Sizes,
     free: &'a List,
-    free_headers: &'a List,
     queued: &'a Receiver<Filled>,
     tell: Sender<Written>,
     flushed: &'a Gate,
@@ -316,6 +310,8 @@ struct Shared<'a> {
 /// One device's writer.
 struct Writer<'a> {
     shared: Shared<'a>,
+    /// Small buffers of this device alone.
+    small: List,
     device: ServerVirtualDevice,
     stream: StreamWriter,
     routine: Arc<Routine>,
@@ -324,15 +320,10 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(shared: Shared<'a>, device: ServerVirtualDevice, stream: StreamWriter) -> Self {
+    fn new(shared: Shared<'a>, small: List, device: ServerVirtualDevice, stream: StreamWriter) -> Self {
         let (tell_ended, ended) = unbounded();
-        let routine = Arc::new(Routine {
-            free: shared.free.give.clone(),
-            free_headers: shared.free_headers.give.clone(),
-            ended: tell_ended,
-            transfer: shared.sizes.transfer,
-        });
-        Writer { shared, device, stream, routine, ended, in_flight: 0 }
+        let routine = Routine { free: shared.free.give.clone(), small: small.give.clone(), ended: tell_ended };
+        Writer { shared, small, device, stream, routine: Arc::new(routine), ended, in_flight: 0 }
     }
 
     fn run(mut self) {
@@ -359,16 +350,16 @@ impl<'a> Writer<'a> {
 
     fn write_catalog(&mut self) -> Result<(), Stopped> {
         loop {
-            let Some(mut buffer) = self.wait_for(&self.shared.free.take)? else { return Ok(()) };
-            let mut header = self.header_buffer()?;
-            let (block, payload) = split(&mut buffer, header.as_mut(), self.shared.sizes);
-            let part = self.stream.next_catalog(block, payload).map_err(|error| self.shared.work.stop(error))?;
-            match part {
-                Some(padded) => self.send_segment(header, buffer, padded, 0)?,
+            let (mut header, mut payload) = (self.small_buffer()?, self.small_buffer()?);
+            let part = self.stream.next_catalog(header.data_mut(), payload.data_mut());
+            match part.map_err(|error| self.shared.work.stop(error))? {
+                Some(padded) => {
+                    self.send(header, self.shared.sizes.block, 0, SMALL)?;
+                    self.send(payload, padded as u32, 0, SMALL)?;
+                }
                 None => {
-                    let _ = self.shared.free.give.send(buffer);
-                    if let Some(header) = header {
-                        let _ = self.shared.free_headers.give.send(header);
+                    for buffer in [header, payload] {
+                        let _ = self.small.give.send(buffer);
                     }
                     return Ok(());
                 }
@@ -378,38 +369,29 @@ impl<'a> Writer<'a> {
 
     fn write_data(&mut self, filled: Filled) -> Result<(), Stopped> {
         let Filled { mut buffer, piece, checksum } = filled;
-        let mut header = self.header_buffer()?;
-        let (block, payload) = split(&mut buffer, header.as_mut(), self.shared.sizes);
-        let padded = self.stream.data(block, payload, piece, checksum).map_err(|error| self.shared.work.stop(error))?;
-        self.send_segment(header, buffer, padded, piece.length)
+        let block = self.shared.sizes.block;
+        if self.shared.sizes.separate_headers() {
+            let mut header = self.small_buffer()?;
+            let padded = self.stream.data(header.data_mut(), buffer.data_mut(), piece, checksum);
+            let padded = padded.map_err(|error| self.shared.work.stop(error))?;
+            self.send(header, block, 0, SMALL)?;
+            return self.send(buffer, padded as u32, piece.length, 0);
+        }
+        let (header, payload) = buffer.data_mut().split_at_mut(block as usize);
+        let padded = self.stream.data(header, payload, piece, checksum);
+        let padded = padded.map_err(|error| self.shared.work.stop(error))?;
+        self.send(buffer, block + padded as u32, piece.length, 0)
     }
 
     fn write_end(&mut self) -> Result<(), Stopped> {
-        let Some(mut buffer) = self.wait_for(&self.shared.free.take)? else { return Ok(()) };
-        let block = self.shared.sizes.block;
-        self.stream.end(&mut buffer.data_mut()[..block as usize]).map_err(|error| self.shared.work.stop(error))?;
-        self.send(buffer, block, 0, 0)
+        let mut buffer = self.small_buffer()?;
+        self.stream.end(buffer.data_mut()).map_err(|error| self.shared.work.stop(error))?;
+        self.send(buffer, self.shared.sizes.block, 0, SMALL)
     }
 
-    /// A buffer for a header block, where headers travel separately.
-    fn header_buffer(&mut self) -> Result<Option<ServerBuffer>, Stopped> {
-        if self.shared.sizes.separate_headers() { self.wait_for(&self.shared.free_headers.take) } else { Ok(None) }
-    }
-
-    fn send_segment(
-        &mut self,
-        header: Option<ServerBuffer>,
-        buffer: ServerBuffer,
-        padded: usize,
-        payload: u32,
-    ) -> Result<(), Stopped> {
-        let block = self.shared.sizes.block;
-        let mut bytes = padded as u32;
-        match header {
-            Some(header) => self.send(header, block, 0, HEADER)?,
-            None => bytes += block,
-        }
-        self.send(buffer, bytes, payload, 0)
+    fn small_buffer(&mut self) -> Result<ServerBuffer, Stopped> {
+        let take = self.small.take.clone();
+        self.wait_for(&take)?.ok_or(Stopped)
     }
 
     fn send(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, kind: u64) -> Result<(), Stopped> {
@@ -491,17 +473,5 @@ impl<'a> Writer<'a> {
         let code = if code.is_success() { CompletionCode::DISK_FULL } else { code };
         let device = self.device.name().to_owned();
         Err(self.shared.work.stop(Failure::Device { device, operation, code, bytes, size }))
-    }
-}
-
-/// Header block and payload of a segment, in one buffer or in two.
-fn split<'b>(
-    buffer: &'b mut ServerBuffer,
-    header: Option<&'b mut ServerBuffer>,
-    sizes: Sizes,
-) -> (&'b mut [u8], &'b mut [u8]) {
-    match header {
-        Some(header) => (header.data_mut(), buffer.data_mut()),
-        None => buffer.data_mut().split_at_mut(sizes.block as usize),
     }
 }

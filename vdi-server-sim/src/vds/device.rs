@@ -311,6 +311,8 @@ impl ServerVirtualDevice {
     pub fn close_device(&self) -> Result<(), VdsError> {
         const CALL: &str = "CloseDevice";
         let control = self.set.session.control();
+        // One at a time, or two that close at once would each take the other for open, and neither itself for the last.
+        let closing_turn = self.set.closing();
         let closed_before = self.core.locked().machine.is_closed();
         let others_open = (0..control.device_count())
             .filter(|index| *index != self.core.index)
@@ -323,6 +325,7 @@ impl ServerVirtualDevice {
         self.set.step(Call::CloseDevice(closing)).map_err(|code| self.error(CALL, code, code.meaning()))?;
         self.core.locked().machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
         control.server_close_device(self.core.index);
+        drop(closing_turn);
         self.core.drain();
         Ok(())
     }

@@ -49,6 +49,8 @@ pub(crate) struct OpenSet {
     pool: OnceLock<Arc<BufferPool>>,
     devices: Vec<Arc<DeviceCore>>,
     opened: AtomicU32,
+    /// Held by whoever closes a device.
+    closing: Mutex<()>,
     /// Until the agent takes them.
     completions: Mutex<Option<Completions>>,
 }
@@ -94,6 +96,11 @@ impl OpenSet {
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The turn to close a device.
+    pub(crate) fn closing(&self) -> MutexGuard<'_, ()> {
+        self.closing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn agreed(&self) -> Option<&VdConfig> {
@@ -191,6 +198,7 @@ impl ServerVirtualDeviceSet {
             pool: OnceLock::new(),
             devices,
             opened: AtomicU32::new(0),
+            closing: Mutex::default(),
             completions: Mutex::new(Some(completions)),
             session,
         }));

@@ -1,0 +1,58 @@
+//! A process a device: `secondaries SET DEVICES FOLDER`, then back a database up to SET, SET-1, SET-2 and so on.
+//!
+//! The primary creates the set and opens no device. Each secondary joins it, opens a device of its own, and serves it.
+use std::path::Path;
+use std::process::Command;
+use std::{env, error::Error, time::Duration};
+
+use vdi_client::media::FileMedia;
+use vdi_client::{ClientVirtualDeviceSet, Features, INFINITE, VdConfig, pump};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match &arguments[..] {
+        [role, set, device, path] if role == "secondary" => secondary(set, device, Path::new(path)),
+        [set, devices, folder] => primary(set, devices.parse()?, Path::new(folder)),
+        _ => Err("usage: secondaries SET DEVICES FOLDER".into()),
+    }
+}
+
+fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let set = ClientVirtualDeviceSet::new();
+    set.create(name, &VdConfig { device_count, features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
+    println!("ready for {device_count} devices: {name}, {name}-1 ...");
+    set.get_configuration(Duration::from_secs(600))?;
+    let program = env::current_exe()?;
+    let mut secondaries = Vec::new();
+    for index in 0..device_count {
+        let device = if index == 0 { name.to_owned() } else { format!("{name}-{index}") };
+        let mut secondary = Command::new(&program);
+        secondary.args(["secondary", name, &device]).arg(folder.join(format!("{device}.vdi")));
+        secondaries.push(secondary.spawn()?);
+    }
+    let mut failed = 0;
+    for mut secondary in secondaries {
+        if !secondary.wait()?.success() {
+            failed += 1;
+            // The others get VD_E_ABORT instead of waiting for commands that never come.
+            let _ = set.signal_abort();
+        }
+    }
+    if failed > 0 {
+        return Err(format!("{failed} of {device_count} secondaries failed").into());
+    }
+    set.close()?;
+    println!("all {device_count} devices are done");
+    Ok(())
+}
+
+fn secondary(name: &str, device: &str, path: &Path) -> Result<(), Box<dyn Error>> {
+    let set = ClientVirtualDeviceSet::new();
+    set.open_in_secondary(name)?;
+    let agreed = set.get_configuration(INFINITE)?;
+    let mut device = set.open_device(device)?;
+    let backup = agreed.features.contains(Features::WRITE_MEDIA);
+    let mut media = if backup { FileMedia::create(path)? } else { FileMedia::open(path)? };
+    pump(&mut device, &mut media)?;
+    Ok(set.close()?)
+}

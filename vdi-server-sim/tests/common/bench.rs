@@ -1,0 +1,184 @@
+//! A place to work in, and the check that nothing stays behind there.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::TempDir;
+use vdi_client::Options;
+use vdi_server_sim::sample;
+
+use super::eventually;
+
+/// Tests of one process take turns: each counts the process's descriptors, mappings and threads.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// What a process has that could be left behind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Census {
+    descriptors: usize,
+    mappings: usize,
+    keepers: usize,
+}
+
+impl Census {
+    fn take() -> Census {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        Census {
+            descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
+            mappings: fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:vdi-").count(),
+            keepers: names.filter(|name| name.trim_end() == "vdi-keeper").count(),
+        }
+    }
+
+    fn exceeds(&self, before: &Census) -> bool {
+        self.descriptors > before.descriptors || self.mappings > before.mappings || self.keepers > before.keepers
+    }
+}
+
+/// A test's own runtime directory, data folder and output folder. Declare it before everything else: when it is dropped,
+/// nothing may be left of the rest.
+pub(crate) struct Bench {
+    before: Census,
+    root: TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Bench {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = Census::take();
+        let root = tempfile::Builder::new().prefix("vdi-test-").tempdir().unwrap();
+        for folder in ["run", "data", "out"] {
+            fs::create_dir(root.path().join(folder)).unwrap();
+        }
+        Bench { before, root, _turn: turn }
+    }
+
+    pub(crate) fn runtime(&self) -> PathBuf {
+        self.root.path().join("run")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    pub(crate) fn out(&self) -> PathBuf {
+        self.root.path().join("out")
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        Options { runtime_dir: Some(self.runtime()), ..Options::default() }
+    }
+
+    /// Makes a sample database.
+    pub(crate) fn database(&self, name: &str, bytes: u64) {
+        sample::create(&self.data().join(name), bytes, 7).unwrap();
+    }
+
+    /// Two databases have the same files with the same bytes.
+    #[track_caller]
+    pub(crate) fn assert_identical(&self, one: &str, other: &str) {
+        let (one, other) = (tree(&self.data().join(one)), tree(&self.data().join(other)));
+        assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+        for (path, bytes) in &one {
+            assert!(other[path] == *bytes, "{} differs", path.display());
+        }
+    }
+
+    /// The output folder holds these files and nothing else, hidden or not.
+    #[track_caller]
+    pub(crate) fn assert_output(&self, expected: &[&str]) {
+        let mut expected: Vec<_> = expected.iter().map(|name| (*name).to_owned()).collect();
+        expected.sort();
+        assert_eq!(names(&self.out()), expected, "the output folder");
+    }
+
+    /// The data folder holds these databases and nothing else, hidden or not.
+    #[track_caller]
+    pub(crate) fn assert_databases(&self, expected: &[&str]) {
+        let mut expected: Vec<_> = expected.iter().map(|name| (*name).to_owned()).collect();
+        expected.sort();
+        assert_eq!(names(&self.data()), expected, "the data folder");
+    }
+
+    /// What is wrong with a bench where all work is said to be over.
+    fn leftovers(&self) -> Result<(), String> {
+        let processes = processes_of(&self.runtime());
+        if !processes.is_empty() {
+            return Err(format!("these processes live on: {processes:?}"));
+        }
+        let sockets = names(&self.runtime());
+        if !sockets.is_empty() {
+            return Err(format!("the runtime directory holds {sockets:?}"));
+        }
+        for folder in [self.data(), self.out()] {
+            if let Some(hidden) = names(&folder).into_iter().find(|name| name.starts_with('.')) {
+                return Err(format!("{} holds {hidden}", folder.display()));
+            }
+        }
+        let now = Census::take();
+        if now.exceeds(&self.before) {
+            return Err(format!("this process has {now:?}, and had {:?} before", self.before));
+        }
+        Ok(())
+    }
+
+    /// Nothing is left of the work so far: no process, socket, descriptor, mapping, or hidden file.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self) {
+        eventually("nothing stays behind", || self.leftovers());
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.assert_nothing_left();
+        }
+    }
+}
+
+/// The names in a folder, sorted.
+pub(crate) fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// All files below a folder with their bytes; folders count as files of no bytes.
+pub(crate) fn tree(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = if path.is_dir() {
+                walk(root, &path, found);
+                Vec::new()
+            } else {
+                fs::read(&path).unwrap()
+            };
+            found.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(folder, folder, &mut found);
+    found
+}
+
+/// The processes that were started for this runtime directory: children, and their children.
+fn processes_of(runtime: &Path) -> Vec<u32> {
+    let mark = format!("VDI_RUNTIME_DIR={}", runtime.display());
+    let belongs = |pid: &u32| {
+        // A process that is gone, or gone but not yet waited for, has no environment.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(belongs)
+        .collect()
+}

@@ -1,0 +1,36 @@
+//! What the integration tests share: a place to work in that is checked for leftovers afterwards, processes that take the
+//! parts of a set, and a client that does what a well-behaved one does.
+//!
+//! Nothing here waits for time to pass: every wait is for a condition, and fails with a message after [`PATIENCE`].
+// Every test file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+pub(crate) mod bench;
+pub(crate) mod client;
+pub(crate) mod processes;
+pub(crate) mod tasks;
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that should take moments.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits for a condition that nobody announces, by looking again and again.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> Result<(), String>) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match condition() {
+            Ok(()) => return,
+            Err(found) if Instant::now() > deadline => panic!("waited {PATIENCE:?} for this: {what}; but {found}"),
+            // Leaves the processor to those who are waited for; nothing depends on how long.
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+/// The clock that all processes of the machine share, in nanoseconds.
+pub(crate) fn now_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
