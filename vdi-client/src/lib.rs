@@ -55,3 +55,7 @@ pub use vdi_shm::runtime::{Access, Options};
 
 /// The time-out that never passes.
 pub const INFINITE: Duration = Duration::MAX;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
