@@ -265,11 +265,12 @@ impl VdConfig {
             "the client's bits and VDF_WriteMedia or VDF_ReadMedia",
         )?;
         field(
-            !added.contains(Features::COMPLETE_ENABLED) || asked.features.contains(Features::REQUEST_COMPLETE),
+            !added.contains(Features::COMPLETE_ENABLED)
+                || (asked.features.contains(Features::REQUEST_COMPLETE) && added.contains(Features::WRITE_MEDIA)),
             SERVER,
             "features",
             self.features.bits(),
-            "without VDF_CompleteEnabled unless the client set VDF_RequestComplete",
+            "without VDF_CompleteEnabled unless the client set VDF_RequestComplete and this is a backup",
         )?;
         field(is_block_size(self.block_size), SERVER, "blockSize", self.block_size, BLOCK_SIZE_RULE)?;
         field(
@@ -323,7 +324,8 @@ impl Default for ServerTerms {
 impl ServerTerms {
     /// Joins these terms to what the client asked for. The buffer area's size is added at EndConfiguration.
     ///
-    /// VDF_CompleteEnabled is added exactly where the client asked for Complete.
+    /// VDF_CompleteEnabled is added exactly where the client asked for Complete and the devices will be written
+    /// (**Decision**: a restore has nothing to finish, and clients answer its unexpected commands with errors).
     ///
     /// # Errors
     /// [`ConfigError`]: VD_E_INVALID for a term out of range, VD_E_NOTSUPPORTED for a client's field.
@@ -340,7 +342,7 @@ impl ServerTerms {
         field(is_block_size(self.block_size), Author::Server, "blockSize", self.block_size, BLOCK_SIZE_RULE)?;
         let mut agreed = *asked;
         agreed.features |= self.features;
-        if asked.features.contains(Features::REQUEST_COMPLETE) {
+        if asked.features.contains(Features::REQUEST_COMPLETE) && self.features.contains(Features::WRITE_MEDIA) {
             agreed.features |= Features::COMPLETE_ENABLED;
         }
         field(

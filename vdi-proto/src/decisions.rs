@@ -19,6 +19,7 @@
 //! | Bad terms of a server in BeginConfiguration | VD_E_INVALID; the documents name no status. |
 //! | The server's fields in a client's VDConfig | Passed over at Create: clients reuse the struct of an earlier set. |
 //! | softFileMarkBlockSize, EOMWarningSize (client) | A soft filemark is 0 or a power of two from 512 to 65536; a warning zone is for VDF_Removable only, since the server can only go on to another medium. Else VD_E_NOTSUPPORTED. |
+//! | VDC_Complete in a restore | Not agreed on, even where the client asks: there is nothing to finish. |
 //! | Largest prefix zone | [`crate::config::MAX_PREFIX_ZONE`]; the documents give none. |
 //! | Names | 1 to 128 characters without backslash and control characters; instances up to 16. |
 //! | OpenDevice of a name that the server has not announced yet | The client's call waits until the server has opened all its devices; then an unknown name is VD_E_INVALID. |

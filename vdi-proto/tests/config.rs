@@ -175,6 +175,13 @@ fn complete_is_enabled_exactly_where_it_was_asked_for() {
         let agreed = ServerTerms::default().negotiate(&config).unwrap();
         assert_eq!(agreed.features.contains(Features::COMPLETE_ENABLED), enabled);
     }
+    // A restore has nothing to finish.
+    let restore = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
+    let asked = VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+    let agreed = restore.negotiate(&asked).unwrap();
+    assert!(!agreed.features.contains(Features::COMPLETE_ENABLED));
+    let enabled = VdConfig { features: agreed.features | Features::COMPLETE_ENABLED, ..agreed };
+    assert!(enabled.validate_answer(&asked).is_err());
     // A server may leave it out, but not bring it unasked.
     let asked = VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
     let agreed = ServerTerms::default().negotiate(&asked).unwrap();

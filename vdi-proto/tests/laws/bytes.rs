@@ -288,7 +288,8 @@ pub(crate) fn config_law(asked: &VdConfig, terms: &ServerTerms, field: usize, ch
         }
     };
     assert!(may_ask && server_may_offer(terms), "{asked:?} {terms:?}");
-    let complete = if asked.features.bits() & 0x2000 != 0 { 0x4_0000 } else { 0 };
+    let backup = terms.features.bits() & 0x1_0000 != 0;
+    let complete = if asked.features.bits() & 0x2000 != 0 && backup { 0x4_0000 } else { 0 };
     let mut expected = asked.to_words();
     expected[1] |= terms.features.bits() | complete;
     expected[3] = terms.block_size.max(terms.alignment).max(asked.alignment);
