@@ -3,7 +3,7 @@
 //! Source of the rules: VDI specification, IClientVirtualDeviceSet2.
 
 use core::time::Duration;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use vdi_proto::abort::Cause;
 use vdi_proto::config::VdConfig;
@@ -34,7 +34,7 @@ use crate::state::{Attached, Membership};
 #[derive(Debug, Default)]
 pub struct ClientVirtualDeviceSet {
     options: Options,
-    attached: Mutex<Option<Arc<Attached>>>,
+    attached: RwLock<Option<Arc<Attached>>>,
 }
 
 /// Ends the waits of a set's process from another thread, without aborting the set.
@@ -80,24 +80,33 @@ impl ClientVirtualDeviceSet {
     /// An object without a set.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ClientVirtualDeviceSet { options, attached: Mutex::default() }
+        ClientVirtualDeviceSet { options, attached: RwLock::default() }
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<Arc<Attached>>> {
+    /// The slot, to put a set in or take it out.
+    fn slot(&self) -> RwLockWriteGuard<'_, Option<Arc<Attached>>> {
         // The slot is whole at every moment.
-        self.attached.lock().unwrap_or_else(PoisonError::into_inner)
+        self.attached.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Does something short with the set, without the cost of holding on to it.
+    fn with<T>(
+        &self,
+        call: &'static str,
+        work: impl FnOnce(&Arc<Attached>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match &*self.attached.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(attached) => work(attached),
+            None => {
+                let what = "this object has no set: create or join one first";
+                Err(Error::new(ErrorKind::Misuse, VdError::Protocol, call, "", what))
+            }
+        }
+    }
+
+    /// Holds on to the set, for calls that wait.
     fn attached(&self, call: &'static str) -> Result<Arc<Attached>, Error> {
-        self.slot().clone().ok_or_else(|| {
-            Error::new(
-                ErrorKind::Misuse,
-                VdError::Protocol,
-                call,
-                "",
-                "this object has no set: create or join one first",
-            )
-        })
+        self.with(call, |attached| Ok(Arc::clone(attached)))
     }
 
     /// Creates a set on the default instance: [`ClientVirtualDeviceSet::create_ex`].
@@ -267,13 +276,12 @@ impl ClientVirtualDeviceSet {
     /// command of this process holds.
     pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
-        let attached = self.attached(CALL)?;
-        match attached.session.buffers() {
+        self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
-                buffers.get_handle(attached.view(), address).map_err(|error| handle_error(CALL, &attached, error))
+                buffers.get_handle(attached.view(), address).map_err(|error| handle_error(CALL, attached, error))
             }
-            None => Err(handle_error(CALL, &attached, BufferError::NotOpen)),
-        }
+            None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
+        })
     }
 
     /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
@@ -284,11 +292,10 @@ impl ClientVirtualDeviceSet {
     /// this process has the buffer already.
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
-        let attached = self.attached(CALL)?;
-        match attached.session.buffers() {
-            Some(buffers) => buffers.map(attached.view(), handle).map_err(|error| handle_error(CALL, &attached, error)),
-            None => Err(handle_error(CALL, &attached, BufferError::NotOpen)),
-        }
+        self.with(CALL, |attached| match attached.session.buffers() {
+            Some(buffers) => buffers.map(attached.view(), handle).map_err(|error| handle_error(CALL, attached, error)),
+            None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
+        })
     }
 
     /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
@@ -350,7 +357,7 @@ impl ClientVirtualDeviceSet {
     /// The state of this process's object, by the specification's table.
     #[must_use]
     pub fn state(&self) -> State {
-        self.slot().as_ref().map_or(State::DoesNotExist, |attached| attached.state())
+        self.with("state", |attached| Ok(attached.state())).unwrap_or(State::DoesNotExist)
     }
 }
 

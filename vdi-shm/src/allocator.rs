@@ -19,9 +19,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdi_proto::command::Loan;
+use vdi_proto::handle::MAX_SLOT_BITS;
 use vdi_proto::layout::{self, BufferRules, Place, RawPlace};
 
-use crate::area::Areas;
+use crate::area::{Areas, Book};
 use crate::control::Control;
 use crate::error::ShmError;
 use crate::segment::Mapping;
@@ -31,6 +32,8 @@ type Class = (u32, u32);
 
 #[derive(Debug)]
 struct AreaSpace {
+    /// Its number among the set's areas.
+    index: u32,
     len: u64,
     /// Everything before it was cut into buffers.
     cut: u64,
@@ -53,7 +56,7 @@ struct Space {
 #[derive(Debug)]
 pub struct BufferPool {
     control: Arc<Control>,
-    areas: Arc<Areas>,
+    book: Book,
     rules: BufferRules,
     slots: u32,
     space: Mutex<Space>,
@@ -67,10 +70,14 @@ pub fn area_len(len: u32, count: u32, rules: &BufferRules) -> Option<u64> {
 
 impl BufferPool {
     /// The pool of a set with room for `1 << slot_bits` buffers.
+    ///
+    /// # Panics
+    /// When the areas are in use by another pool or a [`crate::area::ClientBuffers`].
     #[must_use]
     pub fn new(control: Arc<Control>, areas: Arc<Areas>, rules: BufferRules, slot_bits: u32) -> Arc<BufferPool> {
-        let slots = 1 << slot_bits;
-        Arc::new(BufferPool { control, areas, rules, slots, space: Mutex::default() })
+        let slots = 1 << slot_bits.min(MAX_SLOT_BITS);
+        let book = Book::of(&areas);
+        Arc::new(BufferPool { control, book, rules, slots, space: Mutex::default() })
     }
 
     fn space(&self) -> MutexGuard<'_, Space> {
@@ -78,19 +85,28 @@ impl BufferPool {
         self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over the next area, which is mapped in the set's areas already.
+    /// Takes over an area, which is mapped in the set's areas already. One that is not, or that the pool has, adds nothing.
     pub fn add_area(&self, mapping: &Mapping) {
-        self.space().areas.push(AreaSpace { len: mapping.len() as u64, cut: 0, live: 0 });
+        let Some((index, 0)) = self.book.areas().find(mapping.address().as_ptr()) else { return };
+        let mut space = self.space();
+        if space.areas.iter().all(|area| area.index != index) {
+            space.areas.push(AreaSpace { index, len: mapping.len() as u64, cut: 0, live: 0 });
+        }
     }
 
-    /// The set's rules, with an alignment of this request's own where it is greater.
+    /// The set's rules, with an alignment of this request's own where it is greater: rounded up to a power of two, so that
+    /// it is a multiple of the set's, which clients insist on.
     fn rules(&self, alignment: u32) -> BufferRules {
+        let alignment = alignment.checked_next_power_of_two().unwrap_or(1 << 31);
         BufferRules { alignment: self.rules.alignment.max(alignment), ..self.rules }
     }
 
     /// How many buffers of this size could be allocated now.
     #[must_use]
     pub fn available(&self, len: u32, alignment: u32) -> u32 {
+        if len == 0 {
+            return 0;
+        }
         let rules = self.rules(alignment);
         let Some(stride) = layout::stride(len, &rules) else { return 0 };
         let space = self.space();
@@ -103,8 +119,11 @@ impl BufferPool {
                 _ => 0,
             })
             .sum();
-        let slots = self.slots - space.generations.len() as u32 + space.free_slots.len() as u32;
-        (given_back + uncut).min(u64::from(slots)) as u32
+        (given_back + uncut).min(u64::from(self.free_slots(&space))) as u32
+    }
+
+    fn free_slots(&self, space: &Space) -> u32 {
+        self.slots - space.generations.len() as u32 + space.free_slots.len() as u32
     }
 
     /// Allocates a buffer of `len` bytes, not counting the prefix zone. `alignment` 0 is the set's.
@@ -116,28 +135,29 @@ impl BufferPool {
         let class = (len, rules.alignment);
         let mut guard = self.space();
         let space = &mut *guard;
+        // Looked at first, so that a refusal leaves the areas as they were.
+        if self.free_slots(space) == 0 {
+            return Err(ShmError::Exhausted { what: "buffers", limit: u64::from(self.slots) });
+        }
         let place = match space.free.get_mut(&class).and_then(Vec::pop) {
             Some(place) => place,
             None => space
                 .areas
                 .iter_mut()
-                .enumerate()
-                .find_map(|(index, area)| area.cut_off(index as u32, len, &rules))
-                .ok_or(ShmError::Exhausted { what: "buffers in the set's areas", limit: space.total() })?,
+                .find_map(|area| area.cut_off(len, &rules))
+                .ok_or(ShmError::Exhausted { what: "bytes in the set's areas", limit: space.total() })?,
         };
-        let mapping = self.areas.get(place.area()).map(Arc::clone);
-        let slot = space.free_slots.pop().or_else(|| {
-            let next = space.generations.len() as u32;
-            (next < self.slots).then(|| {
-                space.generations.push(0);
-                next
-            })
+        let Some(mapping) = self.book.areas().get(place.area()).map(Arc::clone) else {
+            // Areas are never taken away, so one that was cut from is there.
+            return Err(ShmError::Exhausted { what: "buffer areas", limit: space.areas.len() as u64 });
+        };
+        let slot = space.free_slots.pop().unwrap_or_else(|| {
+            space.generations.push(0);
+            space.generations.len() as u32 - 1
         });
-        let (Some(slot), Some(mapping)) = (slot, mapping) else {
-            space.free.entry(class).or_default().push(place);
-            return Err(ShmError::Exhausted { what: "buffers", limit: u64::from(self.slots) });
-        };
-        space.areas[place.area() as usize].live += 1;
+        if let Some(area) = space.area(place.area()) {
+            area.live += 1;
+        }
         let generation = space.generations[slot as usize];
         drop(guard);
         if let Some(shared) = self.control.slot(slot) {
@@ -151,7 +171,7 @@ impl BufferPool {
     /// Whether an address lies in one of the set's areas.
     #[must_use]
     pub fn is_shared(&self, address: *const u8) -> bool {
-        self.areas.find(address).is_some()
+        self.book.areas().find(address).is_some()
     }
 
     fn take_back(&self, buffer: &ServerBuffer) {
@@ -160,7 +180,7 @@ impl BufferPool {
         space.generations[buffer.slot as usize] = buffer.generation;
         space.free_slots.push(buffer.slot);
         let index = buffer.place.area();
-        let area = &mut space.areas[index as usize];
+        let Some(area) = space.area(index) else { return };
         area.live -= 1;
         if area.live == 0 {
             area.cut = 0;
@@ -182,15 +202,20 @@ const fn data_start(cut: u64, rules: &BufferRules) -> Option<u64> {
 }
 
 impl AreaSpace {
-    fn cut_off(&mut self, area: u32, len: u32, rules: &BufferRules) -> Option<Place> {
+    fn cut_off(&mut self, len: u32, rules: &BufferRules) -> Option<Place> {
         let offset = data_start(self.cut, rules)?;
-        let place = RawPlace { area, len, offset }.check(Some(self.len), rules).ok()?;
+        let place = RawPlace { area: self.index, len, offset }.check(Some(self.len), rules).ok()?;
         self.cut = offset + u64::from(len);
         Some(place)
     }
 }
 
 impl Space {
+    /// An area by its number among the set's areas.
+    fn area(&mut self, index: u32) -> Option<&mut AreaSpace> {
+        self.areas.iter_mut().find(|area| area.index == index)
+    }
+
     fn total(&self) -> u64 {
         self.areas.iter().map(|area| area.len).sum()
     }
@@ -269,3 +294,6 @@ impl Drop for ServerBuffer {
         self.pool.take_back(self);
     }
 }
+
+#[cfg(test)]
+mod tests;

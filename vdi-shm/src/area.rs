@@ -10,18 +10,24 @@
 //!
 //! # Invariants, within this process
 //!
-//! 1. *One owner.* For each slot there is at most one [`LentBuffer`] or [`MappedBuffer`] at a time: `mine[slot]` goes from
-//!    0 to a holder by compare-and-swap and back when that is dropped. So no two slices of one buffer alias, whatever a
-//!    peer puts into the rings: a loan of a slot that is held is refused.
+//! 1. *One owner.* No two [`LentBuffer`]s or [`MappedBuffer`]s overlap, prefix zones included, and no two stand for one
+//!    slot: each is entered in `held` before it exists, and leaves it when it is dropped. So no two slices alias, whatever a
+//!    peer puts into the rings or the slot table: a loan of a slot that is held, or of bytes that are, is refused.
 //! 2. A buffer's place is loaded once, judged against the area as mapped here, and kept; it cannot leave the area.
 //! 3. A buffer keeps its area mapped, also after the set was aborted or closed.
-//! 4. `starts` of an area maps a data start to the slot that was last lent there; it is advice that is checked against
-//!    `mine` before it is believed.
+//! 4. A lease and its entry in `held` end together, under its lock. So nobody in this process sees the one without the
+//!    other: not who maps the buffer again, nor who gets it with a new command.
+//! 5. Areas are used by one [`ClientBuffers`] or by one [`crate::allocator::BufferPool`]: each of them keeps its own book of
+//!    who has which bytes.
+//! 6. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
+//!    a lease without a member would be void, and its bit another's.
 #![allow(unsafe_code)]
 
+use core::any::Any;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use thiserror::Error;
 use vdi_proto::command::Loan;
@@ -42,11 +48,40 @@ const AREA_PATIENCE: core::time::Duration = core::time::Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Areas {
     list: [OnceLock<Arc<Mapping>>; MAX_AREAS as usize],
+    /// Whether somebody keeps the book of their bytes.
+    in_use: AtomicBool,
 }
 
 impl Default for Areas {
     fn default() -> Self {
-        Areas { list: core::array::from_fn(|_| OnceLock::new()) }
+        Areas { list: core::array::from_fn(|_| OnceLock::new()), in_use: AtomicBool::new(false) }
+    }
+}
+
+/// The right to hand out the bytes of areas, which one user has at a time.
+#[derive(Debug)]
+pub(crate) struct Book(Arc<Areas>);
+
+impl Book {
+    /// # Panics
+    /// When somebody has it already.
+    pub(crate) fn of(areas: &Arc<Areas>) -> Book {
+        let taken = areas.in_use.swap(true, Ordering::Acquire);
+        assert!(
+            !taken,
+            "these areas are used by another BufferPool or ClientBuffers, which could hand out the same bytes"
+        );
+        Book(Arc::clone(areas))
+    }
+
+    pub(crate) fn areas(&self) -> &Areas {
+        &self.0
+    }
+}
+
+impl Drop for Book {
+    fn drop(&mut self) {
+        self.0.in_use.store(false, Ordering::Release);
     }
 }
 
@@ -102,6 +137,14 @@ pub enum BufferError {
         /// The slot.
         slot: u32,
     },
+    /// The server lent bytes that this process holds already by another slot: VD_E_ABORT.
+    #[error("the server lent slot {slot} with bytes of slot {held}, which was held")]
+    Overlap {
+        /// The slot.
+        slot: u32,
+        /// The slot that has the bytes.
+        held: u32,
+    },
     /// The server sent more bytes than the buffer has: VD_E_ABORT.
     #[error("the server sent a transfer of {size} bytes in a buffer of {len}")]
     TooShort {
@@ -123,31 +166,80 @@ impl BufferError {
             BufferError::NotOpen => VdError::Protocol,
             BufferError::NotABuffer { .. } | BufferError::InvalidHandle { .. } => VdError::Invalid,
             BufferError::AlreadyHere { .. } => VdError::Busy,
-            BufferError::LentTwice { .. } | BufferError::TooShort { .. } | BufferError::Place(_) => VdError::Abort,
+            BufferError::LentTwice { .. }
+            | BufferError::Overlap { .. }
+            | BufferError::TooShort { .. }
+            | BufferError::Place(_) => VdError::Abort,
         }
     }
 }
 
-/// What `mine` says of a slot.
-const FREE: u64 = 0;
-const HELD: u64 = 1;
-const LEASED: u64 = 2;
+/// How this process holds a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Nobody,
+    /// A command of this process has it, in this generation.
+    Command(u32),
+    /// By a handle.
+    Lease,
+}
 
-const fn mine_word(generation: u32, holder: u64) -> u64 {
-    (generation as u64) << 2 | holder
+/// The bytes of a buffer, prefix zone included: area, first byte, the one after the last.
+type Extent = (u32, u64, u64);
+
+/// What this process holds.
+#[derive(Debug)]
+struct Held {
+    slots: Box<[Holder]>,
+    /// By area and first byte: the end, and the slot.
+    extents: BTreeMap<(u32, u64), (u64, u32)>,
+}
+
+impl Held {
+    /// Enters a holder of a slot that nobody holds; false when somebody does.
+    fn enter(&mut self, slot: u32, holder: Holder) -> bool {
+        match self.slots.get_mut(slot as usize) {
+            Some(found @ Holder::Nobody) => {
+                *found = holder;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Enters a slot's bytes; the slot that has some of them when they are not free.
+    fn enter_bytes(&mut self, slot: u32, (area, begin, end): Extent) -> Result<(), u32> {
+        // Extents do not overlap, so the last one that begins before this one ends reaches furthest.
+        match self.extents.range((area, 0)..(area, end)).next_back() {
+            Some((_, (taken, by))) if *taken > begin => Err(*by),
+            _ => {
+                self.extents.insert((area, begin), (end, slot));
+                Ok(())
+            }
+        }
+    }
+
+    fn leave(&mut self, slot: u32) {
+        if let Some(holder) = self.slots.get_mut(slot as usize) {
+            *holder = Holder::Nobody;
+        }
+    }
+
+    fn leave_bytes(&mut self, (area, begin, _): Extent) {
+        self.extents.remove(&(area, begin));
+    }
 }
 
 /// Buffers as a client process sees them.
 pub struct ClientBuffers {
     control: Arc<Control>,
-    areas: Arc<Areas>,
+    book: Book,
     rules: BufferRules,
     codec: HandleCodec,
     member: u32,
-    /// A word a slot: what this process holds of it.
-    mine: Box<[AtomicU64]>,
-    /// For each area, by data start in units of the alignment: the slot last lent there plus 1.
-    starts: [OnceLock<Box<[AtomicU16]>>; MAX_AREAS as usize],
+    /// What leases keep alive (invariant 6).
+    membership: Option<Weak<dyn Any + Send + Sync>>,
+    held: Mutex<Held>,
 }
 
 impl core::fmt::Debug for ClientBuffers {
@@ -156,14 +248,11 @@ impl core::fmt::Debug for ClientBuffers {
     }
 }
 
-/// Zeroed memory that the system hands out page by page as it is touched: the table is long and sparsely used.
-fn zeroed_table(len: usize) -> Box<[AtomicU16]> {
-    // SAFETY: all zeros is a valid `AtomicU16`.
-    unsafe { Box::<[AtomicU16]>::new_zeroed_slice(len).assume_init() }
-}
-
 impl ClientBuffers {
     /// The buffers of a configured set, for the process that is `member`.
+    ///
+    /// # Panics
+    /// When the areas are in use by another `ClientBuffers` or a [`crate::allocator::BufferPool`].
     #[must_use]
     pub fn new(
         control: Arc<Control>,
@@ -172,9 +261,32 @@ impl ClientBuffers {
         codec: HandleCodec,
         member: u32,
     ) -> Arc<ClientBuffers> {
-        let mine = (0..1usize << codec.slot_bits()).map(|_| AtomicU64::new(FREE)).collect();
-        let starts = core::array::from_fn(|_| OnceLock::new());
-        Arc::new(ClientBuffers { control, areas, rules, codec, member, mine, starts })
+        Self::of_member(control, &areas, rules, codec, member, None)
+    }
+
+    pub(crate) fn of_member(
+        control: Arc<Control>,
+        areas: &Arc<Areas>,
+        rules: BufferRules,
+        codec: HandleCodec,
+        member: u32,
+        membership: Option<Weak<dyn Any + Send + Sync>>,
+    ) -> Arc<ClientBuffers> {
+        let held =
+            Held { slots: vec![Holder::Nobody; 1 << codec.slot_bits()].into_boxed_slice(), extents: BTreeMap::new() };
+        let book = Book::of(areas);
+        Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held: Mutex::new(held) })
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // Nothing panics between two changes that belong together.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn extent(&self, place: &Place) -> Extent {
+        // The place was judged to have its prefix zone before the data start.
+        let begin = place.offset() - u64::from(self.rules.prefix);
+        (place.area(), begin, place.offset() + u64::from(place.len()))
     }
 
     /// Loads and judges a slot's place; waits for an area that is being announced.
@@ -184,12 +296,14 @@ impl ClientBuffers {
             // Slots were checked against the width of their field, which is at most the table's.
             None => RawPlace { area: u32::MAX, len: 0, offset: 0 },
         };
-        let known = || self.areas.get(raw.area).map(Arc::clone);
+        let known = || self.book.areas().get(raw.area).map(Arc::clone);
         let mapping = known().or_else(|| {
             if raw.area >= MAX_AREAS {
                 return None;
             }
-            wait::wait_until(self.control.set_doorbell(), wait::deadline(AREA_PATIENCE), known)
+            // An abort ends the wait: no announcement comes after it.
+            let look = || known().map(Some).or_else(|| self.control.abort_reason().map(|_| None));
+            wait::wait_until(self.control.set_doorbell(), wait::deadline(AREA_PATIENCE), look).flatten()
         });
         match mapping {
             Some(mapping) => Ok((raw.check(Some(mapping.len() as u64), &self.rules)?, mapping)),
@@ -197,18 +311,6 @@ impl ClientBuffers {
                 let (RawPlace { area, len, offset }, BufferRules { alignment, prefix }) = (raw, self.rules);
                 Err(LayoutError::Place { area, area_len: 0, offset, len, alignment, prefix })
             }
-        }
-    }
-
-    fn own(&self, slot: u32, generation: u32, holder: u64) -> bool {
-        self.mine.get(slot as usize).is_some_and(|mine| {
-            mine.compare_exchange(FREE, mine_word(generation, holder), Ordering::Acquire, Ordering::Relaxed).is_ok()
-        })
-    }
-
-    fn disown(&self, slot: u32) {
-        if let Some(mine) = self.mine.get(slot as usize) {
-            mine.store(FREE, Ordering::Release);
         }
     }
 
@@ -222,17 +324,18 @@ impl ClientBuffers {
         if size > place.len() {
             return Err(BufferError::TooShort { size, len: place.len() });
         }
-        if !self.own(slot, generation, HELD) {
+        let extent = self.extent(&place);
+        let mut held = self.held();
+        if !held.enter(slot, Holder::Command(generation)) {
             return Err(BufferError::LentTwice { slot });
         }
-        if let Some(starts) = self.starts.get(place.area() as usize) {
-            let starts = starts.get_or_init(|| zeroed_table(mapping.len() / self.rules.alignment as usize + 1));
-            if let Some(start) = starts.get((place.offset() / u64::from(self.rules.alignment)) as usize) {
-                start.store(slot as u16 + 1, Ordering::Relaxed);
-            }
+        if let Err(by) = held.enter_bytes(slot, extent) {
+            held.leave(slot);
+            return Err(BufferError::Overlap { slot, held: by });
         }
+        drop(held);
         let bytes = Bytes::new(&mapping, place, self.rules.prefix);
-        Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
+        Ok(LentBuffer { bytes, extent, size, loan, buffers: Arc::clone(self) })
     }
 
     /// GetBufferHandle: the handle of the buffer that starts at `address`.
@@ -249,15 +352,14 @@ impl ClientBuffers {
 
     /// The loan of a held buffer that starts at this address.
     fn held_at(&self, address: *const u8) -> Option<Loan> {
-        let (area, offset) = self.areas.find(address)?;
-        let alignment = u64::from(self.rules.alignment);
-        if !offset.is_multiple_of(alignment) {
-            return None;
+        let (area, offset) = self.book.areas().find(address)?;
+        let begin = offset.checked_sub(u64::from(self.rules.prefix))?;
+        let held = self.held();
+        let (_, slot) = *held.extents.get(&(area, begin))?;
+        match held.slots.get(slot as usize)? {
+            Holder::Command(generation) => Some(Loan { slot, generation: *generation }),
+            Holder::Lease | Holder::Nobody => None,
         }
-        let starts = self.starts.get(area as usize)?.get()?;
-        let slot = u32::from(starts.get((offset / alignment) as usize)?.load(Ordering::Relaxed)).checked_sub(1)?;
-        let mine = self.mine.get(slot as usize)?.load(Ordering::Relaxed);
-        (mine & 3 == HELD).then_some(Loan { slot, generation: (mine >> 2) as u32 })
     }
 
     /// MapBufferHandle: maps the buffer of another process's command, and takes a lease on it.
@@ -266,27 +368,47 @@ impl ClientBuffers {
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
     /// this process has the buffer already.
     pub fn map(self: &Arc<Self>, view: View, handle: BufferHandle) -> Result<MappedBuffer, BufferError> {
+        let membership = match &self.membership {
+            None => None,
+            Some(membership) => Some(membership.upgrade().ok_or(BufferError::NotOpen)?),
+        };
         let loan = self.look_up(view, handle)?;
-        let Loan { slot, generation } = loan;
-        if !self.own(slot, generation, LEASED) {
+        let slot = loan.slot;
+        let Some(shared) = self.control.slot(slot) else { return Err(BufferError::InvalidHandle { handle }) };
+        if !self.held().enter(slot, Holder::Lease) {
             return Err(BufferError::AlreadyHere { handle });
         }
-        let Some(shared) = self.control.slot(slot) else { return Err(BufferError::InvalidHandle { handle }) };
         if shared.lease(loan, self.member).is_err() {
-            self.disown(slot);
+            self.held().leave(slot);
             return Err(BufferError::InvalidHandle { handle });
         }
         // From here on the loan cannot end, so its place stands.
-        match self.locate(slot) {
-            Ok((place, mapping)) => {
-                let bytes = Bytes::new(&mapping, place, self.rules.prefix);
-                Ok(MappedBuffer { bytes, slot, handle, buffers: Arc::clone(self) })
+        let entered = self.locate(slot).map_err(BufferError::from).and_then(|(place, mapping)| {
+            let extent = self.extent(&place);
+            self.held().enter_bytes(slot, extent).map_err(|held| BufferError::Overlap { slot, held })?;
+            Ok((Bytes::new(&mapping, place, self.rules.prefix), extent))
+        });
+        match entered {
+            Ok((bytes, extent)) => {
+                let buffers = Arc::clone(self);
+                Ok(MappedBuffer { bytes, extent, slot, handle, buffers, _membership: membership })
             }
             Err(error) => {
-                shared.release(self.member);
-                self.disown(slot);
-                Err(error.into())
+                self.give_up(slot, None);
+                Err(error)
             }
+        }
+    }
+
+    /// Ends a lease and what it held (invariant 4).
+    fn give_up(&self, slot: u32, extent: Option<Extent>) {
+        let mut held = self.held();
+        if let Some(extent) = extent {
+            held.leave_bytes(extent);
+        }
+        held.leave(slot);
+        if let Some(shared) = self.control.slot(slot) {
+            shared.release(self.member);
         }
     }
 
@@ -356,6 +478,7 @@ impl Bytes {
 #[derive(Debug)]
 pub struct LentBuffer {
     bytes: Bytes,
+    extent: Extent,
     size: u32,
     loan: Loan,
     buffers: Arc<ClientBuffers>,
@@ -415,7 +538,9 @@ impl LentBuffer {
 
 impl Drop for LentBuffer {
     fn drop(&mut self) {
-        self.buffers.disown(self.loan.slot);
+        let mut held = self.buffers.held();
+        held.leave_bytes(self.extent);
+        held.leave(self.loan.slot);
     }
 }
 
@@ -424,9 +549,12 @@ impl Drop for LentBuffer {
 #[derive(Debug)]
 pub struct MappedBuffer {
     bytes: Bytes,
+    extent: Extent,
     slot: u32,
     handle: BufferHandle,
     buffers: Arc<ClientBuffers>,
+    /// Keeps this process a member (invariant 6).
+    _membership: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl MappedBuffer {
@@ -463,9 +591,9 @@ impl MappedBuffer {
 
 impl Drop for MappedBuffer {
     fn drop(&mut self) {
-        if let Some(slot) = self.buffers.control.slot(self.slot) {
-            slot.release(self.buffers.member);
-        }
-        self.buffers.disown(self.slot);
+        self.buffers.give_up(self.slot, Some(self.extent));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,6 +91,10 @@ unsafe impl SharedLayout for Header {}
 unsafe impl SharedLayout for DeviceBlock {}
 // SAFETY: a ring is `repr(C)` and consists of atomics.
 unsafe impl<const N: usize> SharedLayout for RingMemory<N> {}
+// SAFETY: a doorbell is `repr(C)` and one atomic.
+unsafe impl SharedLayout for Doorbell {}
+// SAFETY: a slot is `repr(C)` and consists of atomics.
+unsafe impl SharedLayout for Slot {}
 
 #[derive(Debug)]
 #[repr(C)]
@@ -191,25 +195,21 @@ impl Control {
 
     /// Aborts the set unless it is aborted already, and wakes everybody. Returns the reason that stands.
     pub fn abort(&self, reason: AbortReason) -> AbortReason {
-        let stands = match self.header.abort.0.compare_exchange(
-            0,
-            reason.to_word(),
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        ) {
-            Ok(_) => reason,
-            Err(word) => AbortReason::from_word(word).unwrap_or(reason),
-        };
+        let stands =
+            match self.header.abort.0.compare_exchange(0, reason.to_word(), Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => reason,
+                Err(word) => AbortReason::from_word(word).unwrap_or(reason),
+            };
         self.ring_all();
         stands
     }
 
-    /// Wakes everybody who waits for anything of this set.
+    /// Wakes everybody who waits for anything of this set, also those whom a process left asleep that died ringing.
     pub fn ring_all(&self) {
-        wait::ring(self.set_doorbell());
-        wait::ring(self.agent_doorbell());
+        wait::alarm(self.set_doorbell());
+        wait::alarm(self.agent_doorbell());
         for device in &self.devices {
-            wait::ring(&device.doorbell);
+            wait::alarm(&device.doorbell);
         }
     }
 

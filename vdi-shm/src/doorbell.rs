@@ -21,8 +21,11 @@
 //! 3. Several may sleep on one doorbell. A ring wakes all; an armed word counts for all of them, and each remembers the
 //!    word that it armed or found armed. After a ring the word never has that value again (until 2^31 rings later).
 //!
+//! 4. *A ring can be cut short.* Whoever dies after changing the word and before waking leaves sleepers behind that no ring
+//!    would wake. What must reach them at once, an abort above all, is told by [`Doorbell::alarm`], which always wakes.
+//!
 //! A member that writes into the word can keep others awake, or asleep until their next slice ends
-//! ([`crate::wait::SLICE`]): sleeping is always bounded. The loom tests check 1 and 3 over all interleavings.
+//! ([`crate::wait::SLICE`]): sleeping is always bounded. The loom tests check 1, 3 and 4 over all interleavings.
 
 use core::time::Duration;
 
@@ -74,6 +77,19 @@ impl Doorbell {
         if self.word.compare_exchange(word, word.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
             futex.wake_all(&self.word);
         }
+    }
+
+    /// Wakes whoever sleeps, or is about to, also those whom an interrupted ring left asleep. Always a system call.
+    #[cold]
+    pub fn alarm(&self, futex: &impl Futex) {
+        // SYNC doorbell: pairs with the fence in `arm`.
+        fence(Ordering::SeqCst);
+        let word = self.word.load(Ordering::Relaxed);
+        if word & 1 == 1 {
+            // Those who are about to sleep find another word than the one that they remember. If this fails, they do already.
+            let _ = self.word.compare_exchange(word, word.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
+        }
+        futex.wake_all(&self.word);
     }
 
     /// Arms the doorbell. Afterwards look once more for what you wait for, then [`Doorbell::sleep`].

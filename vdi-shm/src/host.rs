@@ -6,7 +6,9 @@
 //! # Invariants
 //!
 //! 1. A joiner gets the control segment only after its credentials, the names that it gave, and the state of the set were
-//!    checked. Before that it costs a connection of [`MAX_PENDING`], for [`HELLO_PATIENCE`] at most.
+//!    checked. Before that it costs a connection of [`MAX_PENDING`], for [`HELLO_PATIENCE`] at most; more joiners wait in
+//!    the socket's queue. Those who will be refused for who they are have as many connections of their own, and beyond
+//!    these are sent away: they keep nobody waiting.
 //! 2. An area is sent to every secondary before the server learns that it was accepted. So when a handle of that area
 //!    arrives anywhere, the announcement is on its way or there.
 //! 3. A member whose link ends without Leave has died: its leases are void, and the set is aborted with its name, unless the
@@ -20,6 +22,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::config::VdConfig;
@@ -37,8 +40,12 @@ use crate::wait;
 
 /// Joiners that have not said who they are.
 pub const MAX_PENDING: usize = 32;
-/// How long a joiner has for that.
-pub const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a joiner has for that. Less than joiners wait for an answer, so that one who waits in the queue behind silent
+/// ones is still served.
+pub const HELLO_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the keeper takes no joiners after the system had no descriptor for one.
+const DEAF: Duration = Duration::from_millis(50);
 
 /// The stack of a keeper thread: it calls nothing deep.
 pub(crate) const KEEPER_STACK: usize = 256 * 1024;
@@ -118,6 +125,7 @@ impl Host {
             stop: Arc::clone(&stop),
             areas: Vec::new(),
             connections: Vec::new(),
+            deaf_until: None,
             members: 1 << PRIMARY_MEMBER,
         };
         Ok((session, admitting, stop, keeper))
@@ -136,8 +144,11 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// Ends the set: all links are cut, and its name is free again.
+    /// Ends the set: all links are cut, and its name is free again. Before the work has ended this aborts it.
     fn drop(&mut self) {
+        if !self.session.work_has_ended() {
+            self.session.abort(Cause::ClosedEarly);
+        }
         let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
         if let Some(keeper) = self.keeper.take() {
             // A keeper that panicked has dropped its links, which is all that is left to do.
@@ -173,6 +184,8 @@ struct Keeper {
     stop: Arc<OwnedFd>,
     areas: Vec<Segment>,
     connections: Vec<Connection>,
+    /// While this process has no descriptor left for a joiner.
+    deaf_until: Option<Instant>,
     /// A bit a member that exists.
     members: u128,
 }
@@ -182,16 +195,19 @@ const _: () = assert!(MAX_MEMBERS == u128::BITS);
 impl Keeper {
     fn run(&mut self) {
         loop {
+            let now = Instant::now();
+            self.deaf_until = self.deaf_until.filter(|until| now < *until);
             let patience = self
                 .connections
                 .iter()
                 .filter(|connection| connection.joined.is_none())
-                .map(|connection| (connection.since + HELLO_PATIENCE).saturating_duration_since(Instant::now()))
+                .map(|connection| connection.since + HELLO_PATIENCE)
+                .chain(self.deaf_until)
+                .map(|until| until.saturating_duration_since(now))
                 .min();
-            let mut descriptors = vec![
-                PollFd::new(&*self.stop, PollFlags::IN),
-                PollFd::new(&self.listener, PollFlags::IN),
-            ];
+            let open = self.deaf_until.is_none() && self.pending(true) < MAX_PENDING;
+            let knocking = if open { PollFlags::IN } else { PollFlags::empty() };
+            let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.listener, knocking)];
             descriptors.extend(self.connections.iter().map(|c| PollFd::new(&c.link, PollFlags::IN)));
             if poll_readable(&mut descriptors, patience).is_err() {
                 // The system cannot even wait any more: nobody would notice a death, so end the set.
@@ -205,17 +221,17 @@ impl Keeper {
                 return;
             }
             let now = Instant::now();
-            for (mut connection, talking) in core::mem::take(&mut self.connections).into_iter().zip(talking) {
-                let alive = if talking {
-                    self.listen_to(&mut connection)
-                } else {
-                    connection.joined.is_some() || now < connection.since + HELLO_PATIENCE
-                };
-                if alive {
-                    self.connections.push(connection);
-                } else {
-                    self.gone(&connection);
-                }
+            // All stay in their places meanwhile: what one says may have to be passed on to any other.
+            let over: Vec<bool> = (0..talking.len())
+                .map(|index| {
+                    let connection = &self.connections[index];
+                    let silent = connection.joined.is_none() && now >= connection.since + HELLO_PATIENCE;
+                    if talking[index] { !self.listen_to(index) } else { silent }
+                })
+                .collect();
+            for index in (0..over.len()).rev().filter(|index| over[*index]) {
+                let connection = self.connections.swap_remove(index);
+                self.gone(&connection);
             }
             if knocked {
                 self.accept();
@@ -223,15 +239,28 @@ impl Keeper {
         }
     }
 
+    /// How many have not said who they are, of those who may join or of those who may not.
+    fn pending(&self, allowed: bool) -> usize {
+        let is_one = |other: &&Connection| other.joined.is_none() && self.access.allows(&other.peer) == allowed;
+        self.connections.iter().filter(is_one).count()
+    }
+
     fn accept(&mut self) {
-        while let Ok(socket) =
-            rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-        {
+        while self.pending(true) < MAX_PENDING {
+            let socket = match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => socket,
+                Err(Errno::INTR | Errno::CONNABORTED) => continue,
+                Err(Errno::AGAIN) => return,
+                Err(_) => {
+                    // No descriptor left. The joiner stays in the queue; asking for it again at once would be in vain.
+                    self.deaf_until = Some(Instant::now() + DEAF);
+                    return;
+                }
+            };
             let link = Link::new(socket);
-            let pending = self.connections.iter().filter(|connection| connection.joined.is_none()).count();
-            if pending < MAX_PENDING
-                && let Ok(peer) = link.peer()
-            {
+            let Ok(peer) = link.peer() else { continue };
+            let allowed = self.access.allows(&peer);
+            if allowed || self.pending(allowed) < MAX_PENDING {
                 let since = Instant::now();
                 self.connections.push(Connection { link, peer, since, joined: None, left: false });
             }
@@ -239,12 +268,12 @@ impl Keeper {
     }
 
     /// Handles what a connection sent; false when it is over.
-    fn listen_to(&mut self, connection: &mut Connection) -> bool {
+    fn listen_to(&mut self, index: usize) -> bool {
         // A bounded number of messages a turn, so that a talkative member cannot starve the others.
         for _ in 0..16 {
-            match connection.link.receive() {
+            match self.connections[index].link.receive() {
                 Ok(Received::Packet(packet)) => {
-                    if !self.handle(connection, packet) {
+                    if !self.handle(index, packet) {
                         return false;
                     }
                 }
@@ -255,58 +284,55 @@ impl Keeper {
         true
     }
 
-    fn handle(&mut self, connection: &mut Connection, mut packet: Packet) -> bool {
+    fn handle(&mut self, from: usize, mut packet: Packet) -> bool {
         let descriptor = packet.take_descriptor();
-        let message = match packet.message() {
-            Ok(message) => message,
-            Err(error) => {
-                match connection.joined {
-                    None => drop(connection.link.send(&Message::Refused { status: error.code() }, None)),
-                    Some((role, member)) => {
-                        connection.left = true;
-                        self.session.accuse(party(role, member), error);
-                    }
-                }
-                return false;
-            }
-        };
-        match (connection.joined, message) {
-            (None, Message::Hello { role, instance, set }) => match self.admit(connection, role, instance, set) {
+        let joined = self.connections[from].joined;
+        match (joined, packet.message()) {
+            (None, Ok(Message::Hello { role, instance, set })) => match self.admit(from, role, instance, set) {
                 Ok(()) => true,
-                Err(status) => {
-                    let _ = connection.link.send(&Message::Refused { status }, None);
-                    false
-                }
+                Err(status) => self.refuse(from, status),
             },
-            (None, _) => false,
-            (Some((Role::Server, _)), Message::Area { index, len }) => {
+            (None, Ok(_)) => self.refuse(from, VdError::Unexpected),
+            (None, Err(error)) => self.refuse(from, error.code()),
+            (Some((Role::Server, _)), Ok(Message::Area { index, len })) => {
                 let answer = self.add_area(index, len, descriptor);
-                connection.link.send(&Message::AreaAnswer { index, answer }, None).is_ok()
+                self.connections[from].link.send(&Message::AreaAnswer { index, answer }, None).is_ok()
             }
-            (Some((Role::Server, _)), Message::Configured(agreement)) => {
+            (Some((Role::Server, _)), Ok(Message::Configured(agreement))) => {
                 let answer = self.session.agree(agreement).map_err(|error| error.code());
                 wait::ring(self.session.control().set_doorbell());
-                connection.link.send(&Message::ConfiguredAnswer(answer), None).is_ok()
+                self.connections[from].link.send(&Message::ConfiguredAnswer(answer), None).is_ok()
             }
-            (Some(_), Message::Leave) => {
-                connection.left = true;
+            (Some(_), Ok(Message::Leave)) => {
+                self.connections[from].left = true;
                 true
             }
-            (Some((role, member)), _) => {
-                connection.left = true;
-                self.session.accuse(party(role, member), "it sent a join message out of turn");
-                false
-            }
+            (Some(who), Ok(_)) => self.accuse(from, who, "it sent a join message out of turn"),
+            (Some(who), Err(error)) => self.accuse(from, who, error),
         }
     }
 
+    /// Tells a joiner why not. False: it is over.
+    fn refuse(&self, connection: usize, status: VdError) -> bool {
+        // One that is gone needs no answer.
+        let _ = self.connections[connection].link.send(&Message::Refused { status }, None);
+        false
+    }
+
+    /// Aborts the set for a member that broke the protocol. False: it is over.
+    fn accuse(&mut self, connection: usize, (role, member): (Role, u32), evidence: impl core::fmt::Display) -> bool {
+        self.connections[connection].left = true;
+        self.session.accuse(party(role, member), evidence);
+        false
+    }
+
     /// Decides on a joiner and welcomes it.
-    fn admit(&mut self, connection: &mut Connection, role: Role, instance: &str, set: &str) -> Result<(), VdError> {
+    fn admit(&mut self, from: usize, role: Role, instance: &str, set: &str) -> Result<(), VdError> {
         let place = self.session.place();
         if place.set != set || place.instance != instance {
             return Err(VdError::Invalid);
         }
-        if !self.access.allows(&connection.peer) {
+        if !self.access.allows(&self.connections[from].peer) {
             return Err(VdError::Security);
         }
         if self.session.abort_reason().is_some() {
@@ -332,16 +358,15 @@ impl Keeper {
             agreement: self.session.agreement().copied(),
             areas: self.areas.len() as u32,
         };
-        let link = &connection.link;
+        let link = &self.connections[from].link;
         let mut sent = link.send(&welcome, Some(self.segment.fd()));
         for (index, area) in self.areas.iter().enumerate() {
-            sent = sent.and_then(|()| {
-                link.send(&Message::Area { index: index as u32, len: area.len() }, Some(area.fd()))
-            });
+            sent =
+                sent.and_then(|()| link.send(&Message::Area { index: index as u32, len: area.len() }, Some(area.fd())));
         }
         sent.map_err(|error| error.code())?;
         self.members |= 1 << member;
-        connection.joined = Some((role, member));
+        self.connections[from].joined = Some((role, member));
         Ok(())
     }
 

@@ -62,3 +62,8 @@ pub mod wait;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -121,12 +121,16 @@ impl Link {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+        let mut reset = false;
         let received = loop {
             let mut bytes = [std::io::IoSliceMut::new(&mut packet.bytes)];
             match rustix::net::recvmsg(&self.socket, &mut bytes, &mut ancillary, flags) {
                 Ok(received) => break received,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(Received::Nothing),
+                // A peer that closed its end without having read everything. It is told once, before what the peer sent:
+                // there may be a reason among it.
+                Err(Errno::CONNRESET) if !reset => reset = true,
                 Err(Errno::CONNRESET | Errno::PIPE | Errno::NOTCONN) => return Ok(Received::HungUp),
                 Err(errno) => return Err(ShmError::system("receive a join message", errno)),
             }

@@ -8,7 +8,9 @@
 //! 1. Nothing of the set is touched before its control segment and areas were received as sealed segments, and judged.
 //! 2. The primary's death aborts the set here, unless the server had closed every device before. Whoever notices it also
 //!    removes the dead set's socket.
-//! 3. Leaving in order sends Leave first, so that it is no death.
+//! 3. Leaving in order sends Leave first, so that it is no death; so does whoever cannot complete joining.
+//! 4. The primary answers each question once and in order. Questions are counted, so that an answer that comes after its
+//!    asker gave up is not taken for the next one's.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,9 +35,16 @@ use crate::wait;
 /// How long the primary has to answer a joiner.
 const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A set, in a process that joined it.
+/// A set, in a process that joined it. Dropping it leaves the set, once the last buffer is dropped that was mapped by a
+/// handle.
 #[derive(Debug)]
 pub struct Member {
+    membership: Arc<Membership>,
+}
+
+/// What makes a process a member: dropping it leaves. [`crate::area::MappedBuffer`]s share it.
+#[derive(Debug)]
+struct Membership {
     shared: Arc<Shared>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -45,8 +54,17 @@ struct Shared {
     session: Arc<Session>,
     link: Link,
     leaving: AtomicBool,
-    /// The primary's latest answer to the server, which asks one thing at a time.
-    answer: Mutex<Option<Result<(), VdError>>>,
+    /// Held while the server asks, one thing at a time.
+    asking: Mutex<()>,
+    answers: Mutex<Answers>,
+}
+
+/// The primary's answers to the server.
+#[derive(Debug, Default)]
+struct Answers {
+    asked: u64,
+    answered: u64,
+    last: Option<Result<(), VdError>>,
 }
 
 fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Packet, ShmError> {
@@ -73,11 +91,9 @@ impl Member {
     pub fn join(options: &Options, role: Role, instance: &str, set: &str) -> Result<Member, ShmError> {
         let place = Place::new(instance, set)?;
         let runtime = RuntimeDir::open(options, false).map_err(|error| match error {
-            ShmError::System { source, .. } if source.kind() == std::io::ErrorKind::NotFound => ShmError::NoSuchSet {
-                set: set.to_owned(),
-                instance: instance.to_owned(),
-                path: options.runtime_dir(),
-            },
+            ShmError::System { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                ShmError::NoSuchSet { set: set.to_owned(), instance: instance.to_owned(), path: options.runtime_dir() }
+            }
             error => error,
         })?;
         let link = runtime.connect(&place, &options.access).inspect_err(|error| {
@@ -85,9 +101,22 @@ impl Member {
                 runtime.remove_if_dead(&place);
             }
         })?;
-        link.send(&Message::Hello { role, instance, set }, None)?;
-        let session = Self::attach(&link, role, place)?;
-        let shared = Arc::new(Shared { session, link, leaving: AtomicBool::new(false), answer: Mutex::new(None) });
+        match link.send(&Message::Hello { role, instance, set }, None) {
+            // It hung up already: what it said before, if anything, is read below.
+            Err(ShmError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {}
+            sent => sent?,
+        }
+        let session = Self::attach(&link, role, place).inspect_err(|_| {
+            // The primary may have counted this process in already; that it cannot come is no death.
+            let _ = link.send(&Message::Leave, None);
+        })?;
+        let shared = Arc::new(Shared {
+            session,
+            link,
+            leaving: AtomicBool::new(false),
+            asking: Mutex::default(),
+            answers: Mutex::default(),
+        });
         let keeper = std::thread::Builder::new()
             .name("vdi-keeper".to_owned())
             .stack_size(KEEPER_STACK)
@@ -95,8 +124,12 @@ impl Member {
                 let shared = Arc::clone(&shared);
                 move || shared.keep(&runtime)
             })
-            .map_err(|error| ShmError::system("start the keeper thread", error))?;
-        Ok(Member { shared, keeper: Some(keeper) })
+            .map_err(|error| ShmError::system("start the keeper thread", error));
+        let keeper = keeper.inspect_err(|_| drop(shared.link.send(&Message::Leave, None)))?;
+        let membership = Arc::new(Membership { shared, keeper: Some(keeper) });
+        let weak = Arc::downgrade(&membership);
+        membership.shared.session.set_membership(weak);
+        Ok(Member { membership })
     }
 
     /// Takes the Welcome and what comes with it.
@@ -138,7 +171,7 @@ impl Member {
     /// What this process knows of the set.
     #[must_use]
     pub fn session(&self) -> &Arc<Session> {
-        &self.shared.session
+        &self.membership.shared.session
     }
 
     /// Server: adds a buffer area of `len` bytes, and waits until the client has it.
@@ -149,10 +182,16 @@ impl Member {
         if index >= MAX_AREAS {
             return Err(ShmError::Exhausted { what: "buffer areas", limit: u64::from(MAX_AREAS) });
         }
+        let shared = &self.membership.shared;
+        if shared.session.areas().get(index).is_some() {
+            return Err(ShmError::OutOfTurn { found: "an area that exists already", expected: "the next area" });
+        }
         let segment = Segment::create("vdi-area", len, true)?;
-        self.shared.session.add_area(index, &segment)?;
+        let mapping = segment.map()?;
         let deadline = wait::deadline(timeout);
-        self.shared.ask(&Message::Area { index, len }, Some(&segment), deadline, "the client to map a buffer area")
+        shared.ask(&Message::Area { index, len }, Some(&segment), deadline, "the client to map a buffer area")?;
+        // Only now, so that the same number can be asked for again after a refusal.
+        shared.session.adopt_area(index, mapping)
     }
 
     /// Server: tells the client the configuration, and waits until it has taken it.
@@ -160,13 +199,14 @@ impl Member {
     /// # Errors
     /// The client's refusal, VD_E_ABORT, VD_E_TIMEOUT.
     pub fn configure(&self, agreement: Agreement, timeout: Duration) -> Result<(), ShmError> {
-        self.shared.session.agree(agreement)?;
+        let shared = &self.membership.shared;
+        shared.session.agree(agreement)?;
         let deadline = wait::deadline(timeout);
-        self.shared.ask(&Message::Configured(agreement), None, deadline, "the client to take the configuration")
+        shared.ask(&Message::Configured(agreement), None, deadline, "the client to take the configuration")
     }
 }
 
-impl Drop for Member {
+impl Drop for Membership {
     /// Leaves the set.
     fn drop(&mut self) {
         self.shared.leaving.store(true, Ordering::Release);
@@ -179,8 +219,8 @@ impl Drop for Member {
 }
 
 impl Shared {
-    fn answer(&self) -> std::sync::MutexGuard<'_, Option<Result<(), VdError>>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    fn answers(&self) -> std::sync::MutexGuard<'_, Answers> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks the primary and waits for the answer.
@@ -191,13 +231,22 @@ impl Shared {
         deadline: Option<Instant>,
         step: &'static str,
     ) -> Result<(), ShmError> {
-        *self.answer() = None;
-        self.link.send(message, segment.map(Segment::fd))?;
+        let _turn = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = {
+            let mut answers = self.answers();
+            answers.asked += 1;
+            answers.last = None;
+            answers.asked
+        };
+        // Nobody answers what was not sent.
+        self.link.send(message, segment.map(Segment::fd)).inspect_err(|_| self.answers().asked -= 1)?;
         let outcome = wait::wait_until(self.session.control().set_doorbell(), deadline, || {
             if let Some(aborted) = self.session.aborted() {
                 return Some(Err(aborted));
             }
-            self.answer().take().map(|answer| {
+            let mut answers = self.answers();
+            let answer = if answers.answered == number { answers.last.take() } else { None };
+            answer.map(|answer| {
                 answer.map_err(|status| ShmError::Refused { set: self.session.set_name().to_owned(), status })
             })
         });
@@ -227,14 +276,25 @@ impl Shared {
         if !self.session.work_has_ended() {
             self.session.abort_for(Party::Primary, Cause::Died);
         }
-        runtime.remove_if_dead(self.session.place());
+        // The system may close a dead process's socket a moment later than its links.
+        for wait in [0, 1, 2, 5, 10, 20, 50, 100].map(Duration::from_millis) {
+            std::thread::sleep(wait);
+            if runtime.remove_if_dead(self.session.place()) || self.leaving.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 
     fn handle(&self, mut packet: Packet) -> Result<(), ShmError> {
         let server = self.session.member() == SERVER_MEMBER;
         let area = match packet.message()? {
             Message::AreaAnswer { answer, .. } | Message::ConfiguredAnswer(answer) if server => {
-                *self.answer() = Some(answer);
+                let mut answers = self.answers();
+                answers.answered += 1;
+                if answers.answered > answers.asked {
+                    return Err(ShmError::OutOfTurn { found: "an answer", expected: "nothing: nothing was asked" });
+                }
+                answers.last = Some(answer);
                 None
             }
             Message::Area { index, len } if !server => Some((index, len)),

@@ -25,7 +25,7 @@ use core::ops::Deref;
 use thiserror::Error;
 use vdi_proto::layout::RING_CAPACITY;
 
-use crate::atomics::{AtomicU32, AtomicU64, Ordering};
+use crate::atomics::{AtomicU32, AtomicU64, Ordering, Witness};
 
 /// Entries of a set's rings.
 pub const CAPACITY: usize = RING_CAPACITY as usize;
@@ -39,6 +39,7 @@ pub type Words = [u64; 4];
 pub struct Entry {
     lap: AtomicU32,
     words: [AtomicU64; 4],
+    witness: Witness,
 }
 
 /// The line of the consumer's published cursor.
@@ -66,6 +67,7 @@ impl<const N: usize> RingMemory<N> {
             entries: core::array::from_fn(|_| Entry {
                 lap: AtomicU32::new(0),
                 words: core::array::from_fn(|_| AtomicU64::new(0)),
+                witness: Witness::default(),
             }),
         }
     }
@@ -158,6 +160,7 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
             }
         }
         let entry = &self.ring.entries[self.produced as usize % N];
+        entry.witness.writes();
         for (shared, word) in entry.words.iter().zip(words) {
             shared.store(word, Ordering::Relaxed);
         }
@@ -220,10 +223,55 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Consumer<R, N> {
             }
             return Err(RingViolation::Lap { entry: at as u32, found, expected });
         }
+        entry.witness.reads();
         let words = core::array::from_fn(|i| entry.words[i].load(Ordering::Relaxed));
         self.consumed += 1;
         // SYNC ring.cursor: pairs with the acquire load in `Producer::learn_consumed`.
         self.ring.head.cursor.store(self.consumed as u32, Ordering::Release);
         Ok(Some(words))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// A ring whose next record is number `n`, as if all before it had been produced and consumed.
+    fn at<const N: usize>(n: u64) -> (std::sync::Arc<RingMemory<N>>, u64) {
+        let memory = RingMemory::<N>::new();
+        for next in n..n + N as u64 {
+            memory.entries[next as usize % N].lap.store(lap::<N>(next).wrapping_sub(1), Ordering::Relaxed);
+        }
+        memory.head.cursor.store(n as u32, Ordering::Relaxed);
+        (std::sync::Arc::new(memory), n)
+    }
+
+    /// Cursors of 32 bits wrap after 2^32 records, lap words after 2^32 laps: both pass unnoticed.
+    #[test]
+    fn words_wrap_unnoticed() {
+        const N: usize = 4;
+        let starts = [u64::from(u32::MAX) - 5, ((1 << 32) - 2) * N as u64 - 3, (1u64 << 32) * N as u64 - 2];
+        for (memory, start) in starts.map(at::<N>) {
+            let mut producer = Producer { ring: memory.clone(), produced: start, consumed: start };
+            let mut consumer = Consumer { ring: memory, consumed: start };
+            let (mut pushed, mut popped) = (start, start);
+            for round in 0..20 {
+                while producer.push([pushed; 4]).is_ok() {
+                    pushed += 1;
+                }
+                assert_eq!(pushed - popped, N as u64, "round {round} of {start}");
+                assert_eq!(producer.push([0; 4]), Err(PushError::Full));
+                for _ in 0..=round % N {
+                    assert!(consumer.is_ready());
+                    assert_eq!(consumer.pop(), Ok(Some([popped; 4])));
+                    popped += 1;
+                }
+            }
+            while consumer.pop().is_ok_and(|record| record == Some([popped; 4])) {
+                popped += 1;
+            }
+            assert_eq!(popped, pushed);
+            assert!(!consumer.is_ready());
+        }
     }
 }

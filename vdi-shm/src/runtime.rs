@@ -18,7 +18,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vdi_proto::name::{check_instance, check_name};
@@ -68,11 +68,14 @@ impl Options {
             return dir.clone();
         }
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        set("VDI_RUNTIME_DIR").or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("vdi"))).unwrap_or_else(|| {
-            std::env::temp_dir().join(format!("vdi-{}", rustix::process::geteuid().as_raw()))
-        })
+        set("VDI_RUNTIME_DIR")
+            .or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("vdi")))
+            .unwrap_or_else(|| std::env::temp_dir().join(format!("vdi-{}", rustix::process::geteuid().as_raw())))
     }
 }
+
+/// How long to knock at a set whose queue of joiners is full.
+const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait for the directory's lock, which is only ever held for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
@@ -107,9 +110,11 @@ impl Place {
         // second one a refusal and nothing else.
         let readable: String =
             set.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(36).collect();
-        let hash = instance.bytes().chain([0]).chain(set.bytes()).fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = instance
+            .bytes()
+            .chain([0])
+            .chain(set.bytes())
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Ok(Place { set: set.to_owned(), instance: instance.to_owned(), file: format!("{readable}-{hash:016x}.vdi") })
     }
 }
@@ -129,7 +134,8 @@ impl RuntimeDir {
     /// # Errors
     /// [`ShmError::Security`] (VD_E_SECURITY) when it is not to be trusted; [`ShmError::System`] when it cannot be opened.
     pub fn open(options: &Options, create: bool) -> Result<RuntimeDir, ShmError> {
-        let path = options.runtime_dir();
+        // By its components: a slash at the end would make the system follow a link that is refused below.
+        let path: PathBuf = options.runtime_dir().components().collect();
         if create {
             match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
                 Ok(()) => {}
@@ -258,8 +264,19 @@ impl RuntimeDir {
     /// [`ShmError::System`].
     pub fn connect(&self, place: &Place, access: &Access) -> Result<Link, ShmError> {
         let socket = Self::socket()?;
-        match rustix::net::connect(&socket, &self.address(&place.file)?) {
+        let address = self.address(&place.file)?;
+        let deadline = Instant::now() + KNOCK_PATIENCE;
+        let connected = loop {
+            match rustix::net::connect(&socket, &address) {
+                Err(Errno::INTR) => {}
+                // The primary takes joiners as they come: its queue is full for a moment only.
+                Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
+                connected => break connected,
+            }
+        };
+        match connected {
             Ok(()) => {}
+            Err(Errno::AGAIN) => return Err(ShmError::Timeout { step: "the set's creator to take a joiner" }),
             Err(Errno::NOENT | Errno::CONNREFUSED) => {
                 return Err(ShmError::NoSuchSet {
                     set: place.set.clone(),
@@ -298,13 +315,15 @@ impl RuntimeDir {
         self.unlink(&place.file);
     }
 
-    /// Removes a set's socket if nobody listens on it any more: for those who outlive the primary.
-    pub(crate) fn remove_if_dead(&self, place: &Place) {
+    /// Removes a set's socket if nobody listens on it any more: for those who outlive the primary. True when it is gone,
+    /// by this or otherwise.
+    pub(crate) fn remove_if_dead(&self, place: &Place) -> bool {
         if let Ok(_locked) = self.lock()
             && self.is_dead(&place.file)
         {
             self.unlink(&place.file);
         }
+        matches!(rustix::fs::statat(&self.dir, &*place.file, AtFlags::SYMLINK_NOFOLLOW), Err(Errno::NOENT))
     }
 
     /// Removes the sockets of the dead. Only under the lock.
@@ -323,6 +342,12 @@ impl RuntimeDir {
 
     /// Whether a file is a socket on which nobody listens.
     fn is_dead(&self, file: &str) -> bool {
+        // Connecting to a file that is no socket is refused as well, and such a file is somebody's.
+        let is_socket = rustix::fs::statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket);
+        if !is_socket {
+            return false;
+        }
         let Ok(socket) = Self::socket() else { return false };
         let Ok(address) = self.address(file) else { return false };
         matches!(rustix::net::connect(&socket, &address), Err(Errno::CONNREFUSED))

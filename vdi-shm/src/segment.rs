@@ -67,8 +67,11 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::System`] when the system has no memory, no descriptors, or no memfd.
     pub fn create(name: &str, len: u64, reserve: bool) -> Result<Segment, SegmentError> {
-        let fd = sys::create_sealed(name, len, reserve)
-            .map_err(|errno| SegmentError::System { action: "create", len, source: errno.into() })?;
+        let fd = sys::create_sealed(name, len, reserve).map_err(|errno| SegmentError::System {
+            action: "create",
+            len,
+            source: errno.into(),
+        })?;
         Ok(Segment { fd, len })
     }
 
@@ -77,8 +80,11 @@ impl Segment {
     /// # Errors
     /// [`SegmentError::NotSealed`] for everything else.
     pub fn from_peer(fd: OwnedFd, len: u64) -> Result<Segment, SegmentError> {
-        let found = sys::sealed_len(fd.as_fd())
-            .map_err(|errno| SegmentError::System { action: "inspect", len, source: errno.into() })?;
+        let found = sys::sealed_len(fd.as_fd()).map_err(|errno| SegmentError::System {
+            action: "inspect",
+            len,
+            source: errno.into(),
+        })?;
         if found != Some(len) || len == 0 {
             return Err(SegmentError::NotSealed { expected: len, found });
         }
@@ -144,7 +150,14 @@ impl Drop for Mapping {
 /// # Safety
 /// The type is `repr(C)` and consists of atomics (or arrays and structs of such), so that any bytes are a valid value and
 /// concurrent writes by other processes are no data race. It has no drop glue that matters.
-pub unsafe trait SharedLayout {}
+pub unsafe trait SharedLayout: Send + Sync {}
+
+// SAFETY: an atomic; any bytes are valid.
+unsafe impl SharedLayout for core::sync::atomic::AtomicU32 {}
+// SAFETY: an atomic; any bytes are valid.
+unsafe impl SharedLayout for core::sync::atomic::AtomicU64 {}
+// SAFETY: an array adds nothing to the layout of its elements, which are such types.
+unsafe impl<T: SharedLayout, const N: usize> SharedLayout for [T; N] {}
 
 impl Mapping {
     /// The address of the first byte.
@@ -192,11 +205,10 @@ pub struct Shared<T> {
     mapping: Arc<Mapping>,
 }
 
-// SAFETY: `Shared` gives `&T` only; `T: SharedLayout` (the only way to make one) consists of atomics, which any thread may
-// use at any time.
-unsafe impl<T> Send for Shared<T> {}
+// SAFETY: `Shared` gives `&T` only; `T: SharedLayout` consists of atomics, which any thread may use at any time.
+unsafe impl<T: SharedLayout> Send for Shared<T> {}
 // SAFETY: as for Send.
-unsafe impl<T> Sync for Shared<T> {}
+unsafe impl<T: SharedLayout> Sync for Shared<T> {}
 
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {

@@ -6,8 +6,9 @@
 //! 2. The agreement comes once, over the link, was judged, and never changes.
 //! 3. Whoever waits is woken by whatever can end the wait: an abort, a cancellation, closing, a message.
 
+use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
@@ -19,7 +20,7 @@ use crate::area::{Areas, ClientBuffers};
 use crate::control::Control;
 use crate::error::ShmError;
 use crate::runtime::Place;
-use crate::segment::Segment;
+use crate::segment::{Mapping, Segment};
 
 /// What one process knows of a set.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Session {
     asked: VdConfig,
     agreement: OnceLock<Agreement>,
     buffers: OnceLock<Arc<ClientBuffers>>,
+    /// What keeps this process a member; nothing in the primary.
+    membership: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// The abort word as this process first saw it.
     aborted: AtomicU32,
     /// Waits of this process are to end.
@@ -60,6 +63,7 @@ impl Session {
             asked,
             agreement: OnceLock::new(),
             buffers: OnceLock::new(),
+            membership: OnceLock::new(),
             aborted: AtomicU32::new(0),
             cancelled: AtomicBool::new(false),
             violation: Mutex::default(),
@@ -123,25 +127,43 @@ impl Session {
         Ok(())
     }
 
-    /// The buffers as a client sees them, once the set is configured.
+    /// Tells what keeps this process a member, for its leases to hold.
+    pub(crate) fn set_membership(&self, membership: Weak<dyn Any + Send + Sync>) {
+        // Once, right after joining.
+        let _ = self.membership.set(membership);
+    }
+
+    /// The buffers as a client sees them, once the set is configured. The server has none: see
+    /// [`crate::allocator::BufferPool`].
+    ///
+    /// # Panics
+    /// When somebody made a pool over the areas of a client's session.
     #[must_use]
     pub fn buffers(&self) -> Option<&Arc<ClientBuffers>> {
+        if self.party == Party::Server {
+            return None;
+        }
         let agreement = self.agreement.get()?;
         Some(self.buffers.get_or_init(|| {
-            ClientBuffers::new(
+            ClientBuffers::of_member(
                 Arc::clone(&self.control),
-                Arc::clone(&self.areas),
+                &self.areas,
                 BufferRules::new(&agreement.config),
                 HandleCodec::new(self.secret, agreement.slot_bits),
                 self.member,
+                self.membership.get().cloned(),
             )
         }))
     }
 
     /// Maps an area that came with a message, as number `index`.
     pub(crate) fn add_area(&self, index: u32, segment: &Segment) -> Result<(), ShmError> {
-        let mapping = Arc::new(segment.map()?);
-        if self.areas.add(index, mapping) {
+        self.adopt_area(index, segment.map()?)
+    }
+
+    /// Takes over an area that is mapped, as number `index`.
+    pub(crate) fn adopt_area(&self, index: u32, mapping: Mapping) -> Result<(), ShmError> {
+        if self.areas.add(index, Arc::new(mapping)) {
             Ok(())
         } else {
             Err(ShmError::OutOfTurn { found: "an area that exists already", expected: "the next area" })
@@ -224,4 +246,3 @@ impl Session {
         self.abort_reason().map(ShmError::Aborted)
     }
 }
-

@@ -78,6 +78,11 @@ pub fn wait_until<T>(
     }
 }
 
+/// Wakes whoever waits on `doorbell`, whatever became of earlier rings: [`Doorbell::alarm`].
+pub fn alarm(doorbell: &Doorbell) {
+    doorbell.alarm(&SharedFutex);
+}
+
 /// Wakes whoever waits on `doorbell`, after something was published.
 #[inline]
 pub fn ring(doorbell: &Doorbell) {

@@ -182,7 +182,8 @@ impl List {
         let (give, take) = bounded(count as usize);
         for _ in 0..count {
             // There is room for all of them.
-            let _ = give.send(work.set.allocate_buffer(size, 0)?);
+            let buffer = work.set.allocate_buffer(size, 0).map_err(|error| work.explain(error.into()))?;
+            let _ = give.send(buffer);
         }
         Ok(List { give, take })
     }

@@ -56,28 +56,44 @@ impl Work {
         buffers: &[(u32, u32)],
         devices: &[String],
     ) -> Result<(VdConfig, Vec<ServerVirtualDevice>), Failure> {
-        self.set.begin_configuration(terms, CONFIGURATION_PATIENCE)?;
-        for (size, count) in buffers {
-            self.set.request_buffers(*size, 0, *count)?;
+        let configure = || {
+            self.set.begin_configuration(terms, CONFIGURATION_PATIENCE)?;
+            for (size, count) in buffers {
+                self.set.request_buffers(*size, 0, *count)?;
+            }
+            let config = self.set.end_configuration()?;
+            let devices = devices.iter().map(|name| self.set.open_device(name)).collect::<Result<_, _>>()?;
+            Ok((config, devices))
+        };
+        configure().map_err(|error| self.explain(Failure::Set(error)))
+    }
+
+    /// The cause of a failure: a call that an abort has made impossible failed because of the abort.
+    pub(super) fn explain(&self, failure: Failure) -> Failure {
+        match failure {
+            Failure::Set(_) if self.is_aborted() => self.aborted(),
+            failure => failure,
         }
-        let config = self.set.end_configuration()?;
-        let devices = devices.iter().map(|name| self.set.open_device(name)).collect::<Result<_, _>>()?;
-        Ok((config, devices))
+    }
+
+    fn aborted(&self) -> Failure {
+        Failure::Aborted {
+            device: self.first_device.clone(),
+            reason: self.session.abort_reason(),
+            evidence: self.session.evidence(),
+        }
     }
 
     /// Runs the completion agent until the set is closed; an abort is a failure of the statement.
     pub(super) fn run_agent(&self) {
         if self.set.execute_completion_agent().is_err() {
-            self.fail(Failure::Aborted {
-                device: self.first_device.clone(),
-                reason: self.session.abort_reason(),
-                evidence: self.session.evidence(),
-            });
+            self.fail(self.aborted());
         }
     }
 
     /// Records a failure, unless there is one already, aborts the set, and ends every thread.
     pub(super) fn fail(&self, failure: Failure) {
+        let failure = self.explain(failure);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failure.get_or_insert(failure);
         drop(state.running.take());

@@ -125,7 +125,8 @@ impl OpenSet {
                 Some(evidence) => format!("the set was aborted: {reason} ({evidence})"),
                 None => format!("the set was aborted: {reason}"),
             },
-            (VdError::Protocol, _) => format!("this call does not belong into state {:?}", self.state()),
+            (VdError::Protocol, Some(reason)) => format!("this call comes too late, the set was aborted: {reason}"),
+            (VdError::Protocol, None) => format!("this call does not belong into state {:?}", self.state()),
             _ => code.meaning().to_owned(),
         };
         VdsError::new(call, self.session.set_name(), code, what)

@@ -51,6 +51,29 @@ impl Bench {
         Arc::new(set)
     }
 
+    /// Creates a set and has a script serve each of its devices, in a thread a device.
+    #[track_caller]
+    pub(crate) fn scripted<T: Send + 'static>(
+        &self,
+        name: &str,
+        config: &VdConfig,
+        script: impl Fn(ClientVirtualDevice, u32) -> T + Send + Sync + 'static,
+    ) -> Task<Vec<T>> {
+        let set = self.create(name, config);
+        let (name, count) = (name.to_owned(), config.device_count);
+        task("the script", move || {
+            set.get_configuration(PATIENCE).unwrap();
+            let opened: Vec<_> =
+                (0..count).map(|index| set.open_device(&device_name(&name, index)).unwrap()).collect();
+            let script = &script;
+            std::thread::scope(|scope| {
+                let running: Vec<_> =
+                    (0..).zip(opened).map(|(index, device)| scope.spawn(move || script(device, index))).collect();
+                running.into_iter().map(|script| script.join().unwrap()).collect()
+            })
+        })
+    }
+
     /// Creates a set and serves its devices in this process, with a thread a device; `media` gives each device's.
     #[track_caller]
     pub(crate) fn agent<M: Media + 'static>(

@@ -17,13 +17,26 @@ use crate::doorbell::Futex;
 /// The seals of a segment: its length can never change, nor can the seals.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
+/// What the system says of a descriptor in huge pages.
+const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
+
+/// What every mapping's address is a multiple of: the greatest alignment that a set's buffers can have, so that a data
+/// start that is aligned within its area is aligned in every process's memory.
+const MAP_ALIGNMENT: usize = vdi_proto::config::MAX_BLOCK_SIZE as usize;
+
 /// A new memfd of `len` bytes, zeroed and sealed. With `reserve` its memory is allocated now, so that a lack of it shows
 /// here and not as a fault at some later access.
 pub(crate) fn create_sealed(name: &str, len: u64, reserve: bool) -> Result<OwnedFd> {
-    let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Never to be executed, which systems may insist on; kernels before 6.3 do not know the flag.
+    let fd = match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
+        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags)?,
+        made => made?,
+    };
     rustix::fs::ftruncate(&fd, len)?;
     if reserve {
-        rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, len)?;
+        // Long enough to be interrupted by a signal.
+        rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, len))?;
     }
     rustix::fs::fcntl_add_seals(&fd, SEALS)?;
     Ok(fd)
@@ -37,17 +50,46 @@ pub(crate) fn sealed_len(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
         Ok(_) | Err(Errno::INVAL) => return Ok(None),
         Err(error) => return Err(error),
     }
+    // A memfd of huge pages can be sealed as well, but touching it may fault where the system has no such page left.
+    if rustix::fs::fstatfs(fd)?.f_type as u64 == HUGETLBFS_MAGIC {
+        return Ok(None);
+    }
     Ok(u64::try_from(rustix::fs::fstat(fd)?.st_size).ok())
 }
 
-/// A shared, writable mapping of a whole descriptor.
+/// A shared, writable mapping of a whole descriptor, at a multiple of [`MAP_ALIGNMENT`].
 pub(crate) fn map_shared(fd: impl AsFd, len: NonZeroUsize) -> Result<NonNull<u8>> {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let room = len.get().checked_add(MAP_ALIGNMENT).ok_or(Errno::NOMEM)?;
+    // Addresses only, without memory: room enough to find an aligned one in.
+    let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a null hint lets the kernel choose a range that nothing else in this process uses, so no existing object is
     // touched; whatever the arguments, the call either fails or returns such a range.
-    let address =
-        unsafe { rustix::mm::mmap(core::ptr::null_mut(), len.get(), protection, MapFlags::SHARED, fd, 0)? };
-    NonNull::new(address.cast()).ok_or(Errno::INVAL)
+    let reserved = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), room, ProtFlags::empty(), reserve)? };
+    let before = reserved.align_offset(MAP_ALIGNMENT);
+    // SAFETY: `before` is less than the alignment, so this and `len` bytes after it lie within the range just reserved.
+    let aligned = unsafe { reserved.byte_add(before) };
+    let flags = MapFlags::SHARED | MapFlags::FIXED;
+    // SAFETY: the range lies within the one just reserved, which nobody else knows: what it replaces is nobody's object.
+    let mapped = unsafe { rustix::mm::mmap(aligned, len.get(), protection, flags, fd, 0) };
+    if let Err(errno) = mapped {
+        // SAFETY: the whole reservation goes back; nobody knows it.
+        let _ = unsafe { rustix::mm::munmap(reserved, room) };
+        return Err(errno);
+    }
+    // The kernel maps whole pages, so the rest of the reservation begins at the next one.
+    let end = (before + len.get()).next_multiple_of(rustix::param::page_size());
+    if before > 0 {
+        // SAFETY: the part of the reservation before the mapping, which nobody uses. That it fails costs addresses only.
+        let _ = unsafe { rustix::mm::munmap(reserved, before) };
+    }
+    if end < room {
+        // SAFETY: `end` is less than the reservation's length.
+        let rest = unsafe { reserved.byte_add(end) };
+        // SAFETY: the part of the reservation after the mapping, as before it.
+        let _ = unsafe { rustix::mm::munmap(rest, room - end) };
+    }
+    NonNull::new(aligned.cast()).ok_or(Errno::INVAL)
 }
 
 /// Ends a mapping.
