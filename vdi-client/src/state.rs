@@ -183,12 +183,13 @@ impl Attached {
 
     /// Why a wait in this set must end now, if it must.
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
-        if self.session.abort_reason().is_some() {
-            return Some(self.aborted(call));
-        }
+        // First: a close that came too early has aborted the set as well.
         if self.is_closed() {
             let what = "the set was closed in this process";
             return Some(Error::new(ErrorKind::Misuse, VdError::Protocol, call, self.session.set_name(), what));
+        }
+        if self.session.abort_reason().is_some() {
+            return Some(self.aborted(call));
         }
         if self.session.is_cancelled() {
             return Some(Error::new(

@@ -24,7 +24,10 @@ fn obey(mut device: ClientVirtualDevice) -> (Vec<CommandCode>, Error) {
                 seen.push(command.code());
                 let bytes = command.data().len();
                 let transfer = command.code().is_transfer();
-                command.complete(if transfer { Completion::transferred(bytes) } else { Completion::done() }).unwrap();
+                let answer = if transfer { Completion::transferred(bytes) } else { Completion::done() };
+                if let Err(refused) = command.complete(answer) {
+                    return (seen, refused.into());
+                }
             }
             Err(end) => return (seen, end),
         }

@@ -11,7 +11,8 @@
 //! # Invariants, within this process
 //!
 //! 1. *One owner.* No two [`LentBuffer`]s or [`MappedBuffer`]s overlap, prefix zones included, and no two stand for one
-//!    slot: each is entered in `held` before it exists, and leaves it when it is dropped. So no two slices alias, whatever a
+//!    slot: each is entered in `held` before it exists, and leaves it when it is dropped; the places of slots that are held
+//!    do not overlap. So no two slices alias, whatever a
 //!    peer puts into the rings or the slot table: a loan of a slot that is held, or of bytes that are, is refused.
 //! 2. A buffer's place is loaded once, judged against the area as mapped here, and kept; it cannot leave the area.
 //! 3. A buffer keeps its area mapped, also after the set was aborted or closed.
@@ -184,49 +185,68 @@ enum Holder {
     Lease,
 }
 
-/// The bytes of a buffer, prefix zone included: area, first byte, the one after the last.
-type Extent = (u32, u64, u64);
+/// A slot, as this process knows it.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    holder: Holder,
+    /// Where its buffer was when it was last held: judged, and apart from all other known places. A buffer that comes again
+    /// is in the same place, which costs one comparison then.
+    known: Option<Place>,
+}
 
-/// What this process holds.
+/// What this process holds and knows.
 #[derive(Debug)]
 struct Held {
-    slots: Box<[Holder]>,
-    /// By area and first byte: the end, and the slot.
+    slots: Box<[Entry]>,
+    /// The known places, prefix zones included, by area and first byte: the end, and the slot. They do not overlap.
     extents: BTreeMap<(u32, u64), (u64, u32)>,
+    prefix: u64,
 }
 
 impl Held {
-    /// Enters a holder of a slot that nobody holds; false when somebody does.
-    fn enter(&mut self, slot: u32, holder: Holder) -> bool {
-        match self.slots.get_mut(slot as usize) {
-            Some(found @ Holder::Nobody) => {
-                *found = holder;
-                true
+    fn new(slots: usize, prefix: u32) -> Held {
+        let nothing = Entry { holder: Holder::Nobody, known: None };
+        Held { slots: vec![nothing; slots].into_boxed_slice(), extents: BTreeMap::new(), prefix: u64::from(prefix) }
+    }
+
+    /// The slot, if nobody holds it.
+    fn free(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.slots.get_mut(slot as usize).filter(|entry| entry.holder == Holder::Nobody)
+    }
+
+    /// Area, first byte, and the one after the last.
+    fn extent(&self, place: Place) -> (u32, u64, u64) {
+        // The place was judged to have its prefix zone before the data start.
+        (place.area(), place.offset() - self.prefix, place.offset() + u64::from(place.len()))
+    }
+
+    fn forget(&mut self, slot: u32) {
+        if let Some(place) = self.slots.get_mut(slot as usize).and_then(|entry| entry.known.take()) {
+            let (area, begin, _) = self.extent(place);
+            self.extents.remove(&(area, begin));
+        }
+    }
+
+    /// Takes note of a slot's place. Places that overlap it are forgotten; the slot that is held in one of them is an error.
+    fn learn(&mut self, slot: u32, place: Place) -> Result<(), u32> {
+        self.forget(slot);
+        let (area, begin, end) = self.extent(place);
+        // Known places do not overlap, so the last one that begins before this one ends reaches furthest.
+        while let Some((_, (taken, by))) = self.extents.range((area, 0)..(area, end)).next_back() {
+            let (taken, by) = (*taken, *by);
+            if taken <= begin {
+                break;
             }
-            _ => false,
-        }
-    }
-
-    /// Enters a slot's bytes; the slot that has some of them when they are not free.
-    fn enter_bytes(&mut self, slot: u32, (area, begin, end): Extent) -> Result<(), u32> {
-        // Extents do not overlap, so the last one that begins before this one ends reaches furthest.
-        match self.extents.range((area, 0)..(area, end)).next_back() {
-            Some((_, (taken, by))) if *taken > begin => Err(*by),
-            _ => {
-                self.extents.insert((area, begin), (end, slot));
-                Ok(())
+            if self.free(by).is_none() {
+                return Err(by);
             }
+            self.forget(by);
         }
-    }
-
-    fn leave(&mut self, slot: u32) {
-        if let Some(holder) = self.slots.get_mut(slot as usize) {
-            *holder = Holder::Nobody;
+        self.extents.insert((area, begin), (end, slot));
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.known = Some(place);
         }
-    }
-
-    fn leave_bytes(&mut self, (area, begin, _): Extent) {
-        self.extents.remove(&(area, begin));
+        Ok(())
     }
 }
 
@@ -272,8 +292,7 @@ impl ClientBuffers {
         member: u32,
         membership: Option<Weak<dyn Any + Send + Sync>>,
     ) -> Arc<ClientBuffers> {
-        let held =
-            Held { slots: vec![Holder::Nobody; 1 << codec.slot_bits()].into_boxed_slice(), extents: BTreeMap::new() };
+        let held = Held::new(1 << codec.slot_bits(), rules.prefix);
         let book = Book::of(areas);
         Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held: Mutex::new(held) })
     }
@@ -283,21 +302,21 @@ impl ClientBuffers {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn extent(&self, place: &Place) -> Extent {
-        // The place was judged to have its prefix zone before the data start.
-        let begin = place.offset() - u64::from(self.rules.prefix);
-        (place.area(), begin, place.offset() + u64::from(place.len()))
+    /// The bytes of a place that was judged; `None` only for one of another set.
+    fn bytes(&self, place: Place) -> Option<Bytes> {
+        let mapping = self.book.areas().get(place.area())?;
+        Some(Bytes::new(mapping, place, self.rules.prefix))
     }
 
     /// Loads and judges a slot's place; waits for an area that is being announced.
-    fn locate(&self, slot: u32) -> Result<(Place, Arc<Mapping>), LayoutError> {
+    fn locate(&self, slot: u32) -> Result<Place, LayoutError> {
         let raw = match self.control.slot(slot) {
             Some(slot) => slot.place(),
             // Slots were checked against the width of their field, which is at most the table's.
             None => RawPlace { area: u32::MAX, len: 0, offset: 0 },
         };
-        let known = || self.book.areas().get(raw.area).map(Arc::clone);
-        let mapping = known().or_else(|| {
+        let known = || self.book.areas().get(raw.area).map(|mapping| mapping.len() as u64);
+        let area_len = known().or_else(|| {
             if raw.area >= MAX_AREAS {
                 return None;
             }
@@ -305,8 +324,8 @@ impl ClientBuffers {
             let look = || known().map(Some).or_else(|| self.control.abort_reason().map(|_| None));
             wait::wait_until(self.control.set_doorbell(), wait::deadline(AREA_PATIENCE), look).flatten()
         });
-        match mapping {
-            Some(mapping) => Ok((raw.check(Some(mapping.len() as u64), &self.rules)?, mapping)),
+        match area_len {
+            Some(area_len) => raw.check(Some(area_len), &self.rules),
             None => {
                 let (RawPlace { area, len, offset }, BufferRules { alignment, prefix }) = (raw, self.rules);
                 Err(LayoutError::Place { area, area_len: 0, offset, len, alignment, prefix })
@@ -320,22 +339,28 @@ impl ClientBuffers {
     /// [`BufferError`] when the server lent something that it cannot have: a protocol violation.
     pub fn take(self: &Arc<Self>, loan: Loan, size: u32) -> Result<LentBuffer, BufferError> {
         let Loan { slot, generation } = loan;
-        let (place, mapping) = self.locate(slot)?;
+        let raw = self.control.slot(slot).map(crate::slots::Slot::place);
+        let mut held = self.held();
+        let twice = BufferError::LentTwice { slot };
+        let known = held.free(slot).ok_or(twice)?.known.filter(|known| Some(known.to_raw()) == raw);
+        let place = match known {
+            Some(place) => place,
+            None => {
+                drop(held);
+                let place = self.locate(slot)?;
+                held = self.held();
+                held.free(slot).ok_or(twice)?;
+                held.learn(slot, place).map_err(|held| BufferError::Overlap { slot, held })?;
+                place
+            }
+        };
         if size > place.len() {
             return Err(BufferError::TooShort { size, len: place.len() });
         }
-        let extent = self.extent(&place);
-        let mut held = self.held();
-        if !held.enter(slot, Holder::Command(generation)) {
-            return Err(BufferError::LentTwice { slot });
-        }
-        if let Err(by) = held.enter_bytes(slot, extent) {
-            held.leave(slot);
-            return Err(BufferError::Overlap { slot, held: by });
-        }
+        let bytes = self.bytes(place).ok_or(twice)?;
+        held.free(slot).ok_or(twice)?.holder = Holder::Command(generation);
         drop(held);
-        let bytes = Bytes::new(&mapping, place, self.rules.prefix);
-        Ok(LentBuffer { bytes, extent, size, loan, buffers: Arc::clone(self) })
+        Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
     }
 
     /// GetBufferHandle: the handle of the buffer that starts at `address`.
@@ -356,8 +381,8 @@ impl ClientBuffers {
         let begin = offset.checked_sub(u64::from(self.rules.prefix))?;
         let held = self.held();
         let (_, slot) = *held.extents.get(&(area, begin))?;
-        match held.slots.get(slot as usize)? {
-            Holder::Command(generation) => Some(Loan { slot, generation: *generation }),
+        match held.slots.get(slot as usize)?.holder {
+            Holder::Command(generation) => Some(Loan { slot, generation }),
             Holder::Lease | Holder::Nobody => None,
         }
     }
@@ -375,38 +400,39 @@ impl ClientBuffers {
         let loan = self.look_up(view, handle)?;
         let slot = loan.slot;
         let Some(shared) = self.control.slot(slot) else { return Err(BufferError::InvalidHandle { handle }) };
-        if !self.held().enter(slot, Holder::Lease) {
-            return Err(BufferError::AlreadyHere { handle });
-        }
-        if shared.lease(loan, self.member).is_err() {
-            self.held().leave(slot);
-            return Err(BufferError::InvalidHandle { handle });
-        }
+        let mut held = self.held();
+        let entry = held.free(slot).ok_or(BufferError::AlreadyHere { handle })?;
+        shared.lease(loan, self.member).map_err(|_| BufferError::InvalidHandle { handle })?;
         // From here on the loan cannot end, so its place stands.
-        let entered = self.locate(slot).map_err(BufferError::from).and_then(|(place, mapping)| {
-            let extent = self.extent(&place);
-            self.held().enter_bytes(slot, extent).map_err(|held| BufferError::Overlap { slot, held })?;
-            Ok((Bytes::new(&mapping, place, self.rules.prefix), extent))
-        });
-        match entered {
-            Ok((bytes, extent)) => {
+        entry.holder = Holder::Lease;
+        let raw = shared.place();
+        let known = entry.known.filter(|known| known.to_raw() == raw);
+        drop(held);
+        let learned = match known {
+            Some(place) => Ok(place),
+            None => self.locate(slot).map_err(BufferError::from).and_then(|place| {
+                self.held().learn(slot, place).map_err(|held| BufferError::Overlap { slot, held })?;
+                Ok(place)
+            }),
+        };
+        match learned.and_then(|place| self.bytes(place).ok_or(BufferError::InvalidHandle { handle })) {
+            Ok(bytes) => {
                 let buffers = Arc::clone(self);
-                Ok(MappedBuffer { bytes, extent, slot, handle, buffers, _membership: membership })
+                Ok(MappedBuffer { bytes, slot, handle, buffers, _membership: membership })
             }
             Err(error) => {
-                self.give_up(slot, None);
+                self.give_up(slot);
                 Err(error)
             }
         }
     }
 
     /// Ends a lease and what it held (invariant 4).
-    fn give_up(&self, slot: u32, extent: Option<Extent>) {
+    fn give_up(&self, slot: u32) {
         let mut held = self.held();
-        if let Some(extent) = extent {
-            held.leave_bytes(extent);
+        if let Some(entry) = held.slots.get_mut(slot as usize) {
+            entry.holder = Holder::Nobody;
         }
-        held.leave(slot);
         if let Some(shared) = self.control.slot(slot) {
             shared.release(self.member);
         }
@@ -419,8 +445,8 @@ impl ClientBuffers {
     /// As [`ClientBuffers::map`], without VD_E_BUSY.
     pub fn map_address(&self, view: View, handle: BufferHandle) -> Result<NonNull<u8>, BufferError> {
         let loan = self.look_up(view, handle)?;
-        let (place, mapping) = self.locate(loan.slot)?;
-        Ok(Bytes::new(&mapping, place, self.rules.prefix).start)
+        let place = self.locate(loan.slot)?;
+        Ok(self.bytes(place).ok_or(BufferError::InvalidHandle { handle })?.start)
     }
 
     fn look_up(&self, view: View, handle: BufferHandle) -> Result<Loan, BufferError> {
@@ -432,14 +458,12 @@ impl ClientBuffers {
     }
 }
 
-/// The bytes of a buffer in this process.
+/// The bytes of a buffer in this process. Whoever has them has the [`ClientBuffers`] too, which keep the area mapped.
 #[derive(Debug)]
 struct Bytes {
     start: NonNull<u8>,
     len: usize,
     prefix: usize,
-    /// Keeps `start` valid.
-    _mapping: Arc<Mapping>,
 }
 
 // SAFETY: the bytes belong to whoever holds this value (invariant 1); where it is does not matter.
@@ -448,14 +472,14 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
-    fn new(mapping: &Arc<Mapping>, place: Place, prefix: u32) -> Bytes {
+    fn new(mapping: &Mapping, place: Place, prefix: u32) -> Bytes {
         // SAFETY: `place` was judged against this mapping's length: its offset lies within.
         let start = unsafe { mapping.address().add(place.offset() as usize) };
-        Bytes { start, len: place.len() as usize, prefix: prefix as usize, _mapping: Arc::clone(mapping) }
+        Bytes { start, len: place.len() as usize, prefix: prefix as usize }
     }
 
     fn data(&self, len: usize) -> &[u8] {
-        // SAFETY: `start..start + self.len` lies within the mapping, which is kept alive; in this process nobody else has the
+        // SAFETY: `start..start + self.len` lies within the mapping, which the buffer's `ClientBuffers` keep alive; in this process nobody else has the
         // buffer (invariant 1), and `&self` keeps `data_mut` away; other processes keep to the ownership (the bet).
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), len.min(self.len)) }
     }
@@ -478,7 +502,6 @@ impl Bytes {
 #[derive(Debug)]
 pub struct LentBuffer {
     bytes: Bytes,
-    extent: Extent,
     size: u32,
     loan: Loan,
     buffers: Arc<ClientBuffers>,
@@ -538,9 +561,9 @@ impl LentBuffer {
 
 impl Drop for LentBuffer {
     fn drop(&mut self) {
-        let mut held = self.buffers.held();
-        held.leave_bytes(self.extent);
-        held.leave(self.loan.slot);
+        if let Some(entry) = self.buffers.held().slots.get_mut(self.loan.slot as usize) {
+            entry.holder = Holder::Nobody;
+        }
     }
 }
 
@@ -549,7 +572,6 @@ impl Drop for LentBuffer {
 #[derive(Debug)]
 pub struct MappedBuffer {
     bytes: Bytes,
-    extent: Extent,
     slot: u32,
     handle: BufferHandle,
     buffers: Arc<ClientBuffers>,
@@ -591,7 +613,7 @@ impl MappedBuffer {
 
 impl Drop for MappedBuffer {
     fn drop(&mut self) {
-        self.buffers.give_up(self.slot, Some(self.extent));
+        self.buffers.give_up(self.slot);
     }
 }
 

@@ -84,7 +84,7 @@ fn record(n: u64) -> [u64; 4] {
 #[test]
 fn loom_ring_two_entries_two_laps() {
     // Two entries, five records: two laps and a half.
-    check("ring", Some(3), 1000, || {
+    check("ring", Some(3), 2000, || {
         let memory = Arc::new(RingMemory::<2>::new());
         let mut producer = Producer::new(Arc::clone(&memory));
         let sender = thread::spawn(move || {
@@ -126,7 +126,7 @@ fn loom_ring_two_entries_two_laps() {
 #[test]
 fn loom_ring_full_is_true() {
     // What Full must not be: a ring whose consumer's cursor the producer has already been told.
-    check("ring full", None, 2, || {
+    check("ring full", None, 4, || {
         let memory = Arc::new(RingMemory::<2>::new());
         let mut producer = Producer::new(Arc::clone(&memory));
         producer.push(record(0)).expect("room");
@@ -189,7 +189,7 @@ impl Scene {
 
 #[test]
 fn loom_doorbell_one_ringer_one_sleeper() {
-    check("doorbell 1:1", None, 10, || {
+    check("doorbell 1:1", None, 80, || {
         let scene = Scene::new();
         let ringer = Arc::clone(&scene);
         let ringer = thread::spawn(move || ringer.publish(0, 1));
@@ -215,7 +215,7 @@ fn loom_doorbell_is_armed_again() {
 
 #[test]
 fn loom_doorbell_two_sleepers() {
-    check("doorbell 1:2", Some(3), 100, || {
+    check("doorbell 1:2", Some(3), 3000, || {
         let scene = Scene::new();
         let ringer = Arc::clone(&scene);
         let ringer = thread::spawn(move || ringer.publish(0, 1));
@@ -229,7 +229,7 @@ fn loom_doorbell_two_sleepers() {
 
 #[test]
 fn loom_doorbell_two_ringers() {
-    check("doorbell 2:1", Some(3), 100, || {
+    check("doorbell 2:1", Some(3), 3000, || {
         let scene = Scene::new();
         let ringers = [0, 1].map(|flag| {
             let scene = Arc::clone(&scene);
@@ -299,7 +299,7 @@ fn loom_slot_lease_and_return_exclude_each_other() {
 
 #[test]
 fn loom_slot_two_members() {
-    check("slot, two members", Some(2), 100, || {
+    check("slot, two members", None, 300, || {
         let slot = lent();
         // Members in different words of the table.
         let lessees = [3, 70].map(|member| {
@@ -319,7 +319,7 @@ fn loom_slot_two_members() {
 
 #[test]
 fn loom_slot_lessees_bytes_are_visible_after_release() {
-    check("slot bytes", None, 20, || {
+    check("slot bytes", None, 400, || {
         let slot = lent();
         // A byte of the buffer: as plain memory, so that loom reports a race if nothing orders the accesses.
         let byte = Arc::new(loom::cell::UnsafeCell::new(0u8));
@@ -357,7 +357,7 @@ fn loom_slot_lessees_bytes_are_visible_after_release() {
 
 #[test]
 fn loom_slot_stale_handle_against_the_next_loan() {
-    check("slot, next loan", None, 50, || {
+    check("slot, next loan", None, 70, || {
         let slot = lent();
         let stale = Arc::clone(&slot);
         let stale = thread::spawn(move || stale.lease(LOAN, 2).is_ok());
@@ -373,7 +373,7 @@ fn loom_slot_stale_handle_against_the_next_loan() {
 
 #[test]
 fn loom_slot_place_is_visible_to_the_lessee() {
-    check("slot place", None, 20, || {
+    check("slot place", None, 80, || {
         let slot = Arc::new(Slot::new());
         let lessee = {
             let slot = Arc::clone(&slot);

@@ -9,8 +9,8 @@
 //! 1. The word goes `Home(g) -> Lent(g + 1)` by the server, `Lent(g) -> Returning(g) -> Home(g)` or back to `Lent(g)` by the
 //!    holder of the command. Nobody else writes it.
 //! 2. *Taking back and leasing exclude each other.* [`Slot::take_back`] writes `Returning` and then looks at the leases;
-//!    [`Slot::lease`] sets its bit and then looks at the word. Between writing and looking both have a sequentially
-//!    consistent fence, so at least one sees the other. So when a slot is back home, nobody has a lease on it, and
+//!    [`Slot::lease`] sets its bit and then looks at the word. These four accesses are sequentially consistent, so at least
+//!    one sees the other. So when a slot is back home, nobody has a lease on it, and
 //!    nobody gets one for that generation.
 //! 3. A lease that was refused leaves no bit; a return that was refused leaves the word `Lent(g)`.
 //! 4. A member writes only its own bit; the primary clears the bits of the dead. The bytes that a lessee wrote are
@@ -24,7 +24,7 @@ use vdi_proto::command::Loan;
 use vdi_proto::handle::{SlotState, SlotWord};
 use vdi_proto::layout::{MAX_MEMBERS, RawPlace};
 
-use crate::atomics::{AtomicU32, AtomicU64, Ordering, fence, spin_loop};
+use crate::atomics::{AtomicU32, AtomicU64, Ordering, spin_loop};
 
 const LEASE_WORDS: usize = (MAX_MEMBERS / u64::BITS) as usize;
 
@@ -72,6 +72,13 @@ pub enum TakeBackError {
 const RETURNING_LOOKS: u32 = 1000;
 #[cfg(loom)]
 const RETURNING_LOOKS: u32 = 2;
+
+/// Loom knows sequential consistency of fences only; the accesses around this one have it by themselves.
+#[inline]
+fn fence_for_loom() {
+    #[cfg(loom)]
+    crate::atomics::fence(Ordering::SeqCst);
+}
 
 const fn lease_bit(member: u32) -> (usize, u64) {
     ((member / u64::BITS) as usize % LEASE_WORDS, 1 << (member % u64::BITS))
@@ -132,11 +139,11 @@ impl Slot {
         let lent = SlotWord { generation: loan.generation, state: SlotState::Lent }.to_word();
         let returning = SlotWord { generation: loan.generation, state: SlotState::Returning }.to_word();
         let (index, bit) = lease_bit(member);
-        self.leases[index].fetch_or(bit, Ordering::Relaxed);
-        // SYNC slot: pairs with the fence in `take_back`.
-        fence(Ordering::SeqCst);
+        // SYNC slot: pairs with `take_back`; both write first and look then, in one order for all.
+        self.leases[index].fetch_or(bit, Ordering::SeqCst);
+        fence_for_loom();
         for _ in 0..RETURNING_LOOKS {
-            let word = self.word.load(Ordering::Acquire);
+            let word = self.word.load(Ordering::SeqCst);
             if word == lent {
                 return Ok(());
             }
@@ -171,15 +178,15 @@ impl Slot {
     pub fn take_back(&self, generation: u32) -> Result<(), TakeBackError> {
         let word = |state| SlotWord { generation, state }.to_word();
         let (lent, returning) = (word(SlotState::Lent), word(SlotState::Returning));
-        if let Err(word) = self.word.compare_exchange(lent, returning, Ordering::Relaxed, Ordering::Relaxed) {
+        // SYNC slot: pairs with `lease`.
+        if let Err(word) = self.word.compare_exchange(lent, returning, Ordering::SeqCst, Ordering::Relaxed) {
             return Err(TakeBackError::NotLent { generation, word });
         }
-        // SYNC slot: pairs with the fence in `lease`.
-        fence(Ordering::SeqCst);
+        fence_for_loom();
         let mut leases = 0u128;
         for (index, bits) in self.leases.iter().enumerate() {
             // SYNC slot.lease: pairs with the release in `release`.
-            leases |= u128::from(bits.load(Ordering::Acquire)) << (index as u32 * u64::BITS);
+            leases |= u128::from(bits.load(Ordering::SeqCst)) << (index as u32 * u64::BITS);
         }
         if leases == 0 {
             self.word.store(word(SlotState::Home), Ordering::Release);

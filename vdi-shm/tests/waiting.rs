@@ -154,6 +154,22 @@ fn places_in_a_mapping() {
             wait::ring(&fits);
         }
     }
+    // Threads that map at the same time do not get into each other's way.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let segment = Segment::create("vdi-test", 100_000, false).expect("memory");
+                let mut kept = Vec::new();
+                for round in 0..200 {
+                    let mapping = segment.map().expect("a mapping");
+                    assert_eq!(mapping.address().as_ptr() as usize % 65536, 0);
+                    if round % 2 == 0 {
+                        kept.push(mapping);
+                    }
+                }
+            });
+        }
+    });
     assert!(Segment::create("vdi-test", 0, false).and_then(|segment| segment.map()).is_err());
     assert!(Segment::create("vdi-test", u64::MAX, true).is_err());
 }

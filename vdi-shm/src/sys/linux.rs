@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::{Errno, Result};
@@ -23,6 +24,9 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// What every mapping's address is a multiple of: the greatest alignment that a set's buffers can have, so that a data
 /// start that is aligned within its area is aligned in every process's memory.
 const MAP_ALIGNMENT: usize = vdi_proto::config::MAX_BLOCK_SIZE as usize;
+
+/// How often to look for an aligned range, when others in this process take those that were found.
+const MAP_TRIES: u32 = 32;
 
 /// A new memfd of `len` bytes, zeroed and sealed. With `reserve` its memory is allocated now, so that a lack of it shows
 /// here and not as a fault at some later access.
@@ -59,37 +63,42 @@ pub(crate) fn sealed_len(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
 
 /// A shared, writable mapping of a whole descriptor, at a multiple of [`MAP_ALIGNMENT`].
 pub(crate) fn map_shared(fd: impl AsFd, len: NonZeroUsize) -> Result<NonNull<u8>> {
+    // Two threads that look at the same time would find the same range, again and again.
+    static LOOKING: Mutex<()> = Mutex::new(());
+    let _alone = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    for _ in 0..MAP_TRIES {
+        let wanted = free_range(len)?;
+        let flags = MapFlags::SHARED | MapFlags::FIXED_NOREPLACE;
+        // SAFETY: whatever the arguments, a call with this flag either fails or returns a range that nothing else in this
+        // process uses, so no existing object is touched.
+        let mapped = match unsafe { rustix::mm::mmap(wanted, len.get(), protection, flags, &fd, 0) } {
+            Ok(mapped) => mapped,
+            // Another thread has got it meanwhile.
+            Err(Errno::EXIST) => continue,
+            Err(errno) => return Err(errno),
+        };
+        if mapped == wanted {
+            return NonNull::new(mapped.cast()).ok_or(Errno::INVAL);
+        }
+        // A kernel before 4.17 takes the address for a wish.
+        // SAFETY: the mapping was just made, and nobody knows it.
+        unsafe { rustix::mm::munmap(mapped, len.get())? };
+    }
+    Err(Errno::NOMEM)
+}
+
+/// The address of an aligned range that was free a moment ago.
+fn free_range(len: NonZeroUsize) -> Result<*mut core::ffi::c_void> {
     let room = len.get().checked_add(MAP_ALIGNMENT).ok_or(Errno::NOMEM)?;
-    // Addresses only, without memory: room enough to find an aligned one in.
-    let reserve = MapFlags::PRIVATE | MapFlags::NORESERVE;
+    // Addresses only, without memory.
+    let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a null hint lets the kernel choose a range that nothing else in this process uses, so no existing object is
-    // touched; whatever the arguments, the call either fails or returns such a range.
-    let reserved = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), room, ProtFlags::empty(), reserve)? };
-    let before = reserved.align_offset(MAP_ALIGNMENT);
-    // SAFETY: `before` is less than the alignment, so this and `len` bytes after it lie within the range just reserved.
-    let aligned = unsafe { reserved.byte_add(before) };
-    let flags = MapFlags::SHARED | MapFlags::FIXED;
-    // SAFETY: the range lies within the one just reserved, which nobody else knows: what it replaces is nobody's object.
-    let mapped = unsafe { rustix::mm::mmap(aligned, len.get(), protection, flags, fd, 0) };
-    if let Err(errno) = mapped {
-        // SAFETY: the whole reservation goes back; nobody knows it.
-        let _ = unsafe { rustix::mm::munmap(reserved, room) };
-        return Err(errno);
-    }
-    // The kernel maps whole pages, so the rest of the reservation begins at the next one.
-    let end = (before + len.get()).next_multiple_of(rustix::param::page_size());
-    if before > 0 {
-        // SAFETY: the part of the reservation before the mapping, which nobody uses. That it fails costs addresses only.
-        let _ = unsafe { rustix::mm::munmap(reserved, before) };
-    }
-    if end < room {
-        // SAFETY: `end` is less than the reservation's length.
-        let rest = unsafe { reserved.byte_add(end) };
-        // SAFETY: the part of the reservation after the mapping, as before it.
-        let _ = unsafe { rustix::mm::munmap(rest, room - end) };
-    }
-    NonNull::new(aligned.cast()).ok_or(Errno::INVAL)
+    // touched.
+    let found = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), room, ProtFlags::empty(), flags)? };
+    // SAFETY: the range was just reserved, and nobody knows it.
+    unsafe { rustix::mm::munmap(found, room)? };
+    Ok(found.wrapping_byte_add(found.align_offset(MAP_ALIGNMENT)))
 }
 
 /// Ends a mapping.

@@ -1,0 +1,123 @@
+//! A server in this process that sends what a test tells it to.
+
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+
+use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, CommandCode, CompletionCode};
+use vdi_proto::config::ServerTerms;
+use vdi_proto::features::Features;
+use vdi_server_sim::vds::{
+    Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand,
+};
+
+use super::PATIENCE;
+use super::bench::Bench;
+use super::client::{config, device_name};
+use super::tasks::{Task, task};
+
+/// Bytes of a buffer of this server.
+pub(crate) const BUFFER: u32 = 65536;
+
+/// A server that has configured its set with four buffers and opened its devices, and whose completion agent runs.
+pub(crate) struct Server {
+    pub(crate) set: Arc<ServerVirtualDeviceSet>,
+    pub(crate) devices: Vec<ServerVirtualDevice>,
+    pub(crate) completions: Receiver<Completed>,
+    pub(crate) routine: Arc<dyn CompletionRoutine>,
+    agent: Option<Task<bool>>,
+}
+
+impl Server {
+    /// A server that reads.
+    pub(crate) fn open(bench: &Bench, name: &str, devices: u32) -> Server {
+        Server::with_features(bench, name, devices, Features::READ_MEDIA)
+    }
+
+    pub(crate) fn with_features(bench: &Bench, name: &str, devices: u32, features: Features) -> Server {
+        let set = Arc::new(ServerVirtualDeviceSet::with_options(bench.options()));
+        set.open("", name).unwrap();
+        let terms = ServerTerms { features, ..ServerTerms::default() };
+        set.begin_configuration(&terms, PATIENCE).unwrap();
+        set.request_buffers(BUFFER, 0, 4).unwrap();
+        set.end_configuration().unwrap();
+        let devices = (0..devices).map(|index| set.open_device(&device_name(name, index)).unwrap()).collect();
+        Server::run(set, devices)
+    }
+
+    /// Starts the completion agent of a set that is configured.
+    pub(crate) fn run(set: Arc<ServerVirtualDeviceSet>, devices: Vec<ServerVirtualDevice>) -> Server {
+        let (tell, completions) = channel();
+        let tell = Mutex::new(tell);
+        let routine = Arc::new(move |completed: Completed| drop(tell.lock().unwrap().send(completed)));
+        let agent = task("the completion agent", {
+            let set = Arc::clone(&set);
+            move || set.execute_completion_agent().is_ok()
+        });
+        Server { set, devices, completions, routine, agent: Some(agent) }
+    }
+
+    /// Sends a Read into a new buffer.
+    #[track_caller]
+    pub(crate) fn read(&self, device: usize) {
+        let buffer = self.set.allocate_buffer(BUFFER, 0).unwrap();
+        self.transfer(device, CommandCode::READ, buffer);
+    }
+
+    /// Sends a Write of this byte, over and over.
+    #[track_caller]
+    pub(crate) fn write(&self, device: usize, byte: u8) {
+        let mut buffer = self.set.allocate_buffer(BUFFER, 0).unwrap();
+        buffer.data_mut().fill(byte);
+        self.transfer(device, CommandCode::WRITE, buffer);
+    }
+
+    #[track_caller]
+    pub(crate) fn transfer(&self, device: usize, code: CommandCode, buffer: ServerBuffer) {
+        let bytes = buffer.len() as u32;
+        let command = VdsCommand::transfer(code, buffer, bytes, Arc::clone(&self.routine));
+        self.devices[device].send_command(command).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn plain(&self, device: usize, code: CommandCode) {
+        self.devices[device].send_command(VdsCommand::plain(code, Arc::clone(&self.routine))).unwrap();
+    }
+
+    /// The next command that has ended.
+    #[track_caller]
+    pub(crate) fn ended(&self) -> Completed {
+        self.completions.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Code and bytes of the next command that has ended.
+    #[track_caller]
+    pub(crate) fn completed(&self) -> (CompletionCode, u32) {
+        let ended = self.ended();
+        (ended.code, ended.bytes)
+    }
+
+    /// Waits for the completion agent; whether it ended in good order.
+    #[track_caller]
+    pub(crate) fn agent_ended(&mut self) -> bool {
+        self.agent.take().unwrap().result()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.set.close();
+        if let Some(agent) = self.agent.take() {
+            agent.result();
+        }
+    }
+}
+
+/// A client and a server with one device each, in this process.
+#[track_caller]
+pub(crate) fn pair(bench: &Bench) -> (Arc<ClientVirtualDeviceSet>, Server, ClientVirtualDevice) {
+    let set = bench.create("nightly", &config(1));
+    let server = Server::open(bench, "nightly", 1);
+    set.get_configuration(PATIENCE).unwrap();
+    let device = set.open_device("nightly").unwrap();
+    (set, server, device)
+}
