@@ -37,9 +37,11 @@ impl ServerTimeOut {
         ServerTimeOut { limit, quiet_since: now, was_pending: false }
     }
 
-    /// A command completed at `now`.
-    pub const fn completed(&mut self, now: Duration) {
-        self.quiet_since = now;
+    /// The agent looked at `now`, and found that something had completed, or not.
+    pub const fn completed(&mut self, now: Duration, any: bool) {
+        if any {
+            self.quiet_since = now;
+        }
     }
 
     /// Whether the time-out has passed at `now`, given whether commands are pending.
@@ -77,7 +79,9 @@ mod tests {
     fn each_completion_starts_it_anew() {
         let mut watch = ServerTimeOut::new(10, MS(0));
         assert!(!watch.expired(MS(0), true));
-        watch.completed(MS(19));
+        watch.completed(MS(15), false);
+        watch.completed(MS(19), true);
+        watch.completed(MS(30), false);
         assert!(!watch.expired(MS(39), true));
         assert!(watch.expired(MS(40), true));
     }

@@ -50,6 +50,10 @@ fn main() {
     handles(&mut criterion);
     criterion.final_summary();
     print_ratios();
+    // Only without a filter: it takes a while.
+    if std::env::args().skip(1).all(|argument| argument.starts_with('-')) {
+        print_idle();
+    }
 }
 
 /// The best time of each row, in nanoseconds: what the machine can do when nothing disturbs it.
@@ -87,6 +91,41 @@ fn print_ratios() {
     if let Some(ours) = row("get + map + release") {
         println!("  GetBufferHandle + MapBufferHandle + release: {ours:.1} ns");
     }
+}
+
+/// CPU time of all threads of a process so far, in nanoseconds.
+fn cpu_time(process: u32) -> u64 {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    tasks
+        .map(|task| std::fs::read_to_string(task.unwrap().path().join("schedstat")).unwrap_or_default())
+        .filter_map(|stat| stat.split_whitespace().next()?.parse::<u64>().ok())
+        .sum()
+}
+
+/// What a set costs while nothing happens: both sides wait, for as long as this sleeps.
+fn print_idle() {
+    const WATCHED: Duration = Duration::from_secs(10);
+    let server = Server::start("bench-idle", 1 << 20);
+    let client = server._client.as_ref().unwrap().0.id();
+    // The client opens its device and falls asleep; there is no sign of that but time.
+    std::thread::sleep(Duration::from_secs(1));
+    let before = cpu_time(client) + cpu_time(std::process::id());
+    std::thread::sleep(WATCHED);
+    let spent = Duration::from_nanos(cpu_time(client) + cpu_time(std::process::id()) - before);
+    println!("  an idle set of one device: {spent:.1?} of CPU in {WATCHED:?}, both processes together");
+
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let mut control = maps.lines().skip_while(|line| !line.contains("memfd:vdi-control"));
+    let mut kilobytes = |name: &str| {
+        let line = control.find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_whitespace().nth(1).unwrap_or("?").to_owned()
+    };
+    println!(
+        "  its memory beyond the buffer area: {} KiB mapped, {} KiB resident",
+        kilobytes("Size:"),
+        kilobytes("Rss:")
+    );
+    server.device.close_device().unwrap();
 }
 
 // --- children ---------------------------------------------------------------------------------------------------------

@@ -70,7 +70,12 @@ fn the_configuration_tells_direction_and_sizes() {
 
 /// Serves a restore from memory as a foreign client does: each Read gets as many bytes as `portion` says, with the code of
 /// success, and the last data, or nothing after it, comes with what `last` says. Gives how many Reads came.
-fn deliver(device: ClientVirtualDevice, data: &[u8], portion: fn(usize) -> usize, last: (Last, CompletionCode)) -> usize {
+fn deliver(
+    device: ClientVirtualDevice,
+    data: &[u8],
+    portion: fn(usize) -> usize,
+    last: (Last, CompletionCode),
+) -> usize {
     let device = RawDevice::new(device);
     let (mut done, mut reads) = (0, 0);
     loop {
@@ -290,7 +295,9 @@ fn a_device_dropped_while_its_command_is_held_fails_the_backup() {
 
 #[test]
 fn a_client_that_aborts_or_closes_fails_the_backup() {
-    for (close, text) in [(false, "the primary client called SignalAbort"), (true, "the primary client closed the set before")] {
+    for (close, text) in
+        [(false, "the primary client called SignalAbort"), (true, "the primary client closed the set before")]
+    {
         let bench = Bench::new();
         bench.database("sales", 700_000);
         let set = bench.create("nightly", &config(1));

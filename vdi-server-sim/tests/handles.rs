@@ -1,28 +1,18 @@
-//! Buffer handles across real processes: the set's primary and its server are this process, secondaries are others. And the
-//! two models of sharing work: workers that get handles, and secondaries that open devices of their own.
+//! Buffer handles across real processes: the set's primary and its server are this process, secondaries are others.
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use std::fs;
-use std::path::Path;
-use std::process::Command as Program;
-use std::time::Duration;
-
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config, device_name, restore_statement, stripe};
+use common::client::config;
 use common::processes::{Part, Stage, take_part};
 use common::server::{BUFFER, Server, pair};
-use vdi_client::media::{FileMedia, Media};
-use vdi_client::workers::{WorkerPool, serve};
-use vdi_client::{
-    BufferHandle, ClientVirtualDeviceSet, Command, Completion, CompletionCode, Features, VdError, pump,
-};
+use vdi_client::{BufferHandle, ClientVirtualDeviceSet, Command, Completion, CompletionCode, VdError};
 
 #[test]
 fn child_entry() {
-    take_part(&[("mapper", mapper), ("pool", pool), ("worker", worker), ("own device", own_device)]);
+    take_part(&[("mapper", mapper)]);
 }
 
 /// A secondary that does with handles what it is told: `map H`, `check B`, `fill B`, `drop`, `close`.
@@ -155,7 +145,7 @@ fn a_handle_dies_with_its_command_also_when_the_memory_is_lent_again() {
         }
         map(&mut part, handle);
         assert_eq!(part.ask("drop"), "dropped");
-        command.complete(Completion::transferred(0)).unwrap();
+        command.complete(Completion::transferred(BUFFER as usize)).unwrap();
         drop(server.ended());
         assert_unmappable(&mut part, handle, VdError::Invalid);
     }
@@ -230,7 +220,7 @@ fn a_command_is_not_completed_while_its_buffer_is_mapped_elsewhere() {
     }
     command.complete(Completion::transferred(BUFFER as usize)).unwrap();
     assert_eq!(server.completed(), (CompletionCode::SUCCESS, BUFFER));
-    parts.map(Part::end);
+    parts.into_iter().for_each(Part::end);
 }
 
 #[test]
@@ -268,7 +258,7 @@ fn a_secondary_that_is_killed_holds_no_lease_and_aborts_the_set() {
     let refused = command.complete(Completion::transferred(BUFFER as usize)).unwrap_err();
     assert_eq!(refused.error.code(), VdError::Abort, "{refused}");
     assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
-    set.close().unwrap_err();
+    set.close().unwrap();
 }
 
 #[test]
@@ -299,52 +289,9 @@ fn a_mapped_buffer_outlives_an_abort() {
     map(&mut part, command.buffer_handle().unwrap());
     set.signal_abort().unwrap();
     drop((command, device, server));
-    set.close().unwrap_err();
+    set.close().unwrap();
     assert_eq!(part.ask("fill 8"), "filled");
     assert_eq!(part.ask("check 8"), "true");
     part.end();
 }
 
-/// A primary that passes its commands to worker processes: arguments are devices, workers, direction, and the folder.
-fn pool(stage: &Stage) {
-    let (devices, workers) = (stage.number(0), stage.number(1));
-    let set = ClientVirtualDeviceSet::new();
-    set.create("nightly", &config(devices)).unwrap();
-    stage.say("created");
-    set.get_configuration(PATIENCE).unwrap();
-    let pool = WorkerPool::start((0..workers).map(|_| {
-        let mut worker = Program::new(std::env::current_exe().unwrap());
-        // A worker's standard output is the pipe, so the harness of this test program must be silent: see `worker`.
-        worker.args(["--exact", "child_entry", "--nocapture", "--test-threads=1"]);
-        worker.env("VDI_TEST_PART", "worker");
-        worker.env("VDI_TEST_ARGUMENTS", format!("{}\n{}", stage.argument(2), stage.argument(3)));
-        worker
-    }))
-    .unwrap();
-    stage.say(&format!("workers {}", pool.process_ids().iter().map(u32::to_string).collect::<Vec<_>>().join(" ")));
-    let opened: Vec<_> =
-        (0..devices).map(|index| set.open_device(&device_name("nightly", index)).unwrap()).collect();
-    if stage.argument(2) == "stuck" {
-        assert_eq!(stage.hear().as_deref(), Some("go on"));
-    }
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
-        let driving: Vec<_> = (0..)
-            .zip(opened)
-            .map(|(stripe, mut device)| {
-                let pool = &pool;
-                scope.spawn(move || pool.drive(&mut device, stripe, |_| {}))
-            })
-            .collect();
-        driving.into_iter().map(|driving| driving.join().unwrap()).collect()
-    });
-    let handles = pool.handles_passed();
-    match outcomes.into_iter().collect::<Result<Vec<_>, _>>() {
-        Ok(reports) => {
-            set.close().unwrap();
-            assert!(pool.finish().unwrap().iter().all(|status| status.success()));
-            let bytes: u64 = reports.iter().map(|report| report.bytes_written + report.bytes_read).sum();
-            stage.say(&format!("done {handles} {bytes}"));
-        }
-        Err(error) => stage.say(&format!("failed {error}")),
-    }
-}

@@ -218,8 +218,7 @@ fn kill(cast: Vec<(Who, Part)>, victim: Who) -> Duration {
     for (who, part) in others {
         let ended = part.expect("ended");
         let mut words = ended.splitn(3, ' ');
-        let (at, code): (u64, u32) =
-            (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap());
+        let (at, code): (u64, u32) = (words.next().unwrap().parse().unwrap(), words.next().unwrap().parse().unwrap());
         let text = words.next().unwrap();
         assert_eq!(code, 0x8077_0004, "{who:?} after the death of {victim:?}: {text}");
         for part in victim.obituary() {

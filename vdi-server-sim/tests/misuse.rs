@@ -6,16 +6,14 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{config, device_name};
 use common::processes::{Stage, take_part};
 use common::server::{Server, pair};
 use common::tasks::{Task, task};
-use common::PATIENCE;
 use vdi_client::raw::RawDevice;
-use vdi_client::{
-    ClientVirtualDeviceSet, Completion, CompletionCode, Error, ErrorKind, INFINITE, VdError,
-};
+use vdi_client::{ClientVirtualDeviceSet, Completion, CompletionCode, Error, ErrorKind, INFINITE, VdError};
 use vdi_proto::config::ServerTerms;
 use vdi_proto::features::Features;
 use vdi_proto::set::client::State;
@@ -328,7 +326,9 @@ fn open_device_waits_for_the_server_and_can_be_cancelled_and_aborted() {
         let set = bench.create("nightly", &config(1));
         let server = ServerVirtualDeviceSet::with_options(bench.options());
         server.open("", "nightly").unwrap();
-        server.begin_configuration(&ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() }, PATIENCE).unwrap();
+        server
+            .begin_configuration(&ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() }, PATIENCE)
+            .unwrap();
         server.end_configuration().unwrap();
         set.get_configuration(PATIENCE).unwrap();
         let opening = task("OpenDevice", {

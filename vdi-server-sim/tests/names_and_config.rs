@@ -64,7 +64,9 @@ fn names_that_cannot_be_are_invalid_and_say_why() {
 fn names_that_look_dangerous_are_just_names() {
     let bench = Bench::new();
     let longest = "ß".repeat(128);
-    for name in ["../../etc/passwd", "/", ".", "..", " ", "a'b", "%s%n", "{0F8FAD5B-D9CB-469F-A165-70867728950E}", &longest] {
+    for name in
+        ["../../etc/passwd", "/", ".", "..", " ", "a'b", "%s%n", "{0F8FAD5B-D9CB-469F-A165-70867728950E}", &longest]
+    {
         let set = bench.create(name, &config(1));
         assert_eq!(names(&bench.runtime()).len(), 1, "{name:?}");
         let server = ServerVirtualDeviceSet::with_options(bench.options());
@@ -113,13 +115,15 @@ fn every_field_that_cannot_be_served_is_named_with_its_value() {
         (VdConfig { eom_warning_size: 1, ..base }, "EOMWarningSize to 1"),
         // Half a tape, and both a tape and a disk.
         (VdConfig { features: Features::FILE_MARKS, ..base }, "features VDF_FileMarks make up none"),
-        (VdConfig { features: Features::RANDOM_ACCESS | Features::FILE_MARKS, ..base }, "VDF_FileMarks|VDF_RandomAccess"),
+        (
+            VdConfig { features: Features::RANDOM_ACCESS | Features::FILE_MARKS, ..base },
+            "VDF_FileMarks|VDF_RandomAccess",
+        ),
         (VdConfig { features: Features::from_bits(0x8), ..base }, "0x8"),
     ];
     let named: Vec<_> = server_bits.iter().map(|bit| format!("features to {}", bit.bits())).collect();
-    cases.extend(
-        server_bits.iter().zip(&named).map(|(bit, text)| (VdConfig { features: *bit, ..base }, text.as_str())),
-    );
+    cases
+        .extend(server_bits.iter().zip(&named).map(|(bit, text)| (VdConfig { features: *bit, ..base }, text.as_str())));
     let set = ClientVirtualDeviceSet::with_options(bench.options());
     for (config, text) in cases {
         let error = set.create("nightly", &config).unwrap_err();

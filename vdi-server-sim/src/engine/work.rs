@@ -96,10 +96,12 @@ impl Work {
         let failure = self.explain(failure);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failure.get_or_insert(failure);
-        drop(state.running.take());
+        let running = state.running.take();
         drop(state);
-        // Fails only when the set is closed already.
+        // Before anybody closes the set, so that clients hear of an abort and not of a hasty close. Fails only when the set is
+        // closed already.
         let _ = self.set.signal_abort();
+        drop(running);
     }
 
     /// As [`Work::fail`], for use with `?`.

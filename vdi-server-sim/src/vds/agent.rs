@@ -47,9 +47,8 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         });
         match event {
             Some(Event::Completions) => {
-                if take(set, &mut completions[..opened]) {
-                    watch.completed(now());
-                }
+                let completed = take(set, &mut completions[..opened]);
+                watch.completed(now(), completed);
             }
             Some(Event::Closed) => return true,
             Some(Event::Aborted) => {

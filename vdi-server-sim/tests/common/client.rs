@@ -63,8 +63,7 @@ impl Bench {
         let (name, count) = (name.to_owned(), config.device_count);
         task("the script", move || {
             set.get_configuration(PATIENCE).unwrap();
-            let opened: Vec<_> =
-                (0..count).map(|index| set.open_device(&device_name(&name, index)).unwrap()).collect();
+            let opened: Vec<_> = (0..count).map(|index| set.open_device(&device_name(&name, index)).unwrap()).collect();
             let script = &script;
             std::thread::scope(|scope| {
                 let running: Vec<_> =
