@@ -294,4 +294,3 @@ fn a_mapped_buffer_outlives_an_abort() {
     assert_eq!(part.ask("check 8"), "true");
     part.end();
 }
-

@@ -14,11 +14,12 @@ use common::processes::{Stage, take_part};
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use vdi_client::{
-    BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig, VdError,
+    BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig,
+    VdError,
 };
 use vdi_proto::config::ServerTerms;
 use vdi_proto::set::server::State;
-use vdi_server_sim::vds::{ServerVirtualDeviceSet, VdsCommand};
+use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
 
 #[test]
 fn child_entry() {
@@ -460,4 +461,21 @@ fn an_abort_of_the_server_ends_everything_that_is_outstanding() {
     assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
     assert_eq!(server.set.allocate_buffer(512, 0).unwrap_err().code, VdError::Abort);
     server.set.close().unwrap();
+}
+
+#[test]
+fn an_abort_before_the_completion_agent_runs_ends_everything_that_is_outstanding() {
+    let bench = Bench::new();
+    let (set, server) = connected(&bench, &config(1));
+    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.end_configuration().unwrap();
+    let device = server.open_device("nightly").unwrap();
+    let (tell, ended) = std::sync::mpsc::sync_channel(1);
+    let routine = Arc::new(move |completed: Completed| tell.send(completed.code).unwrap());
+    device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
+    set.signal_abort().unwrap();
+    let error = server.execute_completion_agent().unwrap_err();
+    assert_eq!(error.code, VdError::Protocol);
+    assert!(error.to_string().contains("the primary client called SignalAbort"), "{error}");
+    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), CompletionCode::OPERATION_ABORTED);
 }

@@ -115,7 +115,9 @@ fn workers_write_and_read_what_they_get_by_handles() {
 
 /// A worker that is killed, as a member of the set or before it became one: the statement fails, and the targets are as they
 /// were.
-fn a_worker_dies(joined: bool, text: &str) {
+///
+/// Who is first to notice is open: the primary, whose pipe breaks, or the set, whose member is gone.
+fn a_worker_dies(joined: bool) {
     let bench = Bench::new();
     bench.database("sales", 3_000_000);
     let (mut primary, statement, ids) = start(&bench, &backup_statement("sales", SET, 2, ""), 2, 2, "backup");
@@ -136,8 +138,9 @@ fn a_worker_dies(joined: bool, text: &str) {
     if !joined {
         primary.order("go on");
     }
-    statement.outcome().assert_failure(&["Msg 18210,", "995(", text]);
-    primary.expect("failed");
+    statement.outcome().assert_failure(&["Msg 18210,", "995("]);
+    let failed = primary.expect("failed");
+    assert!(failed.contains("VD_E_ABORT") || failed.contains("the worker process is gone"), "{failed}");
     primary.end();
     bench.assert_output(&[]);
     bench.assert_nothing_left();
@@ -146,13 +149,12 @@ fn a_worker_dies(joined: bool, text: &str) {
 
 #[test]
 fn a_worker_that_is_killed_at_work_fails_the_backup() {
-    a_worker_dies(true, "secondary client");
+    a_worker_dies(true);
 }
 
 #[test]
 fn a_worker_that_is_killed_before_it_works_fails_the_backup() {
-    // It may have joined by then, or not: the primary notices its pipe, or everybody its death.
-    a_worker_dies(false, "");
+    a_worker_dies(false);
 }
 
 /// A secondary with a device of its own. Arguments: the device's index, direction, folder.
@@ -209,17 +211,21 @@ fn a_secondary_that_fails_takes_all_others_with_it() {
     let bench = Bench::new();
     bench.database("sales", 3_000_000);
     bench.back_up("sales", 3, "");
-    std::fs::OpenOptions::new().write(true).open(stripe(&bench.out(), 1)).unwrap().set_len(100_000).unwrap();
+    let cut = std::fs::OpenOptions::new().write(true).open(stripe(&bench.out(), 1)).unwrap();
+    cut.set_len(cut.metadata().unwrap().len() / 2).unwrap();
+    drop(cut);
     let set = bench.create(SET, &config(3));
     let statement = bench.sql(&restore_statement("copy", SET, 3, ""));
     set.get_configuration(PATIENCE).unwrap();
     let folder = bench.out();
-    let parts: Vec<_> = (0..3)
-        .map(|index: u32| bench.part("own device", &[&index.to_string(), "restore", folder.to_str().unwrap()]))
-        .collect();
+    // The one that will fail comes when the others are there.
+    let parts = [0, 2, 1].map(|index: u32| {
+        let part = bench.part("own device", &[&index.to_string(), "restore", folder.to_str().unwrap()]);
+        part.expect("opened");
+        part
+    });
     statement.outcome().assert_failure(&["Msg 3241,", "'nightly/1'"]);
     for part in parts {
-        part.expect("opened");
         let failed = part.expect("failed");
         assert!(failed.contains("VD_E_ABORT") && failed.contains("the server called SignalAbort"), "{failed}");
         part.end();

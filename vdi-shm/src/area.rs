@@ -12,8 +12,8 @@
 //!
 //! 1. *One owner.* No two [`LentBuffer`]s or [`MappedBuffer`]s overlap, prefix zones included, and no two stand for one
 //!    slot: each is entered in `held` before it exists, and leaves it when it is dropped; the places of slots that are held
-//!    do not overlap. So no two slices alias, whatever a
-//!    peer puts into the rings or the slot table: a loan of a slot that is held, or of bytes that are, is refused.
+//!    do not overlap. So no two slices alias, whatever a peer puts into the rings or the slot table: a loan of a slot that
+//!    is held, or of bytes that are, is refused.
 //! 2. A buffer's place is loaded once, judged against the area as mapped here, and kept; it cannot leave the area.
 //! 3. A buffer keeps its area mapped, also after the set was aborted or closed.
 //! 4. A lease and its entry in `held` end together, under its lock. So nobody in this process sees the one without the
@@ -24,10 +24,11 @@
 //!    a lease without a member would be void, and its bit another's.
 #![allow(unsafe_code)]
 
+mod held;
+
 use core::any::Any;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use thiserror::Error;
@@ -37,6 +38,7 @@ use vdi_proto::layout::{BufferRules, LayoutError, MAX_AREAS, Place, RawPlace};
 use vdi_proto::set::View;
 use vdi_proto::status::VdError;
 
+use self::held::{Held, Holder};
 use crate::control::Control;
 use crate::segment::Mapping;
 use crate::slots::TakeBackError;
@@ -172,81 +174,6 @@ impl BufferError {
             | BufferError::TooShort { .. }
             | BufferError::Place(_) => VdError::Abort,
         }
-    }
-}
-
-/// How this process holds a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Holder {
-    Nobody,
-    /// A command of this process has it, in this generation.
-    Command(u32),
-    /// By a handle.
-    Lease,
-}
-
-/// A slot, as this process knows it.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    holder: Holder,
-    /// Where its buffer was when it was last held: judged, and apart from all other known places. A buffer that comes again
-    /// is in the same place, which costs one comparison then.
-    known: Option<Place>,
-}
-
-/// What this process holds and knows.
-#[derive(Debug)]
-struct Held {
-    slots: Box<[Entry]>,
-    /// The known places, prefix zones included, by area and first byte: the end, and the slot. They do not overlap.
-    extents: BTreeMap<(u32, u64), (u64, u32)>,
-    prefix: u64,
-}
-
-impl Held {
-    fn new(slots: usize, prefix: u32) -> Held {
-        let nothing = Entry { holder: Holder::Nobody, known: None };
-        Held { slots: vec![nothing; slots].into_boxed_slice(), extents: BTreeMap::new(), prefix: u64::from(prefix) }
-    }
-
-    /// The slot, if nobody holds it.
-    fn free(&mut self, slot: u32) -> Option<&mut Entry> {
-        self.slots.get_mut(slot as usize).filter(|entry| entry.holder == Holder::Nobody)
-    }
-
-    /// Area, first byte, and the one after the last.
-    fn extent(&self, place: Place) -> (u32, u64, u64) {
-        // The place was judged to have its prefix zone before the data start.
-        (place.area(), place.offset() - self.prefix, place.offset() + u64::from(place.len()))
-    }
-
-    fn forget(&mut self, slot: u32) {
-        if let Some(place) = self.slots.get_mut(slot as usize).and_then(|entry| entry.known.take()) {
-            let (area, begin, _) = self.extent(place);
-            self.extents.remove(&(area, begin));
-        }
-    }
-
-    /// Takes note of a slot's place. Places that overlap it are forgotten; the slot that is held in one of them is an error.
-    fn learn(&mut self, slot: u32, place: Place) -> Result<(), u32> {
-        self.forget(slot);
-        let (area, begin, end) = self.extent(place);
-        // Known places do not overlap, so the last one that begins before this one ends reaches furthest.
-        while let Some((_, (taken, by))) = self.extents.range((area, 0)..(area, end)).next_back() {
-            let (taken, by) = (*taken, *by);
-            if taken <= begin {
-                break;
-            }
-            if self.free(by).is_none() {
-                return Err(by);
-            }
-            self.forget(by);
-        }
-        self.extents.insert((area, begin), (end, slot));
-        if let Some(entry) = self.slots.get_mut(slot as usize) {
-            entry.known = Some(place);
-        }
-        Ok(())
     }
 }
 
@@ -407,6 +334,10 @@ impl ClientBuffers {
         entry.holder = Holder::Lease;
         let raw = shared.place();
         let known = entry.known.filter(|known| known.to_raw() == raw);
+        if known.is_none() {
+            // It is somewhere else now, and where it was may be another's meanwhile.
+            held.forget(slot);
+        }
         drop(held);
         let learned = match known {
             Some(place) => Ok(place),
@@ -479,8 +410,9 @@ impl Bytes {
     }
 
     fn data(&self, len: usize) -> &[u8] {
-        // SAFETY: `start..start + self.len` lies within the mapping, which the buffer's `ClientBuffers` keep alive; in this process nobody else has the
-        // buffer (invariant 1), and `&self` keeps `data_mut` away; other processes keep to the ownership (the bet).
+        // SAFETY: `start..start + self.len` lies within the mapping, which the buffer's `ClientBuffers` keep alive; in this
+        // process nobody else has the buffer (invariant 1), and `&self` keeps `data_mut` away; other processes keep to the
+        // ownership (the bet).
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), len.min(self.len)) }
     }
 

@@ -276,10 +276,11 @@ impl Shared {
         if !self.session.work_has_ended() {
             self.session.abort_for(Party::Primary, Cause::Died);
         }
-        // The system may close a dead process's socket a moment later than its links.
-        for wait in [0, 1, 2, 5, 10, 20, 50, 100].map(Duration::from_millis) {
+        // The system may close a dead process's socket a moment later than its links. Somebody has to be there then, also
+        // when this process is about to leave.
+        for wait in [0, 1, 2, 5, 10, 20, 50, 100, 200, 400].map(Duration::from_millis) {
             std::thread::sleep(wait);
-            if runtime.remove_if_dead(self.session.place()) || self.leaving.load(Ordering::Acquire) {
+            if runtime.remove_if_dead(self.session.place()) {
                 return;
             }
         }

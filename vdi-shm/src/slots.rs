@@ -10,8 +10,7 @@
 //!    holder of the command. Nobody else writes it.
 //! 2. *Taking back and leasing exclude each other.* [`Slot::take_back`] writes `Returning` and then looks at the leases;
 //!    [`Slot::lease`] sets its bit and then looks at the word. These four accesses are sequentially consistent, so at least
-//!    one sees the other. So when a slot is back home, nobody has a lease on it, and
-//!    nobody gets one for that generation.
+//!    one sees the other. So when a slot is back home, nobody has a lease on it, and nobody gets one for that generation.
 //! 3. A lease that was refused leaves no bit; a return that was refused leaves the word `Lent(g)`.
 //! 4. A member writes only its own bit; the primary clears the bits of the dead. The bytes that a lessee wrote are
 //!    visible to whoever sees its bit cleared (release, acquire).
@@ -73,7 +72,8 @@ const RETURNING_LOOKS: u32 = 1000;
 #[cfg(loom)]
 const RETURNING_LOOKS: u32 = 2;
 
-/// Loom knows sequential consistency of fences only; the accesses around this one have it by themselves.
+/// Loom knows sequential consistency of fences only; the accesses around this one have it by themselves. So the model checks
+/// show that the order of the steps is right given that consistency, and not that each access asks for it.
 #[inline]
 fn fence_for_loom() {
     #[cfg(loom)]

@@ -246,11 +246,12 @@ impl Reader<'_> {
             let payload = &mut buffer.data_mut()[at..at + piece.length as usize];
             file.read_exact_at(payload, piece.file_offset).map_err(|source| {
                 let entry = &self.pieces.database.files()[index as usize];
-                self.work.stop(DatabaseError::Io {
-                    action: "read",
-                    path: self.pieces.database.path().join(&entry.path),
-                    offset: Some(piece.file_offset),
-                    source,
+                let path = self.pieces.database.path().join(&entry.path);
+                self.work.stop(match (source.kind(), file.metadata()) {
+                    (std::io::ErrorKind::UnexpectedEof, Ok(now)) => {
+                        DatabaseError::Changed { path, expected: entry.size, found: now.len() }
+                    }
+                    _ => DatabaseError::Io { action: "read", path, offset: Some(piece.file_offset), source },
                 })
             })?;
             let checksum = self.checksum.of(payload);

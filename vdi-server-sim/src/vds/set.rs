@@ -391,7 +391,14 @@ impl ServerVirtualDeviceSet {
     /// when it runs already, or is called too early.
     pub fn execute_completion_agent(&self) -> Result<(), VdsError> {
         const CALL: &str = "ExecuteCompletionAgent";
-        let set = self.step(CALL, Call::ExecuteCompletionAgent)?;
+        let set = self.opened(CALL)?;
+        set.step(Call::ExecuteCompletionAgent).map_err(|code| {
+            if set.session.abort_reason().is_some() {
+                // The abort was faster than the agent; what was sent before has to end all the same.
+                set.devices.iter().for_each(|device| device.abort());
+            }
+            set.error(CALL, code)
+        })?;
         let taken = set.completions.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut completions) = taken else {
             let what = "it runs already, or ran until the end";

@@ -275,8 +275,11 @@ impl Stage {
     }
 }
 
+/// A part's name, and what it does.
+type Role = (&'static str, fn(&Stage));
+
 /// The body of a test file's `child_entry`: takes the part that the environment names. In an ordinary run it names none.
-pub(crate) fn take_part(parts: &[(&str, fn(&Stage))]) {
+pub(crate) fn take_part(parts: &[Role]) {
     let Ok(name) = std::env::var(PART) else { return };
     let arguments = std::env::var(ARGUMENTS).unwrap_or_default();
     let arguments = arguments.lines().map(str::to_owned).collect();

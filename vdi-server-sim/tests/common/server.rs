@@ -53,6 +53,8 @@ impl Server {
             let set = Arc::clone(&set);
             move || set.execute_completion_agent().is_ok()
         });
+        // It has to run before anything is sent.
+        agent.wait_until_asleep();
         Server { set, devices, completions, routine, agent: Some(agent) }
     }
 

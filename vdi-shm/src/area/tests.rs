@@ -246,6 +246,27 @@ fn an_announcement_is_waited_for() {
     assert!(begun.elapsed() < AREA_PATIENCE, "an aborted set was waited for");
 }
 
+/// A slot's buffer may move, and another one take its place, while a handle of the first is being mapped.
+#[test]
+fn where_a_buffer_was_is_free_for_others() {
+    let house = House::new();
+    let secondary = &house.secondary;
+    drop(secondary.take(house.lend_place(5, 0, 8192, 1024), 1024).expect("a loan"));
+    // Slot 5 is in an area now that is still being announced, and slot 6 where slot 5 was.
+    let moved = HandleCodec::new(7, 6).encode(house.lend_place(5, 1, 8192, 1024));
+    std::thread::scope(|scope| {
+        let mapping = scope.spawn(|| secondary.map(View::Open, moved).map(drop));
+        while !house.control.slot(5).is_some_and(|slot| slot.is_leased_by(SECONDARY)) {
+            std::thread::yield_now();
+        }
+        let other = secondary.take(house.lend_place(6, 0, 8192, 1024), 1024);
+        assert!(secondary.book.areas().add(1, Arc::new(house.area.map().expect("a mapping"))));
+        wait::ring(house.control.set_doorbell());
+        assert_eq!(other.map(drop), Ok(()), "nobody is there any more");
+        assert_eq!(mapping.join().expect("no panic"), Ok(()));
+    });
+}
+
 #[test]
 fn a_slot_that_is_being_returned_is_not_lent() {
     let house = House::new();

@@ -1,0 +1,80 @@
+//! What one process holds of its set's buffers, and where it knows them to be.
+
+use std::collections::BTreeMap;
+
+use vdi_proto::layout::Place;
+
+/// How this process holds a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Nobody,
+    /// A command of this process has it, in this generation.
+    Command(u32),
+    /// By a handle.
+    Lease,
+}
+
+/// A slot, as this process knows it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) holder: Holder,
+    /// Where its buffer was when it was last held: judged, and apart from all other known places. A buffer that comes again
+    /// is in the same place, which costs one comparison then.
+    pub(super) known: Option<Place>,
+}
+
+/// What this process holds and knows.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) slots: Box<[Entry]>,
+    /// The known places, prefix zones included, by area and first byte: the end, and the slot. They do not overlap.
+    pub(super) extents: BTreeMap<(u32, u64), (u64, u32)>,
+    prefix: u64,
+}
+
+impl Held {
+    pub(super) fn new(slots: usize, prefix: u32) -> Held {
+        let nothing = Entry { holder: Holder::Nobody, known: None };
+        Held { slots: vec![nothing; slots].into_boxed_slice(), extents: BTreeMap::new(), prefix: u64::from(prefix) }
+    }
+
+    /// The slot, if nobody holds it.
+    pub(super) fn free(&mut self, slot: u32) -> Option<&mut Entry> {
+        self.slots.get_mut(slot as usize).filter(|entry| entry.holder == Holder::Nobody)
+    }
+
+    /// Area, first byte, and the one after the last.
+    fn extent(&self, place: Place) -> (u32, u64, u64) {
+        // The place was judged to have its prefix zone before the data start.
+        (place.area(), place.offset() - self.prefix, place.offset() + u64::from(place.len()))
+    }
+
+    pub(super) fn forget(&mut self, slot: u32) {
+        if let Some(place) = self.slots.get_mut(slot as usize).and_then(|entry| entry.known.take()) {
+            let (area, begin, _) = self.extent(place);
+            self.extents.remove(&(area, begin));
+        }
+    }
+
+    /// Takes note of a slot's place. Places that overlap it are forgotten; the slot that is held in one of them is an error.
+    pub(super) fn learn(&mut self, slot: u32, place: Place) -> Result<(), u32> {
+        self.forget(slot);
+        let (area, begin, end) = self.extent(place);
+        // Known places do not overlap, so the last one that begins before this one ends reaches furthest.
+        while let Some((_, (taken, by))) = self.extents.range((area, 0)..(area, end)).next_back() {
+            let (taken, by) = (*taken, *by);
+            if taken <= begin {
+                break;
+            }
+            if self.free(by).is_none() {
+                return Err(by);
+            }
+            self.forget(by);
+        }
+        self.extents.insert((area, begin), (end, slot));
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.known = Some(place);
+        }
+        Ok(())
+    }
+}
