@@ -14,7 +14,7 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdi_proto::abort::{Cause, Party};
-use vdi_proto::command::CommandRecord;
+use vdi_proto::command::{CommandId, CommandRecord};
 use vdi_proto::config::VdConfig;
 use vdi_proto::device::{ClientDevice, Limits, Receipt};
 use vdi_proto::layout::ServerWord;
@@ -56,6 +56,18 @@ impl DeviceShared {
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         // Both parts are whole at every moment.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The error of completing a command that the program does not hold.
+    pub(crate) fn not_active(&self, id: CommandId) -> Error {
+        const CALL: &str = "CompleteCommand";
+        if let Some(interruption) = self.set.interruption(CALL)
+            && interruption.code() != VdError::Timeout
+        {
+            return interruption.of_device(&self.name);
+        }
+        let what = format!("command {:#x} is not an active command of this device", id.0);
+        Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, self.set.session.set_name(), what).of_device(&self.name)
     }
 
     /// A completion was pushed: tell the server, and whoever waits here for the program to hold nothing.
@@ -100,6 +112,15 @@ impl ClientVirtualDevice {
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
         Ok(ClientVirtualDevice { shared, submissions, closed: false })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<DeviceShared> {
+        &self.shared
+    }
+
+    /// Whether a wait of this device must end now.
+    pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
+        self.shared.set.interruption(call).map(|error| error.of_device(&self.shared.name))
     }
 
     /// The device's name.

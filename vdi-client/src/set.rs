@@ -90,11 +90,7 @@ impl ClientVirtualDeviceSet {
     }
 
     /// Does something short with the set, without the cost of holding on to it.
-    fn with<T>(
-        &self,
-        call: &'static str,
-        work: impl FnOnce(&Arc<Attached>) -> Result<T, Error>,
-    ) -> Result<T, Error> {
+    fn with<T>(&self, call: &'static str, work: impl FnOnce(&Arc<Attached>) -> Result<T, Error>) -> Result<T, Error> {
         match &*self.attached.read().unwrap_or_else(PoisonError::into_inner) {
             Some(attached) => work(attached),
             None => {

@@ -16,8 +16,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Every command given to the pool is completed: by its worker's answer, or, when the worker is gone, as aborted by being
-//!    dropped.
+//! 1. Every command given to the pool is completed: by its worker's answer, or, when the worker is gone or the pool is
+//!    dropped, as aborted. A worker that is alive and silent is for `serverTimeOut` to end.
 //! 2. A worker gives its lease up before it answers, so the completion is never refused as busy.
 //! 3. A stripe's commands go to one worker, so they are carried out in the order in which they came.
 
@@ -25,9 +25,10 @@ use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command as Program, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
@@ -164,15 +165,24 @@ impl WorkerPool {
         let mut pool = WorkerPool { workers: Vec::new(), tags: AtomicU64::new(0), handles: AtomicU64::new(0) };
         for mut program in programs {
             let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-            let (Some(requests), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
-                return Err(io::Error::other("a worker's pipes are missing"));
-            };
+            let pipes = child.stdin.take().zip(child.stdout.take());
             let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
-            let answers = std::thread::Builder::new().name("vdi-worker-answers".to_owned()).spawn({
-                let pending = Arc::clone(&pending);
-                move || take_answers(output, &pending)
-            })?;
-            pool.workers.push(Worker { child, requests: Mutex::new(requests), pending, answers });
+            let answers = pipes.ok_or_else(|| io::Error::other("a worker's pipes are missing")).and_then(|pipes| {
+                let (pending, id) = (Arc::clone(&pending), child.id());
+                let thread = std::thread::Builder::new().name("vdi-worker-answers".to_owned());
+                let answers = thread.spawn(move || take_answers(pipes.1, &pending, id))?;
+                Ok((pipes.0, answers))
+            });
+            match answers {
+                Ok((requests, answers)) => {
+                    pool.workers.push(Worker { child, requests: Mutex::new(requests), pending, answers });
+                }
+                Err(error) => {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    return Err(error);
+                }
+            }
         }
         if pool.workers.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a pool needs at least one worker"));
@@ -265,10 +275,23 @@ impl WorkerPool {
         let (sender, receiver) = channel();
         let tag = self.tags.fetch_add(1, Ordering::Relaxed);
         let request = Request { tag, code: CLOSE, stripe, handle: 0, bytes: 0, position: 0 };
-        let answer = self.ask(worker, request, Waiting::Close(sender)).and_then(|()| receiver.recv().ok());
+        let answer = self.ask(worker, request, Waiting::Close(sender)).and_then(|()| {
+            loop {
+                match receiver.recv_timeout(LOOK_AGAIN) {
+                    Ok(code) => break Some(Ok(code)),
+                    Err(RecvTimeoutError::Disconnected) => break None,
+                    Err(RecvTimeoutError::Timeout) => {
+                        if let Some(interruption) = device.interruption("drive") {
+                            break Some(Err(interruption));
+                        }
+                    }
+                }
+            }
+        });
         match answer {
-            Some(code) if code.is_success() => Ok(()),
-            Some(code) => {
+            Some(Err(interruption)) => Err(interruption),
+            Some(Ok(code)) if code.is_success() => Ok(()),
+            Some(Ok(code)) => {
                 Err(device.error(ErrorKind::System, "drive", format!("the worker could not close its media: {code}")))
             }
             None => Err(device.error(ErrorKind::System, "drive", "the worker process is gone".to_owned())),
@@ -304,8 +327,11 @@ impl Drop for WorkerPool {
     }
 }
 
-/// Completes commands as their answers come, until the worker closes its output.
-fn take_answers(mut output: ChildStdout, pending: &Pending) {
+/// How often a wait for a worker looks whether the set is still there.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Completes commands as their answers come, until the worker closes its output. A worker that answers nonsense is killed.
+fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
     while let Ok(Some(record)) = read_record::<16>(&mut output) {
         let answer = Answer::from_bytes(&record);
         let waiting = lock(pending).as_mut().and_then(|waiting| waiting.remove(&answer.tag));
@@ -328,8 +354,14 @@ fn take_answers(mut output: ChildStdout, pending: &Pending) {
             Some(Waiting::Close(sender)) => {
                 let _ = sender.send(code);
             }
-            // Nobody asked for this: the worker cannot be trusted any more.
-            None => break,
+            // Nobody asked for this: the worker cannot be trusted any more. It is a child that was not waited for, so the
+            // number is still its own.
+            None => {
+                if let Some(worker) = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw) {
+                    let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
+                }
+                break;
+            }
         }
     }
     // Whoever still waits never gets an answer.

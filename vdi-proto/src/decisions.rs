@@ -23,5 +23,6 @@
 //! | Largest prefix zone | [`crate::config::MAX_PREFIX_ZONE`]; the documents give none. |
 //! | Names | 1 to 128 characters without backslash and control characters; instances up to 16. |
 //! | OpenDevice of a name that the server has not announced yet | The client's call waits until the server has opened all its devices; then an unknown name is VD_E_INVALID. |
-//! | Death of a secondary | Aborts the set, like that of the server or the primary. In the vendor's implementation only those two are noticed. |
+//! | Death of a secondary | Aborts the set, like that of the server or the primary, unless every device that it had opened had returned VD_E_CLOSE. In the vendor's implementation only those two are noticed. |
+//! | GetCommand again after VD_E_CLOSE | VD_E_CLOSE again while other devices of the set are open; then the table's VD_E_PROTOCOL. |
 //! | Death of the server after it closed all devices | Not noticed: the client's work had ended well. |

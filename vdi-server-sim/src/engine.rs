@@ -38,6 +38,7 @@ use thiserror::Error;
 use vdi_proto::abort::AbortReason;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
+use vdi_proto::features::Features;
 use vdi_proto::status::VdError;
 use vdi_shm::runtime::Options;
 
@@ -105,6 +106,18 @@ pub enum Failure {
         named: usize,
         /// Devices of the set.
         created: u32,
+        /// The device that the statement names first.
+        device: String,
+    },
+    /// The client's set has devices of a kind that the engine does not play.
+    #[error(
+        "the client created the set with features {features}; only pipe-like devices are supported: leave them out"
+    )]
+    DeviceKind {
+        /// What the client asked for.
+        features: Features,
+        /// The device that the statement names first.
+        device: String,
     },
     /// A command failed on a device.
     #[error("{operation} on device {device:?} failed: {code}, {bytes} of {size} bytes")]
@@ -177,6 +190,11 @@ impl Failure {
                 let operation = if open { "Open" } else { error.call };
                 vec![Message::device_failure(function, operation, device, code), reason()]
             }
+            Failure::DeviceCount { device, .. } | Failure::DeviceKind { device, .. } => {
+                let function = "BackupVirtualDeviceSet::Initialize";
+                let code = VdError::NotSupported.hresult();
+                vec![Message::device_failure(function, "Open", device, code), reason()]
+            }
             Failure::Device { device, operation, code, .. } => {
                 let number = code.number();
                 let mut messages =
@@ -204,8 +222,7 @@ impl Failure {
                 vec![Message::media_families_missing(*found, *expected), Message::media_family_malformed(device)]
             }
             Failure::Stream { device, .. } => vec![Message::media_family_malformed(device), reason()],
-            Failure::DeviceCount { .. }
-            | Failure::Option { .. }
+            Failure::Option { .. }
             | Failure::Database(_)
             | Failure::Devices(_)
             | Failure::Catalog(_)

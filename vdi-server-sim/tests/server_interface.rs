@@ -471,7 +471,9 @@ fn an_abort_before_the_completion_agent_runs_ends_everything_that_is_outstanding
     server.end_configuration().unwrap();
     let device = server.open_device("nightly").unwrap();
     let (tell, ended) = std::sync::mpsc::sync_channel(1);
-    let routine = Arc::new(move |completed: Completed| tell.send(completed.code).unwrap());
+    let routine = Arc::new(move |completed: Completed| {
+        let _ = tell.send(completed.code);
+    });
     device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
     set.signal_abort().unwrap();
     let error = server.execute_completion_agent().unwrap_err();

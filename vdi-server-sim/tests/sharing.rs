@@ -43,7 +43,12 @@ fn pool(stage: &Stage) {
     let ids: Vec<_> = pool.process_ids().iter().map(u32::to_string).collect();
     stage.say(&format!("workers {}", ids.join(" ")));
     assert_eq!(stage.hear().as_deref(), Some("go on"));
-    let opened: Vec<_> = (0..devices).map(|index| set.open_device(&device_name(SET, index)).unwrap()).collect();
+    let opened = (0..devices).map(|index| set.open_device(&device_name(SET, index))).collect::<Result<Vec<_>, _>>();
+    let opened = match opened {
+        Ok(opened) => opened,
+        // A worker's death may be known before all are open.
+        Err(error) => return stage.say(&format!("failed {error}")),
+    };
     let outcomes: Vec<_> = std::thread::scope(|scope| {
         let driving: Vec<_> = (0..)
             .zip(opened)

@@ -348,6 +348,13 @@ impl DeviceBlock {
         self.server.0.load(Ordering::Acquire)
     }
 
+    /// The member that opened the device, and whether VD_E_CLOSE was returned to it.
+    #[must_use]
+    pub fn opener(&self) -> (Option<u32>, bool) {
+        let word = self.client.0.load(Ordering::Acquire);
+        ((word & !layout::CLIENT_CLOSED).checked_sub(1), word & layout::CLIENT_CLOSED != 0)
+    }
+
     /// Who has the device, on the client's side.
     #[must_use]
     pub fn client(&self) -> ClientWord {

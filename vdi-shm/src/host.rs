@@ -12,7 +12,8 @@
 //! 2. An area is sent to every secondary before the server learns that it was accepted. So when a handle of that area
 //!    arrives anywhere, the announcement is on its way or there.
 //! 3. A member whose link ends without Leave has died: its leases are void, and the set is aborted with its name, unless the
-//!    server had closed every device before.
+//!    server had closed every device before, or every device that this member had opened. One that leaves with a device open
+//!    aborts the set as well.
 //! 4. The keeper never waits for a member: what cannot be sent at once is a dead member.
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -398,15 +399,29 @@ impl Keeper {
             Role::Server => {
                 if !connection.left && !ended {
                     self.session.abort_for(Party::Server, Cause::Died);
-                } else if self.session.agreement().is_some() && !ended {
-                    // It left a set that it had configured: no command will ever come.
+                } else if (self.session.agreement().is_some() || !self.areas.is_empty()) && !ended {
+                    // It left a set that it had begun to configure: no command will ever come, and none of its areas suits
+                    // another server.
                     self.session.abort_for(Party::Server, Cause::ClosedEarly);
                 }
             }
             Role::Secondary => {
-                self.session.control().void_leases(member);
-                if !connection.left && !ended {
-                    self.session.abort_for(party(role, member), Cause::Died);
+                let control = self.session.control();
+                control.void_leases(member);
+                let (mut open, mut closed) = (0u32, 0u32);
+                for device in (0..control.device_count()).filter_map(|index| control.device(index)) {
+                    let (opener, has_closed) = device.opener();
+                    if opener == Some(member) {
+                        *(if has_closed { &mut closed } else { &mut open }) += 1;
+                    }
+                }
+                match (connection.left, open, closed) {
+                    _ if ended => {}
+                    // Nobody would answer its devices any more.
+                    (true, 1.., _) => self.session.abort_for(party(role, member), Cause::AbandonedDevice),
+                    // It left in order, or its work had ended: all the devices that it had opened were closed.
+                    (true, 0, _) | (false, 0, 1..) => {}
+                    (false, ..) => self.session.abort_for(party(role, member), Cause::Died),
                 }
             }
         }

@@ -120,16 +120,16 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let mut progress = Progress::new(database.size(), options.stats);
     let mut commands = 0;
     std::thread::scope(|scope| {
-        scope.spawn(|| work.run_agent());
+        work.spawn(scope, || work.run_agent());
         for _ in 0..readers() {
             let queue = queue.clone();
             let reader = Reader { work: &work, pieces: &pieces, free: &free, queue, sizes, checksum };
-            scope.spawn(move || reader.run());
+            work.spawn(scope, move || reader.run());
         }
         drop(queue);
         let writing = writers.len();
         for writer in writers {
-            scope.spawn(move || writer.run());
+            work.spawn(scope, move || writer.run());
         }
         let mut arrived = [0; 2];
         let mut ended = false;

@@ -61,7 +61,7 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
     let mut catalog = None;
     let reading = opened.len();
     std::thread::scope(|scope| {
-        scope.spawn(|| work.run_agent());
+        work.spawn(scope, || work.run_agent());
         for device in opened {
             let (ended_sender, ended) = unbounded();
             let reader = Reader {
@@ -75,7 +75,7 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
                 tell: tell.clone(),
                 read: &read,
             };
-            scope.spawn(move || reader.run());
+            work.spawn(scope, move || reader.run());
         }
         drop(tell);
         let (mut arrived, mut ended) = (0, false);

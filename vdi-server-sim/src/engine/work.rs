@@ -1,10 +1,12 @@
 //! What the threads of one statement share: the set, its devices, the first failure, and the signal that all is over.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Scope;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, select};
 use vdi_proto::config::{ServerTerms, VdConfig};
+use vdi_proto::features::DeviceKind;
 use vdi_shm::session::Session;
 
 use super::{Engine, Failure};
@@ -39,14 +41,23 @@ impl Work {
         // The grammar lets no statement pass without a device.
         let first_device = devices.first().cloned().unwrap_or_default();
         set.open(&engine.instance, &first_device)?;
-        let created = set.get_configuration()?.device_count;
-        if created as usize != devices.len() {
-            return Err(Failure::DeviceCount { named: devices.len(), created });
-        }
-        let session = set.session().ok_or(Failure::DeviceCount { named: devices.len(), created })?;
+        let asked = set.get_configuration()?;
+        let session = set.session().ok_or_else(|| Failure::System {
+            action: "keep the set",
+            source: std::io::ErrorKind::NotConnected.into(),
+        })?;
         let (running, stop) = bounded(0);
         let state = Mutex::new(State { running: Some(running), failure: None });
-        Ok(Work { set, session, first_device, stop, state })
+        let work = Work { set, session, first_device, stop, state };
+        // From here on the client hears of a failure: dropping the work aborts the set.
+        let created = asked.device_count;
+        if created as usize != devices.len() {
+            return Err(Failure::DeviceCount { named: devices.len(), created, device: work.first_device.clone() });
+        }
+        if asked.features.device_kind() != Ok(DeviceKind::PipeLike) {
+            return Err(Failure::DeviceKind { features: asked.features, device: work.first_device.clone() });
+        }
+        Ok(work)
     }
 
     /// Configures the set with these terms and buffers (size, count), and opens its devices.
@@ -88,6 +99,26 @@ impl Work {
     pub(super) fn run_agent(&self) {
         if self.set.execute_completion_agent().is_err() {
             self.fail(self.aborted());
+        }
+    }
+
+    /// Starts a thread of the work. That it cannot be started, or panics, is a failure like any other: it ends all threads.
+    pub(super) fn spawn<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, body: impl FnOnce() + Send + 'scope) {
+        struct Watch<'a>(&'a Work);
+        impl Drop for Watch<'_> {
+            fn drop(&mut self) {
+                if std::thread::panicking() {
+                    let source = std::io::Error::other("it panicked, which is a defect of this program");
+                    self.0.fail(Failure::System { action: "carry on with a thread", source });
+                }
+            }
+        }
+        let watched = move || {
+            let _watch = Watch(self);
+            body();
+        };
+        if let Err(source) = std::thread::Builder::new().spawn_scoped(scope, watched) {
+            self.fail(Failure::System { action: "start a thread", source });
         }
     }
 
@@ -143,6 +174,14 @@ impl Work {
             Some(failure) => Err(failure),
             None => Ok(closed?),
         }
+    }
+}
+
+impl Drop for Work {
+    /// A client whose set was not closed in order must not wait for what never comes.
+    fn drop(&mut self) {
+        // Refused once the set is closed.
+        let _ = self.set.signal_abort();
     }
 }
 

@@ -32,7 +32,8 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         let opened = set.opened() as usize;
         let deadline = watch.look_again_after().and_then(|patience| Instant::now().checked_add(patience));
         let event = wait::wait_until(set.session.control().agent_doorbell(), deadline, || {
-            if set.session.abort_reason().is_some() {
+            // What anybody does after every device was closed changes nothing.
+            if set.session.abort_reason().is_some() && !set.has_ended() {
                 Some(Event::Aborted)
             } else if completions[..opened].iter().any(Consumer::is_ready) {
                 Some(Event::Completions)

@@ -90,7 +90,8 @@ pub struct Completed {
     pub bytes: u32,
     /// The position, where the command returns one.
     pub position: u64,
-    /// Its buffer.
+    /// Its buffer; `None` also where CloseDevice ended the command: the client may still hold it, so it comes back with the
+    /// set's end.
     pub buffer: Option<ServerBuffer>,
     /// The command's context.
     pub context: u64,
@@ -115,6 +116,8 @@ struct Locked {
     machine: ServerDevice,
     submissions: Producer<Shared<RingMemory>>,
     pending: [Option<Pending>; QUEUE_DEPTH as usize],
+    /// Buffers of commands that were outstanding when the device was closed.
+    kept: Vec<ServerBuffer>,
 }
 
 impl core::fmt::Debug for DeviceCore {
@@ -131,6 +134,7 @@ impl DeviceCore {
                 machine: ServerDevice::new(),
                 submissions: Producer::new(ring),
                 pending: core::array::from_fn(|_| None),
+                kept: Vec::new(),
             }),
             outstanding: AtomicU64::new(0),
         }
@@ -168,11 +172,18 @@ impl DeviceCore {
     }
 
     /// Ends everything that is outstanding after the device was closed or the set aborted.
-    fn drain(&self) {
+    ///
+    /// After closing, the client may still work on the buffers until it sees that, so they are kept back (`keep`): lending
+    /// one again would lend bytes that somebody holds. After an abort nothing is lent any more.
+    fn drain(&self, keep: bool) {
         loop {
             let mut locked = self.locked();
             let Some(finished) = locked.machine.next_aborted() else { return };
-            let pending = locked.pending[finished.place()].take();
+            let mut pending = locked.pending[finished.place()].take();
+            if keep {
+                let buffer = pending.as_mut().and_then(|pending| pending.buffer.take());
+                locked.kept.extend(buffer);
+            }
             drop(locked);
             self.finish(finished, pending);
         }
@@ -180,7 +191,7 @@ impl DeviceCore {
 
     pub(crate) fn abort(&self) {
         self.locked().machine.abort();
-        self.drain();
+        self.drain(false);
     }
 }
 
@@ -326,7 +337,7 @@ impl ServerVirtualDevice {
         self.core.locked().machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
         control.server_close_device(self.core.index);
         drop(closing_turn);
-        self.core.drain();
+        self.core.drain(true);
         Ok(())
     }
 

@@ -115,6 +115,11 @@ impl OpenSet {
         self.opened.load(Ordering::Acquire)
     }
 
+    /// Whether every device was closed in order.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.load() == State::NormallyTerminated
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -293,10 +298,11 @@ impl ServerVirtualDeviceSet {
         const CALL: &str = "EndConfiguration";
         let set = self.opened(CALL)?;
         let name = set.session.set_name().to_owned();
+        // One at a time, and judged under the lock.
+        let mut plan = set.plan();
         server::step(set.state(), Call::EndConfiguration { memory: true })
             .answer
             .map_err(|code| set.error(CALL, code))?;
-        let mut plan = set.plan();
         let Some(mut config) = plan.config else { return Err(set.error(CALL, VdError::Protocol)) };
         let requests = core::mem::take(&mut plan.requests);
         let no_memory = |what: String| {

@@ -5,13 +5,15 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{ChildStdout, Command};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use vdi_server_sim::{database::DataFolder, sample};
 
+use crate::children;
 use crate::demo_client::device_name;
 
 #[derive(clap::Args)]
@@ -46,6 +48,9 @@ fn parse_size(text: &str) -> Result<u64, String> {
     bytes.filter(|bytes| *bytes > 0).ok_or_else(|| format!("{text:?} is no size that a database can have"))
 }
 
+/// How long a client has to notice that its server has failed.
+const CLIENT_GRACE: Duration = Duration::from_secs(2);
+
 const SOURCE: &str = "sample";
 const TARGET: &str = "restored";
 
@@ -57,6 +62,7 @@ struct Leg {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    children::watch_signals()?;
     let temporary;
     let root = match &arguments.keep {
         Some(folder) => {
@@ -78,7 +84,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
 
     let started = Instant::now();
     match &arguments.database {
-        Some(path) => copy_database(path, &source)?,
+        Some(path) => {
+            let path = path.canonicalize().map_err(|error| format!("{}: {error}", path.display()))?;
+            if root.starts_with(&path) {
+                return Err(format!("{} lies within the database; keep it elsewhere", root.display()).into());
+            }
+            let name = path.file_name().ok_or("the database's file has no name")?;
+            copy_database(&path, &if path.is_file() { source.join(name) } else { source.clone() })?;
+        }
         None => drop(sample::create(&source, arguments.size, 1)?),
     }
     let database = DataFolder::new(&data)?.open(SOURCE)?;
@@ -137,18 +150,6 @@ struct Demo<'a> {
     bytes: u64,
 }
 
-/// Kills a process that was not waited for: nothing stays behind when the demo fails.
-struct Guard(Child);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-}
-
 impl Demo<'_> {
     fn program(&self) -> std::io::Result<Command> {
         let mut program = Command::new(std::env::current_exe()?);
@@ -162,34 +163,53 @@ impl Demo<'_> {
         let mut primary = self.program()?;
         primary.args(["demo-primary", "--set", set]);
         primary.args(["--devices", &devices.to_string(), "--workers", &workers.to_string()]);
-        primary.arg("--folder").arg(self.backup).stdin(Stdio::null()).stdout(Stdio::piped());
+        primary.arg("--folder").arg(self.backup);
         if restore {
             primary.arg("--restore");
         }
-        let mut primary = Guard(primary.spawn()?);
+        let mut primary = children::start(&mut primary)?;
         let mut lines = BufReader::new(primary.0.stdout.take().ok_or("the primary has no output")?).lines();
         if lines.next().transpose()?.as_deref() != Some("ready") {
+            children::check_interrupted()?;
             return Err("the primary could not create its set".into());
         }
 
         let started = Instant::now();
         let mut server = self.program()?;
-        server.arg("sql").arg("--data").arg(self.data).arg("-Q").arg(self.statement(set, restore));
-        let mut server = Guard(server.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?);
+        server.args(["sql", "--end-with-input", "--data"]).arg(self.data);
+        server.arg("-Q").arg(self.statement(set, restore));
+        let mut server = children::start(&mut server)?;
         let bar = self.bar(if restore { "restore" } else { "backup" })?;
-        let counted = self.follow(&mut lines, &bar)?;
-        let mut messages = String::new();
-        if let Some(mut output) = server.0.stdout.take() {
-            output.read_to_string(&mut messages)?;
-        }
-        let (served, driven) = (server.0.wait()?, primary.0.wait()?);
+        let primary_id = primary.0.id();
+        let (counted, served) = std::thread::scope(|scope| {
+            let (done, is_done) = channel::<()>();
+            let serving = std::thread::Builder::new().spawn_scoped(scope, move || {
+                let mut messages = String::new();
+                if let Some(mut output) = server.0.stdout.take() {
+                    output.read_to_string(&mut messages)?;
+                }
+                let status = server.wait()?;
+                // A client whose server has failed learns that from its set, unless the server never came that far.
+                if !status.success() && is_done.recv_timeout(CLIENT_GRACE) == Err(RecvTimeoutError::Timeout) {
+                    children::kill_if_running(primary_id);
+                }
+                std::io::Result::Ok((status, messages))
+            })?;
+            let counted = self.follow(&mut lines, &bar);
+            drop(done);
+            let served = serving.join().map_err(|_| std::io::Error::other("the thread that waits panicked"))?;
+            std::io::Result::Ok((counted?, served?))
+        })?;
+        let driven = primary.wait()?;
         let elapsed = started.elapsed();
         bar.finish_and_clear();
+        children::check_interrupted()?;
+        let (served, messages) = served;
         if !served.success() {
-            return Err(format!("the statement failed:\n{messages}").into());
+            return Err(format!("the statement failed ({served}):\n{messages}").into());
         }
         if !driven.success() {
-            return Err("the client failed although the statement succeeded".into());
+            return Err(format!("the client failed ({driven}) although the statement succeeded").into());
         }
         let (commands, handles) = counted.ok_or("the primary did not say what it did")?;
         Ok(Leg { elapsed, commands, handles })
@@ -239,24 +259,22 @@ impl Demo<'_> {
     }
 }
 
-/// Copies the user's file, or the files of the user's folder.
+/// Copies the user's file, or the files of the user's folder. Anything but files and folders is refused.
 fn copy_database(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
-    let failed = |path: &Path, error: std::io::Error| format!("could not copy {}: {error}", path.display());
-    if from.is_file() {
-        let name = from.file_name().ok_or("the database's file has no name")?;
-        std::fs::copy(from, to.join(name)).map_err(|error| failed(from, error))?;
+    children::check_interrupted()?;
+    let failed = |error: std::io::Error| format!("could not copy {}: {error}", from.display());
+    let kind = std::fs::symlink_metadata(from).map_err(failed)?.file_type();
+    if kind.is_file() {
+        std::fs::copy(from, to).map_err(failed)?;
         return Ok(());
     }
-    for entry in std::fs::read_dir(from).map_err(|error| failed(from, error))? {
-        let path = entry?.path();
-        let name = path.file_name().ok_or("a file without a name")?;
-        if path.is_dir() {
-            let below = to.join(name);
-            std::fs::create_dir_all(&below)?;
-            copy_database(&path, &below)?;
-        } else {
-            std::fs::copy(&path, to.join(name)).map_err(|error| failed(&path, error))?;
-        }
+    if !kind.is_dir() {
+        return Err(format!("{} is neither a file nor a folder", from.display()).into());
+    }
+    std::fs::create_dir_all(to).map_err(failed)?;
+    for entry in std::fs::read_dir(from).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        copy_database(&entry.path(), &to.join(entry.file_name()))?;
     }
     Ok(())
 }

@@ -56,6 +56,7 @@ fn stripe_path(folder: &Path, stripe: u32) -> PathBuf {
 }
 
 pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Error>> {
+    crate::children::end_with_input();
     let PrimaryArguments { set: name, devices, workers, folder, restore } = arguments;
     let set = ClientVirtualDeviceSet::new();
     let config = VdConfig { device_count: *devices, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };

@@ -1,6 +1,7 @@
 //! `vdi-sim`: a SQL Server that is none, for testing backup programs.
 #![forbid(unsafe_code)]
 
+mod children;
 mod demo;
 mod demo_client;
 mod sql;

@@ -25,10 +25,16 @@ pub(crate) struct Arguments {
     /// A user, besides this one, whose sets may be used
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
+    /// End when the standard input closes
+    #[arg(long, hide = true)]
+    end_with_input: bool,
 }
 
 /// Runs the statement, and prints the messages as they arise. Fails when the statement does.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    if arguments.end_with_input {
+        crate::children::end_with_input();
+    }
     let options = Options { runtime_dir: None, access: Access { uids: arguments.allow_uid.clone(), gids: Vec::new() } };
     let mut print = |message: Message| {
         // A reader that is gone does not stop the statement.
