@@ -22,7 +22,8 @@ fn text(output: &Output) -> String {
 fn processes_of(folder: &Path) -> Vec<String> {
     let wanted = format!("TMPDIR={}", folder.display());
     let has_it = |process: &Path| {
-        fs::read(process.join("environ")).is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()))
+        fs::read(process.join("environ"))
+            .is_ok_and(|all| all.split(|byte| *byte == 0).any(|one| one == wanted.as_bytes()))
     };
     let name = |process: &Path| fs::read_to_string(process.join("cmdline")).unwrap_or_default().replace('\0', " ");
     let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());

@@ -145,6 +145,10 @@ impl DeviceCore {
         self.locked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.locked().machine.is_closed()
+    }
+
     pub(crate) fn outstanding(&self) -> u64 {
         self.outstanding.load(Ordering::Relaxed)
     }

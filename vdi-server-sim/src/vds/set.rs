@@ -117,7 +117,7 @@ impl OpenSet {
 
     /// Whether every device was closed in order.
     pub(crate) fn has_ended(&self) -> bool {
-        self.load() == State::NormallyTerminated
+        self.devices.iter().all(|device| device.is_closed())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -478,7 +478,7 @@ impl ServerVirtualDeviceSet {
         }
         set.closed.store(true, Ordering::Release);
         wait::ring(set.session.control().agent_doorbell());
-        if set.session.abort_reason().is_some() {
+        if set.session.abort_reason().is_some() && !set.has_ended() {
             // The agent does the same; whoever comes first.
             set.devices.iter().for_each(|device| device.abort());
         }
