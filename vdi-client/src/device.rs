@@ -328,11 +328,14 @@ impl Drop for ClientVirtualDevice {
         let set = &self.shared.set;
         if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
             // The server may have closed it already, without this program having asked.
-            if matches!(self.look(), Some(Look::Closed)) {
+            let look = self.look();
+            if matches!(look, Some(Look::Closed)) {
                 self.shared.set.session.control().close_device(self.shared.index);
             } else {
                 self.shared.set.session.abort(Cause::AbandonedDevice);
             }
+            // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
+            drop(look);
         }
     }
 }

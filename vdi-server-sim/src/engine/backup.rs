@@ -11,6 +11,7 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT, VdConfig};
 use vdi_proto::device::QUEUE_DEPTH;
 use vdi_proto::features::Features;
+use vdi_proto::status::VdError;
 
 use super::work::{Gate, Stopped, Work};
 use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
@@ -418,9 +419,27 @@ impl<'a> Writer<'a> {
         // A refusal has run the routine, which tells what happened; that comes first.
         match self.device.send_command(command) {
             Ok(()) => Ok(()),
+            Err(error) if error.code == VdError::IoError => Err(self.cause_of_io_error()),
             Err(error) => {
                 self.settle()?;
                 Err(self.shared.work.stop(error))
+            }
+        }
+    }
+
+    /// A command was refused because one before it had failed. The agent tells which, maybe only after the refusal was told.
+    fn cause_of_io_error(&mut self) -> Stopped {
+        let mut refusal_seen = false;
+        loop {
+            let ended = match self.shared.work.receive(&self.ended) {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(Stopped) => return Stopped,
+            };
+            if ended.code == CompletionCode::IO_DEVICE && !refusal_seen {
+                refusal_seen = true;
+                self.in_flight -= 1;
+            } else if let Err(stopped) = self.judge(ended) {
+                return stopped;
             }
         }
     }
