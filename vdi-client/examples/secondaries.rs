@@ -2,7 +2,7 @@
 //!
 //! The primary creates the set and opens no device. Each secondary joins it, opens a device of its own, and serves it.
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::{env, error::Error, time::Duration};
 
 use vdi_client::media::FileMedia;
@@ -30,14 +30,18 @@ fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), Box<dyn E
         secondary.args(["secondary", name, &device]).arg(folder.join(format!("{device}.vdi")));
         secondaries.push(secondary.spawn()?);
     }
-    let mut failed = 0;
-    for mut secondary in secondaries {
-        if !secondary.wait()?.success() {
-            failed += 1;
-            // The others get VD_E_ABORT instead of waiting for commands that never come.
-            let _ = set.signal_abort();
-        }
-    }
+    // All at once: when one fails, even before it has joined, the others get VD_E_ABORT instead of waiting for what never comes.
+    let failed = std::thread::scope(|scope| {
+        let wait = |mut secondary: Child| {
+            let failed = !secondary.wait().is_ok_and(|status| status.success());
+            if failed {
+                let _ = set.signal_abort();
+            }
+            failed
+        };
+        let waits: Vec<_> = secondaries.into_iter().map(|secondary| scope.spawn(move || wait(secondary))).collect();
+        waits.into_iter().filter_map(|wait| wait.join().ok()).filter(|failed| *failed).count()
+    });
     if failed > 0 {
         return Err(format!("{failed} of {device_count} secondaries failed").into());
     }
