@@ -56,21 +56,29 @@ fn main() {
     }
 }
 
-/// The best time of each row, in nanoseconds: what the machine can do when nothing disturbs it.
-static BEST: Mutex<Option<HashMap<String, f64>>> = Mutex::new(None);
+/// The times of each row, in nanoseconds, one a sample.
+static TIMES: Mutex<Option<HashMap<String, Vec<f64>>>> = Mutex::new(None);
+
+/// Samples with fewer iterations measure mostly the clock.
+const LEAST_ITERATIONS: u64 = 10;
 
 fn note(row: &str, elapsed: Duration, iterations: u64) -> Duration {
-    let each = elapsed.as_nanos() as f64 / iterations as f64;
-    let mut best = BEST.lock().unwrap();
-    let least = best.get_or_insert_default().entry(row.to_owned()).or_insert(f64::MAX);
-    *least = least.min(each);
+    if iterations >= LEAST_ITERATIONS {
+        let each = elapsed.as_nanos() as f64 / iterations as f64;
+        TIMES.lock().unwrap().get_or_insert_default().entry(row.to_owned()).or_default().push(each);
+    }
     elapsed
 }
 
 fn print_ratios() {
-    let best = BEST.lock().unwrap().take().unwrap_or_default();
-    let row = |name: &str| best.get(name).copied();
-    println!("\nratios of the best times of this run:");
+    let times = TIMES.lock().unwrap().take().unwrap_or_default();
+    // The lower quartile: on a shared machine the rest measures the neighbours.
+    let row = |name: &str| {
+        let mut times = times.get(name)?.clone();
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 4).copied()
+    };
+    println!("\nratios of this run (lower quartiles of the samples):");
     if let Some(bare) = row("bare ping-pong") {
         for name in ["Flush round trip", "Write round trip"] {
             if let Some(ours) = row(name) {
