@@ -250,7 +250,7 @@ impl ClientVirtualDevice {
             }
             Ok(Receipt::Reject(completion)) => {
                 let pushed = self
-                    .return_unseen(&mut core, record)
+                    .return_unseen(record)
                     .and_then(|()| core.completions.push(completion.to_words()).map_err(|error| error.to_string()));
                 drop(core);
                 self.shared.announce_completion();
@@ -264,7 +264,7 @@ impl ClientVirtualDevice {
     }
 
     /// Gives back the buffer of a command that the program never sees.
-    fn return_unseen(&self, _core: &mut Core, record: CommandRecord) -> Result<(), String> {
+    fn return_unseen(&self, record: CommandRecord) -> Result<(), String> {
         if !record.code.is_transfer() {
             return Ok(());
         }

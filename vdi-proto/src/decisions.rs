@@ -15,7 +15,7 @@
 //! | VD_E_QUEUE_FULL and VD_E_IO_ERROR | Have no published value: `0x8077f001` and `0x8077f002`. |
 //! | Queue depth | [`crate::device::QUEUE_DEPTH`] commands a device, all devices alike; `maxIODepth` stays 4 as documented. |
 //! | Which completions put a device into IO-ERROR | Every code but ERROR_SUCCESS, as the text says; also the end of data. |
-//! | CloseDevice with outstanding commands | They complete with ERROR_OPERATION_ABORTED on the server's side. |
+//! | CloseDevice with outstanding commands | They complete with ERROR_OPERATION_ABORTED on the server's side; their buffers are not lent again in this set, since the client may still hold them. |
 //! | Bad terms of a server in BeginConfiguration | VD_E_INVALID; the documents name no status. |
 //! | The server's fields in a client's VDConfig | Passed over at Create: clients reuse the struct of an earlier set. |
 //! | softFileMarkBlockSize, EOMWarningSize (client) | A soft filemark is 0 or a power of two from 512 to 65536; a warning zone is for VDF_Removable only, since the server can only go on to another medium. Else VD_E_NOTSUPPORTED. |

@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::process::Command as Program;
 use std::sync::{Arc, Barrier};
 
 use common::bench::Bench;
@@ -12,10 +13,12 @@ use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use common::{PATIENCE, eventually};
 use vdi_client::raw::RawDevice;
+use vdi_client::workers::WorkerPool;
 use vdi_client::{CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig, VdError};
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::ServerTerms;
 use vdi_proto::join::Role;
+use vdi_proto::set::client::State;
 use vdi_server_sim::vds::ServerVirtualDeviceSet;
 use vdi_shm::member::Member;
 
@@ -156,4 +159,46 @@ fn a_stale_block_answers_by_the_sets_state() {
     assert_eq!(complete(), Err(VdError::Abort));
     set.close().unwrap();
     assert_eq!(complete(), Err(VdError::Protocol));
+}
+
+/// A worker that is no worker: what a shell makes of its pipes.
+fn pool(script: &str) -> WorkerPool {
+    let mut worker = Program::new("sh");
+    worker.args(["-c", script]);
+    WorkerPool::start([worker]).unwrap()
+}
+
+/// A worker that answered what nobody had asked was left running, and waited for without end.
+#[test]
+fn a_worker_that_answers_nonsense_is_killed_and_its_commands_are_aborted() {
+    let bench = Bench::new();
+    let (_set, server, mut device) = pair(&bench);
+    // Reads the request, answers another one, and would not end by itself.
+    let pool = pool("head -c 32 > /dev/null; printf 0123456789abcdef; exec sleep 1000");
+    let driving = task("a device's driver", move || {
+        let outcome = pool.drive(&mut device, 0, |_| {}).map(drop).map_err(|error| error.to_string());
+        (outcome, pool.finish().unwrap())
+    });
+    server.read(0);
+    assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
+    server.devices[0].close_device().unwrap();
+    let (outcome, ended) = driving.result();
+    assert!(outcome.unwrap_err().contains("the worker process is gone"));
+    assert!(ended.iter().all(|status| !status.success()), "{ended:?}");
+}
+
+/// A worker that never answered the last request of its device held the primary for ever, whatever became of the set.
+#[test]
+fn a_worker_that_is_silent_at_the_end_does_not_outlast_an_abort() {
+    let bench = Bench::new();
+    let (set, server, mut device) = pair(&bench);
+    let pool = pool("cat > /dev/null");
+    let driving = task("a device's driver", move || pool.drive(&mut device, 0, |_| {}).map(drop));
+    server.devices[0].close_device().unwrap();
+    eventually("the device has returned VD_E_CLOSE", || match set.state() {
+        State::NormallyTerminated => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    set.signal_abort().unwrap();
+    assert_eq!(driving.result().unwrap_err().code(), VdError::Abort);
 }
