@@ -43,6 +43,7 @@ use vdi_proto::status::VdError;
 use vdi_shm::runtime::Options;
 
 use crate::database::{DataFolder, DatabaseError};
+use crate::faults::Faults;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::tsql::{self, Statement, TsqlError};
@@ -54,6 +55,7 @@ pub struct Engine {
     folder: DataFolder,
     instance: String,
     options: Options,
+    faults: Faults,
 }
 
 /// What a statement did.
@@ -250,13 +252,20 @@ impl Engine {
     /// # Errors
     /// [`DatabaseError`] when that is no folder.
     pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
-        Ok(Engine { folder: DataFolder::new(data)?, instance: String::new(), options })
+        Ok(Engine { folder: DataFolder::new(data)?, instance: String::new(), options, faults: Faults::default() })
     }
 
     /// The same server under an instance's name.
     #[must_use]
     pub fn with_instance(mut self, instance: impl Into<String>) -> Engine {
         self.instance = instance.into();
+        self
+    }
+
+    /// The same server with these faults in every statement: see [`crate::faults`].
+    #[must_use]
+    pub fn with_faults(mut self, faults: Faults) -> Engine {
+        self.faults = faults;
         self
     }
 

@@ -22,6 +22,8 @@ struct Arguments {
 enum Command {
     /// Runs one T-SQL statement as the server, for a set that another program has created
     Sql(sql::Arguments),
+    /// Lists the faults that a statement can be given
+    Faults,
     /// Backs a database up and restores it through separate processes, and compares the result
     Demo(demo::Arguments),
     /// The demo's primary client
@@ -35,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Sql(arguments) => return sql::run(&arguments),
+        Command::Faults => return sql::list_faults(),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),
         Command::DemoWorker(arguments) => demo_client::run_worker(&arguments),
