@@ -56,6 +56,8 @@ pub(super) struct Writes<'a> {
     /// A Write failed: nothing may be sent before [`Writes::recover`].
     troubled: bool,
     bytes_in_flight: u64,
+    /// Bytes stored so far.
+    stored: u64,
     most_bytes_in_flight: u64,
     /// Disk-like: where the next byte goes on this medium.
     position: u64,
@@ -73,6 +75,7 @@ impl<'a> Writes<'a> {
             sent: VecDeque::new(),
             troubled: false,
             bytes_in_flight: 0,
+            stored: 0,
             most_bytes_in_flight: if limited { u64::from(zone) } else { u64::MAX },
             position: 0,
             count: 0,
@@ -181,6 +184,7 @@ impl<'a> Writes<'a> {
         let first = self.sent.front().map_or(0, |sent| sent.number);
         let Some(sent) = number.checked_sub(first).and_then(|index| self.sent.get_mut(index as usize)) else { return };
         self.bytes_in_flight -= u64::from(sent.bytes);
+        self.stored += u64::from(bytes);
         if code.is_success() && bytes == sent.bytes {
             sent.state = State::Stored;
         } else {
@@ -206,6 +210,12 @@ impl<'a> Writes<'a> {
     /// changes the medium if it is full.
     fn recover(&mut self) -> Result<(), Stopped> {
         let (mut fruitless, mut full) = (0, false);
+        // What the failed Write that led here stored is progress.
+        let partly = self.sent.iter().map(|sent| match sent.state {
+            State::Failed { stored, .. } => u64::from(stored),
+            State::Stored | State::Outstanding => 0,
+        });
+        let mut before = self.stored - partly.sum::<u64>();
         while self.troubled {
             while self.driver.in_flight() > 0 {
                 let ended = self.driver.wait_ended()?;
@@ -214,11 +224,8 @@ impl<'a> Writes<'a> {
             self.troubled = false;
             let warned = self.judge()?;
             full |= warned;
-            let progress = self.sent.iter().any(|sent| match sent.state {
-                State::Failed { stored, .. } => stored > 0,
-                State::Stored | State::Outstanding => true,
-            });
-            fruitless = if progress { 0 } else { fruitless + 1 };
+            fruitless = if self.stored > before { 0 } else { fruitless + 1 };
+            before = self.stored;
             // What was pending at the warning gets one more chance; a device that cannot store it then never will.
             if fruitless > if warned { 1 } else { RETRIES } {
                 return Err(self.driver.work.stop(self.first_failure()));
