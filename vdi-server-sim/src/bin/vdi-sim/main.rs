@@ -5,6 +5,7 @@ mod children;
 mod demo;
 mod demo_client;
 mod sql;
+mod write;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Runs one T-SQL statement as the server, for a set that another program has created
     Sql(sql::Arguments),
+    /// Overwrites pages of a database, as a database in use does, until the standard input closes
+    Write(write::Arguments),
     /// Backs a database up and restores it through separate processes, and compares the result
     Demo(demo::Arguments),
     /// The demo's primary client
@@ -35,6 +38,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Sql(arguments) => return sql::run(&arguments),
+        Command::Write(arguments) => write::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),
         Command::DemoWorker(arguments) => demo_client::run_worker(&arguments),
