@@ -6,5 +6,6 @@ pub mod engine;
 pub mod messages;
 pub mod sample;
 pub mod stream;
+mod trace;
 pub mod tsql;
 pub mod vds;
