@@ -25,6 +25,9 @@ pub(crate) struct Arguments {
     /// A user, besides this one, whose sets may be used
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
+    /// Write what happens in the set into this file, a line an event
+    #[arg(long, value_name = "FILE")]
+    transcript: Option<PathBuf>,
     /// End when the standard input closes
     #[arg(long, hide = true)]
     end_with_input: bool,
@@ -34,6 +37,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.end_with_input {
         crate::children::end_with_input();
+    }
+    if let Some(path) = &arguments.transcript
+        && let Err(error) = crate::transcript::begin(path, &arguments.query)
+    {
+        eprintln!("vdi-sim: {error}");
+        return ExitCode::FAILURE;
     }
     let options = Options { runtime_dir: None, access: Access { uids: arguments.allow_uid.clone(), gids: Vec::new() } };
     let mut print = |message: Message| {
