@@ -103,7 +103,8 @@ impl Fields {
             // The error has the rest.
             "call refused" => what = format!("refused: {}", self.get("error")),
             _ => {
-                let rest = self.0.iter().filter(|(name, _)| !["message", "call", "device"].contains(name));
+                let told = |name, value: &str| !value.is_empty() && !["message", "call", "device"].contains(name);
+                let rest = self.0.iter().filter(|(name, value)| told(name, value));
                 for (index, (name, value)) in rest.enumerate() {
                     let _ = write!(what, "{} {name} {value}", if index == 0 { ":" } else { "," });
                 }
@@ -144,7 +145,7 @@ mod tests {
         let told = line(&[&positioned[..], &[("message", "command sent")]].concat());
         assert!(told.ends_with("bytes, size 2, position 9\n"), "{told}");
         assert_eq!(
-            line(&[("call", "Open"), ("set", "a\nb"), ("devices", "2"), ("message", "set opened")]),
+            line(&[("call", "Open"), ("set", "a\nb"), ("instance", ""), ("devices", "2"), ("message", "set opened")]),
             "   1.234                   -- set opened: set a\\nb, devices 2\n"
         );
         assert!(line(&[("error", "Open: no"), ("message", "call refused")]).ends_with("-- refused: Open: no\n"));
