@@ -35,6 +35,7 @@ pub mod pump;
 pub mod raw;
 pub mod set;
 mod state;
+mod trace;
 pub mod workers;
 
 use core::time::Duration;

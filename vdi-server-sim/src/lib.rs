@@ -7,5 +7,6 @@ pub mod faults;
 pub mod messages;
 pub mod sample;
 pub mod stream;
+mod trace;
 pub mod tsql;
 pub mod vds;

@@ -192,8 +192,8 @@ impl<'a> Driver<'a> {
                 let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
             }
             Act::Refuse(refusal) => {
-                let error = VdsError::new("SendCommand", self.work.set_name(), refusal, "a fault refuses it");
-                return Err(self.work.stop(error.of_device(self.name())));
+                let (set, what) = (self.work.set_name(), "a fault refuses it");
+                return Err(self.work.stop(VdsError::on_device("SendCommand", set, self.name(), refusal, what)));
             }
         }
         Ok(())

@@ -262,8 +262,9 @@ impl Work {
 impl Drop for Work {
     /// A client whose set was not closed in order must not wait for what never comes.
     fn drop(&mut self) {
-        // Refused once the set is closed.
-        let _ = self.set.signal_abort();
+        if self.set.session().is_some() {
+            let _ = self.set.signal_abort();
+        }
     }
 }
 
