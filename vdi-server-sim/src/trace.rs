@@ -83,3 +83,37 @@ pub(crate) fn refused(error: &VdsError) {
         "call refused"
     );
 }
+
+/// What events belong to: a statement.
+#[derive(Debug, Clone)]
+pub(crate) struct Span {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+impl Span {
+    /// The span of a statement.
+    #[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "there is nobody to tell"))]
+    pub(crate) fn statement(verb: &'static str, database: &str, set: &str) -> Span {
+        Span {
+            #[cfg(feature = "tracing")]
+            span: tracing::info_span!(target: "vdi_server_sim", "statement", verb, database, set),
+        }
+    }
+
+    /// The span that the thread is in, for another thread of the same work.
+    pub(crate) fn current() -> Span {
+        Span {
+            #[cfg(feature = "tracing")]
+            span: tracing::Span::current(),
+        }
+    }
+
+    /// Has what `work` tells belong to this span.
+    pub(crate) fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "tracing")]
+        return self.span.in_scope(work);
+        #[cfg(not(feature = "tracing"))]
+        work()
+    }
+}
