@@ -28,7 +28,8 @@
 //!
 //! | media | for |
 //! |---|---|
-//! | [`FileMedia`] | files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
 //! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
 //!
 //! ```
@@ -53,11 +54,15 @@
 //! ```
 
 mod cursor;
+mod deck;
 mod error;
 mod file;
+mod medium;
 mod partial;
 mod progress;
 mod stream;
+mod tape;
+mod tape_image;
 #[cfg(test)]
 mod tests;
 
@@ -71,6 +76,7 @@ use vdi_proto::features::Features;
 pub use error::MediaError;
 pub use file::FileMedia;
 pub use stream::{Sink, Source, StreamMedia};
+pub use tape_image::TapeImage;
 
 /// What a device's commands are carried out on.
 ///
@@ -193,38 +199,60 @@ pub trait Media: Send {
     fn close(&mut self) -> Result<(), MediaError>;
 }
 
+/// Has a wrapper's methods be those of what it wraps: the generics, the type, and the field or `*` for a pointer.
 macro_rules! forward {
-    ($($pointer:ty),*) => { $(
-        impl<M: Media + ?Sized> Media for $pointer {
-            fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
-                (**self).begin(config)
+    (impl($($generics:tt)*) $wrapper:ty, *) => {
+        $crate::media::forward!(@impl($($generics)*) $wrapper, media, **media);
+    };
+    (impl($($generics:tt)*) $wrapper:ty, $field:tt) => {
+        $crate::media::forward!(@impl($($generics)*) $wrapper, media, media.$field);
+    };
+    (@impl($($generics:tt)*) $wrapper:ty, $media:ident, $inner:expr) => {
+        impl<$($generics)*> $crate::media::Media for $wrapper {
+            fn begin(&mut self, config: &vdi_proto::config::VdConfig) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.begin(config)
             }
-            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-                (**self).write(position, data)
+            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.write(position, data)
             }
-            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-                (**self).read(position, buffer)
+            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, $crate::media::MediaError> {
+                let $media = self;
+                $inner.read(position, buffer)
             }
-            fn flush(&mut self) -> Result<(), MediaError> {
-                (**self).flush()
+            fn flush(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.flush()
             }
-            fn complete(&mut self) -> Result<(), MediaError> {
-                (**self).complete()
+            fn complete(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.complete()
             }
-            fn clear_error(&mut self) -> Result<(), MediaError> {
-                (**self).clear_error()
+            fn clear_error(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.clear_error()
             }
-            fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-                (**self).other(code, size, position)
+            fn other(
+                &mut self,
+                code: vdi_proto::command::CommandCode,
+                size: i32,
+                position: u64,
+            ) -> Result<u64, $crate::media::MediaError> {
+                let $media = self;
+                $inner.other(code, size, position)
             }
-            fn close(&mut self) -> Result<(), MediaError> {
-                (**self).close()
+            fn close(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.close()
             }
         }
-    )* };
+    };
 }
+use forward;
 
-forward!(Box<M>, &mut M);
+forward!(impl(M: Media + ?Sized) Box<M>, *);
+forward!(impl(M: Media + ?Sized) &mut M, *);
 
 /// Hands `data` to `write` (told how much is done) until all is stored; a failure says how many bytes were.
 fn store(data: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>) -> Result<(), (usize, io::Error)> {

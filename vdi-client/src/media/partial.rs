@@ -181,6 +181,10 @@ impl Partial {
         Ok(partial)
     }
 
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Puts the file into its place: first its content is made durable, then it gets its name, then that is made durable.
     pub(super) fn commit(mut self) -> Result<(), CommitError> {
         let failed = |doing, in_place| move |source| CommitError { doing, in_place, source };

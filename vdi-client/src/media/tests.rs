@@ -6,6 +6,7 @@ mod file;
 mod process;
 mod property;
 mod stream;
+mod tape;
 mod target;
 
 use std::cell::{Cell, RefCell};
