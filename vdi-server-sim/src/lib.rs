@@ -3,6 +3,7 @@
 
 pub mod database;
 pub mod engine;
+pub mod faults;
 pub mod messages;
 pub mod sample;
 pub mod stream;

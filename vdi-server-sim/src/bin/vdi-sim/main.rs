@@ -23,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Runs one T-SQL statement as the server, for a set that another program has created
     Sql(sql::Arguments),
+    /// Lists the faults that a statement can be given
+    Faults,
     /// Overwrites pages of a database, as a database in use does, until the standard input closes
     Write(write::Arguments),
     /// Backs a database up and restores it through separate processes, and compares the result
@@ -38,6 +40,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Sql(arguments) => return sql::run(&arguments),
+        Command::Faults => return sql::list_faults(),
         Command::Write(arguments) => write::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),

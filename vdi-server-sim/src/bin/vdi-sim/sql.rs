@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use vdi_server_sim::engine::Engine;
+use vdi_server_sim::faults::{Fault, Faults, TABLE};
 use vdi_server_sim::messages::Message;
 use vdi_shm::runtime::{Access, Options};
 
@@ -25,6 +26,12 @@ pub(crate) struct Arguments {
     /// A user, besides this one, whose sets may be used
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
+    /// A fault of the server, as `vdi-sim faults` lists them; may be given more than once
+    #[arg(long = "fault", value_name = "NAME[=VALUE]")]
+    faults: Vec<Fault>,
+    /// The seed of what is random in the faults: the same seed repeats them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
     /// End when the standard input closes
     #[arg(long, hide = true)]
     end_with_input: bool,
@@ -42,7 +49,9 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     };
     let outcome = match Engine::new(&arguments.data, options) {
         Ok(engine) => {
-            engine.with_instance(&*arguments.instance).execute(&arguments.query, &mut print).map(drop).map_err(drop)
+            let faults = arguments.faults.iter().copied().fold(Faults::seeded(arguments.seed), Faults::with);
+            let engine = engine.with_instance(&*arguments.instance).with_faults(faults);
+            engine.execute(&arguments.query, &mut print).map(drop).map_err(drop)
         }
         Err(error) => {
             eprintln!("vdi-sim: {error}");
@@ -50,4 +59,16 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
         }
     };
     if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints every fault with what it does.
+pub(crate) fn list_faults() -> ExitCode {
+    let usages: Vec<_> = TABLE.iter().map(ToString::to_string).collect();
+    let width = usages.iter().map(String::len).max().unwrap_or_default();
+    let mut output = std::io::stdout().lock();
+    for (usage, help) in usages.iter().zip(TABLE) {
+        // A reader that is gone has seen enough.
+        let _ = writeln!(output, "{usage:width$}  {}", help.effect);
+    }
+    ExitCode::SUCCESS
 }
