@@ -48,6 +48,7 @@ mod backup;
 mod driver;
 mod reads;
 mod restore;
+mod snapshot;
 mod work;
 mod writes;
 
@@ -328,6 +329,8 @@ impl Engine {
 
     fn run(&self, statement: &Statement, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
         let summary = match statement {
+            Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report)?,
+            Statement::Restore(statement) if statement.options.snapshot => snapshot::restore(self, statement, report)?,
             Statement::Backup(statement) => backup::run(self, statement, report)?,
             Statement::Restore(statement) => restore::run(self, statement, report)?,
         };
