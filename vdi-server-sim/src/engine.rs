@@ -48,6 +48,7 @@ mod backup;
 mod driver;
 mod reads;
 mod restore;
+mod snapshot;
 mod work;
 mod writes;
 
@@ -334,6 +335,8 @@ impl Engine {
         };
         let span = Span::statement(verb, database, devices.first().map_or("", String::as_str));
         let summary = span.within(|| match statement {
+            Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report),
+            Statement::Restore(statement) if statement.options.snapshot => snapshot::restore(self, statement, report),
             Statement::Backup(statement) => backup::run(self, statement, report),
             Statement::Restore(statement) => restore::run(self, statement, report),
         })?;
