@@ -12,11 +12,28 @@
 //! Devices share the buffers; whichever writer is free takes the next filled one. When all data is written each writer
 //! flushes; when all devices are flushed they get Complete (where it was agreed), and when all have completed they are closed.
 //!
+//! | kind | what comes besides Write, Flush, Complete |
+//! |---|---|
+//! | pipe-like | nothing |
+//! | tape-like | Rewind; a WriteMark behind the catalog, behind the data, and behind the end |
+//! | disk-like | SetPosition to the beginning; every Write says where it goes |
+//! | removable ones | after ERROR_END_OF_MEDIA: ClearError, what is not stored again, Flush, Load of the next medium |
+//!
 //! # Restore
 //!
 //! A thread a device reads, follows the stream, and writes the bytes from the shared buffer straight into the files of a
 //! [`RestoreTarget`], while the next Read is under way. It never reads beyond the end that the stream tells. When all devices
 //! are through, the whole is verified, made durable and put into its place; then the devices are closed.
+//!
+//! | kind | what comes besides Read |
+//! |---|---|
+//! | pipe-like | nothing |
+//! | tape-like | Rewind; GetPosition behind the catalog; SkipMarks to the end of the data, where the end is read; SkipBlocks and SkipMarks backwards; SetPosition to the data |
+//! | disk-like | SetPosition and GetPosition; the header at 0 is read first, then all from 0 |
+//! | removable ones | at the end of a medium's data: ClearError, Load of the next |
+//!
+//! Which errors are recovered from, and how, is told in the engine's `driver` module: Read, Write and positioning are
+//! repeated up to three times after ERROR_IO_DEVICE, everything else fails the statement.
 //!
 //! # Invariants
 //!
@@ -28,8 +45,11 @@
 //! [`RestoreTarget`]: crate::database::RestoreTarget
 
 mod backup;
+mod driver;
+mod reads;
 mod restore;
 mod work;
+mod writes;
 
 use std::path::Path;
 use std::time::Duration;
@@ -38,7 +58,6 @@ use thiserror::Error;
 use vdi_proto::abort::AbortReason;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
-use vdi_proto::features::Features;
 use vdi_proto::status::VdError;
 use vdi_shm::runtime::Options;
 
@@ -111,16 +130,6 @@ pub enum Failure {
         /// The device that the statement names first.
         device: String,
     },
-    /// The client's set has devices of a kind that the engine does not play.
-    #[error(
-        "the client created the set with features {features}; only pipe-like devices are supported: leave them out"
-    )]
-    DeviceKind {
-        /// What the client asked for.
-        features: Features,
-        /// The device that the statement names first.
-        device: String,
-    },
     /// A command failed on a device.
     #[error("{operation} on device {device:?} failed: {code}, {bytes} of {size} bytes")]
     Device {
@@ -134,6 +143,16 @@ pub enum Failure {
         bytes: u32,
         /// Bytes that it was asked for.
         size: u32,
+    },
+    /// A client's answer to a command cannot be right.
+    #[error("the answer to {operation} on device {device:?} makes no sense: {what}; the client is at fault")]
+    Answer {
+        /// The device.
+        device: String,
+        /// Which command.
+        operation: &'static str,
+        /// What is wrong with it.
+        what: String,
     },
     /// The set was aborted.
     #[error("the set was aborted: {}{}", show_reason(*reason), evidence.as_deref().map(|e| format!(" ({e})")).unwrap_or_default())]
@@ -192,7 +211,7 @@ impl Failure {
                 let operation = if open { "Open" } else { error.call };
                 vec![Message::device_failure(function, operation, device, code), reason()]
             }
-            Failure::DeviceCount { device, .. } | Failure::DeviceKind { device, .. } => {
+            Failure::DeviceCount { device, .. } => {
                 let function = "BackupVirtualDeviceSet::Initialize";
                 let code = VdError::NotSupported.hresult();
                 vec![Message::device_failure(function, "Open", device, code), reason()]
@@ -208,6 +227,10 @@ impl Failure {
                 }
                 messages.push(reason());
                 messages
+            }
+            Failure::Answer { device, operation, .. } => {
+                let number = CompletionCode::IO_DEVICE.number();
+                vec![Message::device_failure("BackupIoRequest::ReportIoError", operation, device, number), reason()]
             }
             Failure::Aborted { device, .. } => {
                 let aborted = CompletionCode::OPERATION_ABORTED.number();
@@ -233,6 +256,22 @@ impl Failure {
         };
         messages.extend(verb.map(Message::terminating));
         messages
+    }
+
+    /// Whether the server failed by itself, and neither a device nor the set did.
+    fn is_the_servers_own(&self) -> bool {
+        match self {
+            Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
+            Failure::Statement(_)
+            | Failure::Option { .. }
+            | Failure::Set(_)
+            | Failure::DeviceCount { .. }
+            | Failure::Device { .. }
+            | Failure::Answer { .. }
+            | Failure::Aborted { .. }
+            | Failure::Stream { .. }
+            | Failure::Devices(_) => false,
+        }
     }
 
     /// The status of the interface behind it, where there is one.

@@ -176,6 +176,10 @@ fn a_read_that_fails_fails_the_restore_with_its_code() {
     let script = bench.scripted("nightly", &config(1), |mut device, _| {
         let command = device.get_command(PATIENCE).unwrap();
         command.complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
+        // What cannot be cleared is the failure of the statement.
+        let clear = device.get_command(PATIENCE).unwrap();
+        assert_eq!(clear.code(), CommandCode::CLEAR_ERROR);
+        clear.complete(Completion::failed(CompletionCode::NOT_SUPPORTED)).unwrap();
         device.get_command(PATIENCE).unwrap_err().code()
     });
     let outcome = bench.sql(&restore_statement("copy", "nightly", 1, "")).outcome();

@@ -7,31 +7,24 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
 use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
-use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT, VdConfig};
-use vdi_proto::device::QUEUE_DEPTH;
+use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
-use vdi_proto::status::VdError;
 
+use super::driver::{Driver, Homes};
 use super::work::{Gate, Stopped, Work};
+use super::writes::Writes;
 use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
 use crate::database::{Database, DatabaseError};
 use crate::messages::{Message, Verb};
 use crate::stream::{Catalog, Checksum, DataPiece, Identity, StreamWriter, payload_capacity};
 use crate::tsql::Backup;
-use crate::vds::{Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, VdsCommand};
+use crate::vds::ServerBuffer;
 
 /// A buffer with a piece of a file in it.
 struct Filled {
     buffer: ServerBuffer,
     piece: DataPiece,
     checksum: Option<u32>,
-}
-
-/// What writers tell the statement's own thread.
-struct Written {
-    /// Bytes of files; 0 for anything else.
-    bytes: u64,
 }
 
 /// How transfers are laid out.
@@ -96,7 +89,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let free = List::fill(&work, sizes.transfer, buffers)?;
     let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
 
-    let pieces = Pieces { database: &database, next: Mutex::new((0, 0)), capacity: sizes.capacity() };
+    let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
     let (queue, queued) = bounded(buffers as usize);
     let (tell, told) = unbounded();
     let flushed = Gate::new();
@@ -105,17 +98,20 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     for (index, device) in opened.into_iter().enumerate() {
         let identity = Identity { set_id, family_index: index as u32, family_count: devices.len() as u32 };
         let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
-        let shared = Shared {
+        let small = List::fill(&work, sizes.small, small)?;
+        let homes = Homes { large: free.give.clone(), small: small.give.clone() };
+        let driver = Driver::new(&work, device, config, Some(homes.clone()), tell.clone());
+        let writes = Writes::new(driver, homes);
+        writers.push(Writer {
             work: &work,
-            config,
             sizes,
-            free: &free,
             queued: &queued,
-            tell: tell.clone(),
             flushed: &flushed,
             done: &done,
-        };
-        writers.push(Writer::new(shared, List::fill(&work, sizes.small, small)?, device, stream));
+            small,
+            writes,
+            stream,
+        });
     }
     drop(tell);
     let mut progress = Progress::new(database.size(), options.stats);
@@ -137,7 +133,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
         while !ended {
             select! {
                 recv(told) -> written => match written {
-                    Ok(Written { bytes }) => {
+                    Ok(bytes) => {
                         commands += 1;
                         progress.add(bytes, report);
                     }
@@ -194,17 +190,17 @@ impl List {
 struct Pieces<'a> {
     database: &'a Database,
     next: Mutex<(usize, u64)>,
-    capacity: u32,
 }
 
 impl Pieces<'_> {
-    fn next(&self) -> Option<DataPiece> {
+    /// The next piece, of at most `capacity` bytes.
+    fn next(&self, capacity: u32) -> Option<DataPiece> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let (index, offset) = &mut *next;
         loop {
             let left = self.database.files().get(*index)?.size - *offset;
             if left > 0 {
-                let length = left.min(u64::from(self.capacity)) as u32;
+                let length = left.min(u64::from(capacity)) as u32;
                 let piece = DataPiece { file_index: *index as u32, file_offset: *offset, length };
                 *offset += u64::from(length);
                 return Some(piece);
@@ -233,7 +229,11 @@ impl Reader<'_> {
     fn read(&self) -> Result<(), Stopped> {
         let mut file: Option<(u32, File)> = None;
         while let Some(mut buffer) = self.work.receive(&self.free.take)? {
-            let Some(piece) = self.pieces.next() else {
+            let mut capacity = self.sizes.capacity();
+            if !self.work.faults.is_off() {
+                capacity = self.work.faults.payload_capacity(capacity, self.sizes.block);
+            }
+            let Some(piece) = self.pieces.next(capacity) else {
                 let _ = self.free.give.send(buffer);
                 return Ok(());
             };
@@ -245,7 +245,12 @@ impl Reader<'_> {
             let Some((_, file)) = &file else { return Ok(()) };
             let at = self.sizes.payload_at;
             let payload = &mut buffer.data_mut()[at..at + piece.length as usize];
-            file.read_exact_at(payload, piece.file_offset).map_err(|source| {
+            let read = if self.work.faults.is_off() {
+                file.read_exact_at(payload, piece.file_offset)
+            } else {
+                self.work.faults.read_exact_at(file, payload, piece.file_offset)
+            };
+            read.map_err(|source| {
                 let entry = &self.pieces.database.files()[index as usize];
                 let path = self.pieces.database.path().join(&entry.path);
                 self.work.stop(match (source.kind(), file.metadata()) {
@@ -263,102 +268,55 @@ impl Reader<'_> {
     }
 }
 
-/// A command that has ended, as its writer learns of it.
-struct Ended {
-    command: CommandCode,
-    code: CompletionCode,
-    bytes: u32,
-    size: u32,
-    /// Bytes of files among them.
-    payload: u32,
-}
-
-/// Brings buffers back to their lists, and tells the writer.
-struct Routine {
-    free: Sender<ServerBuffer>,
-    small: Sender<ServerBuffer>,
-    ended: Sender<Ended>,
-}
-
-impl CompletionRoutine for Routine {
-    fn completed(&self, completed: Completed) {
-        let Completed { command, code, bytes, buffer, context, .. } = completed;
-        if let Some(buffer) = buffer {
-            let list = if context & SMALL == 0 { &self.free } else { &self.small };
-            // The list has room for all its buffers; if nobody takes from it any more, the buffer is freed.
-            let _ = list.send(buffer);
-        }
-        let (size, payload) = (context as u32 & SIZE, (context >> 32) as u32);
-        // The writer may be gone after a failure.
-        let _ = self.ended.send(Ended { command, code, bytes, size, payload });
-    }
-}
-
-/// In a command's context: its size (low half), the bytes of files in it (high half), and whether its buffer is a small one.
-const SMALL: u64 = 1 << 31;
-const SIZE: u32 = SMALL as u32 - 1;
-
-/// What all writers share.
-struct Shared<'a> {
-    work: &'a Work,
-    config: VdConfig,
-    sizes: Sizes,
-    free: &'a List,
-    queued: &'a Receiver<Filled>,
-    tell: Sender<Written>,
-    flushed: &'a Gate,
-    done: &'a Gate,
-}
-
 /// One device's writer.
 struct Writer<'a> {
-    shared: Shared<'a>,
+    work: &'a Work,
+    sizes: Sizes,
+    queued: &'a Receiver<Filled>,
+    flushed: &'a Gate,
+    done: &'a Gate,
     /// Small buffers of this device alone.
     small: List,
-    device: ServerVirtualDevice,
+    writes: Writes<'a>,
     stream: StreamWriter,
-    routine: Arc<Routine>,
-    ended: Receiver<Ended>,
-    in_flight: u32,
 }
 
-impl<'a> Writer<'a> {
-    fn new(shared: Shared<'a>, small: List, device: ServerVirtualDevice, stream: StreamWriter) -> Self {
-        let (tell_ended, ended) = unbounded();
-        let routine = Routine { free: shared.free.give.clone(), small: small.give.clone(), ended: tell_ended };
-        Writer { shared, small, device, stream, routine: Arc::new(routine), ended, in_flight: 0 }
-    }
-
+impl Writer<'_> {
     fn run(mut self) {
         // A failure is recorded by whoever met it.
         let _ = self.write();
     }
 
     fn write(&mut self) -> Result<(), Stopped> {
+        self.writes.driver.rewind()?;
         self.write_catalog()?;
-        let queued = self.shared.queued;
-        while let Some(filled) = self.wait_for(queued)? {
+        self.writes.mark()?;
+        let queued = self.queued;
+        while let Some(filled) = self.writes.wait_for(queued)? {
             self.write_data(filled)?;
         }
+        self.writes.mark()?;
         self.write_end()?;
-        self.settle()?;
-        self.plain(CommandCode::FLUSH)?;
-        self.shared.flushed.pass(self.shared.work)?;
-        if self.shared.config.features.contains(Features::COMPLETE_ENABLED) {
-            self.plain(CommandCode::COMPLETE)?;
+        self.writes.mark()?;
+        for _ in 0..self.work.faults.final_flushes() {
+            self.writes.flush()?;
         }
-        self.shared.done.pass(self.shared.work)?;
-        self.device.close_device().map_err(|error| self.shared.work.stop(error))
+        self.flushed.pass(self.work)?;
+        if self.writes.driver.has(Features::COMPLETE_ENABLED) {
+            self.writes.command(CommandCode::COMPLETE)?;
+        }
+        self.done.pass(self.work)?;
+        self.writes.driver.close()
     }
 
     fn write_catalog(&mut self) -> Result<(), Stopped> {
         loop {
             let (mut header, mut payload) = (self.small_buffer()?, self.small_buffer()?);
             let part = self.stream.next_catalog(header.data_mut(), payload.data_mut());
-            match part.map_err(|error| self.shared.work.stop(error))? {
+            match part.map_err(|error| self.work.stop(error))? {
                 Some(padded) => {
-                    self.send(header, self.shared.sizes.block, 0, SMALL)?;
-                    self.send(payload, padded as u32, 0, SMALL)?;
+                    self.writes.write(header, self.sizes.block, 0, true)?;
+                    self.writes.write(payload, padded as u32, 0, true)?;
                 }
                 None => {
                     for buffer in [header, payload] {
@@ -372,127 +330,28 @@ impl<'a> Writer<'a> {
 
     fn write_data(&mut self, filled: Filled) -> Result<(), Stopped> {
         let Filled { mut buffer, piece, checksum } = filled;
-        let block = self.shared.sizes.block;
-        if self.shared.sizes.separate_headers() {
+        let block = self.sizes.block;
+        if self.sizes.separate_headers() {
             let mut header = self.small_buffer()?;
             let padded = self.stream.data(header.data_mut(), buffer.data_mut(), piece, checksum);
-            let padded = padded.map_err(|error| self.shared.work.stop(error))?;
-            self.send(header, block, 0, SMALL)?;
-            return self.send(buffer, padded as u32, piece.length, 0);
+            let padded = padded.map_err(|error| self.work.stop(error))?;
+            self.writes.write(header, block, 0, true)?;
+            return self.writes.write(buffer, padded as u32, piece.length, false);
         }
         let (header, payload) = buffer.data_mut().split_at_mut(block as usize);
         let padded = self.stream.data(header, payload, piece, checksum);
-        let padded = padded.map_err(|error| self.shared.work.stop(error))?;
-        self.send(buffer, block + padded as u32, piece.length, 0)
+        let padded = padded.map_err(|error| self.work.stop(error))?;
+        self.writes.write(buffer, block + padded as u32, piece.length, false)
     }
 
     fn write_end(&mut self) -> Result<(), Stopped> {
         let mut buffer = self.small_buffer()?;
-        self.stream.end(buffer.data_mut()).map_err(|error| self.shared.work.stop(error))?;
-        self.send(buffer, self.shared.sizes.block, 0, SMALL)
+        self.stream.end(buffer.data_mut()).map_err(|error| self.work.stop(error))?;
+        self.writes.write(buffer, self.sizes.block, 0, true)
     }
 
     fn small_buffer(&mut self) -> Result<ServerBuffer, Stopped> {
         let take = self.small.take.clone();
-        self.wait_for(&take)?.ok_or(Stopped)
-    }
-
-    fn send(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, kind: u64) -> Result<(), Stopped> {
-        while self.in_flight >= QUEUE_DEPTH {
-            self.wait_ended()?;
-        }
-        let routine: Arc<Routine> = Arc::clone(&self.routine);
-        let mut command = VdsCommand::transfer(CommandCode::WRITE, buffer, bytes, routine);
-        command.context = u64::from(payload) << 32 | kind | u64::from(bytes);
-        self.dispatch(command)
-    }
-
-    /// A command without data, and its completion.
-    fn plain(&mut self, code: CommandCode) -> Result<(), Stopped> {
-        let routine: Arc<Routine> = Arc::clone(&self.routine);
-        self.dispatch(VdsCommand::plain(code, routine))?;
-        self.settle()
-    }
-
-    fn dispatch(&mut self, command: VdsCommand) -> Result<(), Stopped> {
-        self.in_flight += 1;
-        // A refusal has run the routine, which tells what happened; that comes first.
-        match self.device.send_command(command) {
-            Ok(()) => Ok(()),
-            Err(error) if error.code == VdError::IoError => Err(self.cause_of_io_error()),
-            Err(error) => {
-                self.settle()?;
-                Err(self.shared.work.stop(error))
-            }
-        }
-    }
-
-    /// A command was refused because one before it had failed. The agent tells which, maybe only after the refusal was told.
-    fn cause_of_io_error(&mut self) -> Stopped {
-        let mut refusal_seen = false;
-        loop {
-            let ended = match self.shared.work.receive(&self.ended) {
-                Ok(Some(ended)) => ended,
-                Ok(None) | Err(Stopped) => return Stopped,
-            };
-            if ended.code == CompletionCode::IO_DEVICE && !refusal_seen {
-                refusal_seen = true;
-                self.in_flight -= 1;
-            } else if let Err(stopped) = self.judge(ended) {
-                return stopped;
-            }
-        }
-    }
-
-    /// Waits until everything sent has ended well.
-    fn settle(&mut self) -> Result<(), Stopped> {
-        while self.in_flight > 0 {
-            self.wait_ended()?;
-        }
-        Ok(())
-    }
-
-    fn wait_ended(&mut self) -> Result<(), Stopped> {
-        match self.shared.work.receive(&self.ended)? {
-            Some(ended) => self.judge(ended),
-            None => Err(Stopped),
-        }
-    }
-
-    /// Receives, judging what ends meanwhile.
-    fn wait_for<T>(&mut self, channel: &Receiver<T>) -> Result<Option<T>, Stopped> {
-        loop {
-            select! {
-                recv(self.ended) -> ended => match ended {
-                    Ok(ended) => self.judge(ended)?,
-                    Err(_) => return Err(Stopped),
-                },
-                recv(channel) -> received => return Ok(received.ok()),
-                recv(self.shared.work.over()) -> _ => return Err(Stopped),
-            }
-        }
-    }
-
-    /// A command has ended: fewer bytes than asked for are a failure, whatever the code says.
-    fn judge(&mut self, ended: Ended) -> Result<(), Stopped> {
-        let Ended { command, code, bytes, size, payload } = ended;
-        self.in_flight -= 1;
-        let short = command == CommandCode::WRITE && bytes != size;
-        if code.is_success() && !short {
-            let _ = self.shared.tell.send(Written { bytes: u64::from(payload) });
-            return Ok(());
-        }
-        if code == CompletionCode::OPERATION_ABORTED && self.shared.work.is_aborted() {
-            return Err(self.shared.work.wait_until_over());
-        }
-        let operation = match command {
-            CommandCode::WRITE => "write",
-            CommandCode::FLUSH => "flush",
-            _ => "complete",
-        };
-        // A short write under the code of success: the device had no room for the rest.
-        let code = if code.is_success() { CompletionCode::DISK_FULL } else { code };
-        let device = self.device.name().to_owned();
-        Err(self.shared.work.stop(Failure::Device { device, operation, code, bytes, size }))
+        self.writes.wait_for(&take)?.ok_or(Stopped)
     }
 }

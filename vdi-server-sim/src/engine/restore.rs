@@ -3,19 +3,23 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, select, unbounded};
+use crossbeam::channel::{select, unbounded};
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
-use vdi_proto::features::Features;
+use vdi_proto::features::{DeviceKind, Features};
 
+use super::driver::Driver;
+use super::reads::{Arrived, ReadEnd, Reads};
 use super::work::{Gate, Stopped, Work};
 use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
 use crate::database::{DataFolder, DatabaseError, RestoreTarget};
 use crate::messages::{Message, Verb};
-use crate::stream::{Action, Catalog, Expectations, Identity, SetVerifier, StreamParser};
+use crate::stream::{
+    Action, Catalog, Expectations, Identity, SegmentHeader, SegmentKind, SetVerifier, StreamError, StreamParser,
+};
 use crate::tsql::Restore;
-use crate::vds::{Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, VdsCommand};
+use crate::vds::ServerBuffer;
 
 /// Carries out a RESTORE.
 pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
@@ -44,7 +48,7 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
     let terms = ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
     // Two a device: one that the client fills while the other goes to the files.
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(2 * devices.len() as u32);
-    let (_, opened) = work.configure(&terms, &[(transfer, buffers)], devices)?;
+    let (config, opened) = work.configure(&terms, &[(transfer, buffers)], devices)?;
 
     let database = Incoming {
         folder: &engine.folder,
@@ -63,16 +67,14 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
         for device in opened {
-            let (ended_sender, ended) = unbounded();
+            let driver = Driver::new(&work, device, config, None, tell.clone());
             let reader = Reader {
                 work: &work,
                 database: &database,
-                device,
                 transfer,
+                reads: Reads::new(driver, transfer),
+                expectations,
                 parser: StreamParser::new(expectations),
-                routine: Arc::new(Routine { ended: ended_sender }),
-                ended,
-                tell: tell.clone(),
                 read: &read,
             };
             work.spawn(scope, move || reader.run());
@@ -172,35 +174,14 @@ impl Incoming<'_> {
     }
 }
 
-/// A Read that has ended.
-struct Ended {
-    code: CompletionCode,
-    bytes: u32,
-    buffer: Option<ServerBuffer>,
-}
-
-struct Routine {
-    ended: Sender<Ended>,
-}
-
-impl CompletionRoutine for Routine {
-    fn completed(&self, completed: Completed) {
-        let Completed { code, bytes, buffer, .. } = completed;
-        // The reader may be gone after a failure; then the buffer is freed.
-        let _ = self.ended.send(Ended { code, bytes, buffer });
-    }
-}
-
 /// One device's reader.
 struct Reader<'a> {
     work: &'a Work,
     database: &'a Incoming<'a>,
-    device: ServerVirtualDevice,
     transfer: u32,
+    reads: Reads<'a>,
+    expectations: Expectations,
     parser: StreamParser,
-    routine: Arc<Routine>,
-    ended: Receiver<Ended>,
-    tell: Sender<u64>,
     read: &'a Gate,
 }
 
@@ -212,22 +193,41 @@ impl Reader<'_> {
 
     fn read(&mut self) -> Result<(), Stopped> {
         let allocate = || self.work.set.allocate_buffer(self.transfer, 0).map_err(|error| self.work.stop(error));
-        let mut spare = Some(allocate()?);
-        self.ask(allocate()?)?;
+        let (mut spare, mut next) = (Some(allocate()?), allocate()?);
+        let mut first_mark = None;
+        match self.reads.driver.kind {
+            DeviceKind::PipeLike => {}
+            DeviceKind::DiskLike => next = self.inspect_disk(next)?,
+            DeviceKind::TapeLike => {
+                next = self.inspect_tape(next)?;
+                first_mark = Some(());
+            }
+        }
+        self.reads.ask(next)?;
         let mut actions = Vec::new();
         while !self.parser.is_finished() {
-            let Some(ended) = self.work.receive(&self.ended)? else { return Err(Stopped) };
-            let (buffer, bytes, at_end) = self.judge(ended)?;
-            let data = &buffer.data()[..bytes];
+            let Arrived { buffer, bytes, end } = self.reads.arrived()?;
+            let data = buffer.data().get(..bytes).unwrap_or_default();
             self.parser.push(data, &mut actions).map_err(|source| self.broken(source))?;
             if !self.parser.is_finished() {
-                if at_end {
+                match end {
+                    ReadEnd::More => {}
+                    ReadEnd::Mark => {
+                        if first_mark.take().is_some()
+                            && let Some(buffer) = spare.take()
+                        {
+                            spare = Some(self.look_ahead(buffer)?);
+                        }
+                    }
                     // Says what is missing.
-                    self.parser.finish().map_err(|source| self.broken(source))?;
+                    ReadEnd::Data if !self.reads.next_medium()? => {
+                        self.parser.finish().map_err(|source| self.broken(source))?;
+                    }
+                    ReadEnd::Data => first_mark = None,
                 }
                 // The client fills the next buffer while this one goes to the files.
                 if let Some(next) = spare.take() {
-                    self.ask(next)?;
+                    self.reads.ask(next)?;
                 }
             }
             let mut moved = 0;
@@ -237,41 +237,99 @@ impl Reader<'_> {
                         self.database.carry_out(&identity, &action, data).map_err(|failure| self.work.stop(failure))?;
                 }
             }
-            let _ = self.tell.send(moved);
+            self.reads.driver.succeeded(moved);
             spare = Some(buffer);
         }
         self.read.pass(self.work)?;
-        self.device.close_device().map_err(|error| self.work.stop(error))
+        self.reads.driver.close()
     }
 
-    fn broken(&self, source: crate::stream::StreamError) -> Stopped {
-        self.work.stop(Failure::Stream { device: self.device.name().to_owned(), source })
+    fn broken(&self, source: StreamError) -> Stopped {
+        self.work.stop(Failure::Stream { device: self.reads.driver.name().to_owned(), source })
     }
 
-    fn ask(&self, buffer: ServerBuffer) -> Result<(), Stopped> {
-        let routine: Arc<Routine> = Arc::clone(&self.routine);
-        let command = VdsCommand::transfer(CommandCode::READ, buffer, self.transfer, routine);
-        self.device.send_command(command).map_err(|error| self.work.stop(error))
-    }
-
-    /// The bytes of a Read, and whether the data ends after them. Clients say so in three ways: by a code, with or without
-    /// bytes, or by success without bytes.
-    fn judge(&self, ended: Ended) -> Result<(ServerBuffer, usize, bool), Stopped> {
-        let Ended { code, bytes, buffer } = ended;
-        if code == CompletionCode::OPERATION_ABORTED && self.work.is_aborted() {
-            return Err(self.work.wait_until_over());
+    /// Reads one block where the device is, and finds out whether a stream that this restore can read begins there.
+    fn inspect_header(&mut self, buffer: ServerBuffer) -> Result<ServerBuffer, Stopped> {
+        let block = self.expectations.block_size;
+        self.reads.ask_for(buffer, block)?;
+        let Arrived { buffer, bytes, .. } = self.reads.arrived()?;
+        self.reads.driver.succeeded(0);
+        let mut probe = StreamParser::new(self.expectations);
+        let header = buffer.data().get(..bytes).unwrap_or_default();
+        probe.push(header, &mut Vec::new()).map_err(|source| self.broken(source))?;
+        if bytes < block as usize {
+            // Says what is missing.
+            probe.finish().map_err(|source| self.broken(source))?;
         }
-        match buffer {
-            Some(buffer) if code.is_success() || code.is_end_of_data() => {
-                Ok((buffer, bytes as usize, !code.is_success() || bytes == 0))
+        Ok(buffer)
+    }
+
+    /// Disk-like: the header is looked at before all is read from the beginning.
+    fn inspect_disk(&mut self, buffer: ServerBuffer) -> Result<ServerBuffer, Stopped> {
+        let length = self.reads.driver.medium_length()?;
+        let block = self.expectations.block_size;
+        if length < u64::from(block) {
+            let what = format!("the medium has {length} bytes, less than a block of {block}");
+            return Err(self.reads.driver.nonsense(CommandCode::GET_POSITION, what));
+        }
+        self.reads.driver.rewind()?;
+        let buffer = self.inspect_header(buffer)?;
+        self.reads.restarted();
+        Ok(buffer)
+    }
+
+    /// Tape-like: the header is looked at before all is read from the beginning.
+    fn inspect_tape(&mut self, buffer: ServerBuffer) -> Result<ServerBuffer, Stopped> {
+        self.reads.driver.rewind()?;
+        let buffer = self.inspect_header(buffer)?;
+        self.reads.resume()?;
+        self.reads.driver.rewind()?;
+        self.reads.restarted();
+        Ok(buffer)
+    }
+
+    /// Tape-like, behind the catalog: looks whether the end is there before anything is restored, and comes back. A backup
+    /// that goes on on another medium has no end on this one.
+    fn look_ahead(&mut self, buffer: ServerBuffer) -> Result<ServerBuffer, Stopped> {
+        self.reads.resume()?;
+        let driver = &mut self.reads.driver;
+        let data_begins = driver.block_address()?;
+        let skipped = driver.attempt(CommandCode::SKIP_MARKS, 1, 0)?;
+        if !skipped.code.is_success() {
+            if !skipped.code.is_end_of_data() && skipped.code != CompletionCode::END_OF_MEDIA {
+                return Err(driver.failed(CommandCode::SKIP_MARKS, skipped.code, 0, 0));
             }
-            _ => Err(self.work.stop(Failure::Device {
-                device: self.device.name().to_owned(),
-                operation: "read",
-                code,
-                bytes,
-                size: self.transfer,
-            })),
+            driver.return_to(data_begins)?;
+            return Ok(buffer);
         }
+        let end_begins = driver.block_address()?;
+        if end_begins <= data_begins {
+            let what = format!("the address behind the mark is {end_begins}, in front of it {data_begins}");
+            return Err(driver.nonsense(CommandCode::GET_POSITION, what));
+        }
+        self.reads.ask_for(buffer, self.expectations.block_size)?;
+        let Arrived { buffer, bytes, .. } = self.reads.arrived()?;
+        let header = buffer.data().get(..bytes).unwrap_or_default();
+        let found = SegmentHeader::decode(header).map(|header| header.kind);
+        if !matches!(found, Ok(SegmentKind::End { .. })) {
+            // The medium was changed behind the mark: the end is on another one.
+            return self.back_to_data(buffer, data_begins);
+        }
+        self.reads.resume()?;
+        let driver = &mut self.reads.driver;
+        driver.command(CommandCode::SKIP_BLOCKS, -1, 0)?;
+        let again = driver.block_address()?;
+        if again != end_begins {
+            let what = format!("one block back from {end_begins} + 1 is {again}");
+            return Err(driver.nonsense(CommandCode::SKIP_BLOCKS, what));
+        }
+        driver.command(CommandCode::SKIP_MARKS, -1, 0)?;
+        self.back_to_data(buffer, data_begins)
+    }
+
+    fn back_to_data(&mut self, buffer: ServerBuffer, address: u64) -> Result<ServerBuffer, Stopped> {
+        self.reads.resume()?;
+        self.reads.driver.return_to(address)?;
+        Ok(buffer)
     }
 }

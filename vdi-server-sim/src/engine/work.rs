@@ -1,23 +1,40 @@
 //! What the threads of one statement share: the set, its devices, the first failure, and the signal that all is over.
+//!
+//! # How a statement fails
+//!
+//! 1. The first failure is kept, and every thread that waits for something learns that the work is over.
+//! 2. Where the failure is the server's own and the devices of a backup can do it (VDF_Discard), each gets Discard, so that
+//!    the client throws away what it has. **Decision**: the documents do not say when Discard comes.
+//! 3. The set is aborted. Only then may anybody close it, so that clients hear of an abort and not of a hasty close.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, select};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
+use vdi_proto::command::CommandCode;
 use vdi_proto::config::{ServerTerms, VdConfig};
-use vdi_proto::features::DeviceKind;
+use vdi_proto::features::Features;
 use vdi_shm::session::Session;
 
 use super::{Engine, Failure};
-use crate::vds::{ServerVirtualDevice, ServerVirtualDeviceSet};
+use crate::faults::Running;
+use crate::vds::{Completed, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand, VdsError};
 
 /// How long the client's process has to take each part of the configuration.
 const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long the clients have, all together, to answer Discard.
+const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The set of one statement.
 pub(super) struct Work {
     pub(super) set: ServerVirtualDeviceSet,
+    pub(super) faults: Running,
+    /// The devices that are to discard what they have when the server fails.
+    discarding: Mutex<Vec<Arc<ServerVirtualDevice>>>,
+    /// Held by whoever ends the work after a failure.
+    failing: Mutex<()>,
     session: Arc<Session>,
     first_device: String,
     /// Never sent on; dropping the sender is the signal.
@@ -37,9 +54,14 @@ pub(super) struct Stopped;
 impl Work {
     /// Opens the set that the statement names.
     pub(super) fn open(engine: &Engine, devices: &[String]) -> Result<Work, Failure> {
+        let faults = Running::new(&engine.faults);
         let set = ServerVirtualDeviceSet::with_options(engine.options.clone());
+        set.pretend(faults.server_time_out(), faults.ignored_completion());
         // The grammar lets no statement pass without a device.
         let first_device = devices.first().cloned().unwrap_or_default();
+        if let (_, Some(code)) = faults.configuration("Open") {
+            return Err(refused("Open", &first_device, code).into());
+        }
         set.open(&engine.instance, &first_device)?;
         let asked = set.get_configuration()?;
         let session = set.session().ok_or_else(|| Failure::System {
@@ -48,14 +70,12 @@ impl Work {
         })?;
         let (running, stop) = bounded(0);
         let state = Mutex::new(State { running: Some(running), failure: None });
-        let work = Work { set, session, first_device, stop, state };
+        let (discarding, failing) = (Mutex::default(), Mutex::default());
+        let work = Work { set, faults, discarding, failing, session, first_device, stop, state };
         // From here on the client hears of a failure: dropping the work aborts the set.
         let created = asked.device_count;
         if created as usize != devices.len() {
             return Err(Failure::DeviceCount { named: devices.len(), created, device: work.first_device.clone() });
-        }
-        if asked.features.device_kind() != Ok(DeviceKind::PipeLike) {
-            return Err(Failure::DeviceKind { features: asked.features, device: work.first_device.clone() });
         }
         Ok(work)
     }
@@ -66,17 +86,52 @@ impl Work {
         terms: &ServerTerms,
         buffers: &[(u32, u32)],
         devices: &[String],
-    ) -> Result<(VdConfig, Vec<ServerVirtualDevice>), Failure> {
+    ) -> Result<(VdConfig, Vec<Arc<ServerVirtualDevice>>), Failure> {
         let configure = || {
+            self.may_call("BeginConfiguration")?;
             self.set.begin_configuration(terms, CONFIGURATION_PATIENCE)?;
             for (size, count) in buffers {
+                self.may_call("RequestBuffers")?;
                 self.set.request_buffers(*size, 0, *count)?;
             }
+            self.may_call("EndConfiguration")?;
             let config = self.set.end_configuration()?;
-            let devices = devices.iter().map(|name| self.set.open_device(name)).collect::<Result<_, _>>()?;
+            let open = |name: &String| {
+                self.may_call("OpenDevice")?;
+                self.set.open_device(name).map(Arc::new)
+            };
+            let devices = devices.iter().map(open).collect::<Result<Vec<_>, VdsError>>()?;
             Ok((config, devices))
         };
-        configure().map_err(|error| self.explain(Failure::Set(error)))
+        let (config, devices) = configure().map_err(|error| self.explain(Failure::Set(error)))?;
+        if config.features.contains(Features::DISCARD | Features::WRITE_MEDIA) {
+            self.discarding.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&devices);
+        }
+        Ok((config, devices))
+    }
+
+    /// What the faults that are switched on do before a call of the configuration.
+    fn may_call(&self, call: &'static str) -> Result<(), VdsError> {
+        let (delay, refusal) = self.faults.configuration(call);
+        // An abort meanwhile makes the call itself fail.
+        let _ = self.pause(delay);
+        refusal.map_or(Ok(()), |code| Err(refused(call, &self.first_device, code)))
+    }
+
+    /// The name of the set.
+    pub(super) fn set_name(&self) -> &str {
+        self.session.set_name()
+    }
+
+    /// Waits for a while, or until the work is over.
+    pub(super) fn pause(&self, delay: Duration) -> Result<(), Stopped> {
+        if delay.is_zero() {
+            return Ok(());
+        }
+        match self.stop.recv_timeout(delay) {
+            Err(RecvTimeoutError::Timeout) => Ok(()),
+            _ => Err(Stopped),
+        }
     }
 
     /// The cause of a failure: a call that an abort has made impossible failed because of the abort.
@@ -122,17 +177,43 @@ impl Work {
         }
     }
 
-    /// Records a failure, unless there is one already, aborts the set, and ends every thread.
+    /// Records a failure, unless there is one already, ends every thread, and aborts the set.
     pub(super) fn fail(&self, failure: Failure) {
         let failure = self.explain(failure);
+        let _failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = failure.is_the_servers_own();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = state.failure.is_none();
         state.failure.get_or_insert(failure);
         let running = state.running.take();
         drop(state);
-        // Before anybody closes the set, so that clients hear of an abort and not of a hasty close. Fails only when the set is
-        // closed already.
-        let _ = self.set.signal_abort();
         drop(running);
+        if first && own {
+            self.discard();
+        }
+        // Fails only when the set is closed already.
+        let _ = self.set.signal_abort();
+    }
+
+    /// Tells the devices that can do it to throw away what they have.
+    fn discard(&self) {
+        let devices = std::mem::take(&mut *self.discarding.lock().unwrap_or_else(PoisonError::into_inner));
+        let (answered, answers) = unbounded();
+        let routine = Arc::new(move |_: Completed| {
+            // Nobody listens any more once the patience is over.
+            let _ = answered.send(());
+        });
+        for device in &devices {
+            // A device that cannot take it any more answers with a refusal.
+            let _ = device.send_command(VdsCommand::plain(CommandCode::DISCARD, routine.clone()));
+        }
+        drop(routine);
+        let deadline = Instant::now() + DISCARD_PATIENCE;
+        for _ in &devices {
+            if self.is_aborted() || answers.recv_deadline(deadline).is_err() {
+                return;
+            }
+        }
     }
 
     /// As [`Work::fail`], for use with `?`.
@@ -167,6 +248,7 @@ impl Work {
 
     /// Closes the set in order. What failed, if something did.
     pub(super) fn finish(&self) -> Result<(), Failure> {
+        let _failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let closed = self.set.close();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         drop(state.running.take());
@@ -183,6 +265,10 @@ impl Drop for Work {
         // Refused once the set is closed.
         let _ = self.set.signal_abort();
     }
+}
+
+fn refused(call: &'static str, set: &str, code: vdi_proto::status::VdError) -> VdsError {
+    VdsError::new(call, set, code, "a fault refuses it")
 }
 
 /// Lets threads go on together: each says that it is there, and goes on when all are.

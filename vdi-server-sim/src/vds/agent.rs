@@ -27,7 +27,9 @@ enum Event {
 pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let started = Instant::now();
     let now = || started.elapsed();
-    let mut watch = ServerTimeOut::new(set.session.asked().server_time_out, Duration::ZERO);
+    let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
+    let mut watch = ServerTimeOut::new(time_out, Duration::ZERO);
+    let mut seen = 0;
     loop {
         let opened = set.opened() as usize;
         let deadline = watch.look_again_after().and_then(|patience| Instant::now().checked_add(patience));
@@ -48,13 +50,13 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         });
         match event {
             Some(Event::Completions) => {
-                let completed = take(set, &mut completions[..opened]);
+                let completed = take(set, &mut completions[..opened], &mut seen);
                 watch.completed(now(), completed);
             }
             Some(Event::Closed) => return true,
             Some(Event::Aborted) => {
                 // What the client completed before it saw the abort counts.
-                take(set, completions);
+                take(set, completions, &mut seen);
                 set.devices().iter().for_each(|device| device.abort());
                 return false;
             }
@@ -67,14 +69,18 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     }
 }
 
-/// Handles what there is; true when something completed.
-fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool {
+/// Handles what there is, and counts it in `seen`; true when something completed.
+fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>], seen: &mut u64) -> bool {
     let mut any = false;
     for (device, consumer) in set.devices().iter().zip(completions) {
         loop {
             let handled = match consumer.pop() {
                 Ok(None) => break,
                 Ok(Some(words)) => {
+                    *seen += 1;
+                    if set.pretence.ignored_completion == Some(*seen) {
+                        continue;
+                    }
                     device.completed(CompletionRecord::from_words(words)).map_err(|violation| violation.to_string())
                 }
                 Err(violation) => Err(violation.to_string()),

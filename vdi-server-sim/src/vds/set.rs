@@ -35,13 +35,24 @@ const LATE_AREA_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct ServerVirtualDeviceSet {
     options: Options,
+    pretence: Mutex<Pretence>,
     open: Mutex<Option<Arc<OpenSet>>>,
+}
+
+/// What the completion agent is to get wrong, for tests of clients.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Pretence {
+    /// The client's serverTimeOut, in milliseconds, instead of what it asked for.
+    pub(super) server_time_out: Option<u32>,
+    /// Which completion, counted from 1, is passed over as if it had not come.
+    pub(super) ignored_completion: Option<u64>,
 }
 
 /// A set that is open.
 #[derive(Debug)]
 pub(crate) struct OpenSet {
     pub(crate) session: Arc<Session>,
+    pub(super) pretence: Pretence,
     member: Mutex<Option<Member>>,
     state: AtomicU8,
     closed: AtomicBool,
@@ -157,7 +168,17 @@ impl ServerVirtualDeviceSet {
     /// An object without a set.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ServerVirtualDeviceSet { options, open: Mutex::default() }
+        ServerVirtualDeviceSet { options, pretence: Mutex::default(), open: Mutex::default() }
+    }
+
+    /// For tests of clients: has the completion agent of the set that is opened next take `server_time_out` (milliseconds)
+    /// for what the client asked for, and pass over one completion, counted from 1, as if it had not come.
+    pub fn pretend(&self, server_time_out: Option<u32>, ignored_completion: Option<u64>) {
+        *self.pretence() = Pretence { server_time_out, ignored_completion };
+    }
+
+    fn pretence(&self) -> MutexGuard<'_, Pretence> {
+        self.pretence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn slot(&self) -> MutexGuard<'_, Option<Arc<OpenSet>>> {
@@ -197,6 +218,7 @@ impl ServerVirtualDeviceSet {
             completions.push(Consumer::new(control.completion_ring(index).map_err(failed)?));
         }
         *slot = Some(Arc::new(OpenSet {
+            pretence: *self.pretence(),
             member: Mutex::new(Some(member)),
             state: AtomicU8::new(State::Connected as u8),
             closed: AtomicBool::new(false),

@@ -172,7 +172,7 @@ impl Outcome {
 
 const PART: &str = "VDI_TEST_PART";
 const ARGUMENTS: &str = "VDI_TEST_ARGUMENTS";
-/// What the lines begin with by which a part reports: the test harness prints lines of its own.
+/// What the reports of a part begin with: the test harness prints lines of its own.
 const MARK: &str = "@@ ";
 
 /// Another process of the test. It reports by lines and takes orders by lines.
@@ -190,7 +190,8 @@ impl Part {
     pub(crate) fn report(&self) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                Ok(line) => match line.strip_prefix(MARK) {
+                // Behind the pieces of a line of others, sometimes: a report is written at once, their lines are not.
+                Ok(line) => match line.split_once(MARK).map(|(_, report)| report) {
                     Some(report) => return report.to_owned(),
                     None => self.log.lock().unwrap().push(line),
                 },
