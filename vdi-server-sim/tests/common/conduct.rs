@@ -1,6 +1,6 @@
 //! Clients that behave, and clients that do not.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use vdi_client::media::{FileMedia, Media, MediaError};
@@ -46,11 +46,26 @@ pub(crate) type Ended = Result<(), String>;
 
 /// A client that serves a set with this process's threads.
 pub(crate) struct Client {
-    pub(crate) task: Task<Result<Vec<Ended>, Error>>,
+    task: Option<Task<Result<Vec<Ended>, Error>>>,
     set: Arc<ClientVirtualDeviceSet>,
+    completed: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Client {
+    /// The devices that have carried out Complete, in ascending order. Their data is where it belongs from then on, whatever
+    /// becomes of the other devices.
+    pub(crate) fn completed(&self) -> Vec<u32> {
+        let mut completed = self.completed.lock().unwrap().clone();
+        completed.sort_unstable();
+        completed
+    }
+
+    /// How the devices ended; an error where none was opened.
+    #[track_caller]
+    pub(crate) fn result(&mut self) -> Result<Vec<Ended>, Error> {
+        self.task.take().unwrap().result()
+    }
+
     /// What an agent does when its statement has failed before the server opened the set: it waits no longer.
     pub(crate) fn cancel(&self) {
         self.set.canceller().unwrap().cancel();
@@ -69,20 +84,23 @@ impl Bench {
     ) -> Client {
         let set = self.create(name, config);
         let (name, count) = (name.to_owned(), config.device_count);
+        let completed: Arc<Mutex<Vec<u32>>> = Arc::default();
         let task = task("the client", {
-            let set = Arc::clone(&set);
+            let (set, completed) = (Arc::clone(&set), Arc::clone(&completed));
             move || {
                 set.get_configuration(INFINITE)?;
                 let opened = (0..count)
                     .map(|index| set.open_device(&device_name(&name, index)))
                     .collect::<Result<Vec<_>, _>>()?;
-                let (set, device) = (&*set, &device);
+                let (set, device, completed) = (&*set, &device, &completed);
                 let ends = std::thread::scope(|scope| {
                     let serving: Vec<_> = (0..)
                         .zip(opened)
                         .map(|(index, opened): (u32, _)| {
                             scope.spawn(move || {
                                 let (conduct, media) = device(index);
+                                let quirk = Noting { device: index, completed: Arc::clone(completed) };
+                                let media = Box::new(With { media, quirk });
                                 let random = fastrand::Rng::with_seed(seed ^ u64::from(index) << 32);
                                 serve(set, opened, media, conduct, random)
                             })
@@ -95,7 +113,7 @@ impl Bench {
                 Ok(ends)
             }
         });
-        Client { task, set }
+        Client { task: Some(task), set, completed }
     }
 }
 
@@ -111,93 +129,111 @@ fn serve(
     };
     match conduct {
         Conduct::Pump => pumped(&mut device, &mut { media }),
-        Conduct::Slow { micros } => pumped(&mut device, &mut Slow { media, micros, random }),
-        Conduct::MediaFails { at, code } => pumped(&mut device, &mut Failing { media, at, code, count: 0 }),
+        Conduct::Slow { micros } => pumped(&mut device, &mut With { media, quirk: Slow { micros, random } }),
+        Conduct::MediaFails { at, code } => {
+            pumped(&mut device, &mut With { media, quirk: Failing { at, code, count: 0 } })
+        }
         _ => Hand { set, media, conduct, random, count: 0 }.serve(device),
     }
 }
 
-/// A media that takes its time.
-struct Slow {
+/// What a media does besides.
+trait Quirk: Send {
+    /// Before each command but ClearError.
+    fn before(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    /// Complete was carried out.
+    fn completed(&mut self) {}
+}
+
+/// A media with a quirk.
+struct With<Q> {
     media: Box<dyn Media>,
+    quirk: Q,
+}
+
+impl<Q: Quirk> Media for With<Q> {
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        self.media.begin(config)
+    }
+
+    fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
+        self.quirk.before()?;
+        self.media.write(position, data)
+    }
+
+    fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+        self.quirk.before()?;
+        self.media.read(position, buffer)
+    }
+
+    fn flush(&mut self) -> Result<(), MediaError> {
+        self.quirk.before()?;
+        self.media.flush()
+    }
+
+    fn complete(&mut self) -> Result<(), MediaError> {
+        self.quirk.before()?;
+        self.media.complete()?;
+        self.quirk.completed();
+        Ok(())
+    }
+
+    fn clear_error(&mut self) -> Result<(), MediaError> {
+        self.media.clear_error()
+    }
+
+    fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
+        self.quirk.before()?;
+        self.media.other(code, size, position)
+    }
+
+    fn close(&mut self) -> Result<(), MediaError> {
+        self.media.close()
+    }
+}
+
+/// Takes its time.
+struct Slow {
     micros: u64,
     random: fastrand::Rng,
 }
 
-impl Slow {
-    /// The time that a slow disk takes: nothing here depends on it.
-    fn wait(&mut self) {
+impl Quirk for Slow {
+    fn before(&mut self) -> Result<(), MediaError> {
+        // The time that a slow disk takes: nothing here waits for it to pass.
         std::thread::sleep(Duration::from_micros(self.random.u64(0..=self.micros)));
+        Ok(())
     }
 }
 
-/// A media that fails.
+/// Fails.
 struct Failing {
-    media: Box<dyn Media>,
     at: u64,
     code: CompletionCode,
     count: u64,
 }
 
-impl Failing {
-    fn wait(&mut self) {
+impl Quirk for Failing {
+    fn before(&mut self) -> Result<(), MediaError> {
         self.count += 1;
-    }
-
-    fn due(&self) -> Result<(), MediaError> {
         if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this media fails")) }
     }
 }
 
-impl Slow {
-    fn due(&self) -> Result<(), MediaError> {
-        Ok(())
+/// Notes who has completed.
+struct Noting {
+    device: u32,
+    completed: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Quirk for Noting {
+    fn completed(&mut self) {
+        self.completed.lock().unwrap().push(self.device);
     }
 }
-
-macro_rules! media_with_a_quirk {
-    ($quirk:ty) => {
-        impl Media for $quirk {
-            fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
-                self.media.begin(config)
-            }
-            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-                self.wait();
-                self.due()?;
-                self.media.write(position, data)
-            }
-            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-                self.wait();
-                self.due()?;
-                self.media.read(position, buffer)
-            }
-            fn flush(&mut self) -> Result<(), MediaError> {
-                self.wait();
-                self.due()?;
-                self.media.flush()
-            }
-            fn complete(&mut self) -> Result<(), MediaError> {
-                self.wait();
-                self.due()?;
-                self.media.complete()
-            }
-            fn clear_error(&mut self) -> Result<(), MediaError> {
-                self.media.clear_error()
-            }
-            fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-                self.wait();
-                self.due()?;
-                self.media.other(code, size, position)
-            }
-            fn close(&mut self) -> Result<(), MediaError> {
-                self.media.close()
-            }
-        }
-    };
-}
-
-media_with_a_quirk!(Slow);
-media_with_a_quirk!(Failing);
 
 /// A client that drives its device by hand.
 struct Hand<'a> {
@@ -254,40 +290,39 @@ impl Hand<'_> {
         command.complete(completion).map_err(|refused| refused.to_string())
     }
 
+    /// Does what the command says, and tells with what to complete it.
     fn carry_out(&mut self, mut command: Command, block: usize) -> (Command, Completion) {
-        let size = command.data().len();
+        let (code, size) = (command.code(), command.data().len());
         let part = |share: u8, unit: usize| size * usize::from(share) / 256 / unit * unit;
-        let (bytes, then) = match self.conduct {
-            Conduct::FailsOnce { at, code, share } if at == self.count => {
-                (part(share, block), Some(Completion::failed_after(code, part(share, block))))
-            }
-            Conduct::Short { at, share } if at == self.count && size > 0 => {
-                (part(share, 1), Some(Completion::transferred(part(share, 1))))
-            }
+        // ClearError has the number of the command before it.
+        let due = |at: u64| at == self.count && code != CommandCode::CLEAR_ERROR;
+        let (mut bytes, failure) = match self.conduct {
+            Conduct::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
+            Conduct::Short { at, share } if due(at) => (part(share, 1), None),
             _ => (size, None),
         };
-        let done = match command.code() {
+        let position = command.position();
+        let done = match code {
             CommandCode::WRITE => {
-                self.media.write(command.position(), &command.data()[..bytes]).map(|()| Completion::transferred(bytes))
+                self.media.write(position, &command.data()[..bytes]).map(|()| Completion::transferred(bytes))
             }
-            CommandCode::READ => {
-                let position = command.position();
-                self.media.read(position, &mut command.data_mut()[..bytes]).map(Completion::transferred)
-            }
-            // ClearError has the number of the command before it, whose fault is not repeated.
-            CommandCode::CLEAR_ERROR => return (command, Completion::done()),
-            _ if then.is_some() => Ok(Completion::done()),
+            CommandCode::READ => self.media.read(position, &mut command.data_mut()[..bytes]).map(|read| {
+                bytes = read;
+                Completion::transferred(read)
+            }),
+            _ if failure.is_some() => Ok(Completion::done()),
             CommandCode::FLUSH => self.media.flush().map(|()| Completion::done()),
             CommandCode::COMPLETE => self.media.complete().map(|()| Completion::done()),
-            code => self.media.other(code, command.size(), command.position()).map(|position| {
+            CommandCode::CLEAR_ERROR => self.media.clear_error().map(|()| Completion::done()),
+            _ => self.media.other(code, command.size(), position).map(|position| {
                 let returns = code.rules().is_some_and(|rules| rules.returns_position);
                 if returns { Completion::at(position) } else { Completion::done() }
             }),
         };
-        let completion = match (done, then) {
-            (Ok(_), Some(then)) => then,
+        let completion = match (done, failure) {
+            (Ok(_), Some(code)) => Completion::failed_after(code, bytes),
             (Ok(done), None) => done,
-            (Err(error), _) => Completion::failed_after(error.code, 0),
+            (Err(error), _) => Completion::failed(error.code),
         };
         (command, completion)
     }
