@@ -18,15 +18,24 @@
 //! [`DataFolder::open`] lists a database for BACKUP. [`RestoreTarget`] builds one for RESTORE in such a way that the
 //! database of that name, if there is one, stays as it is until the new one is complete and durable, and is then replaced
 //! in a single step.
+//!
+//! A [`DatabaseWriter`] changes a database in use. [`Database::freeze`] stops all of them, in whatever process, until the [`Frozen`]
+//! is dropped or its process dies; [`DataFolder::verify`] tells whether a database is what it was then.
 
+mod compare;
 mod error;
+mod freeze;
+pub mod page;
 mod staging;
 mod target;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 pub use error::DatabaseError;
+pub use freeze::Frozen;
 pub use target::{Committed, RestoreTarget};
+pub use writer::{DatabaseWriter, Turn};
 
 use std::collections::BTreeSet;
 use std::fs::File;

@@ -10,9 +10,17 @@
 //!                 every device        spread in any way
 //! ```
 //!
+//! A snapshot backup goes to one device, and has no Data: the client copies the files itself, while they are frozen.
+//!
+//! ```text
+//! family 0:   Catalog Catalog ...  [FileInfo ...]  Snapshot ...  End
+//! ```
+//!
 //! - *Catalog*: the list of the database's files, in as many segments as it takes. Every device gets all of it, so that each says
 //!   by itself what it belongs to.
 //! - *Data*: a piece of one file. Any piece may be on any device.
+//! - *FileInfo*: where the frozen files are, for the client: UTF-8 text, one absolute path a line ([`file_info`]). It may be left out.
+//! - *Snapshot*: the checksums of the frozen files ([`Snapshot`]), by which a restore verifies what the client put back.
 //! - *End*: the totals of the device. It says where the stream ends, so that a restore never has to read further.
 //!
 //! # Header
@@ -22,7 +30,7 @@
 //! |---|---|---|
 //! | 0 | 8 | `VDISIMS` and a zero |
 //! | 8 | 2 | version, 1 |
-//! | 10 | 2 | kind: 1 Catalog, 2 Data, 3 End |
+//! | 10 | 2 | kind: 1 Catalog, 2 Data, 3 End, 4 FileInfo, 5 Snapshot |
 //! | 12 | 4 | BLOCKSIZE |
 //! | 16 | 16 | backup set id |
 //! | 32 | 4 | index of the family, from 0 |
@@ -32,8 +40,8 @@
 //! | 52 | 4 | length of the payload with its padding |
 //! | 56 | 4 | 1 if the payload has a checksum, else 0 |
 //! | 60 | 4 | CRC-32 of the payload without its padding, or 0 |
-//! | 64 | 8 | Catalog: offset of this part; Data: number of the file; End: segments of this device |
-//! | 72 | 8 | Catalog: length of the whole; Data: offset in the file; End: Data bytes of this device |
+//! | 64 | 8 | Catalog, FileInfo, Snapshot: offset of this part; Data: number of the file; End: segments of this device |
+//! | 72 | 8 | Catalog, FileInfo, Snapshot: length of the whole; Data: offset in the file; End: Data bytes of this device |
 //! | 508 | 4 | CRC-32 of the bytes before |
 //!
 //! # The law
@@ -43,6 +51,10 @@
 //! > If all parsers are finished and [`SetVerifier::finish`] succeeds, the bytes handed out are those of the backup, and every byte
 //! > of every file was handed out exactly once. One flipped bit anywhere, a truncated, repeated, lost or moved segment, a
 //! > missing device, a device given twice, and a device of another backup are all found.
+//!
+//! Of a snapshot no bytes are handed out; there the law says that catalog and [`Snapshot`] are those of the backup. The two kinds of
+//! stream cannot be confused: a parser is made for one of them ([`StreamParser::new`], [`StreamParser::for_snapshot`]) and refuses
+//! the other, and no stream is both.
 //!
 //! The order in which a RESTORE names the devices does not matter. Without payload checksums, flipped bits inside Data payloads are
 //! not found; everything else still is. A CRC is no signature: it finds accidents, not forgery.
@@ -101,15 +113,17 @@ mod catalog;
 mod error;
 mod header;
 mod parser;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod verifier;
 mod writer;
 
 pub use catalog::{Catalog, MAX_CATALOG_BYTES};
-pub use error::{CatalogError, HeaderError, SetError, StreamError, WriteError};
+pub use error::{CatalogError, HeaderError, SetError, SnapshotError, StreamError, WriteError};
 pub use header::{HEADER_BYTES, SegmentHeader, SegmentKind};
 pub use parser::{Action, Expectations, StreamParser};
+pub use snapshot::{Snapshot, file_info};
 pub use verifier::{SetTotals, SetVerifier};
 pub use writer::{DataPiece, StreamWriter, payload_capacity};
 

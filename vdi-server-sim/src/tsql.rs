@@ -13,7 +13,8 @@
 //!
 //! Keywords are accepted in any case. What SQL Server has and this simulator does not do yet is answered with
 //! [`TsqlError::NotSupportedYet`], never with a syntax error and never by silently ignoring it: an option that is accepted is
-//! either honoured or only a remark (a name, a description, a hint about tapes that are not there). Every error knows
+//! either honoured or only a remark (a name, a description, a hint about tapes that are not there). SNAPSHOT goes with exactly one
+//! device (VDI specification, snapshots: one virtual device only). Every error knows
 //! its line and column, and which of SQL Server's messages a client would see for it ([`TsqlError::message`]).
 //!
 //! ```
@@ -121,7 +122,7 @@ fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
     if cursor.peek_keyword("MIRROR") {
         return Err(cursor.not_supported_yet("MIRROR TO".to_owned()));
     }
-    let options = options::with_clause(cursor, Verb::Backup)?.into_backup();
+    let options = with_clause(cursor, Verb::Backup, devices.len())?.into_backup();
     end(cursor)?;
     Ok(Backup { database, devices, options })
 }
@@ -135,7 +136,7 @@ fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
     }
     cursor.expect_keyword("FROM", "FROM")?;
     let devices = devices(cursor)?;
-    let options = options::with_clause(cursor, Verb::Restore)?.into_restore();
+    let options = with_clause(cursor, Verb::Restore, devices.len())?.into_restore();
     end(cursor)?;
     Ok(Restore { database, devices, options })
 }
@@ -225,6 +226,13 @@ fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
             return Ok(devices);
         }
     }
+}
+
+/// The options, and the rule that one of them makes for the devices before it.
+fn with_clause(cursor: &mut Cursor, verb: Verb, devices: usize) -> Result<options::Values, TsqlError> {
+    let at = cursor.mark();
+    let values = options::with_clause(cursor, verb)?;
+    if values.snapshot() && devices > 1 { Err(at.snapshot_devices(devices)) } else { Ok(values) }
 }
 
 /// The statement ends here: semicolons, and nothing behind them.

@@ -15,7 +15,8 @@
 //! - A media that is dropped before that has failed, and leaves nothing behind.
 //! - A Write or a Flush that failed can never be made good: the media refuses everything that follows, ClearError
 //!   included, and is never committed. (After a failed `fsync` the kernel may have thrown the data away and report success the
-//!   next time.)
+//!   next time.) What is no failure but a condition of the medium, a filemark for example, says so:
+//!   [`MediaError::is_final`].
 //! - A Write after Complete is refused.
 //! - Without Complete the server learns from nobody whether the commit succeeded. Ask for
 //!   [`Features::REQUEST_COMPLETE`] in every configuration, and look at what was agreed on.
@@ -51,6 +52,7 @@
 //! # }
 //! ```
 
+mod cursor;
 mod error;
 mod file;
 mod partial;
@@ -80,7 +82,8 @@ pub use stream::{Sink, Source, StreamMedia};
 /// media that is dropped without a successful [`complete`](Media::complete) or [`close`](Media::close) belongs to work that
 /// failed, and has to leave nothing behind.
 ///
-/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot: no Flush follows there.
+/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot: no Flush
+/// follows there.
 ///
 /// ```
 /// use vdi_client::media::{Media, MediaError};
@@ -120,7 +123,8 @@ pub trait Media: Send {
     ///
     /// # Errors
     /// Not every byte was stored; [`MediaError::bytes`] says how many were. ERROR_DISK_FULL makes the server give up the
-    /// backup; ERROR_NOT_SUPPORTED says that this media cannot be written.
+    /// backup; ERROR_NOT_SUPPORTED says that this media cannot be written. [A condition](MediaError::condition)
+    /// ERROR_END_OF_MEDIA, even with all bytes stored, has the server load the next medium.
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError>;
 
     /// VDC_Read: fills `buffer`, from `position` on a disk-like device, and with the next bytes on any other. Returns the
@@ -128,7 +132,8 @@ pub trait Media: Send {
     ///
     /// # Errors
     /// Reading failed; [`MediaError::bytes`] of the buffer are good. ERROR_NOT_SUPPORTED says that this media
-    /// cannot be read.
+    /// cannot be read. [A condition](MediaError::condition) ERROR_FILEMARK_DETECTED says that a filemark ended the Read, and
+    /// that the tape is behind it now.
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
 
     /// VDC_Flush: when this returns `Ok`, everything written so far is durable.
@@ -154,8 +159,28 @@ pub trait Media: Send {
     /// Every other command, with its size and position; returns the resulting position where the command has one, else
     /// anything.
     ///
+    /// | command | comes to | size | position | what it means |
+    /// |---|---|---|---|---|
+    /// | Rewind | tape-like | | | go to the beginning of the medium |
+    /// | WriteMark | tape-like | | | write a filemark at the position; what followed is lost |
+    /// | SkipMarks | tape-like | marks, negative: backwards | | go behind that many filemarks; backwards: to before the last of them |
+    /// | SkipBlocks | tape-like | blocks of `blockSize`, negative: backwards | | go over that many blocks; stops at a filemark |
+    /// | GetPosition | tape-like, disk-like | | | return the position: a block address (any number that SetPosition will understand), or a byte offset |
+    /// | SetPosition | tape-like | | a position that GetPosition returned | go there and return the position |
+    /// | SetPosition | disk-like | counted from: 0 beginning, 1 here, 2 end | a signed byte offset | go there and return the position, counted from the beginning |
+    /// | Load | [`Features::REMOVABLE`] | the medium's number, from 2 on | | change the medium, and be at its beginning; medium 1 is there from the start |
+    /// | Discard | [`Features::DISCARD`] | | | throw away what was written |
+    /// | PrepareToFreeze | [`Features::SNAPSHOT_PREPARE`] | | | a snapshot will follow |
+    /// | FileInfoBegin, FileInfoEnd | [`Features::ENUM_FROZEN_FILES`] | | | the Writes between them list the frozen files |
+    /// | Snapshot, MountSnapshot | all | | | take the snapshot; put it into place |
+    /// | GetError | all | | | report the device's error |
+    ///
+    /// Source: VDI specification, "Commands".
+    ///
     /// # Errors
-    /// ERROR_NOT_SUPPORTED unless the media knows the command.
+    /// ERROR_NOT_SUPPORTED unless the media knows the command, which [`pump`](fn@crate::pump) takes for no failure.
+    /// ERROR_FILEMARK_DETECTED, ERROR_BEGINNING_OF_MEDIA, ERROR_NO_DATA_DETECTED as [conditions](MediaError::condition) where a
+    /// skip ends early. Whatever else went wrong.
     fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
         let _ = (size, position);
         Err(MediaError::not_supported(code))

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
@@ -62,8 +62,10 @@ impl Output {
                 let real = path.canonicalize().map_err(cannot)?;
                 Partial::create(&real, Some(&found), keep).map(Output::Partial)
             }
-            Ok(_) => {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+            Ok(found) => {
+                // Only what has positions can be read back; a pipe opened both ways would wait for nobody.
+                let access = if found.file_type().is_block_device() { OFlags::RDWR } else { OFlags::WRONLY };
+                let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
                 let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
                 Ok(Output::Special(File::from(opened.map_err(|error| cannot(error.into()))?)))
             }
@@ -164,7 +166,7 @@ impl Partial {
             Some(file) => Partial { file, directory, target: target.to_owned(), hidden: None },
             None => {
                 let (file, hidden) = with_hidden_name(target, |name| {
-                    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                     retry_on_intr(|| rustix::fs::openat(&directory, name, flags, mode)).map(File::from)
                 })
                 .map_err(|error| cannot("cannot create a file in", error))?;
@@ -226,7 +228,7 @@ impl Drop for Partial {
 
 /// A file without a name in `directory`; `None` where it could not be made or not be given a name later.
 fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<File>> {
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     match retry_on_intr(|| rustix::fs::openat(directory, ".", flags, mode)) {
         Ok(file) => {
             let file = File::from(file);

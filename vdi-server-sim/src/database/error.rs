@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a database cannot be listed, read or built.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +119,93 @@ pub enum DatabaseError {
         path: PathBuf,
         /// What the system answered.
         source: io::Error,
+    },
+    /// Somebody else kept the database from being frozen.
+    #[error(
+        "{} could not be frozen within {waited:?}: its {lock} is locked by a writer that does not end, or by another statement \
+         that has it frozen: end that (fuser -v {} shows who it is) and run the statement again",
+        path.display(),
+        path.display()
+    )]
+    NotFrozen {
+        /// The file or folder whose lock could not be had.
+        path: PathBuf,
+        /// Which of the two locks.
+        lock: &'static str,
+        /// How long it was tried.
+        waited: Duration,
+    },
+    /// The work was called off.
+    #[error("stopped while {doing} {}", path.display())]
+    Stopped {
+        /// What was being done.
+        doing: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+    },
+    /// Something else stands in the place of a database's folder or first file than when it was opened.
+    #[error("{} was replaced since it was opened: open the database again", path.display())]
+    Replaced {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A write would make a file longer.
+    #[error(
+        "{length} bytes at offset {offset} of {} reach beyond its {size} bytes: a writer overwrites what is there, it does not \
+         make files longer",
+        path.display()
+    )]
+    PastEnd {
+        /// The file.
+        path: PathBuf,
+        /// Where the write begins.
+        offset: u64,
+        /// How long it is.
+        length: usize,
+        /// The file's length.
+        size: u64,
+    },
+    /// A file of the backup was not put back.
+    #[error("{} is missing: the client that mounted the snapshot has to put back all files of the backup", path.display())]
+    FileMissing {
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// A file is there that the backup does not have.
+    #[error(
+        "{} is no file of the backup: the client that mounted the snapshot has to remove all other files of the database",
+        path.display()
+    )]
+    FileUnexpected {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// A file was put back with another length.
+    #[error(
+        "{} has {found} bytes, expected {expected}: the client that mounted the snapshot did not put back what it had copied",
+        path.display()
+    )]
+    WrongLength {
+        /// The file.
+        path: PathBuf,
+        /// Its length in bytes in the backup.
+        expected: u64,
+        /// Its length in bytes now.
+        found: u64,
+    },
+    /// A file was put back with other bytes.
+    #[error(
+        "{} has the checksum {found:#010x}, expected {expected:#010x}: the client that mounted the snapshot did not put back what \
+         was there when the backup was made",
+        path.display()
+    )]
+    WrongChecksum {
+        /// The file.
+        path: PathBuf,
+        /// CRC-32 of its bytes in the backup.
+        expected: u32,
+        /// CRC-32 of its bytes now.
+        found: u32,
     },
     /// The operating system refused a call.
     #[error("cannot {action} {}{}: {source}{}", path.display(), at_offset(*.offset), remedy(.source))]

@@ -1,6 +1,8 @@
 //! Listing, building, and above all: that the old database outlives every failure of its replacement.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod freeze;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 

@@ -87,6 +87,56 @@ pub enum CatalogError {
     },
 }
 
+/// Why something is no description of frozen files.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// It is not as long as the catalog's files make it.
+    #[error("the snapshot is damaged: its checksums have {found} bytes, but those of {files} files take {needed}")]
+    Length {
+        /// Bytes it has.
+        found: usize,
+        /// Bytes of as many entries as the catalog has files.
+        needed: usize,
+        /// Files of the catalog.
+        files: usize,
+    },
+    /// An entry is neither a checksum nor none.
+    #[error(
+        "the snapshot is damaged: the entry of file {index} is {flag} and {checksum:#010x}, expected 0 and 0, or 1 and a checksum"
+    )]
+    Entry {
+        /// The file's number, from 0.
+        index: usize,
+        /// The first half of the entry.
+        flag: u32,
+        /// The second half.
+        checksum: u32,
+    },
+    /// A file's path cannot be told to the client.
+    #[error("the path {} cannot be told to the client because {reason}: rename it", path.display())]
+    Path {
+        /// The path.
+        path: std::path::PathBuf,
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+    /// The list of paths is longer than the format allows.
+    #[error(
+        "the paths of the frozen files take {needed} bytes, more than the {MAX_CATALOG_BYTES} of the format: back up fewer files"
+    )]
+    TooLong {
+        /// Bytes needed.
+        needed: u64,
+    },
+    /// The list of paths makes no sense.
+    #[error("the list of the frozen files is damaged: {reason}")]
+    Text {
+        /// The rule that it breaks.
+        reason: &'static str,
+    },
+}
+
 /// Why a segment cannot be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -110,8 +160,11 @@ pub enum WriteError {
         /// The piece's length.
         length: u32,
     },
-    /// The segments of a device come in the order Catalog, Data, End.
-    #[error("{what} was to be written {when}: write the catalog, then the data, then the end")]
+    /// The segments of a device come in the order Catalog, Data, End, or Catalog, FileInfo, Snapshot, End.
+    #[error(
+        "{what} was to be written {when}: write the catalog, then the data (or the file info, if at all, and the snapshot), \
+         then the end"
+    )]
     Order {
         /// What was to be written.
         what: &'static str,
@@ -198,6 +251,28 @@ pub enum StreamError {
         /// What is wrong with it.
         source: CatalogError,
     },
+    /// The backup holds no data, but only what a snapshot needs.
+    #[error(
+        "at offset {offset}: the backup was made WITH SNAPSHOT, so it does not hold the database's files: restore WITH SNAPSHOT"
+    )]
+    IsSnapshot {
+        /// Where the header begins.
+        offset: u64,
+    },
+    /// The backup holds the data itself.
+    #[error("at offset {offset}: the backup was made without SNAPSHOT, so it is no snapshot: restore without SNAPSHOT")]
+    IsNoSnapshot {
+        /// Where the header begins.
+        offset: u64,
+    },
+    /// What the stream says of the frozen files makes no sense.
+    #[error("at offset {offset}: {source}")]
+    Snapshot {
+        /// Where its last segment ends.
+        offset: u64,
+        /// What is wrong with it.
+        source: SnapshotError,
+    },
     /// A payload is damaged.
     #[error(
         "the payload of segment {sequence}, which ends at offset {offset}, is damaged: its checksum is {found:#010x}, expected {expected:#010x}"
@@ -282,6 +357,16 @@ pub enum SetError {
         offset: u64,
         /// How long it is.
         length: u64,
+    },
+    /// A snapshot does not go with what the devices gave: more devices than one, data, or another number of files.
+    #[error("a snapshot with {what}: {found}, expected {expected}: the backup is damaged")]
+    Snapshot {
+        /// What does not go with it.
+        what: &'static str,
+        /// What would go with it.
+        expected: u64,
+        /// What there is.
+        found: u64,
     },
     /// Bytes of a file come more than once.
     #[error("{length} bytes at offset {offset} of {path} come more than once: the backup is damaged")]

@@ -26,6 +26,20 @@ pub enum SegmentKind {
         /// Where in the file the piece begins, in bytes.
         file_offset: u64,
     },
+    /// A part of the list of the frozen files' paths.
+    FileInfo {
+        /// Where in the list this part begins, in bytes.
+        offset: u64,
+        /// Length of the whole list in bytes, 1 to [`MAX_CATALOG_BYTES`].
+        total: u64,
+    },
+    /// A part of the checksums of the frozen files.
+    Snapshot {
+        /// Where in the checksums this part begins, in bytes.
+        offset: u64,
+        /// Length of all of them in bytes, 1 to [`MAX_CATALOG_BYTES`].
+        total: u64,
+    },
     /// The end of the device's stream.
     End {
         /// Segments of all kinds on this device, this one included.
@@ -36,11 +50,13 @@ pub enum SegmentKind {
 }
 
 impl SegmentKind {
-    fn code(self) -> u16 {
+    pub(super) fn code(self) -> u16 {
         match self {
             Self::Catalog { .. } => 1,
             Self::Data { .. } => 2,
             Self::End { .. } => 3,
+            Self::FileInfo { .. } => 4,
+            Self::Snapshot { .. } => 5,
         }
     }
 }
@@ -58,7 +74,7 @@ pub struct SegmentHeader {
     pub kind: SegmentKind,
     /// Bytes of the payload without padding: 1 to [`MAX_PAYLOAD`], 0 for an End.
     pub payload_len: u32,
-    /// CRC-32 of the payload. A Catalog always has one, an End never.
+    /// CRC-32 of the payload. Data may have one, an End never has, all others always have.
     pub checksum: Option<u32>,
 }
 
@@ -80,7 +96,9 @@ impl SegmentHeader {
         let block = block.get_mut(..needed).ok_or(HeaderError::TooShort { found, needed })?;
         block.fill(0);
         let (first, second) = match self.kind {
-            SegmentKind::Catalog { offset, total } => (offset, total),
+            SegmentKind::Catalog { offset, total }
+            | SegmentKind::FileInfo { offset, total }
+            | SegmentKind::Snapshot { offset, total } => (offset, total),
             SegmentKind::Data { file_index, file_offset } => (u64::from(file_index), file_offset),
             SegmentKind::End { segments, data_bytes } => (segments, data_bytes),
         };
@@ -147,7 +165,15 @@ impl SegmentHeader {
                 file_offset: second,
             },
             3 => SegmentKind::End { segments: first, data_bytes: second },
-            _ => return Err(field("kind", u64::from(code), "1 (Catalog), 2 (Data) or 3 (End)")),
+            4 => SegmentKind::FileInfo { offset: first, total: second },
+            5 => SegmentKind::Snapshot { offset: first, total: second },
+            _ => {
+                return Err(field(
+                    "kind",
+                    u64::from(code),
+                    "1 (Catalog), 2 (Data), 3 (End), 4 (FileInfo) or 5 (Snapshot)",
+                ));
+            }
         };
         let checksum = match (flag, checksum) {
             (0, 0) => None,
@@ -181,15 +207,20 @@ impl SegmentHeader {
             return Err(field("payload length", length, "at most 4194304"));
         }
         match self.kind {
-            SegmentKind::Catalog { offset, total } => {
+            SegmentKind::Catalog { offset, total }
+            | SegmentKind::FileInfo { offset, total }
+            | SegmentKind::Snapshot { offset, total } => {
                 if !(1..=MAX_CATALOG_BYTES).contains(&total) {
-                    return Err(field("catalog length", total, "1 to 67108864"));
+                    return Err(field("length of the whole", total, "1 to 67108864"));
                 }
                 if length == 0 || offset.checked_add(length).is_none_or(|end| end > total) {
-                    return Err(field("payload length", length, "a part of the catalog"));
+                    return Err(field("payload length", length, "a part of the whole"));
                 }
                 if self.checksum.is_none() {
-                    return Err(field("checksum flag", 0, "1 for a Catalog"));
+                    return Err(field("checksum flag", 0, "1 for a Catalog, FileInfo or Snapshot"));
+                }
+                if family_count != 1 && !matches!(self.kind, SegmentKind::Catalog { .. }) {
+                    return Err(field("number of families", u64::from(family_count), "1 for a snapshot"));
                 }
             }
             SegmentKind::Data { file_offset, .. } => {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crc32fast::Hasher;
 
-use super::{Catalog, HEADER_BYTES, Identity, SegmentHeader, SegmentKind, StreamError, Totals};
+use super::snapshot::check_file_info;
+use super::{Catalog, HEADER_BYTES, Identity, SegmentHeader, SegmentKind, Snapshot, StreamError, Totals};
 
 /// What a RESTORE knows beforehand about the streams of its devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,23 @@ enum State {
     Finished,
 }
 
+/// What a stream is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Data,
+    Snapshot,
+}
+
+/// A list that comes in parts: the catalog, the file info, or the snapshot.
+#[derive(Debug)]
+struct List {
+    /// The code of its segments' kind.
+    code: u16,
+    /// Its length, as its first segment tells it.
+    total: u64,
+    bytes: Vec<u8>,
+}
+
 /// Takes one device's bytes in pieces of any length and says what to do with them, without copying any of the files' bytes.
 ///
 /// It verifies all that one device can tell alone: headers, their sequence, that all segments are of one backup and device, the
@@ -73,19 +91,33 @@ pub struct StreamParser {
     segment_at: u64,
     trailing: u64,
     identity: Option<Identity>,
-    /// The catalog's bytes until it is complete.
-    encoded: Vec<u8>,
-    /// Its length, as its first segment tells it.
-    catalog_total: u64,
+    content: Content,
+    /// The list that is not complete yet.
+    list: Option<List>,
     catalog: Option<Arc<Catalog>>,
+    /// The file info was there.
+    file_info: bool,
+    snapshot: Option<Arc<Snapshot>>,
     totals: Totals,
     failed: Option<StreamError>,
 }
 
 impl StreamParser {
-    /// A parser at the beginning of a device's stream.
+    /// A parser at the beginning of a device's stream, which holds the database's data: a snapshot is refused
+    /// ([`StreamError::IsSnapshot`]), so nobody takes it for a database without bytes.
     #[must_use]
     pub fn new(expectations: Expectations) -> Self {
+        Self::with_content(expectations, Content::Data)
+    }
+
+    /// A parser at the beginning of a device's stream, which is a snapshot: one with data is refused
+    /// ([`StreamError::IsNoSnapshot`]). It gives no [`Action::Data`]; what it found is [`snapshot`](Self::snapshot).
+    #[must_use]
+    pub fn for_snapshot(expectations: Expectations) -> Self {
+        Self::with_content(expectations, Content::Snapshot)
+    }
+
+    fn with_content(expectations: Expectations, content: Content) -> Self {
         Self {
             expectations,
             state: State::Header(0),
@@ -94,9 +126,11 @@ impl StreamParser {
             segment_at: 0,
             trailing: 0,
             identity: None,
-            encoded: Vec::new(),
-            catalog_total: 0,
+            content,
+            list: None,
             catalog: None,
+            file_info: false,
+            snapshot: None,
             totals: Totals::default(),
             failed: None,
         }
@@ -141,6 +175,13 @@ impl StreamParser {
     #[must_use]
     pub fn identity(&self) -> Option<Identity> {
         self.identity
+    }
+
+    /// What the stream says of the frozen files, once its Snapshot segments have come; it has a checksum, or none, for each
+    /// file of the catalog. It is all there when the parser [is finished](Self::is_finished).
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
     }
 
     /// Bytes of the stream so far, those behind its end not included.
@@ -199,8 +240,10 @@ impl StreamParser {
                             file_offset: file_offset + u64::from(header.payload_len - *left),
                             range: at..at + count,
                         }),
-                        SegmentKind::Catalog { .. } | SegmentKind::End { .. } => {
-                            self.encoded.extend_from_slice(bytes);
+                        _ => {
+                            if let Some(list) = &mut self.list {
+                                list.bytes.extend_from_slice(bytes);
+                            }
                         }
                     }
                     *left -= count as u32;
@@ -233,7 +276,7 @@ impl StreamParser {
                     self.segment_done(&header, actions)?;
                     match header.kind {
                         SegmentKind::End { .. } => State::Finished,
-                        SegmentKind::Catalog { .. } | SegmentKind::Data { .. } => State::Header(0),
+                        _ => State::Header(0),
                     }
                 }
                 _ => return Ok(()),
@@ -261,8 +304,8 @@ impl StreamParser {
             return Err(StreamError::Sequence { offset, expected: self.totals.segments, found: header.sequence });
         }
         self.check_place(&header, offset)?;
-        if let SegmentKind::Catalog { total, .. } = header.kind {
-            self.catalog_total = total;
+        if let Some((_, total)) = part_of(header.kind) {
+            self.list.get_or_insert_with(|| List { code: header.kind.code(), total, bytes: Vec::new() });
         }
         Ok(header)
     }
@@ -270,22 +313,25 @@ impl StreamParser {
     /// Whether a segment of this kind may come here.
     fn check_place(&self, header: &SegmentHeader, offset: u64) -> Result<(), StreamError> {
         let misfit = |field, expected, found| Err(StreamError::Misfit { offset, field, expected, found });
+        let code = header.kind.code();
+        if let Some(List { code: open, .. }) = self.list.as_ref().filter(|list| list.code != code) {
+            return misfit("its kind", u64::from(*open), u64::from(code));
+        }
+        if let Some((part, total)) = part_of(header.kind) {
+            let (have, told) = self.list.as_ref().map_or((0, total), |list| (list.bytes.len() as u64, list.total));
+            if part != have {
+                return misfit("the offset of the part", have, part);
+            }
+            if total != told {
+                return misfit("the length of the whole", told, total);
+            }
+        }
+        self.check_content(header.kind, offset)?;
         match (header.kind, &self.catalog) {
-            (SegmentKind::Catalog { offset: part, total }, None) => {
-                let have = self.encoded.len() as u64;
-                let told = if have == 0 { total } else { self.catalog_total };
-                if part != have {
-                    misfit("the catalog part's offset", have, part)
-                } else if total != told {
-                    misfit("the catalog's length", told, total)
-                } else {
-                    Ok(())
-                }
-            }
-            (SegmentKind::Catalog { offset: part, .. }, Some(_)) => misfit("the catalog part's offset", 0, part),
-            (SegmentKind::Data { .. } | SegmentKind::End { .. }, None) => {
-                misfit("the length of the catalog before it", 1, 0)
-            }
+            (SegmentKind::Catalog { .. }, None) => Ok(()),
+            (SegmentKind::Catalog { .. }, Some(_)) => misfit("the number of catalogs before it", 0, 1),
+            (SegmentKind::FileInfo { .. } | SegmentKind::Snapshot { .. }, Some(_)) => Ok(()),
+            (_, None) => misfit("the length of the catalog before it", 1, 0),
             (SegmentKind::Data { file_index, file_offset }, Some(catalog)) => {
                 let Some(file) = catalog.files().get(file_index as usize) else {
                     return misfit(
@@ -310,27 +356,80 @@ impl StreamParser {
         }
     }
 
+    /// Whether a segment of this kind goes with what the stream is to be, and with what came before.
+    fn check_content(&self, kind: SegmentKind, offset: u64) -> Result<(), StreamError> {
+        let misfit = |expected, found| Err(StreamError::Misfit { offset, field: "its kind", expected, found });
+        let found = u64::from(kind.code());
+        let (has_data, has_snapshot) = (self.totals.data_bytes > 0, self.snapshot.is_some());
+        match (self.content, kind) {
+            // Where the catalog may stand is another question.
+            (_, SegmentKind::Catalog { .. }) => Ok(()),
+            (Content::Data, SegmentKind::Data { .. } | SegmentKind::End { .. }) => Ok(()),
+            (Content::Data, _) if has_data => misfit(2, found),
+            (Content::Data, _) => Err(StreamError::IsSnapshot { offset }),
+            (Content::Snapshot, SegmentKind::Data { .. } | SegmentKind::End { .. }) if !has_snapshot => {
+                if self.file_info { misfit(5, found) } else { Err(StreamError::IsNoSnapshot { offset }) }
+            }
+            (Content::Snapshot, SegmentKind::End { .. }) => Ok(()),
+            // The snapshot is complete, so the end has to follow.
+            (Content::Snapshot, _) if has_snapshot => misfit(3, found),
+            (Content::Snapshot, SegmentKind::FileInfo { .. }) if self.file_info => misfit(5, found),
+            (Content::Snapshot, _) => Ok(()),
+        }
+    }
+
     /// A segment is complete, padding and all.
     fn segment_done(&mut self, header: &SegmentHeader, actions: &mut Vec<Action>) -> Result<(), StreamError> {
         self.totals.segments = self.totals.segments.saturating_add(1);
         self.segment_at = self.offset;
         let length = u64::from(header.payload_len);
         match header.kind {
-            SegmentKind::Catalog { .. } if (self.encoded.len() as u64) < self.catalog_total => {}
-            SegmentKind::Catalog { .. } => {
-                let encoded = std::mem::take(&mut self.encoded);
-                let catalog =
-                    Catalog::decode(&encoded).map_err(|source| StreamError::Catalog { offset: self.offset, source })?;
-                let catalog = Arc::new(catalog);
-                self.catalog = Some(Arc::clone(&catalog));
-                actions.push(Action::Catalog(catalog));
-            }
             SegmentKind::Data { file_index, file_offset } => {
                 self.totals.data_bytes = self.totals.data_bytes.saturating_add(length);
                 actions.push(Action::DataEnd { file_index: file_index as usize, file_offset, length });
             }
             SegmentKind::End { .. } => actions.push(Action::End(self.totals)),
+            _ => {
+                if let Some(list) = self.list.take_if(|list| list.bytes.len() as u64 >= list.total) {
+                    self.list_done(header.kind, &list.bytes, actions)?;
+                }
+            }
         }
         Ok(())
+    }
+
+    /// A list is complete: reads it.
+    fn list_done(&mut self, kind: SegmentKind, bytes: &[u8], actions: &mut Vec<Action>) -> Result<(), StreamError> {
+        let offset = self.offset;
+        let files = self.catalog.as_ref().map_or(0, |catalog| catalog.files().len());
+        match kind {
+            SegmentKind::Catalog { .. } => {
+                let catalog = Catalog::decode(bytes).map_err(|source| StreamError::Catalog { offset, source })?;
+                let catalog = Arc::new(catalog);
+                self.catalog = Some(Arc::clone(&catalog));
+                actions.push(Action::Catalog(catalog));
+            }
+            SegmentKind::FileInfo { .. } => {
+                check_file_info(bytes, files).map_err(|source| StreamError::Snapshot { offset, source })?;
+                self.file_info = true;
+            }
+            SegmentKind::Snapshot { .. } => {
+                let snapshot =
+                    Snapshot::decode(bytes, files).map_err(|source| StreamError::Snapshot { offset, source })?;
+                self.snapshot = Some(Arc::new(snapshot));
+            }
+            SegmentKind::Data { .. } | SegmentKind::End { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+/// Offset and length of the whole, for a segment that is a part of a list.
+fn part_of(kind: SegmentKind) -> Option<(u64, u64)> {
+    match kind {
+        SegmentKind::Catalog { offset, total }
+        | SegmentKind::FileInfo { offset, total }
+        | SegmentKind::Snapshot { offset, total } => Some((offset, total)),
+        SegmentKind::Data { .. } | SegmentKind::End { .. } => None,
     }
 }

@@ -1,6 +1,8 @@
 //! The law of the format: what comes out is what went in, and every accident is found.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod snapshot;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -233,15 +235,17 @@ proptest! {
 
     /// Headers that have a right checksum but fields of any value: whatever is accepted is written the same again.
     #[test]
-    fn a_header_has_one_encoding(at in 8..508usize, value in any::<[u8; 4]>(), kind in 1..=3u8) {
+    fn a_header_has_one_encoding(at in 8..508usize, value in any::<[u8; 4]>(), kind in 1..=5u8) {
         let header = SegmentHeader {
-            identity: Identity { set_id: [1; 16], family_index: 0, family_count: 2 },
+            identity: Identity { set_id: [1; 16], family_index: 0, family_count: if kind < 4 { 2 } else { 1 } },
             block_size: 512,
             sequence: 3,
             kind: match kind {
                 1 => SegmentKind::Catalog { offset: 0, total: 10 },
                 2 => SegmentKind::Data { file_index: 1, file_offset: 2 },
-                _ => SegmentKind::End { segments: 4, data_bytes: 5 },
+                3 => SegmentKind::End { segments: 4, data_bytes: 5 },
+                4 => SegmentKind::FileInfo { offset: 0, total: 10 },
+                _ => SegmentKind::Snapshot { offset: 0, total: 10 },
             },
             payload_len: if kind == 3 { 0 } else { 10 },
             checksum: (kind != 3).then_some(77),

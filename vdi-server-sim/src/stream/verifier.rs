@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Action, Catalog, Identity, MAX_FAMILIES, SetError, Totals};
+use super::{Action, Catalog, Identity, MAX_FAMILIES, SetError, Snapshot, Totals};
 
 /// The totals of all devices of a backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,6 +69,7 @@ pub struct SetVerifier {
     first: Option<(Identity, Arc<Catalog>)>,
     coverage: Vec<Coverage>,
     totals: SetTotals,
+    snapshot: Option<Arc<Snapshot>>,
 }
 
 impl SetVerifier {
@@ -81,6 +82,7 @@ impl SetVerifier {
             first: None,
             coverage: Vec::new(),
             totals: SetTotals::default(),
+            snapshot: None,
         }
     }
 
@@ -107,6 +109,41 @@ impl SetVerifier {
         }
     }
 
+    /// Takes note that the device `identity` holds a snapshot: of its files no byte comes, neither before nor later. Without
+    /// this call, a set is one with data.
+    ///
+    /// # Errors
+    /// [`SetError::FamilyMissing`]: the device's catalog was not recorded. [`SetError::Snapshot`]: the restore has more devices than one,
+    /// data has come, or the snapshot is of another number of files than the catalog.
+    pub fn record_snapshot(&mut self, identity: &Identity, snapshot: &Arc<Snapshot>) -> Result<(), SetError> {
+        let Some(catalog) = self.catalog() else {
+            return Err(SetError::FamilyMissing { family: identity.family_index });
+        };
+        for (what, expected, found) in [
+            ("so many devices", 1, self.families.len()),
+            ("checksums of so many files", catalog.files().len(), snapshot.checksums.len()),
+        ] {
+            if found != expected {
+                return Err(SetError::Snapshot { what, expected: expected as u64, found: found as u64 });
+            }
+        }
+        if self.totals.data_bytes > 0 {
+            return Err(SetError::Snapshot {
+                what: "so many bytes of data",
+                expected: 0,
+                found: self.totals.data_bytes,
+            });
+        }
+        self.snapshot = Some(Arc::clone(snapshot));
+        Ok(())
+    }
+
+    /// The snapshot, if the set is one.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
+    }
+
     /// The catalog that all devices share, once a device has told it.
     #[must_use]
     pub fn catalog(&self) -> Option<&Arc<Catalog>> {
@@ -119,7 +156,7 @@ impl SetVerifier {
         self.totals.data_bytes
     }
 
-    /// All devices are done: is the database complete?
+    /// All devices are done: is the database complete? Of a [snapshot](Self::snapshot), only the description is.
     ///
     /// # Errors
     /// [`SetError::FamilyMissing`]: a device was not there, or did not come to its end. [`SetError::Gap`]: bytes are missing.
@@ -128,6 +165,9 @@ impl SetVerifier {
             if *state != Family::Ended {
                 return Err(SetError::FamilyMissing { family });
             }
+        }
+        if self.snapshot.is_some() {
+            return Ok(self.totals);
         }
         let files = self.catalog().map_or(&[][..], |catalog| catalog.files());
         for (file, coverage) in files.iter().zip(&self.coverage) {
@@ -183,6 +223,9 @@ impl SetVerifier {
         let Some(end) = offset.checked_add(length).filter(|end| *end <= file.size && length > 0) else {
             return Err(out_of_range);
         };
+        if self.snapshot.is_some() {
+            return Err(SetError::Snapshot { what: "so many bytes of data", expected: 0, found: length });
+        }
         if !coverage.add(offset, end) {
             return Err(SetError::Overlap { path: file.path.clone(), offset, length });
         }

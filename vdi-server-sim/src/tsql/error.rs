@@ -147,6 +147,20 @@ pub enum TsqlError {
         /// Column of the first device too many.
         column: u32,
     },
+    /// SNAPSHOT together with more than one device. Its source is the VDI specification: a snapshot goes to a single virtual
+    /// device, since only metadata passes through it and there is nothing to spread.
+    #[error(
+        "line {line}, column {column}: SNAPSHOT with {found} devices: a snapshot uses one virtual device only; name just one, \
+         or leave SNAPSHOT out"
+    )]
+    SnapshotDevices {
+        /// How many devices are named.
+        found: usize,
+        /// Line of the WITH clause.
+        line: u32,
+        /// Column of the WITH clause.
+        column: u32,
+    },
 }
 
 impl TsqlError {
@@ -165,7 +179,8 @@ impl TsqlError {
             | Self::InvalidValue { line, column, .. }
             | Self::InvalidName { line, column, .. }
             | Self::DuplicateDevice { line, column, .. }
-            | Self::TooManyDevices { line, column } => (line, column),
+            | Self::TooManyDevices { line, column }
+            | Self::SnapshotDevices { line, column, .. } => (line, column),
         }
     }
 
@@ -215,9 +230,10 @@ impl TsqlError {
                 16,
                 format!("Too many backup devices specified for backup or restore; only {MAX_DEVICES} are allowed."),
             ),
-            Self::NotSupportedYet { .. } | Self::InvalidName { .. } | Self::DuplicateDevice { .. } => {
-                Message::new(OWN_NUMBER, 16, self.to_string())
-            }
+            Self::NotSupportedYet { .. }
+            | Self::InvalidName { .. }
+            | Self::DuplicateDevice { .. }
+            | Self::SnapshotDevices { .. } => Message::new(OWN_NUMBER, 16, self.to_string()),
         };
         message.at_line(self.line())
     }
@@ -294,5 +310,10 @@ impl Mark {
     pub(super) fn too_many_devices(self) -> TsqlError {
         let Self { line, column } = self;
         TsqlError::TooManyDevices { line, column }
+    }
+
+    pub(super) fn snapshot_devices(self, found: usize) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::SnapshotDevices { found, line, column }
     }
 }

@@ -11,6 +11,9 @@ use super::error::TsqlError;
 pub struct BackupOptions {
     /// COPY_ONLY: the backup leaves no trace in the sequence of backups. A full backup by a simulator never does.
     pub copy_only: bool,
+    /// SNAPSHOT: only metadata goes to the device; the client itself copies the files while writes to them are suspended. The
+    /// statement names one device then, see [`TsqlError::SnapshotDevices`].
+    pub snapshot: bool,
     /// FORMAT (`true`) or NOFORMAT (`false`, the default). A virtual device always holds exactly one backup.
     pub format: Option<bool>,
     /// INIT (`true`) or NOINIT (`false`, the default). A virtual device always holds exactly one backup.
@@ -49,6 +52,9 @@ pub struct BackupOptions {
 pub struct RestoreOptions {
     /// REPLACE: an existing database of this name may be overwritten.
     pub replace: bool,
+    /// SNAPSHOT: the backup was made WITH SNAPSHOT; the device gives only metadata, and the client itself puts the files into
+    /// their places. The statement names one device then, see [`TsqlError::SnapshotDevices`].
+    pub snapshot: bool,
     /// RECOVERY (`true`, the default) or NORECOVERY (`false`): whether the database can be used after the RESTORE.
     pub recovery: Option<bool>,
     /// FILE: which backup set of the media to restore. A virtual device holds one, so only 1 is accepted.
@@ -78,6 +84,7 @@ pub struct RestoreOptions {
 pub(super) struct Values {
     copy_only: Option<bool>,
     replace: Option<bool>,
+    snapshot: Option<bool>,
     recovery: Option<bool>,
     format: Option<bool>,
     init: Option<bool>,
@@ -98,9 +105,15 @@ pub(super) struct Values {
 }
 
 impl Values {
+    /// Whether SNAPSHOT is among the options.
+    pub(super) fn snapshot(&self) -> bool {
+        self.snapshot.unwrap_or(false)
+    }
+
     pub(super) fn into_backup(self) -> BackupOptions {
         BackupOptions {
             copy_only: self.copy_only.unwrap_or(false),
+            snapshot: self.snapshot(),
             format: self.format,
             init: self.init,
             skip: self.skip,
@@ -122,6 +135,7 @@ impl Values {
     pub(super) fn into_restore(self) -> RestoreOptions {
         RestoreOptions {
             replace: self.replace.unwrap_or(false),
+            snapshot: self.snapshot(),
             recovery: self.recovery,
             file: self.file,
             unload: self.unload,
@@ -243,6 +257,7 @@ static RULES: &[Rule] = &[
     flag!("RECOVERY", Restore, recovery = true, not "NORECOVERY"),
     // Also an option of BACKUP LOG, but not of BACKUP DATABASE.
     flag!("NORECOVERY", Restore, recovery = false, not "RECOVERY"),
+    flag!("SNAPSHOT", Both, snapshot),
     flag!("UNLOAD", Both, unload = true, not "NOUNLOAD"),
     flag!("NOUNLOAD", Both, unload = false, not "UNLOAD"),
     flag!("REWIND", Both, rewind = true, not "NOREWIND"),
@@ -290,7 +305,6 @@ static RULES: &[Rule] = &[
     not_yet!("RETAINDAYS", Backup),
     not_yet!("FILE_SNAPSHOT", Backup),
     not_yet!("METADATA_ONLY", Both),
-    not_yet!("SNAPSHOT", Both),
     not_yet!("PASSWORD", Both),
     not_yet!("MEDIAPASSWORD", Both),
     not_yet!("RESTART", Both),

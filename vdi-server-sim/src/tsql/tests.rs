@@ -139,7 +139,6 @@ fn what_is_not_done_yet_is_no_syntax_error() {
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH STATS=@x",
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH DIFFERENTIAL",
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH compression",
-        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH SNAPSHOT",
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH ENCRYPTION (ALGORITHM = AES_256)",
         "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH MOVE 'a' TO 'b'",
         "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH STANDBY = 'a'",
@@ -169,6 +168,7 @@ fn options_that_do_not_fit() {
         ("B", "STATS, STATS = 5", 3031),
         ("B", "copy_only, COPY_ONLY", 3031),
         ("B", "INIT, NOINIT", 3031),
+        ("R", "SNAPSHOT, snapshot", 3031),
         ("R", "RECOVERY, NORECOVERY", 3031),
         ("B", "NAME = 'a', NAME = 'a'", 3031),
         ("B", "FROB", 155),
@@ -214,6 +214,21 @@ fn device_lists_have_their_limits() {
     for name in ["[]", &"x".repeat(129)] {
         let error = error_of(&format!("BACKUP DATABASE {name} TO VIRTUAL_DEVICE='x'"));
         assert!(matches!(error, TsqlError::InvalidName { what: "database", .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn a_snapshot_has_one_device() {
+    assert!(backup_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH COPY_ONLY, snapshot").options.snapshot);
+    assert!(!backup_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH COPY_ONLY").options.snapshot);
+    assert!(restore_of("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH SNAPSHOT, REPLACE").options.snapshot);
+    assert!(!restore_of("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x'").options.snapshot);
+    for statement in ["BACKUP DATABASE d TO", "RESTORE DATABASE d FROM"] {
+        let error = error_of(&format!("{statement}\n VIRTUAL_DEVICE='x', VIRTUAL_DEVICE='y'\n WITH STATS, SNAPSHOT"));
+        assert_eq!(error, TsqlError::SnapshotDevices { found: 2, line: 3, column: 2 });
+        let message = error.message();
+        assert_eq!((message.number, message.line), (crate::messages::OWN_NUMBER, 3));
+        assert!(message.text.contains("a snapshot uses one virtual device only"), "{}", message.text);
     }
 }
 

@@ -5,6 +5,7 @@ mod children;
 mod demo;
 mod demo_client;
 mod sql;
+mod write;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,8 @@ enum Command {
     Sql(sql::Arguments),
     /// Lists the faults that a statement can be given
     Faults,
+    /// Overwrites pages of a database, as a database in use does, until the standard input closes
+    Write(write::Arguments),
     /// Backs a database up and restores it through separate processes, and compares the result
     Demo(demo::Arguments),
     /// The demo's primary client
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Sql(arguments) => return sql::run(&arguments),
         Command::Faults => return sql::list_faults(),
+        Command::Write(arguments) => write::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),
         Command::DemoWorker(arguments) => demo_client::run_worker(&arguments),

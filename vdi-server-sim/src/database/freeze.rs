@@ -1,0 +1,179 @@
+//! Suspending the writes to a database.
+//!
+//! # Invariants
+//!
+//! A database has two locks (`flock`): the *turnstile*, on its folder, and the *resource*, on its first file in the order of the list.
+//!
+//! 1. Whoever writes holds the resource, shared, from before the first byte to after the last. It is asked for only while
+//!    holding the turnstile (exclusive), which is let go of as soon as the resource is there.
+//! 2. Whoever freezes holds both, exclusive. So nobody writes while a database is frozen, and nobody begins to.
+//! 3. Writers do not starve the freezer. It takes the turnstile first and keeps it: from then on no writer begins, and those
+//!    that have begun end. The turnstile itself is never held by a writer while it waits for other writers or
+//!    writes, only for a few calls that do not block; so it is free again and again, and the freezer looks much more often
+//!    than it sleeps.
+//! 4. Nobody waits in a circle: turnstile before resource, for everybody.
+//! 5. The locks belong to open files that nobody else shares, and that are closed when the holder dies, in whatever way. So a
+//!    freezer that is killed thaws the database, and a writer that is killed does not keep it from being frozen.
+//! 6. A lock is worth something only if it is on what the others look at: whoever has it makes sure that folder and first file
+//!    still stand under their names ([`DatabaseError::Replaced`]). Which file is the first one does not change while the
+//!    database has open writers: no statement adds files to a database, a restore exchanges its folder.
+//!
+//! The locks are of the simulator's own making, as a database server's locks are its own: programs that write to the files
+//! without a [`DatabaseWriter`](super::DatabaseWriter) are not stopped.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::compare::checksum;
+use super::{Database, DatabaseError, FOLDER_FLAGS};
+
+/// How long the freezer rests when it has looked in vain a number of times.
+const REST: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 64;
+
+/// A database whose writers are stopped, in all processes. Dropping it thaws.
+#[derive(Debug)]
+pub struct Frozen<'a> {
+    database: &'a Database,
+    turnstile: OwnedFd,
+    resource: OwnedFd,
+}
+
+impl Database {
+    /// Stops all writers of this database: waits until those that are writing have ended, and lets nobody begin. Gives up when
+    /// `patience` is over, or as soon as `stop` says so; it is asked every few milliseconds.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # std::fs::create_dir(dir.path().join("Sales"))?;
+    /// # std::fs::write(dir.path().join("Sales/Sales.mdf"), b"123456789")?;
+    /// use std::time::Duration;
+    /// use vdi_server_sim::database::DataFolder;
+    ///
+    /// let database = DataFolder::new(dir.path())?.open("Sales")?;
+    /// let frozen = database.freeze(Duration::from_secs(10), || false)?;
+    /// assert_eq!(frozen.checksums(|| false)?, [0xCBF4_3926]);
+    /// drop(frozen);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`DatabaseError::NotFrozen`]: patience is over. [`DatabaseError::Stopped`]: `stop` said so. [`DatabaseError::Replaced`] or
+    /// [`DatabaseError::Changed`]: the database is not the one any more that was listed. [`DatabaseError::Io`]. Then nobody is
+    /// stopped.
+    pub fn freeze(&self, patience: Duration, stop: impl Fn() -> bool) -> Result<Frozen<'_>, DatabaseError> {
+        let (turnstile, resource) = self.open_locks()?;
+        let begin = Instant::now();
+        for (lock, name, path) in
+            [(&turnstile, "turnstile", self.path.clone()), (&resource, "first file", self.first_path())]
+        {
+            let mut looks = 0;
+            while !try_lock(lock, &path)? {
+                if stop() {
+                    return Err(DatabaseError::Stopped { doing: "freezing", path: self.path.clone() });
+                }
+                if begin.elapsed() >= patience {
+                    return Err(DatabaseError::NotFrozen { path, lock: name, waited: patience });
+                }
+                looks += 1;
+                if looks % LOOKS == 0 { std::thread::sleep(REST) } else { std::thread::yield_now() }
+            }
+        }
+        self.check_places(&resource)?;
+        // The lengths are known to be right from here on: there is nobody who could change them.
+        for index in 0..self.files.len() {
+            self.open_file(index)?;
+        }
+        Ok(Frozen { database: self, turnstile, resource })
+    }
+
+    /// Opens turnstile and resource, for one holder.
+    fn open_locks(&self) -> Result<(OwnedFd, OwnedFd), DatabaseError> {
+        let turnstile = rustix::fs::openat(&self.handle, ".", FOLDER_FLAGS, Mode::empty())
+            .map_err(|source| DatabaseError::io("open the database's folder", &self.path, source))?;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let resource = rustix::fs::openat(&self.handle, self.first(), flags, Mode::empty())
+            .map_err(|source| DatabaseError::io("open", self.first_path(), source))?;
+        Ok((turnstile, resource))
+    }
+
+    /// Whether folder and first file still stand under their names.
+    pub(super) fn check_places(&self, resource: &impl AsFd) -> Result<(), DatabaseError> {
+        same_file(&self.path, &self.handle)?;
+        same_file(&self.first_path(), resource)
+    }
+
+    fn first(&self) -> &str {
+        // A database has a file, or it would not have been opened.
+        self.files.first().map_or("", |file| &file.path)
+    }
+
+    pub(super) fn first_path(&self) -> std::path::PathBuf {
+        self.path.join(self.first())
+    }
+}
+
+impl Frozen<'_> {
+    /// The CRC-32 (the polynomial of IEEE 802.3) of each file, in the order of [`Database::files`]. `stop` is asked for each
+    /// megabyte or so.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Stopped`]: `stop` said so. [`DatabaseError::Changed`]: a file changed its length nevertheless.
+    /// [`DatabaseError::Io`].
+    pub fn checksums(&self, stop: impl Fn() -> bool) -> Result<Vec<u32>, DatabaseError> {
+        (0..self.database.files.len()).map(|index| checksum(self.database, index, &stop)).collect()
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        self.database
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        // Closing would do as well, unless a child that was just started still has copies of the descriptors.
+        unlock(&self.resource);
+        unlock(&self.turnstile);
+    }
+}
+
+/// Takes a lock if it is free.
+fn try_lock(lock: &OwnedFd, path: &Path) -> Result<bool, DatabaseError> {
+    match rustix::fs::flock(lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(false),
+        Err(source) => Err(DatabaseError::io("lock", path, source)),
+    }
+}
+
+/// Waits for a lock.
+pub(super) fn lock(lock: &impl AsFd, operation: FlockOperation, path: &Path) -> Result<(), DatabaseError> {
+    loop {
+        match rustix::fs::flock(lock, operation) {
+            Err(Errno::INTR) => {}
+            result => return result.map_err(|source| DatabaseError::io("lock", path, source)),
+        }
+    }
+}
+
+/// Lets go of a lock. That cannot fail for one that is held.
+pub(super) fn unlock(lock: &impl AsFd) {
+    let _ = rustix::fs::flock(lock, FlockOperation::Unlock);
+}
+
+/// Whether what stands at `path` is what `handle` is open on.
+pub(super) fn same_file(path: &Path, handle: &impl AsFd) -> Result<(), DatabaseError> {
+    let examine = |source| DatabaseError::io("examine", path, source);
+    let ours = rustix::fs::fstat(handle).map_err(examine)?;
+    match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino) => Ok(()),
+        Ok(_) | Err(Errno::NOENT) => Err(DatabaseError::Replaced { path: path.to_owned() }),
+        Err(source) => Err(examine(source)),
+    }
+}
