@@ -30,6 +30,7 @@
 //! |---|---|
 //! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
 //! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
+//! | [`VolumeSet`] | removable sets of all kinds: several media of limited capacity, committed as one |
 //! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
 //!
 //! ```
@@ -60,11 +61,13 @@ mod file;
 mod medium;
 mod partial;
 mod progress;
+mod staging;
 mod stream;
 mod tape;
 mod tape_image;
 #[cfg(test)]
 mod tests;
+mod volume_set;
 
 use std::io;
 
@@ -77,6 +80,7 @@ pub use error::MediaError;
 pub use file::FileMedia;
 pub use stream::{Sink, Source, StreamMedia};
 pub use tape_image::TapeImage;
+pub use volume_set::VolumeSet;
 
 /// What a device's commands are carried out on.
 ///

@@ -8,6 +8,7 @@ mod property;
 mod stream;
 mod tape;
 mod target;
+mod volumes;
 
 use std::cell::{Cell, RefCell};
 use std::fs;
