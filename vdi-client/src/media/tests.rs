@@ -5,6 +5,7 @@ mod disk;
 mod file;
 mod process;
 mod property;
+mod snapshot;
 mod stream;
 mod tape;
 mod target;
