@@ -149,7 +149,8 @@ pub trait Media: Send {
     /// that the tape is behind it now.
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
 
-    /// VDC_Flush: when this returns `Ok`, everything written so far is durable.
+    /// VDC_Flush: when this returns `Ok`, everything written so far is durable. On a disk-like device it also sets the end of
+    /// the file, here: to the highest byte written.
     ///
     /// # Errors
     /// Something written before is not, or may not be, durable.

@@ -11,6 +11,7 @@ use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
@@ -133,11 +134,15 @@ impl Staging {
         })?;
         let directory = open_directory(parent)?;
         let mut old_medium = None;
-        if old.is_some() {
+        if let Some(found) = &old {
             rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
                 MediaError::io(format!("{} exists and may not be replaced", path.display()), error.into())
                     .with_remedy("permit this user to write to it, remove it, or choose another name")
             })?;
+            if directory.metadata().map_err(cannot)?.dev() != found.dev() {
+                let what = format!("{} may not be replaced: a file system is mounted there", path.display());
+                return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a directory in it"));
+            }
             let set = open_at(&directory, target).map_err(|error| {
                 MediaError::io(format!("{} may not be replaced", path.display()), error)
                     .with_remedy("name a directory, and one that this user may read")
