@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
-use vdi_proto::features::DeviceKind;
+use vdi_proto::features::{DeviceKind, Features};
 
 use super::medium::{Medium, On};
 use super::partial::{CommitError, Step, checkpoint};
@@ -27,6 +27,12 @@ const FATE: &str = "the new data was discarded, and what was there before was ke
 pub(super) trait Store: fmt::Debug + fmt::Display + Send {
     /// The way the bytes go.
     fn direction(&self) -> Direction;
+
+    /// Whether it can serve a set with these features, of a kind that the device has.
+    fn suits(&self, features: Features) -> Result<(), MediaError> {
+        let _ = features;
+        Ok(())
+    }
 
     /// The medium in the device.
     fn file(&self) -> &File;
@@ -197,6 +203,8 @@ impl<S: Store> Media for Deck<S> {
         let another = kind != self.kind;
         (self.kind, self.block, self.zone) = (kind, block, u64::from(config.eom_warning_size));
         self.progress.begin(config);
+        let suits = self.store().map_or(Ok(()), |store| store.suits(config.features));
+        suits.map_err(|error| self.fail(error))?;
         self.act("the beginning", None, |store, medium| {
             let on = On { file: store.file(), name: store };
             match medium {
@@ -222,7 +230,8 @@ impl<S: Store> Media for Deck<S> {
                 let (data, _) = data.split_at(fits);
                 medium.write(On { file: store.file(), name: store }, position, data)?;
                 let end = start.saturating_add(fits as u64);
-                let warned = zone > 0 && end > capacity.saturating_sub(zone);
+                // Where not one more block fits, the server has to know now: the next Write could not be stored at all.
+                let warned = end > capacity.saturating_sub(zone.max(block));
                 Ok((fits, warned.then(|| format!("{store} has {end} of the {capacity} bytes that it takes"))))
             })
             .inspect_err(|error| self.bytes += u64::from(error.bytes))?;

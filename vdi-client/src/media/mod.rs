@@ -30,7 +30,9 @@
 //! |---|---|
 //! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
 //! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
+//! | [`VolumeSet`] | removable sets of all kinds: several media of limited capacity, committed as one |
 //! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
+//! | [`SnapshotMedia`] | `WITH SNAPSHOT`: any of these for the metadata, and your [`Snapshots`] for the rest |
 //!
 //! ```
 //! use vdi_client::media::{FileMedia, Media};
@@ -60,11 +62,14 @@ mod file;
 mod medium;
 mod partial;
 mod progress;
+mod snapshot;
+mod staging;
 mod stream;
 mod tape;
 mod tape_image;
 #[cfg(test)]
 mod tests;
+mod volume_set;
 
 use std::io;
 
@@ -75,8 +80,10 @@ use vdi_proto::features::Features;
 
 pub use error::MediaError;
 pub use file::FileMedia;
+pub use snapshot::{SnapshotMedia, Snapshots};
 pub use stream::{Sink, Source, StreamMedia};
 pub use tape_image::TapeImage;
+pub use volume_set::VolumeSet;
 
 /// What a device's commands are carried out on.
 ///
@@ -88,7 +95,7 @@ pub use tape_image::TapeImage;
 /// media that is dropped without a successful [`complete`](Media::complete) or [`close`](Media::close) belongs to work that
 /// failed, and has to leave nothing behind.
 ///
-/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot: no Flush
+/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot, as [`SnapshotMedia`] does: no Flush
 /// follows there.
 ///
 /// ```
@@ -142,7 +149,8 @@ pub trait Media: Send {
     /// that the tape is behind it now.
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
 
-    /// VDC_Flush: when this returns `Ok`, everything written so far is durable.
+    /// VDC_Flush: when this returns `Ok`, everything written so far is durable. On a disk-like device it also sets the end of
+    /// the file, here: to the highest byte written.
     ///
     /// # Errors
     /// Something written before is not, or may not be, durable.
@@ -178,7 +186,7 @@ pub trait Media: Send {
     /// | Discard | [`Features::DISCARD`] | | | throw away what was written |
     /// | PrepareToFreeze | [`Features::SNAPSHOT_PREPARE`] | | | a snapshot will follow |
     /// | FileInfoBegin, FileInfoEnd | [`Features::ENUM_FROZEN_FILES`] | | | the Writes between them list the frozen files |
-    /// | Snapshot, MountSnapshot | all | | | take the snapshot; put it into place |
+    /// | Snapshot, MountSnapshot | all | | | take the snapshot; put it into place: [`SnapshotMedia`] |
     /// | GetError | all | | | report the device's error |
     ///
     /// Source: VDI specification, "Commands".

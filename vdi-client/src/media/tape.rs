@@ -13,6 +13,8 @@
 //! file, or where the number is 0xFFFFFFFF. The upper half byte of a length is the class of the record; only good data, class
 //! 0, is read or written here.
 
+use core::fmt::Arguments;
+
 use rustix::fs::Advice;
 use vdi_proto::completion::CompletionCode;
 
@@ -92,23 +94,24 @@ impl Tape {
         let _ = rustix::fs::fadvise(on.file, 0, None, Advice::Random);
         let mut tape = Tape { runs: Vec::new(), end: 0, data: 0, block: 1, address: 0 };
         while tape.end < length {
-            match number(on, tape.end, length, "a record's length or a filemark")? {
+            match number(on, tape.end, length, format_args!("a record's length or a filemark"))? {
                 END => break,
                 record if record <= LONGEST => {
                     if record != MARK {
-                        let trailer = tape.end + NUMBER + padded(record);
-                        let expected = format_args!("the record of {record} bytes that begins at byte {}", tape.end);
-                        let found = number(on, trailer, length, &format!("the end of {expected}"))?;
+                        let (begin, trailer) = (tape.end, tape.end + NUMBER + padded(record));
+                        let expected =
+                            format_args!("the length {record} again, of the record that begins at byte {begin}");
+                        let found = number(on, trailer, length, expected)?;
                         if found != record {
-                            let expected = format!("the length {record} at the end of {expected}");
-                            return Err(damaged(on, trailer, &expected, format_args!("{found}")));
+                            return Err(damaged(on, trailer, expected, format_args!("{found}")));
                         }
                     }
                     tape.push(record);
                 }
                 other => {
-                    let expected = format!("a filemark (0), a record's length up to {LONGEST}, or the end ({END:#x})");
-                    return Err(damaged(on, tape.end, &expected, format_args!("{other:#x}")));
+                    let expected =
+                        format_args!("a filemark (0), a record's length up to {LONGEST}, or the end ({END:#x})");
+                    return Err(damaged(on, tape.end, expected, format_args!("{other:#x}")));
                 }
             }
         }
@@ -366,7 +369,7 @@ impl Tape {
 }
 
 /// The number at `offset` of an image of `length` bytes, where `expected` ought to be.
-fn number(on: On<'_>, offset: u64, length: u64, expected: &str) -> Result<u32, MediaError> {
+fn number(on: On<'_>, offset: u64, length: u64, expected: Arguments<'_>) -> Result<u32, MediaError> {
     let mut bytes = [0; NUMBER as usize];
     if offset.saturating_add(NUMBER) > length {
         return Err(damaged(on, offset, expected, format_args!("the end of the file at byte {length}")));
@@ -375,7 +378,7 @@ fn number(on: On<'_>, offset: u64, length: u64, expected: &str) -> Result<u32, M
     Ok(u32::from_le_bytes(bytes))
 }
 
-fn damaged(on: On<'_>, offset: u64, expected: &str, found: core::fmt::Arguments<'_>) -> MediaError {
+fn damaged(on: On<'_>, offset: u64, expected: Arguments<'_>, found: Arguments<'_>) -> MediaError {
     let what = format!(
         "{} is no whole tape image: at byte {offset} there has to be {expected}, but there is {found}",
         on.name

@@ -41,7 +41,7 @@ use super::progress::Direction;
 /// - SkipMarks goes behind the n-th next filemark or, with a negative count, to before the n-th one backwards. SkipBlocks
 ///   goes over blocks; a filemark ends it with ERROR_FILEMARK_DETECTED, behind that mark or, backwards, before it. Skips that
 ///   meet the end of the data end there with ERROR_NO_DATA_DETECTED, and at the beginning with ERROR_BEGINNING_OF_MEDIA.
-/// - Load knows medium 1 only, and rewinds; for more media see `VolumeSet`. Discard has a backup vanish.
+/// - Load knows medium 1 only, and rewinds; for more media see [`VolumeSet`](super::VolumeSet). Discard has a backup vanish.
 /// - Filemarks are written as such whatever `softFileMarkBlockSize` says.
 /// - Errors of position are conditions; a SetPosition beyond the end of the data is answered with a recoverable
 ///   ERROR_IO_DEVICE. See [`MediaError::is_final`].

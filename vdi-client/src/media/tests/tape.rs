@@ -248,10 +248,16 @@ fn damaged_images_are_refused_with_the_place() {
             vec![0, 0, 0],
             "at byte 0 there has to be a record's length or a filemark, but there is the end of the file at byte 3",
         ),
-        (record(512, 512, 513), "at byte 516 there has to be the length 512"),
+        (
+            record(512, 512, 513),
+            "at byte 516 there has to be the length 512 again, of the record that begins at byte 0, but there is 513",
+        ),
         (record(512, 100, 512), "begins at byte 0, but there is the end of the file at byte 108"),
         (record(512, 512, 512)[..518].to_vec(), "the end of the file at byte 518"),
-        ([vec![0; 8], record(5, 5, 5)].concat(), "at byte 18 there has to be the end of the record of 5 bytes"),
+        (
+            [vec![0; 8], record(5, 5, 5)].concat(),
+            "at byte 18 there has to be the length 5 again, of the record that begins at byte 8",
+        ),
         (record(0x8000_0004, 4, 0x8000_0004), "there is 0x80000004"),
         (record(0x0100_0000, 4, 4), "a record's length up to 16777215"),
         (b"TAPE: no image".to_vec(), "is no whole tape image: at byte 0"),
