@@ -29,6 +29,7 @@ use vdi_shm::wait;
 use crate::command::{Command, CompleteError, Completion};
 use crate::error::{Error, ErrorKind};
 use crate::state::Attached;
+use crate::trace;
 
 /// What a device and its commands share.
 #[derive(Debug)]
@@ -60,6 +61,12 @@ impl DeviceShared {
 
     /// The error of completing a command that the program does not hold.
     pub(crate) fn not_active(&self, id: CommandId) -> Error {
+        let error = self.error_of_inactive(id);
+        trace::refused(&error);
+        error
+    }
+
+    fn error_of_inactive(&self, id: CommandId) -> Error {
         const CALL: &str = "CompleteCommand";
         if let Some(interruption) = self.set.interruption(CALL)
             && interruption.code() != VdError::Timeout
@@ -98,10 +105,11 @@ enum Look {
 }
 
 impl ClientVirtualDevice {
+    /// The caller adds the device's name to an error.
     pub(crate) fn new(set: Arc<Attached>, index: u32, name: &str) -> Result<Self, Error> {
         const CALL: &str = "OpenDevice";
         let session = &set.session;
-        let failed = |error: ShmError| Error::from_shm(CALL, session.set_name(), error).of_device(name);
+        let failed = |error: ShmError| Error::from_shm(CALL, session.set_name(), error);
         let Some(agreement) = session.agreement() else { return Err(set.refuse(CALL, VdError::Protocol)) };
         let limits = Limits::new(&agreement.config, agreement.slot_bits);
         let control = session.control();
@@ -121,6 +129,10 @@ impl ClientVirtualDevice {
     /// Whether a wait of this device must end now.
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
         self.shared.set.interruption(call).map(|error| error.of_device(&self.shared.name))
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        self.shared.set.session.set_name()
     }
 
     /// The device's name.
@@ -143,21 +155,30 @@ impl ClientVirtualDevice {
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
+        self.next_command(timeout).inspect_err(trace::refused)
+    }
+
+    fn next_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         const CALL: &str = "GetCommand";
         if self.closed {
             return Err(self.refuse(CALL, Got::Closed, VdError::Close));
         }
         // A command that is there needs no clock.
+        let mut waited = trace::Clock::default();
         let look = match self.look() {
             Some(look) => Some(look),
             None if timeout.is_zero() => None,
             None => {
                 let shared = Arc::clone(&self.shared);
+                waited = trace::Clock::start();
                 wait::wait_until(shared.block.doorbell(), wait::deadline(timeout), || self.look())
             }
         };
         match look {
-            Some(Look::Command(command)) => Ok(command),
+            Some(Look::Command(command)) => {
+                command.tell_received(waited);
+                Ok(command)
+            }
             Some(Look::Interrupted(error)) => Err(error.of_device(&self.shared.name)),
             Some(Look::Closed) => {
                 self.closed = true;
@@ -169,6 +190,7 @@ impl ClientVirtualDevice {
                 // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all
                 // closed, that the set has ended; this call returns VD_E_CLOSE either way.
                 let _ = set.step(Call::GetCommand(got));
+                trace::event!(DEBUG, call = CALL, set = self.set_name(), device = self.name(), "device closed");
                 Err(set.refuse(CALL, VdError::Close).of_device(&self.shared.name))
             }
             None => {
@@ -179,12 +201,20 @@ impl ClientVirtualDevice {
                         VdError::Timeout,
                         CALL,
                         self.shared.set.session.set_name(),
-                        format!("the server sent no command within {timeout:?}"),
+                        format!("the server sent no command within {timeout:?}{}", self.held()),
                     )
                     .of_device(&self.shared.name),
                     _ => error,
                 })
             }
+        }
+    }
+
+    /// What may be the reason that no command comes.
+    fn held(&self) -> String {
+        match self.outstanding() {
+            0 => String::new(),
+            held => format!("; this program holds {held} of its commands, for which it may be waiting"),
         }
     }
 
@@ -231,7 +261,7 @@ impl ClientVirtualDevice {
 
     fn accuse(&self, evidence: impl core::fmt::Display) -> Look {
         let set = &self.shared.set;
-        set.session.accuse(Party::Server, evidence);
+        set.accuse(Party::Server, evidence);
         Look::Interrupted(set.aborted("GetCommand"))
     }
 
@@ -249,6 +279,15 @@ impl ClientVirtualDevice {
                 None
             }
             Ok(Receipt::Reject(completion)) => {
+                trace::event!(
+                    TRACE,
+                    set = self.set_name(),
+                    device = self.name(),
+                    id = record.id.0,
+                    command = %record.code,
+                    code = %completion.code,
+                    "command rejected"
+                );
                 let pushed = self
                     .return_unseen(record)
                     .and_then(|()| core.completions.push(completion.to_words()).map_err(|error| error.to_string()));
@@ -299,6 +338,7 @@ impl ClientVirtualDevice {
         let what = format!("the command came to device {:?}; complete it there", command.device());
         let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", set, what);
         let error = error.of_device(&self.shared.name).of_command(command.code());
+        trace::refused(&error);
         Err(CompleteError { error, command: Some(command) })
     }
 
@@ -312,7 +352,7 @@ impl ClientVirtualDevice {
     pub(crate) fn abandon(&self) {
         let set = &self.shared.set;
         if !self.closed && set.session.abort_reason().is_none() {
-            set.session.abort(Cause::AbandonedDevice);
+            set.abort(Cause::AbandonedDevice);
         }
     }
 
@@ -332,7 +372,7 @@ impl Drop for ClientVirtualDevice {
             if matches!(look, Some(Look::Closed)) {
                 self.shared.set.session.control().close_device(self.shared.index);
             } else {
-                self.shared.set.session.abort(Cause::AbandonedDevice);
+                self.shared.set.abort(Cause::AbandonedDevice);
             }
             // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
             drop(look);

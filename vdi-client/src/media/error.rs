@@ -88,6 +88,13 @@ impl MediaError {
         self
     }
 
+    /// The same error of a media that is not: see "Final or not" above.
+    #[must_use]
+    pub fn into_final(mut self) -> Self {
+        self.passing = false;
+        self
+    }
+
     /// Whether the work cannot go on after this: see "Final or not" above.
     #[must_use]
     pub fn is_final(&self) -> bool {

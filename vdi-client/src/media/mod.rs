@@ -28,8 +28,11 @@
 //!
 //! | media | for |
 //! |---|---|
-//! | [`FileMedia`] | files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
+//! | [`VolumeSet`] | removable sets of all kinds: several media of limited capacity, committed as one |
 //! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
+//! | [`SnapshotMedia`] | `WITH SNAPSHOT`: any of these for the metadata, and your [`Snapshots`] for the rest |
 //!
 //! ```
 //! use vdi_client::media::{FileMedia, Media};
@@ -53,13 +56,20 @@
 //! ```
 
 mod cursor;
+mod deck;
 mod error;
 mod file;
+mod medium;
 mod partial;
 mod progress;
+mod snapshot;
+mod staging;
 mod stream;
+mod tape;
+mod tape_image;
 #[cfg(test)]
 mod tests;
+mod volume_set;
 
 use std::io;
 
@@ -70,7 +80,10 @@ use vdi_proto::features::Features;
 
 pub use error::MediaError;
 pub use file::FileMedia;
+pub use snapshot::{SnapshotMedia, Snapshots};
 pub use stream::{Sink, Source, StreamMedia};
+pub use tape_image::TapeImage;
+pub use volume_set::VolumeSet;
 
 /// What a device's commands are carried out on.
 ///
@@ -82,7 +95,7 @@ pub use stream::{Sink, Source, StreamMedia};
 /// media that is dropped without a successful [`complete`](Media::complete) or [`close`](Media::close) belongs to work that
 /// failed, and has to leave nothing behind.
 ///
-/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot: no Flush
+/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot, as [`SnapshotMedia`] does: no Flush
 /// follows there.
 ///
 /// ```
@@ -136,7 +149,8 @@ pub trait Media: Send {
     /// that the tape is behind it now.
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
 
-    /// VDC_Flush: when this returns `Ok`, everything written so far is durable.
+    /// VDC_Flush: when this returns `Ok`, everything written so far is durable. On a disk-like device it also sets the end of
+    /// the file, here: to the highest byte written.
     ///
     /// # Errors
     /// Something written before is not, or may not be, durable.
@@ -172,7 +186,7 @@ pub trait Media: Send {
     /// | Discard | [`Features::DISCARD`] | | | throw away what was written |
     /// | PrepareToFreeze | [`Features::SNAPSHOT_PREPARE`] | | | a snapshot will follow |
     /// | FileInfoBegin, FileInfoEnd | [`Features::ENUM_FROZEN_FILES`] | | | the Writes between them list the frozen files |
-    /// | Snapshot, MountSnapshot | all | | | take the snapshot; put it into place |
+    /// | Snapshot, MountSnapshot | all | | | take the snapshot; put it into place: [`SnapshotMedia`] |
     /// | GetError | all | | | report the device's error |
     ///
     /// Source: VDI specification, "Commands".
@@ -193,38 +207,60 @@ pub trait Media: Send {
     fn close(&mut self) -> Result<(), MediaError>;
 }
 
+/// Has a wrapper's methods be those of what it wraps: the generics, the type, and the field or `*` for a pointer.
 macro_rules! forward {
-    ($($pointer:ty),*) => { $(
-        impl<M: Media + ?Sized> Media for $pointer {
-            fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
-                (**self).begin(config)
+    (impl($($generics:tt)*) $wrapper:ty, *) => {
+        $crate::media::forward!(@impl($($generics)*) $wrapper, media, **media);
+    };
+    (impl($($generics:tt)*) $wrapper:ty, $field:tt) => {
+        $crate::media::forward!(@impl($($generics)*) $wrapper, media, media.$field);
+    };
+    (@impl($($generics:tt)*) $wrapper:ty, $media:ident, $inner:expr) => {
+        impl<$($generics)*> $crate::media::Media for $wrapper {
+            fn begin(&mut self, config: &vdi_proto::config::VdConfig) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.begin(config)
             }
-            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-                (**self).write(position, data)
+            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.write(position, data)
             }
-            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-                (**self).read(position, buffer)
+            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, $crate::media::MediaError> {
+                let $media = self;
+                $inner.read(position, buffer)
             }
-            fn flush(&mut self) -> Result<(), MediaError> {
-                (**self).flush()
+            fn flush(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.flush()
             }
-            fn complete(&mut self) -> Result<(), MediaError> {
-                (**self).complete()
+            fn complete(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.complete()
             }
-            fn clear_error(&mut self) -> Result<(), MediaError> {
-                (**self).clear_error()
+            fn clear_error(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.clear_error()
             }
-            fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-                (**self).other(code, size, position)
+            fn other(
+                &mut self,
+                code: vdi_proto::command::CommandCode,
+                size: i32,
+                position: u64,
+            ) -> Result<u64, $crate::media::MediaError> {
+                let $media = self;
+                $inner.other(code, size, position)
             }
-            fn close(&mut self) -> Result<(), MediaError> {
-                (**self).close()
+            fn close(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.close()
             }
         }
-    )* };
+    };
 }
+use forward;
 
-forward!(Box<M>, &mut M);
+forward!(impl(M: Media + ?Sized) Box<M>, *);
+forward!(impl(M: Media + ?Sized) &mut M, *);
 
 /// Hands `data` to `write` (told how much is done) until all is stored; a failure says how many bytes were.
 fn store(data: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>) -> Result<(), (usize, io::Error)> {

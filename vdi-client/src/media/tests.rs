@@ -5,8 +5,11 @@ mod disk;
 mod file;
 mod process;
 mod property;
+mod snapshot;
 mod stream;
+mod tape;
 mod target;
+mod volumes;
 
 use std::cell::{Cell, RefCell};
 use std::fs;

@@ -128,6 +128,14 @@ impl Frozen<'_> {
         (0..self.database.files.len()).map(|index| checksum(self.database, index, &stop)).collect()
     }
 
+    /// Whether the folder that was frozen still stands in the database's place. If the client of a virtual device has put another
+    /// one there, its writers are not stopped. If it has only put other files into the folder, they are.
+    #[must_use]
+    pub fn is_in_place(&self) -> bool {
+        // Whoever begins to write needs the turnstile, and nobody had begun.
+        same_file(&self.database.path, &self.turnstile).is_ok()
+    }
+
     /// The database.
     #[must_use]
     pub fn database(&self) -> &Database {
