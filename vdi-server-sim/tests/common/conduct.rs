@@ -138,9 +138,10 @@ fn serve(
 }
 
 /// What a media does besides.
-trait Quirk: Send {
-    /// Before each command but ClearError.
-    fn before(&mut self) -> Result<(), MediaError> {
+pub(crate) trait Quirk: Send {
+    /// Before each command but ClearError; `bytes` are those of a transfer.
+    fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
+        let _ = (code, bytes);
         Ok(())
     }
 
@@ -149,9 +150,9 @@ trait Quirk: Send {
 }
 
 /// A media with a quirk.
-struct With<Q> {
-    media: Box<dyn Media>,
-    quirk: Q,
+pub(crate) struct With<Q> {
+    pub(crate) media: Box<dyn Media>,
+    pub(crate) quirk: Q,
 }
 
 impl<Q: Quirk> Media for With<Q> {
@@ -160,22 +161,22 @@ impl<Q: Quirk> Media for With<Q> {
     }
 
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-        self.quirk.before()?;
+        self.quirk.before(CommandCode::WRITE, data.len())?;
         self.media.write(position, data)
     }
 
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        self.quirk.before()?;
+        self.quirk.before(CommandCode::READ, buffer.len())?;
         self.media.read(position, buffer)
     }
 
     fn flush(&mut self) -> Result<(), MediaError> {
-        self.quirk.before()?;
+        self.quirk.before(CommandCode::FLUSH, 0)?;
         self.media.flush()
     }
 
     fn complete(&mut self) -> Result<(), MediaError> {
-        self.quirk.before()?;
+        self.quirk.before(CommandCode::COMPLETE, 0)?;
         self.media.complete()?;
         self.quirk.completed();
         Ok(())
@@ -186,7 +187,7 @@ impl<Q: Quirk> Media for With<Q> {
     }
 
     fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-        self.quirk.before()?;
+        self.quirk.before(code, 0)?;
         self.media.other(code, size, position)
     }
 
@@ -202,7 +203,7 @@ struct Slow {
 }
 
 impl Quirk for Slow {
-    fn before(&mut self) -> Result<(), MediaError> {
+    fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         // The time that a slow disk takes: nothing here waits for it to pass.
         std::thread::sleep(Duration::from_micros(self.random.u64(0..=self.micros)));
         Ok(())
@@ -217,7 +218,7 @@ struct Failing {
 }
 
 impl Quirk for Failing {
-    fn before(&mut self) -> Result<(), MediaError> {
+    fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.count += 1;
         if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this media fails")) }
     }
