@@ -46,6 +46,8 @@
 //! | TRACE | `handle given` | `handle`, `id` where it was asked of a command |
 //! | TRACE | `buffer mapped` | `handle`, `bytes` |
 //!
+//! What the pump of a device tells, and what a media tells meanwhile, is in a span `pump` (INFO) with `set` and `device`.
+//!
 //! An `id` names a command on its device, and is the server's number of it as well. Times are in microseconds, and 0 where
 //! nobody listened when they began.
 //!

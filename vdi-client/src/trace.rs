@@ -117,3 +117,12 @@ pub(crate) fn refused(error: &Error) {
         ),
     }
 }
+
+/// Has what `work` tells, and what a media tells meanwhile, belong to the span of a device's pump.
+#[cfg_attr(not(feature = "tracing"), allow(unused_variables, reason = "there is nobody to tell"))]
+pub(crate) fn pumping<T>(set: &str, device: &str, work: impl FnOnce() -> T) -> T {
+    #[cfg(feature = "tracing")]
+    return tracing::info_span!(target: "vdi_client", "pump", set, device).in_scope(work);
+    #[cfg(not(feature = "tracing"))]
+    work()
+}
