@@ -183,6 +183,8 @@ fn an_image_is_committed_like_any_other_file() {
         tape.begin(&config(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED)).unwrap();
         put(&mut tape, &[1]);
         mark(&mut tape);
+        do_it(&mut tape, CommandCode::REWIND, 0).unwrap();
+        assert_eq!(blocks(&mut tape, 2), (vec![1], CompletionCode::FILEMARK_DETECTED));
         tape.flush().unwrap();
         assert_eq!(place.content().unwrap(), b"old");
         tape.complete().unwrap();
