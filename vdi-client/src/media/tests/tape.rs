@@ -291,6 +291,19 @@ fn foreign_images_can_be_read() {
 }
 
 #[test]
+fn odd_records_are_padded() {
+    let place = Place::new(None);
+    let mut tape = TapeImage::create(&place.target).unwrap();
+    tape.write(0, b"abc").unwrap();
+    tape.write(0, b"de").unwrap();
+    tape.complete().unwrap();
+    assert_eq!(place.content().unwrap(), b"\x03\0\0\0abc\0\x03\0\0\0\x02\0\0\0de\x02\0\0\0");
+    let mut buffer = [0; 5];
+    TapeImage::open(&place.target).unwrap().read(0, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"abcde");
+}
+
+#[test]
 fn what_cannot_be_a_tape_is_refused() {
     let place = Place::new(None);
     let error = TapeImage::create("/dev/null").unwrap_err();
