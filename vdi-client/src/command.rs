@@ -23,6 +23,7 @@ use vdi_shm::slots::TakeBackError;
 
 use crate::device::DeviceShared;
 use crate::error::{Error, ErrorKind};
+use crate::trace;
 
 /// How a command ended.
 ///
@@ -121,6 +122,8 @@ pub struct Command {
     buffer: Option<LentBuffer>,
     device: Arc<DeviceShared>,
     answered: bool,
+    /// Since the program has it.
+    held: trace::Clock,
 }
 
 impl fmt::Debug for Command {
@@ -164,7 +167,24 @@ impl From<CompleteError> for Error {
 
 impl Command {
     pub(crate) fn new(record: CommandRecord, buffer: Option<LentBuffer>, device: Arc<DeviceShared>) -> Self {
-        Command { record, buffer, device, answered: false }
+        Command { record, buffer, device, answered: false, held: trace::Clock::start() }
+    }
+
+    /// Tells that the program gets the command, and how long it waited for it.
+    #[inline]
+    pub(crate) fn tell_received(&self, waited: trace::Clock) {
+        trace::event!(
+            TRACE,
+            set = self.set_name(),
+            device = self.device(),
+            id = self.record.id.0,
+            command = %self.record.code,
+            size = self.record.size,
+            position = self.record.position,
+            bytes = self.data().len(),
+            waited_us = waited.us(),
+            "command received"
+        );
     }
 
     /// Which command it is.
@@ -197,6 +217,10 @@ impl Command {
         self.device.name()
     }
 
+    pub(crate) fn set_name(&self) -> &str {
+        self.device.set.session.set_name()
+    }
+
     /// The bytes of a Write, or of a Read as filled so far; empty for other commands.
     #[must_use]
     pub fn data(&self) -> &[u8] {
@@ -227,6 +251,20 @@ impl Command {
     /// # Errors
     /// VD_E_INVALID for a command without a buffer, VD_E_PROTOCOL when the set is not open (any more).
     pub fn buffer_handle(&self) -> Result<BufferHandle, Error> {
+        let handle = self.own_handle().inspect_err(trace::refused)?;
+        trace::event!(
+            TRACE,
+            call = "GetBufferHandle",
+            set = self.set_name(),
+            device = self.device(),
+            id = self.record.id.0,
+            handle = %handle,
+            "handle given"
+        );
+        Ok(handle)
+    }
+
+    fn own_handle(&self) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         let set = &self.device.set;
         set.view().handles_allowed().map_err(|code| self.of(set.refuse(CALL, code)))?;
@@ -246,7 +284,7 @@ impl Command {
     /// # Errors
     /// As [`crate::ClientVirtualDevice::complete_command`].
     pub fn complete(mut self, completion: Completion) -> Result<(), CompleteError> {
-        match self.answer(completion) {
+        match self.answer(completion).inspect_err(trace::refused) {
             Ok(()) => Ok(()),
             Err(error) if self.answered => Err(CompleteError { error, command: None }),
             Err(error) => Err(CompleteError { error, command: Some(self) }),
@@ -295,7 +333,7 @@ impl Command {
                 }
                 Err((error @ TakeBackError::NotLent { .. }, _)) => {
                     self.answered = true;
-                    set.session.accuse(Party::Server, error);
+                    set.accuse(Party::Server, error);
                     return Err(self.of(set.aborted(CALL)));
                 }
             }
@@ -308,9 +346,21 @@ impl Command {
         };
         drop(core);
         if let Err(error) = pushed {
-            set.session.accuse(Party::Server, error);
+            set.accuse(Party::Server, error);
             return Err(self.of(set.aborted(CALL)));
         }
+        trace::event!(
+            TRACE,
+            set = set.session.set_name(),
+            device = device.name(),
+            id = self.record.id.0,
+            command = %self.record.code,
+            code = %code,
+            bytes = bytes,
+            position = position,
+            held_us = self.held.us(),
+            "command completed"
+        );
         device.announce_completion();
         Ok(())
     }
@@ -323,7 +373,7 @@ impl Drop for Command {
         }
         let aborted = Completion::failed(CompletionCode::OPERATION_ABORTED);
         if self.answer(aborted).is_err() && !self.answered {
-            self.device.set.session.abort(Cause::AbandonedCommand);
+            self.device.set.abort(Cause::AbandonedCommand);
         }
     }
 }

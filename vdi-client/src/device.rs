@@ -29,6 +29,7 @@ use vdi_shm::wait;
 use crate::command::{Command, CompleteError, Completion};
 use crate::error::{Error, ErrorKind};
 use crate::state::Attached;
+use crate::trace;
 
 /// What a device and its commands share.
 #[derive(Debug)]
@@ -60,6 +61,12 @@ impl DeviceShared {
 
     /// The error of completing a command that the program does not hold.
     pub(crate) fn not_active(&self, id: CommandId) -> Error {
+        let error = self.error_of_inactive(id);
+        trace::refused(&error);
+        error
+    }
+
+    fn error_of_inactive(&self, id: CommandId) -> Error {
         const CALL: &str = "CompleteCommand";
         if let Some(interruption) = self.set.interruption(CALL)
             && interruption.code() != VdError::Timeout
@@ -98,10 +105,11 @@ enum Look {
 }
 
 impl ClientVirtualDevice {
+    /// The caller adds the device's name to an error.
     pub(crate) fn new(set: Arc<Attached>, index: u32, name: &str) -> Result<Self, Error> {
         const CALL: &str = "OpenDevice";
         let session = &set.session;
-        let failed = |error: ShmError| Error::from_shm(CALL, session.set_name(), error).of_device(name);
+        let failed = |error: ShmError| Error::from_shm(CALL, session.set_name(), error);
         let Some(agreement) = session.agreement() else { return Err(set.refuse(CALL, VdError::Protocol)) };
         let limits = Limits::new(&agreement.config, agreement.slot_bits);
         let control = session.control();
@@ -121,6 +129,10 @@ impl ClientVirtualDevice {
     /// Whether a wait of this device must end now.
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
         self.shared.set.interruption(call).map(|error| error.of_device(&self.shared.name))
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        self.shared.set.session.set_name()
     }
 
     /// The device's name.
@@ -143,48 +155,72 @@ impl ClientVirtualDevice {
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
-        const CALL: &str = "GetCommand";
-        if self.closed {
-            return Err(self.refuse(CALL, Got::Closed, VdError::Close));
-        }
         // A command that is there needs no clock.
-        let look = match self.look() {
+        let mut waited = trace::Clock::default();
+        let look = match self.look_unless_closed() {
             Some(look) => Some(look),
             None if timeout.is_zero() => None,
             None => {
                 let shared = Arc::clone(&self.shared);
+                waited = trace::Clock::start();
                 wait::wait_until(shared.block.doorbell(), wait::deadline(timeout), || self.look())
             }
         };
-        match look {
-            Some(Look::Command(command)) => Ok(command),
-            Some(Look::Interrupted(error)) => Err(error.of_device(&self.shared.name)),
-            Some(Look::Closed) => {
-                self.closed = true;
-                self.shared.core().machine.closed();
-                let set = &self.shared.set;
-                let control = set.session.control();
-                control.close_device(self.shared.index);
-                let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
-                // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all
-                // closed, that the set has ended; this call returns VD_E_CLOSE either way.
-                let _ = set.step(Call::GetCommand(got));
-                Err(set.refuse(CALL, VdError::Close).of_device(&self.shared.name))
-            }
-            None => {
-                let error = self.refuse(CALL, Got::Nothing, VdError::Timeout);
-                Err(match error.code() {
-                    VdError::Timeout => Error::new(
-                        ErrorKind::NotYet,
-                        VdError::Timeout,
-                        CALL,
-                        self.shared.set.session.set_name(),
-                        format!("the server sent no command within {timeout:?}"),
-                    )
-                    .of_device(&self.shared.name),
-                    _ => error,
-                })
-            }
+        // Where it lies, so that it is not moved once more.
+        if let Some(Look::Command(command)) = &look {
+            command.tell_received(waited);
+        }
+        let error = match look {
+            Some(Look::Command(command)) => return Ok(command),
+            Some(Look::Interrupted(error)) => error.of_device(&self.shared.name),
+            Some(Look::Closed) => self.closed(),
+            None => self.nothing_within(timeout),
+        };
+        trace::refused(&error);
+        Err(error)
+    }
+
+    fn look_unless_closed(&mut self) -> Option<Look> {
+        if self.closed { Some(Look::Closed) } else { self.look() }
+    }
+
+    /// The server closed the device.
+    #[cold]
+    fn closed(&mut self) -> Error {
+        const CALL: &str = "GetCommand";
+        if self.closed {
+            return self.refuse(CALL, Got::Closed, VdError::Close);
+        }
+        self.closed = true;
+        self.shared.core().machine.closed();
+        let set = &self.shared.set;
+        let control = set.session.control();
+        control.close_device(self.shared.index);
+        let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
+        // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all closed, that
+        // the set has ended; this call returns VD_E_CLOSE either way.
+        let _ = set.step(Call::GetCommand(got));
+        trace::event!(DEBUG, call = CALL, set = self.set_name(), device = self.name(), "device closed");
+        set.refuse(CALL, VdError::Close).of_device(&self.shared.name)
+    }
+
+    /// No command came in time.
+    #[cold]
+    fn nothing_within(&self, timeout: Duration) -> Error {
+        const CALL: &str = "GetCommand";
+        let error = self.refuse(CALL, Got::Nothing, VdError::Timeout);
+        if error.code() != VdError::Timeout {
+            return error;
+        }
+        let what = format!("the server sent no command within {timeout:?}{}", self.held());
+        Error::new(ErrorKind::NotYet, VdError::Timeout, CALL, self.set_name(), what).of_device(&self.shared.name)
+    }
+
+    /// What may be the reason that no command comes.
+    fn held(&self) -> String {
+        match self.outstanding() {
+            0 => String::new(),
+            held => format!("; this program holds {held} of its commands, for which it may be waiting"),
         }
     }
 
@@ -231,7 +267,7 @@ impl ClientVirtualDevice {
 
     fn accuse(&self, evidence: impl core::fmt::Display) -> Look {
         let set = &self.shared.set;
-        set.session.accuse(Party::Server, evidence);
+        set.accuse(Party::Server, evidence);
         Look::Interrupted(set.aborted("GetCommand"))
     }
 
@@ -249,6 +285,15 @@ impl ClientVirtualDevice {
                 None
             }
             Ok(Receipt::Reject(completion)) => {
+                trace::event!(
+                    TRACE,
+                    set = self.set_name(),
+                    device = self.name(),
+                    id = record.id.0,
+                    command = %record.code,
+                    code = %completion.code,
+                    "command rejected"
+                );
                 let pushed = self
                     .return_unseen(record)
                     .and_then(|()| core.completions.push(completion.to_words()).map_err(|error| error.to_string()));
@@ -299,6 +344,7 @@ impl ClientVirtualDevice {
         let what = format!("the command came to device {:?}; complete it there", command.device());
         let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", set, what);
         let error = error.of_device(&self.shared.name).of_command(command.code());
+        trace::refused(&error);
         Err(CompleteError { error, command: Some(command) })
     }
 
@@ -312,7 +358,7 @@ impl ClientVirtualDevice {
     pub(crate) fn abandon(&self) {
         let set = &self.shared.set;
         if !self.closed && set.session.abort_reason().is_none() {
-            set.session.abort(Cause::AbandonedDevice);
+            set.abort(Cause::AbandonedDevice);
         }
     }
 
@@ -332,7 +378,7 @@ impl Drop for ClientVirtualDevice {
             if matches!(look, Some(Look::Closed)) {
                 self.shared.set.session.control().close_device(self.shared.index);
             } else {
-                self.shared.set.session.abort(Cause::AbandonedDevice);
+                self.shared.set.abort(Cause::AbandonedDevice);
             }
             // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
             drop(look);

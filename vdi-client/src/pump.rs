@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::time::Instant;
 
 use vdi_proto::command::CommandCode;
+use vdi_proto::completion::CompletionCode;
 
 use crate::INFINITE;
 use crate::command::{Command, Completion};
@@ -19,9 +20,9 @@ const FAILURE_GRACE: Duration = Duration::from_secs(10);
 pub struct Report {
     /// Commands completed.
     pub commands: u64,
-    /// Bytes written to the media.
+    /// Bytes written to the media, those of Writes that met a condition or a recoverable error included.
     pub bytes_written: u64,
-    /// Bytes read from the media.
+    /// Bytes read from the media, counted in the same way.
     pub bytes_read: u64,
 }
 
@@ -30,6 +31,10 @@ pub struct Report {
 /// When this returns `Ok`, the media has been closed: what it promises for a finished backup holds. A failure of the media
 /// is reported to the server with its completion code, so that the statement's message says what happened; the server then
 /// ends the work, and this returns the failure. A server that does not end it is answered by aborting the set.
+///
+/// Conditions of the medium and recoverable errors ([`MediaError::is_final`]) are no failure: the command is completed with
+/// the code and the bytes, and the work goes on with the server's ClearError, which goes to [`Media::clear_error`]. No final
+/// failure is ever followed by success: even ClearError is refused from then on.
 ///
 /// ```no_run
 /// # use vdi_client::{ClientVirtualDevice, Error, media::FileMedia, pump};
@@ -99,11 +104,11 @@ fn refuse(command: Command, error: &MediaError) -> Option<MediaError> {
     None
 }
 
-/// Carries a command out and completes it; the media's failure, if it failed. Commands that the media does not support are
-/// no failure of the media: the server decides what that means.
+/// Carries a command out and completes it; the media's failure, if it failed.
 fn carry_out(mut command: Command, media: &mut dyn Media, report: &mut Report) -> Result<Option<MediaError>, Error> {
+    let code = command.code();
     let position = command.position();
-    let result = match command.code() {
+    let result = match code {
         CommandCode::WRITE => media.write(position, command.data()).map(|()| {
             let bytes = command.data().len();
             report.bytes_written += bytes as u64;
@@ -127,11 +132,68 @@ fn carry_out(mut command: Command, media: &mut dyn Media, report: &mut Report) -
             Ok(None)
         }
         Err(error) => {
-            let transfer = command.code().is_transfer();
-            let supported = error.code != vdi_proto::completion::CompletionCode::NOT_SUPPORTED || transfer;
-            let bytes = if transfer { error.bytes as usize } else { 0 };
-            command.complete(Completion::failed_after(error.code, bytes))?;
-            Ok(supported.then_some(error))
+            let ends = ends_the_work(code, &error);
+            let bytes = if code.is_transfer() { error.bytes } else { 0 };
+            match code {
+                CommandCode::WRITE if !ends => report.bytes_written += u64::from(bytes),
+                CommandCode::READ if !ends => report.bytes_read += u64::from(bytes),
+                _ => {}
+            }
+            command.complete(Completion::failed_after(error.code, bytes as usize))?;
+            Ok(ends.then_some(error))
+        }
+    }
+}
+
+/// Whether nothing that the media says counts after this error of a command.
+fn ends_the_work(code: CommandCode, error: &MediaError) -> bool {
+    match code {
+        CommandCode::READ | CommandCode::WRITE => error.is_final(),
+        // What these promise holds or does not, whatever the media thinks of its state.
+        CommandCode::FLUSH | CommandCode::COMPLETE | CommandCode::CLEAR_ERROR => true,
+        // The media did nothing at all: the server decides what that means.
+        _ if error.code == CompletionCode::NOT_SUPPORTED => false,
+        CommandCode::SNAPSHOT | CommandCode::MOUNT_SNAPSHOT => true,
+        _ => error.is_final(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conditions_and_recoverable_errors_end_nothing() {
+        let mark = MediaError::condition(CompletionCode::FILEMARK_DETECTED, "a mark");
+        let busy = MediaError::new(CompletionCode::IO_DEVICE, "busy").recoverable();
+        for code in [CommandCode::READ, CommandCode::WRITE, CommandCode::SKIP_MARKS, CommandCode::SET_POSITION] {
+            assert!(!ends_the_work(code, &mark) && !ends_the_work(code, &busy), "{code}");
+            assert!(ends_the_work(code, &MediaError::new(CompletionCode::IO_DEVICE, "broken")), "{code}");
+        }
+    }
+
+    #[test]
+    fn promises_are_not_kept_halfway() {
+        let busy = MediaError::new(CompletionCode::IO_DEVICE, "busy").recoverable();
+        for code in [
+            CommandCode::FLUSH,
+            CommandCode::COMPLETE,
+            CommandCode::CLEAR_ERROR,
+            CommandCode::SNAPSHOT,
+            CommandCode::MOUNT_SNAPSHOT,
+        ] {
+            assert!(ends_the_work(code, &busy), "{code}");
+        }
+    }
+
+    #[test]
+    fn unsupported_commands_end_nothing_but_transfers_do() {
+        let unknown = MediaError::not_supported("this");
+        for code in [CommandCode::LOAD, CommandCode::SNAPSHOT, CommandCode::REWIND, CommandCode::new(77)] {
+            assert!(!ends_the_work(code, &unknown), "{code}");
+        }
+        for code in [CommandCode::READ, CommandCode::WRITE, CommandCode::FLUSH, CommandCode::COMPLETE] {
+            assert!(ends_the_work(code, &unknown), "{code}");
         }
     }
 }

@@ -24,6 +24,7 @@ use vdi_shm::wait;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::state::{Attached, Membership};
+use crate::trace;
 
 /// A virtual device set: IClientVirtualDeviceSet2.
 ///
@@ -100,6 +101,11 @@ impl ClientVirtualDeviceSet {
         }
     }
 
+    /// The set's name, if there is one.
+    pub(crate) fn name(&self) -> Option<String> {
+        self.with("name", |attached| Ok(attached.session.set_name().to_owned())).ok()
+    }
+
     /// Holds on to the set, for calls that wait.
     fn attached(&self, call: &'static str) -> Result<Arc<Attached>, Error> {
         self.with(call, |attached| Ok(Arc::clone(attached)))
@@ -110,7 +116,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// As [`ClientVirtualDeviceSet::create_ex`].
     pub fn create(&self, name: &str, config: &VdConfig) -> Result<(), Error> {
-        self.create_named("Create", None, name, config)
+        self.create_named("Create", None, name, config).inspect_err(trace::refused)
     }
 
     /// Creates a set for a server instance (`None` or empty: the default one), so that the server can find it when it gets
@@ -121,7 +127,7 @@ impl ClientVirtualDeviceSet {
     /// a live set of this name exists; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_SECURITY when the runtime
     /// directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
     pub fn create_ex(&self, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
-        self.create_named("CreateEx", instance, name, config)
+        self.create_named("CreateEx", instance, name, config).inspect_err(trace::refused)
     }
 
     fn create_named(
@@ -138,6 +144,16 @@ impl ClientVirtualDeviceSet {
         let host = Host::create(&self.options, instance.unwrap_or(""), name, config)
             .map_err(|error| Error::from_shm(call, name, error))?;
         *slot = Some(Attached::new(Membership::Primary(host), State::Configurable));
+        trace::event!(
+            DEBUG,
+            call = call,
+            set = name,
+            instance = instance.unwrap_or(""),
+            devices = config.device_count,
+            features = %config.features,
+            server_time_out_ms = config.server_time_out,
+            "set created"
+        );
         Ok(())
     }
 
@@ -147,7 +163,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// As [`ClientVirtualDeviceSet::open_in_secondary_ex`].
     pub fn open_in_secondary(&self, name: &str) -> Result<(), Error> {
-        self.join("OpenInSecondary", None, name)
+        self.join("OpenInSecondary", None, name).inspect_err(trace::refused)
     }
 
     /// Joins a set that another process created, to open devices of it here or to work on buffers by their handles.
@@ -157,7 +173,7 @@ impl ClientVirtualDeviceSet {
     /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
     /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can.
     pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
-        self.join("OpenInSecondaryEx", instance, name)
+        self.join("OpenInSecondaryEx", instance, name).inspect_err(trace::refused)
     }
 
     fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<(), Error> {
@@ -175,7 +191,10 @@ impl ClientVirtualDeviceSet {
                 error
             }
         })?;
+        let number = member.session().member();
         *slot = Some(Attached::new(Membership::Secondary(member), State::Initializing));
+        let instance = instance.unwrap_or("");
+        trace::event!(DEBUG, call = call, set = name, instance = instance, member = number, "set joined");
         Ok(())
     }
 
@@ -185,6 +204,10 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
     pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+        self.wait_for_configuration(timeout).inspect_err(trace::refused)
+    }
+
+    fn wait_for_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         const CALL: &str = "GetConfiguration";
         let attached = self.attached(CALL)?;
         let deadline = wait::deadline(timeout);
@@ -210,6 +233,18 @@ impl ClientVirtualDeviceSet {
         if let Some(Membership::Primary(host)) = &*attached.membership.lock().unwrap_or_else(PoisonError::into_inner) {
             host.admit_secondaries();
         }
+        trace::event!(
+            DEBUG,
+            call = CALL,
+            set = attached.session.set_name(),
+            devices = config.device_count,
+            features = %config.features,
+            block_size = config.block_size,
+            max_transfer_size = config.max_transfer_size,
+            alignment = config.alignment,
+            buffer_area_size = config.buffer_area_size,
+            "configuration agreed"
+        );
         Ok(config)
     }
 
@@ -220,6 +255,10 @@ impl ClientVirtualDeviceSet {
     /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
     /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
     pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
+        self.wait_for_device(name).inspect_err(trace::refused)
+    }
+
+    fn wait_for_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
         const CALL: &str = "OpenDevice";
         let attached = self.attached(CALL)?;
         let of_device = |error: Error| error.of_device(name);
@@ -251,7 +290,9 @@ impl ClientVirtualDeviceSet {
             };
             of_device(error)
         })?;
-        ClientVirtualDevice::new(attached, index, name)
+        let device = ClientVirtualDevice::new(attached, index, name).map_err(of_device)?;
+        trace::event!(DEBUG, call = CALL, set = device.set_name(), device = name, "device opened");
+        Ok(device)
     }
 
     /// The handle of a buffer, by which other processes of the set can map it. The caller stays responsible for completing
@@ -274,10 +315,14 @@ impl ClientVirtualDeviceSet {
         const CALL: &str = "GetBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
-                buffers.get_handle(attached.view(), address).map_err(|error| handle_error(CALL, attached, error))
+                let handle = buffers.get_handle(attached.view(), address);
+                let handle = handle.map_err(|error| handle_error(CALL, attached, error))?;
+                trace::event!(TRACE, call = CALL, set = attached.session.set_name(), handle = %handle, "handle given");
+                Ok(handle)
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
+        .inspect_err(trace::refused)
     }
 
     /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
@@ -289,9 +334,16 @@ impl ClientVirtualDeviceSet {
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
-            Some(buffers) => buffers.map(attached.view(), handle).map_err(|error| handle_error(CALL, attached, error)),
+            Some(buffers) => {
+                let buffer = buffers.map(attached.view(), handle);
+                let buffer = buffer.map_err(|error| handle_error(CALL, attached, error))?;
+                let (set, bytes) = (attached.session.set_name(), buffer.data().len());
+                trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
+                Ok(buffer)
+            }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
+        .inspect_err(trace::refused)
     }
 
     /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
@@ -300,9 +352,9 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL without a set.
     pub fn signal_abort(&self) -> Result<(), Error> {
         const CALL: &str = "SignalAbort";
-        let attached = self.attached(CALL)?;
-        attached.step(Call::SignalAbort).map_err(|code| attached.refuse(CALL, code))?;
-        attached.session.abort(Cause::Signalled);
+        let attached = self.attached(CALL).inspect_err(trace::refused)?;
+        attached.step(Call::SignalAbort).map_err(|code| attached.refuse(CALL, code)).inspect_err(trace::refused)?;
+        attached.abort(Cause::Signalled);
         Ok(())
     }
 
@@ -317,7 +369,7 @@ impl ClientVirtualDeviceSet {
     pub fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
         let Some(attached) = self.slot().take() else {
-            return self.attached(CALL).map(drop);
+            return self.attached(CALL).map(drop).inspect_err(trace::refused);
         };
         let session = &attached.session;
         let control = session.control();
@@ -332,13 +384,14 @@ impl ClientVirtualDeviceSet {
         let answer = attached.step(Call::Close { devices_open });
         if devices_open && !ended {
             // Also where nobody has opened a device yet: a server may be waiting for this client.
-            session.abort(Cause::ClosedEarly);
+            attached.abort(Cause::ClosedEarly);
         }
         attached.close();
         session.cancel();
         let membership = attached.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(membership);
-        answer.map_err(|code| attached.refuse(CALL, code))
+        trace::event!(DEBUG, call = CALL, set = session.set_name(), "set closed");
+        answer.map_err(|code| attached.refuse(CALL, code)).inspect_err(trace::refused)
     }
 
     /// What ends the waits of this process from another thread.
@@ -346,7 +399,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn canceller(&self) -> Result<Canceller, Error> {
-        let attached = self.attached("canceller")?;
+        let attached = self.attached("canceller").inspect_err(trace::refused)?;
         Ok(Canceller { session: Arc::clone(&attached.session) })
     }
 
@@ -359,8 +412,10 @@ impl ClientVirtualDeviceSet {
 
 impl Drop for ClientVirtualDeviceSet {
     fn drop(&mut self) {
-        // Nobody is left to hear that devices were open; the others hear it from the abort.
-        let _ = self.close();
+        if self.slot().is_some() {
+            // Nobody is left to hear that devices were open; the others hear it from the abort.
+            let _ = self.close();
+        }
     }
 }
 
@@ -389,7 +444,7 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
             Ok(Some(_)) => announced += 1,
             Ok(None) => {}
             Err(error) => {
-                session.accuse(vdi_proto::abort::Party::Server, error);
+                attached.accuse(vdi_proto::abort::Party::Server, error);
                 return Err(attached.aborted("OpenDevice"));
             }
         }
@@ -408,7 +463,7 @@ fn handle_error(call: &'static str, attached: &Attached, error: BufferError) -> 
         _ => ErrorKind::Misuse,
     };
     if kind == ErrorKind::Violation {
-        attached.session.accuse(vdi_proto::abort::Party::Server, error);
+        attached.accuse(vdi_proto::abort::Party::Server, error);
     }
     Error::new(kind, error.code(), call, set, error.to_string()).because(error)
 }

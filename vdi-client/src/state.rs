@@ -9,7 +9,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 
-use vdi_proto::abort::{AbortReason, Cause};
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
 use vdi_proto::set::View;
 use vdi_proto::set::client::{self, Call, Observation, State};
@@ -19,6 +19,7 @@ use vdi_shm::member::Member;
 use vdi_shm::session::Session;
 
 use crate::error::{Error, ErrorKind};
+use crate::trace;
 
 /// How this process belongs to the set. Dropping it leaves.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Attached {
     pub(crate) primary: bool,
     state: AtomicU8,
     closed: AtomicBool,
+    /// A subscriber was told of the abort: once is enough.
+    abort_told: AtomicBool,
 }
 
 impl Attached {
@@ -59,6 +62,7 @@ impl Attached {
             membership: Mutex::new(Some(membership)),
             state: AtomicU8::new(state as u8),
             closed: AtomicBool::new(false),
+            abort_told: AtomicBool::new(false),
         })
     }
 
@@ -124,6 +128,29 @@ impl Attached {
         self.session.agreement().map(|agreement| &agreement.config)
     }
 
+    /// Aborts the set for something that this process did.
+    pub(crate) fn abort(&self, cause: Cause) {
+        self.session.abort(cause);
+        self.tell_abort();
+    }
+
+    /// Aborts the set because `party` broke the protocol.
+    pub(crate) fn accuse(&self, party: Party, evidence: impl core::fmt::Display) {
+        self.session.accuse(party, evidence);
+        self.tell_abort();
+    }
+
+    fn tell_abort(&self) {
+        if trace::listening!(INFO)
+            && let Some(reason) = self.session.abort_reason()
+            && !self.abort_told.swap(true, Ordering::Relaxed)
+        {
+            let evidence = self.session.evidence();
+            let set = self.session.set_name();
+            trace::event!(INFO, set = set, reason = %reason, evidence = evidence.as_deref(), "set aborted");
+        }
+    }
+
     /// An error of a call in this set, by its code alone.
     pub(crate) fn refuse(&self, call: &'static str, code: VdError) -> Error {
         let set = self.session.set_name();
@@ -134,13 +161,8 @@ impl Attached {
             }
             VdError::Protocol => {
                 let state = self.state();
-                Error::new(
-                    ErrorKind::Misuse,
-                    code,
-                    call,
-                    set,
-                    format!("this call does not belong into state {state:?}"),
-                )
+                let what = format!("this call does not belong into state {state:?}{}", remedy(call, state));
+                Error::new(ErrorKind::Misuse, code, call, set, what)
             }
             VdError::Open => Error::new(
                 ErrorKind::Misuse,
@@ -160,6 +182,7 @@ impl Attached {
 
     /// VD_E_ABORT with the reason, and the evidence where a peer broke the protocol.
     pub(crate) fn aborted(&self, call: &'static str) -> Error {
+        self.tell_abort();
         let set = self.session.set_name();
         let Some(reason) = self.session.abort_reason() else {
             return Error::new(ErrorKind::Ended, VdError::Abort, call, set, "the set was aborted");
@@ -197,9 +220,34 @@ impl Attached {
                 VdError::Timeout,
                 call,
                 self.session.set_name(),
-                "the wait was cancelled by this process",
+                format!("the wait{} was cancelled by this process", waiting_for(call)),
             ));
         }
         None
+    }
+}
+
+/// What a call that waits is waiting for.
+fn waiting_for(call: &str) -> &'static str {
+    match call {
+        "GetConfiguration" => " for the server to configure the set",
+        "OpenDevice" => " for the server to announce its devices",
+        "GetCommand" => " for the server's next command",
+        _ => "",
+    }
+}
+
+/// What to do about a call that came in the wrong state.
+fn remedy(call: &str, state: State) -> &'static str {
+    match (call, state) {
+        ("Create" | "CreateEx" | "OpenInSecondary" | "OpenInSecondaryEx", _) => {
+            ": this object has this set already; close it first, or use another object"
+        }
+        ("OpenDevice", State::Configurable) => ": call GetConfiguration first",
+        ("OpenDevice", State::Initializing | State::Active) => {
+            ": the device is open already, here or in another process"
+        }
+        (_, State::NormallyTerminated) => ": every device has returned VD_E_CLOSE, so the work is done; close the set",
+        _ => "",
     }
 }

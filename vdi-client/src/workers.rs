@@ -253,7 +253,7 @@ impl WorkerPool {
             ErrorKind::System,
             vdi_proto::status::VdError::Unexpected,
             "drive",
-            "",
+            command.set_name(),
             "the worker process is gone",
         ));
         self.ask(worker, request, Waiting::Command(command)).ok_or(gone)
@@ -395,7 +395,8 @@ pub fn serve(
 ) -> Result<Served, Error> {
     let pipe_failed = |error: io::Error| {
         let what = format!("a pipe to the primary failed: {error}");
-        Error::new(ErrorKind::System, vdi_proto::status::VdError::Unexpected, "serve", "", what).because(error)
+        let name = set.name().unwrap_or_default();
+        Error::new(ErrorKind::System, vdi_proto::status::VdError::Unexpected, "serve", &name, what).because(error)
     };
     let config = set.get_configuration(INFINITE)?;
     let mut stripes: HashMap<u32, Box<dyn Media>> = HashMap::new();

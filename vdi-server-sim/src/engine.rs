@@ -74,6 +74,7 @@ use crate::database::{DataFolder, DatabaseError};
 use crate::faults::Faults;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
+use crate::trace::Span;
 use crate::tsql::{self, Statement, TsqlError};
 use crate::vds::VdsError;
 
@@ -336,12 +337,17 @@ impl Engine {
     }
 
     fn run(&self, statement: &Statement, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
-        let summary = match statement {
-            Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report)?,
-            Statement::Restore(statement) if statement.options.snapshot => snapshot::restore(self, statement, report)?,
-            Statement::Backup(statement) => backup::run(self, statement, report)?,
-            Statement::Restore(statement) => restore::run(self, statement, report)?,
+        let (verb, database, devices) = match statement {
+            Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices),
+            Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices),
         };
+        let span = Span::statement(verb, database, devices.first().map_or("", String::as_str));
+        let summary = span.within(|| match statement {
+            Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report),
+            Statement::Restore(statement) if statement.options.snapshot => snapshot::restore(self, statement, report),
+            Statement::Backup(statement) => backup::run(self, statement, report),
+            Statement::Restore(statement) => restore::run(self, statement, report),
+        })?;
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
         Ok(summary)
     }

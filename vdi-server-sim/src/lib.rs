@@ -1,4 +1,27 @@
 //! Plays SQL Server's side of the Virtual Device Interface.
+//!
+//! # Tracing
+//!
+//! With the feature `tracing` (a part of `cli`, which is on by default; otherwise off), [`vds`] tells a subscriber of the
+//! `tracing` crate what happens. All events have the target `vdi_server_sim` and, where it applies, the fields `set`, `device`
+//! and `call` (the published name):
+//!
+//! | level | event | further fields |
+//! |---|---|---|
+//! | INFO | `serverTimeOut passed`; the set is aborted next | `server_time_out_ms` |
+//! | DEBUG | `set opened` | `instance`, `devices`, `features` and `server_time_out_ms` as the client asked |
+//! | DEBUG | `configuration begun` | `features`, `block_size`, `max_transfer_size`, `alignment` |
+//! | DEBUG | `configuration ended` | `buffers`, `buffer_area_size` |
+//! | DEBUG | `device opened`, `device closed`, `abort signalled`, `set closed` | |
+//! | DEBUG | `set aborted`, by whomever, when the completion agent sees it | `reason`, `evidence` (where a client broke the protocol) |
+//! | DEBUG | `call refused` | `code` (`VD_E_...`), `error` |
+//! | TRACE | `command sent` | `id`, `command`, `size`, `position`, `bytes` |
+//! | TRACE | `command completed` | `id`, `command`, `code`, `bytes`, `position`, `outstanding_us`: microseconds since it was sent |
+//!
+//! `command sent` comes before the same command's `command completed`, and that before its completion routine runs. The `id` is
+//! the one that the client's events have. A subscriber is called in the middle of calls of this library, partly while they
+//! hold locks, and must not call the library itself. The cost is that of `vdi-client`: none without the feature, one
+//! relaxed load an event while nobody listens.
 #![forbid(unsafe_code)]
 
 pub mod database;
@@ -7,5 +30,6 @@ pub mod faults;
 pub mod messages;
 pub mod sample;
 pub mod stream;
+mod trace;
 pub mod tsql;
 pub mod vds;

@@ -399,6 +399,19 @@ fn a_backup_goes_on_on_the_next_medium_after_the_warning() {
 }
 
 #[test]
+fn no_medium_is_loaded_for_nothing() {
+    let bench = bench();
+    let asked = with(REMOVABLE, 128 * 1024);
+    // The end of the stream, a single block, is the last Write.
+    let wrong = |memory: &Memory, command: &Command| {
+        let last = memory.story.len() > 3 && command.data().len() == 512;
+        last.then_some((CompletionCode::END_OF_MEDIA, 512))
+    };
+    let memory = assert_good(&bench, &asked, backup(&bench, &asked, "", wrong));
+    assert_eq!(memory.story[memory.story.len() - 4..], ["W512", "ClearError", "Flush", "Complete"]);
+}
+
+#[test]
 fn writes_that_fall_short_at_the_warning_are_sent_again_before_the_next_medium() {
     let bench = bench();
     let asked = with(REMOVABLE, 128 * 1024);

@@ -11,6 +11,19 @@ use vdi_proto::completion::CompletionCode;
 ///
 /// It displays what failed, its cause, the bytes transferred, the remedy, and the code.
 ///
+/// # Final or not
+///
+/// An error is *final* unless its maker said otherwise: [`pump`](fn@crate::pump) answers every later command with it, ClearError
+/// included, and the work has failed. Two kinds are not, and leave the media as good as it was:
+///
+/// - A *condition* of the medium ([`MediaError::condition`]): a filemark, the beginning, the end of the data, the warning
+///   zone before the end. The server clears it and goes on, usually with another medium.
+/// - An error that is *recoverable* ([`MediaError::recoverable`]): the media warrants that nothing was lost, and that the
+///   same command may be tried again after ClearError.
+///
+/// Either way [`bytes`](MediaError::bytes) counts what was transferred all the same. Nothing of this holds for Flush, Complete,
+/// Snapshot, MountSnapshot and ClearError, whose errors are always final: what they promise cannot be had halfway.
+///
 /// ```
 /// use std::io;
 /// use vdi_client::media::MediaError;
@@ -21,6 +34,9 @@ use vdi_proto::completion::CompletionCode;
 /// assert_eq!(error.code, CompletionCode::DISK_FULL);
 /// assert_eq!(error.bytes, 512);
 /// assert_eq!(MediaError::not_supported("VDC_Rewind").code, CompletionCode::NOT_SUPPORTED);
+///
+/// let mark = MediaError::condition(CompletionCode::FILEMARK_DETECTED, "reel 7 has a filemark at block 12").with_bytes(1024);
+/// assert!(error.is_final() && !mark.is_final());
 /// ```
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -35,6 +51,8 @@ pub struct MediaError {
     pub remedy: Cow<'static, str>,
     /// The system's error, if there was one.
     pub source: Option<io::Error>,
+    /// The media is as good as before: see "Final or not".
+    passing: bool,
 }
 
 impl MediaError {
@@ -42,7 +60,7 @@ impl MediaError {
     #[must_use]
     pub fn new(code: CompletionCode, what: impl Into<String>) -> Self {
         let code = if code.is_success() { CompletionCode::IO_DEVICE } else { code };
-        MediaError { code, bytes: 0, what: what.into(), remedy: Cow::Borrowed(""), source: None }
+        MediaError { code, bytes: 0, what: what.into(), remedy: Cow::Borrowed(""), source: None, passing: false }
     }
 
     /// An error of the system, with the remedy that it suggests: ERROR_DISK_FULL where room, quota, or the permitted file
@@ -50,7 +68,37 @@ impl MediaError {
     #[must_use]
     pub fn io(what: impl Into<String>, source: io::Error) -> Self {
         let (code, remedy) = judge(source.kind());
-        MediaError { code, bytes: 0, what: what.into(), remedy: Cow::Borrowed(remedy), source: Some(source) }
+        let remedy = Cow::Borrowed(remedy);
+        MediaError { code, bytes: 0, what: what.into(), remedy, source: Some(source), passing: false }
+    }
+
+    /// A condition of the medium, and no failure: ERROR_FILEMARK_DETECTED, ERROR_SETMARK_DETECTED, ERROR_END_OF_MEDIA,
+    /// ERROR_BEGINNING_OF_MEDIA, ERROR_NO_DATA_DETECTED or ERROR_HANDLE_EOF. A Write that stored all it was given and reached
+    /// the warning zone is answered with ERROR_END_OF_MEDIA and all its bytes ([`MediaError::with_bytes`]).
+    #[must_use]
+    pub fn condition(code: CompletionCode, what: impl Into<String>) -> Self {
+        MediaError::new(code, what).recoverable()
+    }
+
+    /// The same error of a media that is as good as before. Servers try a Read, a Write, or a change of position once more
+    /// if the code is ERROR_IO_DEVICE or ERROR_NO_SYSTEM_RESOURCES; other codes that are no condition fail the statement.
+    #[must_use]
+    pub fn recoverable(mut self) -> Self {
+        self.passing = true;
+        self
+    }
+
+    /// The same error of a media that is not: see "Final or not" above.
+    #[must_use]
+    pub fn into_final(mut self) -> Self {
+        self.passing = false;
+        self
+    }
+
+    /// Whether the work cannot go on after this: see "Final or not" above.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        !self.passing
     }
 
     /// ERROR_NOT_SUPPORTED: this media does not know what it was asked for.

@@ -6,11 +6,13 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, SeekFrom};
+use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
+use super::cursor::Cursor;
 use super::partial::{Keep, Output, Step, checkpoint, is_directory};
 use super::progress::{self, Direction, Progress};
 use super::{Media, MediaError, fill, store};
@@ -42,8 +44,18 @@ use super::{Media, MediaError, fill, store};
 /// # Device kinds
 ///
 /// Pipe-like sets write and read in sequence, whatever position a command carries. Disk-like ones
-/// ([`Features::RANDOM_ACCESS`]) write and read at the position given. Other kinds, and a set that goes the other way than
-/// the file was opened for, are refused by [`Media::begin`].
+/// ([`Features::RANDOM_ACCESS`]) write and read at the position given, and read in a backup, too. Other kinds, and a set that
+/// goes the other way than the file was opened for, are refused by [`Media::begin`].
+///
+/// For disk-like sets:
+///
+/// - GetPosition returns the end of the last transfer, or what SetPosition set. SetPosition takes positions from 0 to the
+///   end; others, and an unknown `whence`, are answered with a recoverable ERROR_IO_DEVICE and change nothing.
+/// - The file ends at the highest byte written. Flush has nothing to cut off: no other length ever comes about.
+/// - A Read beyond the end gets no bytes, which is the end of the data. No position beyond 2^63 - 1 exists: ERROR_IO_DEVICE,
+///   recoverable for a Read, final for a Write, whose bytes are lost.
+///
+/// With [`Features::DISCARD`], Discard has what was written vanish at once; nothing is committed after it.
 ///
 /// ```
 /// use vdi_client::media::{FileMedia, Media};
@@ -68,6 +80,8 @@ pub struct FileMedia {
     path: PathBuf,
     state: State,
     random_access: bool,
+    /// Means something on a disk-like device only.
+    cursor: Cursor,
     progress: Progress,
     bytes: u64,
 }
@@ -113,7 +127,14 @@ impl FileMedia {
     }
 
     fn new(path: &Path, state: State) -> Self {
-        FileMedia { path: path.to_owned(), state, random_access: false, progress: Progress::default(), bytes: 0 }
+        FileMedia {
+            path: path.to_owned(),
+            state,
+            random_access: false,
+            cursor: Cursor::default(),
+            progress: Progress::default(),
+            bytes: 0,
+        }
     }
 
     /// The path as it was given.
@@ -122,7 +143,7 @@ impl FileMedia {
         &self.path
     }
 
-    /// The bytes written or read so far, those of a command that failed half-way included.
+    /// The bytes written or, in a restore, read so far, those of a command that failed half-way included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -192,21 +213,36 @@ impl Media for FileMedia {
         progress::check(config, direction, &kinds, &self.path.display()).map_err(|error| self.fail(error))?;
         self.random_access = config.features.contains(Features::RANDOM_ACCESS);
         self.progress.begin(config);
+        if self.random_access
+            && let State::Reading(file) = &self.state
+        {
+            // Not the length in its metadata, which is 0 for a block device.
+            let end = rustix::fs::seek(file, SeekFrom::End(0)).map_err(|error| {
+                MediaError::io(format!("cannot find the end of {}", self.path.display()), error.into())
+                    .with_remedy("a disk-like set needs a file or a block device")
+            });
+            self.cursor = Cursor::at_beginning(end.map_err(|error| self.fail(error))?);
+        }
         Ok(())
     }
 
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
+        self.output("a Write")?;
+        if self.random_access {
+            Cursor::check(position, data.len()).map_err(|error| self.fail(error))?;
+        }
         let output = self.output("a Write")?;
         let mut file = output.file();
         let stored = checkpoint(Step::Write).map_err(|error| (0, error)).and_then(|()| {
             store(data, |done, rest| match self.random_access {
-                true => file.write_at(rest, position.saturating_add(done as u64)),
+                true => file.write_at(rest, position + done as u64),
                 false => file.write(rest),
             })
         });
         match stored {
             Ok(()) => {
                 self.bytes += data.len() as u64;
+                self.cursor.written(position, data.len());
                 self.progress.written();
                 Ok(())
             }
@@ -221,8 +257,9 @@ impl Media for FileMedia {
     }
 
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        let mut file = match &self.state {
-            State::Reading(file) => file,
+        let (mut file, restore) = match &self.state {
+            State::Reading(file) => (file, true),
+            State::Writing(output) if self.random_access => (output.file(), false),
             State::Writing(_) => {
                 return Err(MediaError::not_supported("a Read in a backup")
                     .with_remedy(format!("open {} with FileMedia::open for a restore", self.path.display())));
@@ -230,8 +267,11 @@ impl Media for FileMedia {
             State::Done => return Err(self.too_late("a Read")),
             State::Failed(first) => return Err(self.failed_before(first)),
         };
+        if self.random_access {
+            Cursor::check(position, buffer.len()).map_err(MediaError::recoverable)?;
+        }
         let filled = fill(buffer, |done, rest| match self.random_access {
-            true => file.read_at(rest, position.saturating_add(done as u64)),
+            true => file.read_at(rest, position + done as u64),
             false => file.read(rest),
         });
         let (done, error) = match filled {
@@ -239,9 +279,14 @@ impl Media for FileMedia {
             Err((done, error)) => (done, Some(error)),
         };
         let offset = if self.random_access { position } else { self.bytes };
-        self.bytes += done as u64;
+        if restore {
+            self.bytes += done as u64;
+        }
         match error {
-            None => Ok(done),
+            None => {
+                self.cursor.read(position, done);
+                Ok(done)
+            }
             Some(error) => {
                 let what = format!("cannot read {} at byte {}", self.path.display(), offset + done as u64);
                 Err(self.fail(MediaError::io(what, error).with_bytes(done)))
@@ -282,6 +327,20 @@ impl Media for FileMedia {
         match &self.state {
             State::Failed(first) => Err(self.failed_before(first)),
             _ => Ok(()),
+        }
+    }
+
+    /// GetPosition and SetPosition of disk-like sets, and Discard in a backup.
+    fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
+        match (code, &self.state) {
+            (_, State::Failed(first)) => Err(self.failed_before(first)),
+            (CommandCode::GET_POSITION, _) if self.random_access => Ok(self.cursor.position),
+            (CommandCode::SET_POSITION, _) if self.random_access => self.cursor.seek(size, position),
+            (CommandCode::DISCARD, State::Writing(output)) => {
+                self.state = State::Failed(format!("the server discarded the backup ({})", output.fate()));
+                Ok(0)
+            }
+            _ => Err(MediaError::not_supported(code)),
         }
     }
 

@@ -15,7 +15,8 @@
 //! - A media that is dropped before that has failed, and leaves nothing behind.
 //! - A Write or a Flush that failed can never be made good: the media refuses everything that follows, ClearError
 //!   included, and is never committed. (After a failed `fsync` the kernel may have thrown the data away and report success the
-//!   next time.)
+//!   next time.) What is no failure but a condition of the medium, a filemark for example, says so:
+//!   [`MediaError::is_final`].
 //! - A Write after Complete is refused.
 //! - Without Complete the server learns from nobody whether the commit succeeded. Ask for
 //!   [`Features::REQUEST_COMPLETE`] in every configuration, and look at what was agreed on.
@@ -27,8 +28,11 @@
 //!
 //! | media | for |
 //! |---|---|
-//! | [`FileMedia`] | files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
+//! | [`VolumeSet`] | removable sets of all kinds: several media of limited capacity, committed as one |
 //! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
+//! | [`SnapshotMedia`] | `WITH SNAPSHOT`: any of these for the metadata, and your [`Snapshots`] for the rest |
 //!
 //! ```
 //! use vdi_client::media::{FileMedia, Media};
@@ -51,13 +55,21 @@
 //! # }
 //! ```
 
+mod cursor;
+mod deck;
 mod error;
 mod file;
+mod medium;
 mod partial;
 mod progress;
+mod snapshot;
+mod staging;
 mod stream;
+mod tape;
+mod tape_image;
 #[cfg(test)]
 mod tests;
+mod volume_set;
 
 use std::io;
 
@@ -68,7 +80,10 @@ use vdi_proto::features::Features;
 
 pub use error::MediaError;
 pub use file::FileMedia;
+pub use snapshot::{SnapshotMedia, Snapshots};
 pub use stream::{Sink, Source, StreamMedia};
+pub use tape_image::TapeImage;
+pub use volume_set::VolumeSet;
 
 /// What a device's commands are carried out on.
 ///
@@ -80,7 +95,8 @@ pub use stream::{Sink, Source, StreamMedia};
 /// media that is dropped without a successful [`complete`](Media::complete) or [`close`](Media::close) belongs to work that
 /// failed, and has to leave nothing behind.
 ///
-/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot: no Flush follows there.
+/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot, as [`SnapshotMedia`] does: no Flush
+/// follows there.
 ///
 /// ```
 /// use vdi_client::media::{Media, MediaError};
@@ -120,7 +136,8 @@ pub trait Media: Send {
     ///
     /// # Errors
     /// Not every byte was stored; [`MediaError::bytes`] says how many were. ERROR_DISK_FULL makes the server give up the
-    /// backup; ERROR_NOT_SUPPORTED says that this media cannot be written.
+    /// backup; ERROR_NOT_SUPPORTED says that this media cannot be written. [A condition](MediaError::condition)
+    /// ERROR_END_OF_MEDIA, even with all bytes stored, has the server load the next medium.
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError>;
 
     /// VDC_Read: fills `buffer`, from `position` on a disk-like device, and with the next bytes on any other. Returns the
@@ -128,10 +145,12 @@ pub trait Media: Send {
     ///
     /// # Errors
     /// Reading failed; [`MediaError::bytes`] of the buffer are good. ERROR_NOT_SUPPORTED says that this media
-    /// cannot be read.
+    /// cannot be read. [A condition](MediaError::condition) ERROR_FILEMARK_DETECTED says that a filemark ended the Read, and
+    /// that the tape is behind it now.
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
 
-    /// VDC_Flush: when this returns `Ok`, everything written so far is durable.
+    /// VDC_Flush: when this returns `Ok`, everything written so far is durable. On a disk-like device it also sets the end of
+    /// the file, here: to the highest byte written.
     ///
     /// # Errors
     /// Something written before is not, or may not be, durable.
@@ -154,8 +173,28 @@ pub trait Media: Send {
     /// Every other command, with its size and position; returns the resulting position where the command has one, else
     /// anything.
     ///
+    /// | command | comes to | size | position | what it means |
+    /// |---|---|---|---|---|
+    /// | Rewind | tape-like | | | go to the beginning of the medium |
+    /// | WriteMark | tape-like | | | write a filemark at the position; what followed is lost |
+    /// | SkipMarks | tape-like | marks, negative: backwards | | go behind that many filemarks; backwards: to before the last of them |
+    /// | SkipBlocks | tape-like | blocks of `blockSize`, negative: backwards | | go over that many blocks; stops at a filemark |
+    /// | GetPosition | tape-like, disk-like | | | return the position: a block address (any number that SetPosition will understand), or a byte offset |
+    /// | SetPosition | tape-like | | a position that GetPosition returned | go there and return the position |
+    /// | SetPosition | disk-like | counted from: 0 beginning, 1 here, 2 end | a signed byte offset | go there and return the position, counted from the beginning |
+    /// | Load | [`Features::REMOVABLE`] | the medium's number, from 2 on | | change the medium, and be at its beginning; medium 1 is there from the start |
+    /// | Discard | [`Features::DISCARD`] | | | throw away what was written |
+    /// | PrepareToFreeze | [`Features::SNAPSHOT_PREPARE`] | | | a snapshot will follow |
+    /// | FileInfoBegin, FileInfoEnd | [`Features::ENUM_FROZEN_FILES`] | | | the Writes between them list the frozen files |
+    /// | Snapshot, MountSnapshot | all | | | take the snapshot; put it into place: [`SnapshotMedia`] |
+    /// | GetError | all | | | report the device's error |
+    ///
+    /// Source: VDI specification, "Commands".
+    ///
     /// # Errors
-    /// ERROR_NOT_SUPPORTED unless the media knows the command.
+    /// ERROR_NOT_SUPPORTED unless the media knows the command, which [`pump`](fn@crate::pump) takes for no failure.
+    /// ERROR_FILEMARK_DETECTED, ERROR_BEGINNING_OF_MEDIA, ERROR_NO_DATA_DETECTED as [conditions](MediaError::condition) where a
+    /// skip ends early. Whatever else went wrong.
     fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
         let _ = (size, position);
         Err(MediaError::not_supported(code))
@@ -168,38 +207,60 @@ pub trait Media: Send {
     fn close(&mut self) -> Result<(), MediaError>;
 }
 
+/// Has a wrapper's methods be those of what it wraps: the generics, the type, and the field or `*` for a pointer.
 macro_rules! forward {
-    ($($pointer:ty),*) => { $(
-        impl<M: Media + ?Sized> Media for $pointer {
-            fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
-                (**self).begin(config)
+    (impl($($generics:tt)*) $wrapper:ty, *) => {
+        $crate::media::forward!(@impl($($generics)*) $wrapper, media, **media);
+    };
+    (impl($($generics:tt)*) $wrapper:ty, $field:tt) => {
+        $crate::media::forward!(@impl($($generics)*) $wrapper, media, media.$field);
+    };
+    (@impl($($generics:tt)*) $wrapper:ty, $media:ident, $inner:expr) => {
+        impl<$($generics)*> $crate::media::Media for $wrapper {
+            fn begin(&mut self, config: &vdi_proto::config::VdConfig) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.begin(config)
             }
-            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-                (**self).write(position, data)
+            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.write(position, data)
             }
-            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-                (**self).read(position, buffer)
+            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, $crate::media::MediaError> {
+                let $media = self;
+                $inner.read(position, buffer)
             }
-            fn flush(&mut self) -> Result<(), MediaError> {
-                (**self).flush()
+            fn flush(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.flush()
             }
-            fn complete(&mut self) -> Result<(), MediaError> {
-                (**self).complete()
+            fn complete(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.complete()
             }
-            fn clear_error(&mut self) -> Result<(), MediaError> {
-                (**self).clear_error()
+            fn clear_error(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.clear_error()
             }
-            fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-                (**self).other(code, size, position)
+            fn other(
+                &mut self,
+                code: vdi_proto::command::CommandCode,
+                size: i32,
+                position: u64,
+            ) -> Result<u64, $crate::media::MediaError> {
+                let $media = self;
+                $inner.other(code, size, position)
             }
-            fn close(&mut self) -> Result<(), MediaError> {
-                (**self).close()
+            fn close(&mut self) -> Result<(), $crate::media::MediaError> {
+                let $media = self;
+                $inner.close()
             }
         }
-    )* };
+    };
 }
+use forward;
 
-forward!(Box<M>, &mut M);
+forward!(impl(M: Media + ?Sized) Box<M>, *);
+forward!(impl(M: Media + ?Sized) &mut M, *);
 
 /// Hands `data` to `write` (told how much is done) until all is stored; a failure says how many bytes were.
 fn store(data: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>) -> Result<(), (usize, io::Error)> {

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
@@ -21,8 +21,14 @@ pub(super) use super::tests::checkpoint;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     Write,
+    /// Of a volume set: a file for another medium.
+    AddFile,
     SyncFile,
+    /// Of a volume set: the hidden directory.
+    Stage,
     Link,
+    /// Of a volume set: the hidden directory becomes durable.
+    SyncStage,
     Rename,
     SyncDirectory,
 }
@@ -62,20 +68,15 @@ impl Output {
                 let real = path.canonicalize().map_err(cannot)?;
                 Partial::create(&real, Some(&found), keep).map(Output::Partial)
             }
-            Ok(_) => {
-                let flags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+            Ok(found) => {
+                // Only what has positions can be read back; a pipe opened both ways would wait for nobody.
+                let access = if found.file_type().is_block_device() { OFlags::RDWR } else { OFlags::WRONLY };
+                let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
                 let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
                 Ok(Output::Special(File::from(opened.map_err(|error| cannot(error.into()))?)))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                if let Ok(link) = fs::read_link(path) {
-                    let what = format!(
-                        "cannot create {}: it is a symbolic link to {}, which does not exist",
-                        path.display(),
-                        link.display()
-                    );
-                    return Err(MediaError::io(what, error).with_remedy("name the file itself, or remove the link"));
-                }
+                refuse_dangling(path)?;
                 if path.as_os_str().as_bytes().ends_with(b"/") {
                     return Err(is_directory(path));
                 }
@@ -110,6 +111,27 @@ impl Output {
     }
 }
 
+/// Refuses a symbolic link to what does not exist.
+pub(super) fn refuse_dangling(path: &Path) -> Result<(), MediaError> {
+    let Ok(link) = fs::read_link(path) else { return Ok(()) };
+    let what =
+        format!("cannot create {}: it is a symbolic link to {}, which does not exist", path.display(), link.display());
+    Err(MediaError::io(what, ErrorKind::NotFound.into()).with_remedy("name what it points to, or remove the link"))
+}
+
+/// The directory that a path is in, and its name there; `None` for what has no name, as `..`.
+pub(super) fn split(path: &Path) -> Option<(&Path, &OsStr)> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    path.file_name().map(|name| (parent, name))
+}
+
+pub(super) fn open_directory(path: &Path) -> Result<File, MediaError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
+        .map(File::from)
+        .map_err(|error| MediaError::io(format!("cannot open the target's directory {}", path.display()), error.into()))
+}
+
 pub(super) fn is_directory(path: &Path) -> MediaError {
     MediaError::io(format!("cannot open {}", path.display()), ErrorKind::IsADirectory.into())
         .with_remedy("name a file, not a directory")
@@ -139,14 +161,9 @@ pub(super) struct Partial {
 impl Partial {
     /// A new, empty file that may later take the place of `path`, where at present `old` is.
     fn create(path: &Path, old: Option<&Metadata>, keep: Keep) -> Result<Partial, MediaError> {
-        let Some(target) = path.file_name() else { return Err(is_directory(path)) };
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let Some((parent, target)) = split(path) else { return Err(is_directory(path)) };
         let cannot = |what: &str, error| MediaError::io(format!("{what} {}", parent.display()), error);
-
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = retry_on_intr(|| rustix::fs::open(parent, flags, Mode::empty()))
-            .map(File::from)
-            .map_err(|error| cannot("cannot open the target's directory", error.into()))?;
+        let directory = open_directory(parent)?;
         if old.is_some() {
             rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
                 MediaError::io(format!("{} exists and may not be overwritten", path.display()), error.into())
@@ -164,7 +181,7 @@ impl Partial {
             Some(file) => Partial { file, directory, target: target.to_owned(), hidden: None },
             None => {
                 let (file, hidden) = with_hidden_name(target, |name| {
-                    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                     retry_on_intr(|| rustix::fs::openat(&directory, name, flags, mode)).map(File::from)
                 })
                 .map_err(|error| cannot("cannot create a file in", error))?;
@@ -177,6 +194,10 @@ impl Partial {
             })?;
         }
         Ok(partial)
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// Puts the file into its place: first its content is made durable, then it gets its name, then that is made durable.
@@ -225,8 +246,8 @@ impl Drop for Partial {
 }
 
 /// A file without a name in `directory`; `None` where it could not be made or not be given a name later.
-fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<File>> {
-    let flags = OFlags::WRONLY | OFlags::TMPFILE | OFlags::CLOEXEC;
+pub(super) fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<File>> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
     match retry_on_intr(|| rustix::fs::openat(directory, ".", flags, mode)) {
         Ok(file) => {
             let file = File::from(file);
@@ -243,7 +264,7 @@ fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<File>> {
     }
 }
 
-fn proc_path(file: &File) -> String {
+pub(super) fn proc_path(file: &File) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }
 
@@ -251,7 +272,10 @@ fn proc_path(file: &File) -> String {
 const NAME_PART: usize = 64;
 
 /// Calls `make` with hidden names for `target` until one is free.
-fn with_hidden_name<T>(target: &OsStr, mut make: impl FnMut(&OsStr) -> Result<T, Errno>) -> io::Result<(T, OsString)> {
+pub(super) fn with_hidden_name<T>(
+    target: &OsStr,
+    mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
+) -> io::Result<(T, OsString)> {
     let target = target.as_bytes();
     let mut end = target.len().min(NAME_PART);
     // Never cut through a character of UTF-8: some file systems refuse such names.
@@ -275,7 +299,7 @@ fn with_hidden_name<T>(target: &OsStr, mut make: impl FnMut(&OsStr) -> Result<T,
 
 /// Gives `file` the owner, group and permissions of `old`, as far as this process may. Where the group cannot be kept, it
 /// gets no more permissions than everybody else.
-fn take_over(file: &File, old: &Metadata) -> io::Result<()> {
+pub(super) fn take_over(file: &File, old: &Metadata) -> io::Result<()> {
     let new = file.metadata()?;
     let mut mode = old.mode() & 0o777;
     let owned =
@@ -293,7 +317,7 @@ pub(super) fn for_another_group(mode: u32) -> u32 {
 }
 
 /// Syncs what may be something that cannot be synced, as pipes and some network file systems' directories cannot.
-fn sync_if_possible(file: &File) -> io::Result<()> {
+pub(super) fn sync_if_possible(file: &File) -> io::Result<()> {
     match file.sync_all().map_err(|error| (Errno::from_io_error(&error), error)) {
         Ok(()) | Err((Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::ROFS), _)) => Ok(()),
         Err((_, error)) => Err(error),

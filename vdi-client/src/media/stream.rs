@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
 
+use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::DeviceKind;
@@ -245,6 +246,16 @@ impl<W: Write + Send> Media for StreamMedia<Sink<W>> {
             State::Failed(first) => Err(self.failed_before(first)),
             _ => Ok(()),
         }
+    }
+
+    /// Discard: the stream is never finished. What was written to it cannot be taken back.
+    fn other(&mut self, code: CommandCode, _size: i32, _position: u64) -> Result<u64, MediaError> {
+        if code != CommandCode::DISCARD {
+            return Err(MediaError::not_supported(code));
+        }
+        self.check("Discard")?;
+        self.state = State::Failed("the server discarded the backup".into());
+        Ok(0)
     }
 
     fn close(&mut self) -> Result<(), MediaError> {

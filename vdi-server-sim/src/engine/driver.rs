@@ -36,6 +36,7 @@ use vdi_proto::status::VdError;
 use super::Failure;
 use super::work::{Stopped, Work};
 use crate::faults::Act;
+use crate::trace::event;
 use crate::vds::{Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, VdsCommand, VdsError};
 
 /// How often a command is repeated in a row without a byte of progress.
@@ -181,6 +182,10 @@ impl<'a> Driver<'a> {
     /// What the faults that are switched on do before a command.
     fn suffer(&self, code: CommandCode) -> Result<(), Stopped> {
         let fault = self.work.faults.before_command(self.device.index(), code);
+        if fault.act != Act::Send {
+            let act = format!("{:?}", fault.act);
+            event!(INFO, set = self.work.set_name(), device = self.name(), command = %code, act = act, "fault");
+        }
         self.work.pause(fault.delay)?;
         match fault.act {
             Act::Send => {}
@@ -188,12 +193,10 @@ impl<'a> Driver<'a> {
                 // The command that follows is refused, and the agent says why.
                 let _ = self.work.set.signal_abort();
             }
-            Act::Die => {
-                let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
-            }
+            Act::Die => Act::die(),
             Act::Refuse(refusal) => {
-                let error = VdsError::new("SendCommand", self.work.set_name(), refusal, "a fault refuses it");
-                return Err(self.work.stop(error.of_device(self.name())));
+                let (set, what) = (self.work.set_name(), "a fault refuses it");
+                return Err(self.work.stop(VdsError::on_device("SendCommand", set, self.name(), refusal, what)));
             }
         }
         Ok(())
@@ -230,6 +233,7 @@ impl<'a> Driver<'a> {
     /// ClearError after a failure, to be called when nothing is outstanding. A client that refuses it stands by the failure,
     /// which then is the statement's.
     pub(super) fn clear_error(&mut self, failure: Failure) -> Result<(), Stopped> {
+        event!(DEBUG, set = self.work.set_name(), device = self.name(), failure = %failure, "recovering");
         let answer = self.exchange(CommandCode::CLEAR_ERROR, 0, 0)?;
         if answer.code.is_success() { Ok(()) } else { Err(self.work.stop(failure)) }
     }
@@ -303,6 +307,7 @@ impl<'a> Driver<'a> {
         let next = self.medium.saturating_add(1);
         self.command(CommandCode::LOAD, next, 0)?;
         self.medium = next;
+        event!(DEBUG, set = self.work.set_name(), device = self.name(), medium = next, "medium loaded");
         Ok(())
     }
 

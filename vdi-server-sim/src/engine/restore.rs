@@ -194,15 +194,12 @@ impl Reader<'_> {
     fn read(&mut self) -> Result<(), Stopped> {
         let allocate = || self.work.set.allocate_buffer(self.transfer, 0).map_err(|error| self.work.stop(error));
         let (mut spare, mut next) = (Some(allocate()?), allocate()?);
-        let mut first_mark = None;
         match self.reads.driver.kind {
             DeviceKind::PipeLike => {}
             DeviceKind::DiskLike => next = self.inspect_disk(next)?,
-            DeviceKind::TapeLike => {
-                next = self.inspect_tape(next)?;
-                first_mark = Some(());
-            }
+            DeviceKind::TapeLike => next = self.inspect_tape(next)?,
         }
+        let mut catalog_ends = true;
         self.reads.ask(next)?;
         let mut actions = Vec::new();
         while !self.parser.is_finished() {
@@ -213,7 +210,7 @@ impl Reader<'_> {
                 match end {
                     ReadEnd::More => {}
                     ReadEnd::Mark => {
-                        if first_mark.take().is_some()
+                        if std::mem::take(&mut catalog_ends)
                             && let Some(buffer) = spare.take()
                         {
                             spare = Some(self.look_ahead(buffer)?);
@@ -223,7 +220,7 @@ impl Reader<'_> {
                     ReadEnd::Data if !self.reads.next_medium()? => {
                         self.parser.finish().map_err(|source| self.broken(source))?;
                     }
-                    ReadEnd::Data => first_mark = None,
+                    ReadEnd::Data => catalog_ends = false,
                 }
                 // The client fills the next buffer while this one goes to the files.
                 if let Some(next) = spare.take() {

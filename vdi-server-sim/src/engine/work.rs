@@ -19,6 +19,7 @@ use vdi_shm::session::Session;
 
 use super::{Engine, Failure};
 use crate::faults::Running;
+use crate::trace::{Span, event};
 use crate::vds::{Completed, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand, VdsError};
 
 /// How long the client's process has to take each part of the configuration.
@@ -168,9 +169,10 @@ impl Work {
                 }
             }
         }
+        let span = Span::current();
         let watched = move || {
             let _watch = Watch(self);
-            body();
+            span.within(body);
         };
         if let Err(source) = std::thread::Builder::new().spawn_scoped(scope, watched) {
             self.fail(Failure::System { action: "start a thread", source });
@@ -184,6 +186,9 @@ impl Work {
         let own = failure.is_the_servers_own();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = state.failure.is_none();
+        if first {
+            event!(INFO, set = self.set_name(), failure = %failure, "statement fails");
+        }
         state.failure.get_or_insert(failure);
         let running = state.running.take();
         drop(state);
@@ -262,8 +267,9 @@ impl Work {
 impl Drop for Work {
     /// A client whose set was not closed in order must not wait for what never comes.
     fn drop(&mut self) {
-        // Refused once the set is closed.
-        let _ = self.set.signal_abort();
+        if self.set.session().is_some() {
+            let _ = self.set.signal_abort();
+        }
     }
 }
 

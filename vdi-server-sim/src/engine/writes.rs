@@ -59,6 +59,8 @@ pub(super) struct Writes<'a> {
     /// Bytes stored so far.
     stored: u64,
     most_bytes_in_flight: u64,
+    /// The medium is full: the next bytes or marks go to another one.
+    full: bool,
     /// Disk-like: where the next byte goes on this medium.
     position: u64,
     /// Writes given so far.
@@ -77,6 +79,7 @@ impl<'a> Writes<'a> {
             bytes_in_flight: 0,
             stored: 0,
             most_bytes_in_flight: if limited { u64::from(zone) } else { u64::MAX },
+            full: false,
             position: 0,
             count: 0,
         }
@@ -90,6 +93,7 @@ impl<'a> Writes<'a> {
         {
             self.wait_ended()?;
         }
+        self.make_room()?;
         let position = match self.driver.kind {
             DeviceKind::DiskLike => self.position,
             DeviceKind::PipeLike | DeviceKind::TapeLike => 0,
@@ -206,10 +210,9 @@ impl<'a> Writes<'a> {
         Ok(())
     }
 
-    /// After an error: waits for what is outstanding, clears it, and sends what is not stored again, until all is; then
-    /// changes the medium if it is full.
+    /// After an error: waits for what is outstanding, clears it, and sends what is not stored again, until all is.
     fn recover(&mut self) -> Result<(), Stopped> {
-        let (mut fruitless, mut full) = (0, false);
+        let mut fruitless = 0;
         // What the failed Write that led here stored is progress.
         let partly = self.sent.iter().map(|sent| match sent.state {
             State::Failed { stored, .. } => u64::from(stored),
@@ -223,7 +226,7 @@ impl<'a> Writes<'a> {
             }
             self.troubled = false;
             let warned = self.judge()?;
-            full |= warned;
+            self.full |= warned;
             fruitless = if self.stored > before { 0 } else { fruitless + 1 };
             before = self.stored;
             // What was pending at the warning gets one more chance; a device that cannot store it then never will.
@@ -238,7 +241,7 @@ impl<'a> Writes<'a> {
                 self.note(ended);
             }
         }
-        if full { self.change_medium() } else { Ok(()) }
+        Ok(())
     }
 
     /// Judges what failed; true where the end of the medium was reached.
@@ -305,11 +308,14 @@ impl<'a> Writes<'a> {
         Ok(())
     }
 
-    /// The medium is full, and everything written is stored on it.
-    fn change_medium(&mut self) -> Result<(), Stopped> {
-        self.driver.command(CommandCode::FLUSH, 0, 0)?;
-        self.driver.load_next()?;
-        self.position = 0;
+    /// Changes the medium if it is full; everything written is stored on it then. **Decision**: not before there is more to
+    /// be written.
+    fn make_room(&mut self) -> Result<(), Stopped> {
+        if std::mem::take(&mut self.full) {
+            self.driver.command(CommandCode::FLUSH, 0, 0)?;
+            self.driver.load_next()?;
+            self.position = 0;
+        }
         Ok(())
     }
 
@@ -330,12 +336,14 @@ impl<'a> Writes<'a> {
             return Ok(());
         }
         self.settle()?;
+        self.make_room()?;
         let answer = self.driver.attempt(CommandCode::WRITE_MARK, 0, 0)?;
         match answer.code {
-            code if code.is_success() => Ok(()),
-            // The mark is written, and the medium is full.
-            CompletionCode::END_OF_MEDIA => self.change_medium(),
-            code => Err(self.driver.failed(CommandCode::WRITE_MARK, code, 0, 0)),
+            code if code.is_success() => {}
+            // The mark is written.
+            CompletionCode::END_OF_MEDIA => self.full = true,
+            code => return Err(self.driver.failed(CommandCode::WRITE_MARK, code, 0, 0)),
         }
+        Ok(())
     }
 }

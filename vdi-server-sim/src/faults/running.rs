@@ -1,5 +1,4 @@
 //! The faults of one statement while it runs: what its threads ask before they do something.
-#![expect(dead_code, reason = "the engine asks these once it has the hooks")]
 
 use std::fs::File;
 use std::io::{self, ErrorKind};

@@ -12,6 +12,7 @@ use vdi_shm::segment::Shared;
 use vdi_shm::wait;
 
 use super::set::OpenSet;
+use crate::trace;
 
 /// The reading ends of all completion rings.
 pub(super) type Completions = Vec<Consumer<Shared<RingMemory>>>;
@@ -55,6 +56,7 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             }
             Some(Event::Closed) => return true,
             Some(Event::Aborted) => {
+                set.tell_abort();
                 // What the client completed before it saw the abort counts.
                 take(set, completions, &mut seen);
                 set.devices().iter().for_each(|device| device.abort());
@@ -64,6 +66,8 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         }
         let pending = set.devices().iter().any(|device| device.outstanding() > 0);
         if watch.expired(now(), pending) {
+            let (name, limit) = (set.session.set_name(), set.session.asked().server_time_out);
+            trace::event!(INFO, set = name, server_time_out_ms = limit, "serverTimeOut passed");
             set.session.abort_for(Party::Server, Cause::TimedOut);
         }
     }

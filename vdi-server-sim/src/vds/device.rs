@@ -8,7 +8,7 @@
 //! 3. The core's lock makes all senders one producer of the submission ring. Routines run without it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vdi_proto::abort::Party;
 use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
@@ -21,10 +21,12 @@ use vdi_shm::allocator::ServerBuffer;
 use vdi_shm::control::ClientWord;
 use vdi_shm::ring::{Producer, RingMemory};
 use vdi_shm::segment::Shared;
+use vdi_shm::session::Session;
 use vdi_shm::wait;
 
 use super::error::VdsError;
 use super::set::OpenSet;
+use crate::trace;
 
 /// What runs when a command has ended: VDS_Command's completion routine.
 ///
@@ -102,11 +104,15 @@ struct Pending {
     buffer: Option<ServerBuffer>,
     routine: Arc<dyn CompletionRoutine>,
     context: u64,
+    sent: trace::Clock,
 }
 
 /// A device, as its handle and the completion agent share it.
 pub(crate) struct DeviceCore {
     pub(crate) index: u32,
+    session: Arc<Session>,
+    /// From its opening on.
+    name: OnceLock<String>,
     locked: Mutex<Locked>,
     /// Commands sent over all, and completed over all: for the agent's time-out.
     outstanding: AtomicU64,
@@ -127,9 +133,11 @@ impl core::fmt::Debug for DeviceCore {
 }
 
 impl DeviceCore {
-    pub(crate) fn new(index: u32, ring: Shared<RingMemory>) -> Self {
+    pub(crate) fn new(index: u32, session: &Arc<Session>, ring: Shared<RingMemory>) -> Self {
         DeviceCore {
             index,
+            session: Arc::clone(session),
+            name: OnceLock::new(),
             locked: Mutex::new(Locked {
                 machine: ServerDevice::new(),
                 submissions: Producer::new(ring),
@@ -138,6 +146,15 @@ impl DeviceCore {
             }),
             outstanding: AtomicU64::new(0),
         }
+    }
+
+    /// Its name, which it gets once.
+    pub(crate) fn name_it(&self, name: &str) {
+        let _ = self.name.set(name.to_owned());
+    }
+
+    fn name(&self) -> &str {
+        self.name.get().map_or("", String::as_str)
     }
 
     fn locked(&self) -> MutexGuard<'_, Locked> {
@@ -155,8 +172,20 @@ impl DeviceCore {
 
     fn finish(&self, finished: Finished, pending: Option<Pending>) {
         self.outstanding.fetch_sub(1, Ordering::Relaxed);
-        if let Some(Pending { buffer, routine, context }) = pending {
-            let Finished { command, code, bytes, position, .. } = finished;
+        if let Some(Pending { buffer, routine, context, sent }) = pending {
+            let Finished { id, command, code, bytes, position } = finished;
+            trace::event!(
+                TRACE,
+                set = self.session.set_name(),
+                device = self.name(),
+                id = id.0,
+                command = %command,
+                code = %code,
+                bytes = bytes,
+                position = position,
+                outstanding_us = sent.us(),
+                "command completed"
+            );
             routine.completed(Completed { device: self.index, command, code, bytes, position, buffer, context });
         }
     }
@@ -254,7 +283,7 @@ impl ServerVirtualDevice {
             Some(reason) if code == VdError::Abort => format!("the set was aborted: {reason}"),
             _ => what.to_owned(),
         };
-        VdsError::new(call, self.set.session.set_name(), code, what).of_device(&self.name)
+        VdsError::on_device(call, self.set.session.set_name(), &self.name, code, what)
     }
 
     /// What can be said of a command without the device's state.
@@ -305,7 +334,19 @@ impl ServerVirtualDevice {
         let VdsCommand { code, size, position, buffer, routine, context } = command;
         self.core.outstanding.fetch_add(1, Ordering::Relaxed);
         let place = (id.0 % QUEUE_DEPTH) as usize;
-        locked.pending[place] = Some(Pending { buffer, routine, context });
+        // Under the lock and before the push, so that nobody hears of the completion first.
+        trace::event!(
+            TRACE,
+            set = self.core.session.set_name(),
+            device = self.name(),
+            id = id.0,
+            command = %code,
+            size = size,
+            position = position,
+            bytes = bytes,
+            "command sent"
+        );
+        locked.pending[place] = Some(Pending { buffer, routine, context, sent: trace::Clock::start() });
         let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
         drop(locked);
         match (pushed, self.set.session.control().device(self.core.index)) {
@@ -341,6 +382,7 @@ impl ServerVirtualDevice {
         self.core.locked().machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
         control.server_close_device(self.core.index);
         drop(closing_turn);
+        trace::event!(DEBUG, call = CALL, set = self.core.session.set_name(), device = self.name(), "device closed");
         self.core.drain(true);
         Ok(())
     }

@@ -4,6 +4,8 @@ use thiserror::Error;
 use vdi_proto::status::VdError;
 use vdi_shm::error::ShmError;
 
+use crate::trace;
+
 /// A call of the server interface that failed.
 #[derive(Debug, Error)]
 #[error("{call}{} of set {set:?}: {} ({:#010x}): {what}", show_device(device.as_deref()), code.name(), code.hresult())]
@@ -27,23 +29,29 @@ fn show_device(device: Option<&str>) -> String {
 }
 
 impl VdsError {
+    /// A refusal; it is told where it is made, so that none is forgotten.
     pub(crate) fn new(call: &'static str, set: &str, code: VdError, what: impl Into<String>) -> Self {
-        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }
+        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }.told()
+    }
+
+    pub(crate) fn on_device(
+        call: &'static str,
+        set: &str,
+        device: &str,
+        code: VdError,
+        what: impl Into<String>,
+    ) -> Self {
+        let device = Some(device.to_owned());
+        VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.told()
     }
 
     pub(crate) fn from_shm(call: &'static str, set: &str, error: ShmError) -> Self {
-        VdsError {
-            call,
-            set: set.to_owned(),
-            device: None,
-            code: error.code(),
-            what: error.to_string(),
-            source: Some(Box::new(error)),
-        }
+        let (code, what) = (error.code(), error.to_string());
+        VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.told()
     }
 
-    pub(crate) fn of_device(mut self, device: &str) -> Self {
-        self.device = Some(device.to_owned());
+    fn told(self) -> Self {
+        trace::refused(&self);
         self
     }
 }

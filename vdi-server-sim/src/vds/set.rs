@@ -24,6 +24,7 @@ use vdi_shm::wait;
 use super::agent::{self, Completions};
 use super::device::{DeviceCore, ServerVirtualDevice};
 use super::error::VdsError;
+use crate::trace;
 
 /// How long the client has to map an area that is added after the configuration.
 const LATE_AREA_PATIENCE: Duration = Duration::from_secs(10);
@@ -135,8 +136,24 @@ impl OpenSet {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// Tells of the abort, when this process sees it.
+    pub(crate) fn tell_abort(&self) {
+        if trace::listening!(DEBUG)
+            && let Some(reason) = self.session.abort_reason()
+        {
+            let evidence = self.session.evidence();
+            let set = self.session.set_name();
+            trace::event!(DEBUG, set = set, reason = %reason, evidence = evidence.as_deref(), "set aborted");
+        }
+    }
+
     fn error(&self, call: &'static str, code: VdError) -> VdsError {
-        let what = match (code, self.session.abort_reason()) {
+        VdsError::new(call, self.session.set_name(), code, self.explain(code))
+    }
+
+    /// What is wrong with a call, by its code alone.
+    fn explain(&self, code: VdError) -> String {
+        match (code, self.session.abort_reason()) {
             (VdError::Abort, Some(reason)) => match self.session.evidence() {
                 Some(evidence) => format!("the set was aborted: {reason} ({evidence})"),
                 None => format!("the set was aborted: {reason}"),
@@ -144,8 +161,7 @@ impl OpenSet {
             (VdError::Protocol, Some(reason)) => format!("this call comes too late, the set was aborted: {reason}"),
             (VdError::Protocol, None) => format!("this call does not belong into state {:?}", self.state()),
             _ => code.meaning().to_owned(),
-        };
-        VdsError::new(call, self.session.set_name(), code, what)
+        }
     }
 
     /// Adds an area of `len` bytes, with the client's consent.
@@ -214,7 +230,7 @@ impl ServerVirtualDeviceSet {
         let mut devices = Vec::new();
         let mut completions = Vec::new();
         for index in 0..control.device_count() {
-            devices.push(Arc::new(DeviceCore::new(index, control.submission_ring(index).map_err(failed)?)));
+            devices.push(Arc::new(DeviceCore::new(index, &session, control.submission_ring(index).map_err(failed)?)));
             completions.push(Consumer::new(control.completion_ring(index).map_err(failed)?));
         }
         *slot = Some(Arc::new(OpenSet {
@@ -228,8 +244,19 @@ impl ServerVirtualDeviceSet {
             opened: AtomicU32::new(0),
             closing: Mutex::default(),
             completions: Mutex::new(Some(completions)),
-            session,
+            session: Arc::clone(&session),
         }));
+        let asked = session.asked();
+        trace::event!(
+            DEBUG,
+            call = CALL,
+            set = name,
+            instance = instance,
+            devices = asked.device_count,
+            features = %asked.features,
+            server_time_out_ms = asked.server_time_out,
+            "set opened"
+        );
         Ok(())
     }
 
@@ -260,6 +287,16 @@ impl ServerVirtualDeviceSet {
         let mut plan = set.plan();
         plan.config = Some(config);
         plan.timeout = timeout;
+        trace::event!(
+            DEBUG,
+            call = CALL,
+            set = set.session.set_name(),
+            features = %config.features,
+            block_size = config.block_size,
+            max_transfer_size = config.max_transfer_size,
+            alignment = config.alignment,
+            "configuration begun"
+        );
         Ok(config)
     }
 
@@ -371,6 +408,14 @@ impl ServerVirtualDeviceSet {
         // Only EndConfiguration sets it, and the table lets it succeed once.
         let _ = set.pool.set(pool);
         set.step(Call::EndConfiguration { memory: true }).map_err(|code| set.error(CALL, code))?;
+        trace::event!(
+            DEBUG,
+            call = CALL,
+            set = &*name,
+            buffers = buffers,
+            buffer_area_size = config.buffer_area_size,
+            "configuration ended"
+        );
         Ok(config)
     }
 
@@ -398,12 +443,14 @@ impl ServerVirtualDeviceSet {
             Opening::Unopened
         };
         set.step(Call::OpenDevice(opening)).map_err(|code| {
-            let mut error = set.error(CALL, code).of_device(name);
-            if code == VdError::Invalid {
-                error.what = "not a device's name, or another device of the set has it".to_owned();
-            }
-            error
+            let what = match code {
+                VdError::Invalid => "not a device's name, or another device of the set has it".to_owned(),
+                _ => set.explain(code),
+            };
+            VdsError::on_device(CALL, set.session.set_name(), name, code, what)
         })?;
+        set.devices[index as usize].name_it(name);
+        trace::event!(DEBUG, call = CALL, set = set.session.set_name(), device = name, "device opened");
         control.announce_device(index, name);
         set.opened.store(index + 1, Ordering::Release);
         wait::ring(control.agent_doorbell());
@@ -422,6 +469,7 @@ impl ServerVirtualDeviceSet {
         let set = self.opened(CALL)?;
         set.step(Call::ExecuteCompletionAgent).map_err(|code| {
             if set.session.abort_reason().is_some() {
+                set.tell_abort();
                 // The abort was faster than the agent; what was sent before has to end all the same.
                 set.devices.iter().for_each(|device| device.abort());
             }
@@ -478,7 +526,9 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn signal_abort(&self) -> Result<(), VdsError> {
-        let set = self.step("SignalAbort", Call::SignalAbort)?;
+        const CALL: &str = "SignalAbort";
+        let set = self.step(CALL, Call::SignalAbort)?;
+        trace::event!(DEBUG, call = CALL, set = set.session.set_name(), "abort signalled");
         set.session.abort(Cause::Signalled);
         Ok(())
     }
@@ -491,9 +541,8 @@ impl ServerVirtualDeviceSet {
         const CALL: &str = "Close";
         let Some(set) = self.slot().take() else { return self.opened(CALL).map(drop) };
         let answer = set.step(Call::Close).map_err(|code| {
-            let mut error = set.error(CALL, code);
-            error.what = "devices were open, so the set was aborted; close each device first".to_owned();
-            error
+            let what = "devices were open, so the set was aborted; close each device first";
+            VdsError::new(CALL, set.session.set_name(), code, what)
         });
         if answer.is_err() {
             set.session.abort(Cause::ClosedEarly);
@@ -506,6 +555,7 @@ impl ServerVirtualDeviceSet {
         }
         let member = set.member.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(member);
+        trace::event!(DEBUG, call = CALL, set = set.session.set_name(), "set closed");
         answer
     }
 
@@ -524,8 +574,10 @@ impl ServerVirtualDeviceSet {
 
 impl Drop for ServerVirtualDeviceSet {
     fn drop(&mut self) {
-        // Nobody is left to hear that devices were open; the client hears it from the abort.
-        let _ = self.close();
+        if self.slot().is_some() {
+            // Nobody is left to hear that devices were open; the client hears it from the abort.
+            let _ = self.close();
+        }
     }
 }
 

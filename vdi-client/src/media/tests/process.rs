@@ -90,6 +90,18 @@ fn child_writes_and_waits() {
 }
 
 #[test]
+fn child_writes_a_volume_set_and_waits() {
+    let Some(target) = std::env::var_os(TARGET) else { return };
+    let mut set = VolumeSet::create(PathBuf::from(target).with_extension("set"), 65536).unwrap();
+    set.begin(&backup(Features::REMOVABLE | Features::COMPLETE_ENABLED)).unwrap();
+    set.write(0, &[7; 60_000]).unwrap();
+    set.other(vdi_proto::command::CommandCode::LOAD, 2, 0).unwrap();
+    set.write(0, &[7; 60_000]).unwrap();
+    println!("\nwritten");
+    std::thread::sleep(std::time::Duration::from_secs(60));
+}
+
+#[test]
 fn a_killed_process_leaves_nothing() {
     for old in [None, Some(&b"old"[..])] {
         let place = Place::new(old);
@@ -101,13 +113,15 @@ fn a_killed_process_leaves_nothing() {
             eprintln!("skipped: the file system of the temporary directory has no unnamed files");
             return;
         }
-        let mut child = child(":", "child_writes_and_waits", &place.target).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let written = lines.map_while(Result::ok).any(|line| line == "written");
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(written);
-        assert_eq!(place.names(), before);
-        assert_eq!(place.content().as_deref(), old);
+        for test in ["child_writes_and_waits", "child_writes_a_volume_set_and_waits"] {
+            let mut child = child(":", test, &place.target).spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let written = lines.map_while(Result::ok).any(|line| line == "written");
+            child.kill().unwrap();
+            child.wait().unwrap();
+            assert!(written);
+            assert_eq!(place.names(), before);
+            assert_eq!(place.content().as_deref(), old);
+        }
     }
 }

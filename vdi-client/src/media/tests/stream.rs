@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io::{Cursor, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex};
 
+use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 
 use super::*;
@@ -229,4 +230,14 @@ fn the_codes_of_the_systems_errors() {
         MediaError::new(CompletionCode::IO_DEVICE, "it failed").to_string(),
         "it failed [ERROR_IO_DEVICE (1117)]"
     );
+}
+
+#[test]
+fn a_discarded_stream_is_never_finished() {
+    let mut media = StreamMedia::sink(Vec::new()).on_finish(|_| panic!("not a whole backup"));
+    media.write(0, b"new").unwrap();
+    assert_eq!(media.other(CommandCode::LOAD, 2, 0).unwrap_err().code, CompletionCode::NOT_SUPPORTED);
+    media.other(CommandCode::DISCARD, 0, 0).unwrap();
+    assert!(media.flush().is_err() && media.complete().is_err() && media.clear_error().is_err());
+    assert!(media.close().unwrap_err().to_string().contains("the server discarded the backup"));
 }

@@ -5,6 +5,7 @@ mod children;
 mod demo;
 mod demo_client;
 mod sql;
+mod transcript;
 mod write;
 
 use std::process::ExitCode;

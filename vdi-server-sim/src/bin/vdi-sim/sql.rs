@@ -32,6 +32,9 @@ pub(crate) struct Arguments {
     /// The seed of what is random in the faults: the same seed repeats them
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
+    /// Write what happens in the set into this file, a line an event
+    #[arg(long, value_name = "FILE")]
+    transcript: Option<PathBuf>,
     /// End when the standard input closes
     #[arg(long, hide = true)]
     end_with_input: bool,
@@ -41,6 +44,12 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.end_with_input {
         crate::children::end_with_input();
+    }
+    if let Some(path) = &arguments.transcript
+        && let Err(error) = crate::transcript::begin(path, &arguments.query)
+    {
+        eprintln!("vdi-sim: {error}");
+        return ExitCode::FAILURE;
     }
     let options = Options { runtime_dir: None, access: Access { uids: arguments.allow_uid.clone(), gids: Vec::new() } };
     let mut print = |message: Message| {

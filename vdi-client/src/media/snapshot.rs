@@ -1,0 +1,205 @@
+//! Snapshots: a media for their metadata, and whoever takes and mounts them.
+//!
+//! # Invariants
+//!
+//! 1. A snapshot is taken only when the metadata that describe it are durable.
+//! 2. After a failure of a snapshot nothing is committed, and nothing succeeds.
+
+use vdi_proto::command::CommandCode;
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::config::VdConfig;
+
+use super::{Media, MediaError};
+
+/// Takes snapshots of the volumes that a database's files are on, and mounts them: see [`SnapshotMedia`].
+///
+/// All of it is called between two commands of the device; while [`take`](Snapshots::take) runs, the server holds back every
+/// write to the database.
+pub trait Snapshots: Send {
+    /// VDC_PrepareToFreeze: a snapshot will follow, after more metadata perhaps. Whatever takes time belongs here. It comes
+    /// only where [`Features::SNAPSHOT_PREPARE`](vdi_proto::features::Features::SNAPSHOT_PREPARE) was agreed on.
+    ///
+    /// # Errors
+    /// The snapshot cannot be taken; the backup fails.
+    fn prepare(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    /// A part of the list of frozen files: what one Write between FileInfoBegin and FileInfoEnd carried. The parts make up the
+    /// list, which is complete when [`take`](Snapshots::take) is called; its form is the server's. It comes only where
+    /// [`Features::ENUM_FROZEN_FILES`](vdi_proto::features::Features::ENUM_FROZEN_FILES) was agreed on.
+    ///
+    /// # Errors
+    /// The list is no use; the backup fails.
+    fn file_info(&mut self, bytes: &[u8]) -> Result<(), MediaError> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// VDC_Snapshot: the database is frozen. Takes the snapshot and returns when the database may go on.
+    ///
+    /// # Errors
+    /// There is no snapshot; the backup fails. ERROR_OPERATION_ABORTED says that it was given up on purpose.
+    fn take(&mut self) -> Result<(), MediaError>;
+
+    /// VDC_MountSnapshot: puts the files of the snapshot into their places, byte for byte as they were.
+    ///
+    /// # Errors
+    /// The files are not in place; the restore fails. So it is answered, with ERROR_NOT_SUPPORTED, unless this is
+    /// implemented.
+    fn mount(&mut self) -> Result<(), MediaError> {
+        Err(MediaError::not_supported(CommandCode::MOUNT_SNAPSHOT))
+    }
+}
+
+/// A media for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: the metadata go to `M`, and the snapshot is for `S`.
+///
+/// | command | what it does |
+/// |---|---|
+/// | PrepareToFreeze | [`Snapshots::prepare`] |
+/// | Write between FileInfoBegin and FileInfoEnd | the metadata's [`Media::write`], then [`Snapshots::file_info`] |
+/// | Snapshot | the metadata's [`Media::flush`], then [`Snapshots::take`]: nothing but Complete and close follows it |
+/// | MountSnapshot | [`Snapshots::mount`] |
+/// | all others | the metadata's own |
+///
+/// The flush on Snapshot is what lets a metadata media commit when it is closed: no Flush comes with snapshots. If `take` or
+/// another method of `S` fails, the error is the command's completion, always a final one, and the metadata are never
+/// committed. Source: VDI specification, snapshots.
+///
+/// ```
+/// use vdi_client::media::{FileMedia, Media, MediaError, SnapshotMedia, Snapshots};
+/// use vdi_client::{CommandCode, CompletionCode};
+///
+/// /// Has a volume manager do it.
+/// struct Volume {
+///     ready: bool,
+/// }
+///
+/// impl Snapshots for Volume {
+///     fn take(&mut self) -> Result<(), MediaError> {
+///         match self.ready {
+///             true => Ok(()), // lvcreate --snapshot, for example
+///             false => Err(MediaError::new(CompletionCode::OPERATION_ABORTED, "the volume group is full")),
+///         }
+///     }
+///     fn mount(&mut self) -> Result<(), MediaError> {
+///         Ok(()) // lvconvert --merge
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("sales.metadata");
+/// let mut media = SnapshotMedia::new(FileMedia::create(&path)?, Volume { ready: true });
+/// media.write(0, b"what is frozen")?;
+/// media.other(CommandCode::SNAPSHOT, 0, 0)?;
+/// media.close()?;
+/// assert!(path.exists());
+///
+/// let mut media = SnapshotMedia::new(FileMedia::create(&path)?, Volume { ready: false });
+/// media.write(0, b"never mind")?;
+/// assert!(media.other(CommandCode::SNAPSHOT, 0, 0).is_err() && media.close().is_err());
+/// assert_eq!(std::fs::read(&path)?, b"what is frozen");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SnapshotMedia<M, S> {
+    metadata: M,
+    snapshots: S,
+    /// Between FileInfoBegin and FileInfoEnd.
+    listing: bool,
+    /// What failed first.
+    failed: Option<String>,
+}
+
+impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
+    /// A media with `metadata` for what is written and read, and `snapshots` for the rest.
+    #[must_use]
+    pub fn new(metadata: M, snapshots: S) -> Self {
+        SnapshotMedia { metadata, snapshots, listing: false, failed: None }
+    }
+
+    /// Both parts.
+    #[must_use]
+    pub fn into_parts(self) -> (M, S) {
+        (self.metadata, self.snapshots)
+    }
+
+    fn check(&self) -> Result<(), MediaError> {
+        let Some(first) = &self.failed else { return Ok(()) };
+        let what = format!("the snapshot is of no use any more since an earlier failure: {first}");
+        Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("remove the cause of that, then start again"))
+    }
+
+    /// What the snapshot's own part answered: a failure is for good.
+    fn settle(&mut self, result: Result<(), MediaError>) -> Result<(), MediaError> {
+        result.map_err(|error| {
+            self.failed = Some(error.to_string());
+            error.into_final()
+        })
+    }
+}
+
+impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        self.metadata.begin(config)
+    }
+
+    fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
+        self.check()?;
+        let result = self.metadata.write(position, data);
+        let stored = match &result {
+            Ok(()) => data.len(),
+            Err(error) if error.is_final() => return result,
+            // A condition: what is missing comes once more.
+            Err(error) => (error.bytes as usize).min(data.len()),
+        };
+        if self.listing && stored > 0 {
+            let (stored, _) = data.split_at(stored);
+            let taken = self.snapshots.file_info(stored);
+            self.settle(taken)?;
+        }
+        result
+    }
+
+    fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+        self.check()?;
+        self.metadata.read(position, buffer)
+    }
+
+    fn flush(&mut self) -> Result<(), MediaError> {
+        self.check()?;
+        self.metadata.flush()
+    }
+
+    fn complete(&mut self) -> Result<(), MediaError> {
+        self.check()?;
+        self.metadata.complete()
+    }
+
+    fn clear_error(&mut self) -> Result<(), MediaError> {
+        self.check()?;
+        self.metadata.clear_error()
+    }
+
+    fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
+        self.check()?;
+        let result = match code {
+            CommandCode::PREPARE_TO_FREEZE => self.snapshots.prepare(),
+            CommandCode::FILE_INFO_BEGIN | CommandCode::FILE_INFO_END => {
+                self.listing = code == CommandCode::FILE_INFO_BEGIN;
+                Ok(())
+            }
+            CommandCode::SNAPSHOT => self.metadata.flush().and_then(|()| self.snapshots.take()),
+            CommandCode::MOUNT_SNAPSHOT => self.snapshots.mount(),
+            _ => return self.metadata.other(code, size, position),
+        };
+        self.settle(result).map(|()| 0)
+    }
+
+    fn close(&mut self) -> Result<(), MediaError> {
+        self.check()?;
+        self.metadata.close()
+    }
+}

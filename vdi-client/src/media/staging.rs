@@ -1,0 +1,287 @@
+//! A directory on its way to its name: its files are written unnamed (or in a hidden directory), synced, gathered in a hidden
+//! directory, and that takes the place of the target in one step.
+//!
+//! # Invariants
+//!
+//! 1. The target is at every moment what it was before, or the complete new directory; the one step is a rename, or, where an
+//!    old set has to go, the exchange of the two directories.
+//! 2. Nothing is ever deleted but media of a volume set, and directories that are empty then.
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::{Errno, retry_on_intr};
+use vdi_proto::completion::CompletionCode;
+
+use super::MediaError;
+use super::partial::{
+    CommitError, Keep, Step, checkpoint, open_directory, open_unnamed, proc_path, refuse_dangling, split,
+    sync_if_possible, take_over, with_hidden_name,
+};
+
+/// The name of a medium's file.
+pub(super) fn medium_name(number: usize) -> String {
+    format!("medium-{number:03}")
+}
+
+/// The number of the medium whose file has this name.
+pub(super) fn medium_number(name: &str) -> Option<usize> {
+    let number = name.strip_prefix("medium-")?.parse().ok().filter(|number| *number > 0)?;
+    (medium_name(number) == name).then_some(number)
+}
+
+/// The numbers of the media in a directory, in order, and the name of something else that is there.
+pub(super) fn look_into(directory: &File) -> io::Result<(Vec<usize>, Option<OsString>)> {
+    let mut media = Vec::new();
+    let mut foreign = None;
+    // A directory of its own: reading moves its position.
+    let again =
+        rustix::fs::openat(directory, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    for entry in rustix::fs::Dir::new(again)? {
+        let name: CString = entry?.file_name().to_owned();
+        if matches!(name.as_bytes(), b"." | b"..") {
+            continue;
+        }
+        let number = name.to_str().ok().and_then(medium_number);
+        let found = rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match number.filter(|_| FileType::from_raw_mode(found.st_mode).is_file()) {
+            Some(number) => media.push(number),
+            None => foreign = Some(OsString::from_vec(name.into_bytes())),
+        }
+    }
+    media.sort_unstable();
+    Ok((media, foreign))
+}
+
+/// A hidden directory. Dropped, it vanishes with the media in it, unless it has to stay.
+#[derive(Debug)]
+struct Hidden {
+    parent: File,
+    name: OsString,
+    directory: File,
+    stays: bool,
+}
+
+impl Hidden {
+    fn create(parent: &File, target: &OsStr, mode: Mode) -> io::Result<Hidden> {
+        let parent = parent.try_clone()?;
+        let ((), name) = with_hidden_name(target, |name| retry_on_intr(|| rustix::fs::mkdirat(&parent, name, mode)))?;
+        match open_at(&parent, &name) {
+            Ok(directory) => Ok(Hidden { parent, name, directory, stays: false }),
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if self.stays {
+            return;
+        }
+        // After an exchange the name stands for another directory than at first. Nobody is left who could be told.
+        let Ok(directory) = open_at(&self.parent, &self.name) else { return };
+        if let Ok((media, _)) = look_into(&directory) {
+            for number in media {
+                let _ = rustix::fs::unlinkat(&directory, medium_name(number), AtFlags::empty());
+            }
+        }
+        let _ = rustix::fs::unlinkat(&self.parent, &self.name, AtFlags::REMOVEDIR);
+    }
+}
+
+fn open_at(parent: &File, name: &OsStr) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(File::from(retry_on_intr(|| rustix::fs::openat(parent, name, flags, Mode::empty()))?))
+}
+
+/// A new directory of media. Dropped without a commit, it vanishes.
+#[derive(Debug)]
+pub(super) struct Staging {
+    /// The directory of the target; held open, so that it may be renamed and this process may change its own.
+    parent: File,
+    target: OsString,
+    /// The old set, and its first medium: their permissions are taken over.
+    old: Option<Metadata>,
+    old_medium: Option<Metadata>,
+    /// Where the files are, unless they are unnamed.
+    hidden: Option<Hidden>,
+    files: Vec<File>,
+}
+
+impl Staging {
+    /// A directory without media that may later take the place of `path`.
+    pub(super) fn create(path: &Path, keep: Keep) -> Result<Staging, MediaError> {
+        let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
+        let (real, old) = match fs::metadata(path) {
+            Ok(found) => (path.canonicalize().map_err(cannot)?, Some(found)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                refuse_dangling(path)?;
+                (path.to_owned(), None)
+            }
+            Err(error) => return Err(cannot(error)),
+        };
+        let (parent, target) = split(&real).ok_or_else(|| {
+            MediaError::new(CompletionCode::IO_DEVICE, format!("cannot create {}", path.display()))
+                .with_remedy("name a directory that may be replaced")
+        })?;
+        let directory = open_directory(parent)?;
+        let mut old_medium = None;
+        if let Some(found) = &old {
+            rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
+                MediaError::io(format!("{} exists and may not be replaced", path.display()), error.into())
+                    .with_remedy("permit this user to write to it, remove it, or choose another name")
+            })?;
+            if directory.metadata().map_err(cannot)?.dev() != found.dev() {
+                let what = format!("{} may not be replaced: a file system is mounted there", path.display());
+                return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a directory in it"));
+            }
+            let set = open_at(&directory, target).map_err(|error| {
+                MediaError::io(format!("{} may not be replaced", path.display()), error)
+                    .with_remedy("name a directory, and one that this user may read")
+            })?;
+            refuse_foreign(&set).map_err(|error| {
+                MediaError::io(format!("{} may not be replaced", path.display()), error)
+                    .with_remedy("choose another directory, or move what is in that one elsewhere")
+            })?;
+            old_medium = fs::metadata(real.join(medium_name(1))).ok();
+            probe_exchange(&directory, target).map_err(cannot)?;
+        }
+        let mut staging =
+            Staging { parent: directory, target: target.to_owned(), old, old_medium, hidden: None, files: Vec::new() };
+        let unnamed = match keep {
+            Keep::Unnamed => open_unnamed(&staging.parent, staging.file_mode()).map_err(cannot)?.is_some(),
+            Keep::Hidden => false,
+        };
+        if !unnamed {
+            staging.hidden = Some(staging.make_hidden().map_err(cannot)?);
+        }
+        Ok(staging)
+    }
+
+    /// Creates a medium, empty.
+    pub(super) fn create_medium(&self, number: usize) -> io::Result<File> {
+        checkpoint(Step::AddFile)?;
+        let mode = self.file_mode();
+        let file = match &self.hidden {
+            Some(hidden) => {
+                let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let name = medium_name(number);
+                File::from(retry_on_intr(|| rustix::fs::openat(&hidden.directory, &name, flags, mode))?)
+            }
+            None => open_unnamed(&self.parent, mode)?.ok_or(ErrorKind::Unsupported)?,
+        };
+        if let Some(old) = &self.old_medium {
+            take_over(&file, old)?;
+        }
+        Ok(file)
+    }
+
+    /// Keeps the next medium for the commit, in the order of their numbers.
+    pub(super) fn keep(&mut self, medium: File) {
+        self.files.push(medium);
+    }
+
+    /// Where there is an old set, its permissions are taken over; until then nobody else gets at the new.
+    fn file_mode(&self) -> Mode {
+        Mode::from_raw_mode(if self.old.is_some() && self.old_medium.is_some() { 0o600 } else { 0o666 })
+    }
+
+    fn make_hidden(&self) -> io::Result<Hidden> {
+        checkpoint(Step::Stage)?;
+        let mode = Mode::from_raw_mode(if self.old.is_some() { 0o700 } else { 0o777 });
+        let hidden = Hidden::create(&self.parent, &self.target, mode)?;
+        if let Some(old) = &self.old {
+            take_over(&hidden.directory, old)?;
+        }
+        Ok(hidden)
+    }
+
+    /// Puts the directory into its place: its files are made durable, get their names, the directory is made durable, takes the
+    /// target's place, and that is made durable. What was there before is removed then.
+    pub(super) fn commit(mut self) -> Result<(), CommitError> {
+        let failed = |doing, in_place| move |source| CommitError { doing, in_place, source };
+        for file in &self.files {
+            checkpoint(Step::SyncFile).and_then(|()| file.sync_all()).map_err(failed("syncing its media", false))?;
+        }
+        let mut hidden = match self.hidden.take() {
+            Some(hidden) => hidden,
+            None => self.gather().map_err(failed("linking its media into a directory", false))?,
+        };
+        checkpoint(Step::SyncStage)
+            .and_then(|()| sync_if_possible(&hidden.directory))
+            .map_err(failed("syncing the directory of its media", false))?;
+        checkpoint(Step::Rename)
+            .and_then(|()| self.put_into_place(&hidden))
+            .map_err(failed("putting its directory into place", false))?;
+        checkpoint(Step::SyncDirectory).and_then(|()| sync_if_possible(&self.parent)).map_err(|source| {
+            // A crash might bring the old set back to its name: what is there then has to be whole.
+            hidden.stays = true;
+            failed("syncing the directory above it; an old set is kept under a hidden name", true)(source)
+        })
+    }
+
+    /// Gives the unnamed files their names in a hidden directory.
+    fn gather(&self) -> io::Result<Hidden> {
+        let hidden = self.make_hidden()?;
+        for (index, file) in self.files.iter().enumerate() {
+            checkpoint(Step::Link)?;
+            let (unnamed, name) = (proc_path(file), medium_name(index + 1));
+            retry_on_intr(|| rustix::fs::linkat(CWD, &unnamed, &hidden.directory, &name, AtFlags::SYMLINK_FOLLOW))?;
+        }
+        Ok(hidden)
+    }
+
+    /// The one step.
+    fn put_into_place(&self, hidden: &Hidden) -> io::Result<()> {
+        match open_at(&self.parent, &self.target) {
+            Ok(old) => {
+                // Somebody may have put something there since.
+                refuse_foreign(&old)?;
+                exchange(&self.parent, &hidden.name, &self.target)
+            }
+            // What is no directory by now is not replaced by one.
+            Err(_) => {
+                let renamed =
+                    retry_on_intr(|| rustix::fs::renameat(&self.parent, &hidden.name, &self.parent, &self.target));
+                renamed.map_err(io::Error::from)
+            }
+        }
+    }
+}
+
+fn exchange(parent: &File, one: &OsStr, other: &OsStr) -> io::Result<()> {
+    let exchanged = retry_on_intr(|| rustix::fs::renameat_with(parent, one, parent, other, RenameFlags::EXCHANGE));
+    exchanged.map_err(|error| match error {
+        Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP => io::Error::new(
+            ErrorKind::Unsupported,
+            "this file system cannot exchange two directories in one step; remove the old set first",
+        ),
+        error => error.into(),
+    })
+}
+
+/// Learning only after hours of writing that directories cannot be exchanged there would be too late.
+fn probe_exchange(parent: &File, target: &OsStr) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(0o700);
+    let (one, other) = (Hidden::create(parent, target, mode)?, Hidden::create(parent, target, mode)?);
+    exchange(parent, &one.name, &other.name)
+}
+
+/// A directory that has something else in it than media is somebody else's.
+fn refuse_foreign(directory: &File) -> io::Result<()> {
+    match look_into(directory)? {
+        (_, None) => Ok(()),
+        (_, Some(foreign)) => Err(io::Error::new(
+            ErrorKind::DirectoryNotEmpty,
+            format!("it is no volume set: it has {} in it", foreign.display()),
+        )),
+    }
+}

@@ -1,0 +1,153 @@
+//! `vdi-sim sql --transcript`: what happens in a statement's set, a line an event, in a file.
+//!
+//! # Invariants
+//!
+//! 1. A transcript never stands in the way: what cannot be written ends the transcript, which is said on the standard error,
+//!    and changes nothing about the statement.
+//! 2. Each line is written when its event arises, and in one piece: what a statement did before it was killed is there.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+struct Transcript {
+    path: PathBuf,
+    started: Instant,
+    /// Until something could not be written.
+    file: Mutex<Option<File>>,
+}
+
+/// Begins a transcript of this process; a file that exists is overwritten.
+pub(crate) fn begin(path: &Path, statement: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let file =
+        File::create(path).map_err(|error| format!("could not create the transcript {}: {error}", path.display()))?;
+    let transcript = Transcript { path: path.to_owned(), started: Instant::now(), file: Mutex::new(Some(file)) };
+    transcript.write(format!("# {}\n#     ms  device\n", one_line(statement)));
+    tracing::subscriber::set_global_default(tracing_subscriber::registry().with(transcript))?;
+    Ok(())
+}
+
+impl Transcript {
+    fn write(&self, lines: String) {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(lines.as_bytes())) {
+            *file = None;
+            let _ = writeln!(std::io::stderr(), "vdi-sim: the transcript {} ends here: {error}", self.path.display());
+        }
+    }
+}
+
+impl<S: Subscriber> Layer<S> for Transcript {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.target() == "vdi_server_sim"
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        self.write(fields.line(self.started.elapsed()));
+    }
+}
+
+/// What an event says.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, String)>);
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        self.0.push((field.name(), format!("{value:?}")));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.push((field.name(), value.to_owned()));
+    }
+}
+
+impl Fields {
+    /// A field's text; empty where there is none.
+    fn get(&self, name: &str) -> &str {
+        self.0.iter().find(|(found, _)| *found == name).map_or("", |(_, value)| value)
+    }
+
+    fn line(&self, at: Duration) -> String {
+        let command = || format!("{:<15} #{:<5} {:>7} bytes", self.get("command"), self.get("id"), self.get("bytes"));
+        let happened = self.get("message");
+        let (arrow, mut what) = match happened {
+            "command sent" => ("->", command()),
+            "command completed" => ("<-", command()),
+            _ => ("--", happened.to_owned()),
+        };
+        match happened {
+            "command sent" => {
+                for name in ["size", "position"] {
+                    // The size of a transfer is its bytes.
+                    if ![self.get("bytes"), "0"].contains(&self.get(name)) {
+                        let _ = write!(what, ", {name} {}", self.get(name));
+                    }
+                }
+            }
+            "command completed" => {
+                if self.get("position") != "0" {
+                    let _ = write!(what, ", position {}", self.get("position"));
+                }
+                let outstanding = self.get("outstanding_us").parse().map_or(0.0, |us: f64| us / 1000.0);
+                let _ = write!(what, ", {}, after {outstanding:.3} ms", self.get("code"));
+            }
+            // The error has the rest.
+            "call refused" => what = format!("refused: {}", self.get("error")),
+            _ => {
+                let told = |name, value: &str| !value.is_empty() && !["message", "call", "device"].contains(name);
+                let rest = self.0.iter().filter(|(name, value)| told(name, value));
+                for (index, (name, value)) in rest.enumerate() {
+                    let _ = write!(what, "{} {name} {value}", if index == 0 { ":" } else { "," });
+                }
+            }
+        }
+        let ms = at.as_secs_f64() * 1000.0;
+        format!("{ms:>8.3}  {:<16} {arrow} {}\n", one_line(self.get("device")), one_line(&what))
+    }
+}
+
+/// The text without control characters, which names and statements may have.
+fn one_line(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(fields: &[(&'static str, &str)]) -> String {
+        Fields(fields.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
+            .line(Duration::from_micros(1234))
+    }
+
+    #[test]
+    fn each_kind_of_event_has_its_line() {
+        let command = [("device", "d"), ("id", "7"), ("command", "Write"), ("bytes", "512"), ("position", "0")];
+        let with = |more: &[(&'static str, &'static str)]| line(&[&command[..], more].concat());
+        assert_eq!(
+            with(&[("size", "512"), ("message", "command sent")]),
+            "   1.234  d                -> Write           #7         512 bytes\n"
+        );
+        assert_eq!(
+            with(&[("code", "ERROR_SUCCESS (0)"), ("outstanding_us", "2500"), ("message", "command completed")]),
+            "   1.234  d                <- Write           #7         512 bytes, ERROR_SUCCESS (0), after 2.500 ms\n"
+        );
+        let positioned = [("command", "SetPosition"), ("bytes", "0"), ("size", "2"), ("position", "9")];
+        let told = line(&[&positioned[..], &[("message", "command sent")]].concat());
+        assert!(told.ends_with("bytes, size 2, position 9\n"), "{told}");
+        assert_eq!(
+            line(&[("call", "Open"), ("set", "a\nb"), ("instance", ""), ("devices", "2"), ("message", "set opened")]),
+            "   1.234                   -- set opened: set a\\nb, devices 2\n"
+        );
+        assert!(line(&[("error", "Open: no"), ("message", "call refused")]).ends_with("-- refused: Open: no\n"));
+    }
+}

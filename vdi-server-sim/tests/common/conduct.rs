@@ -1,0 +1,336 @@
+//! Clients that behave, and clients that do not.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vdi_client::media::{FileMedia, Media, MediaError};
+use vdi_client::{
+    ClientVirtualDevice, ClientVirtualDeviceSet, Command, CommandCode, Completion, CompletionCode, Error, INFINITE,
+    VdConfig, VdError, pump,
+};
+
+use super::bench::Bench;
+use super::client::device_name;
+use super::tasks::{Task, task};
+
+/// What a client does with one of its devices. Commands of the device count from 1; ClearErrors do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Conduct {
+    /// The library's pump.
+    Pump,
+    /// The pump over a media that takes up to so many microseconds for each command.
+    Slow { micros: u64 },
+    /// Takes up to so many commands, and completes them in any order.
+    OutOfOrder { hold: usize },
+    /// The pump over a media that fails at this command, for good.
+    MediaFails { at: u64, code: CompletionCode },
+    /// Fails this command once, after a share (of 256) of its bytes in whole blocks, and goes on when the error is cleared.
+    FailsOnce { at: u64, code: CompletionCode, share: u8 },
+    /// Reports fewer bytes for this command than were asked for.
+    Short { at: u64, share: u8 },
+    /// Drops its device, with this command unanswered.
+    Drops { at: u64 },
+    /// Aborts the set instead of answering this command.
+    Aborts { at: u64 },
+}
+
+impl Conduct {
+    /// Whether a backup or restore has to work with it.
+    pub(crate) fn is_harmless(self) -> bool {
+        matches!(self, Conduct::Pump | Conduct::Slow { .. } | Conduct::OutOfOrder { .. })
+    }
+}
+
+/// How a device ended for its client.
+pub(crate) type Ended = Result<(), String>;
+
+/// A client that serves a set with this process's threads.
+pub(crate) struct Client {
+    task: Option<Task<Result<Vec<Ended>, Error>>>,
+    set: Arc<ClientVirtualDeviceSet>,
+    completed: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Client {
+    /// The devices that have carried out Complete, in ascending order. Their data is where it belongs from then on, whatever
+    /// becomes of the other devices.
+    pub(crate) fn completed(&self) -> Vec<u32> {
+        let mut completed = self.completed.lock().unwrap().clone();
+        completed.sort_unstable();
+        completed
+    }
+
+    /// How the devices ended; an error where none was opened.
+    #[track_caller]
+    pub(crate) fn result(&mut self) -> Result<Vec<Ended>, Error> {
+        self.task.take().unwrap().result()
+    }
+
+    /// What an agent does when its statement has failed before the server opened the set: it waits no longer.
+    pub(crate) fn cancel(&self) {
+        self.set.canceller().unwrap().cancel();
+    }
+}
+
+impl Bench {
+    /// Creates a set and serves each of its devices in a thread.
+    #[track_caller]
+    pub(crate) fn serve(
+        &self,
+        name: &str,
+        config: &VdConfig,
+        seed: u64,
+        device: impl Fn(u32) -> (Conduct, Box<dyn Media>) + Send + Sync + 'static,
+    ) -> Client {
+        let set = self.create(name, config);
+        let (name, count) = (name.to_owned(), config.device_count);
+        let completed: Arc<Mutex<Vec<u32>>> = Arc::default();
+        let task = task("the client", {
+            let (set, completed) = (Arc::clone(&set), Arc::clone(&completed));
+            move || {
+                set.get_configuration(INFINITE)?;
+                let opened = (0..count)
+                    .map(|index| set.open_device(&device_name(&name, index)))
+                    .collect::<Result<Vec<_>, _>>()?;
+                let (set, device, completed) = (&*set, &device, &completed);
+                let ends = std::thread::scope(|scope| {
+                    let serving: Vec<_> = (0..)
+                        .zip(opened)
+                        .map(|(index, opened): (u32, _)| {
+                            scope.spawn(move || {
+                                let (conduct, media) = device(index);
+                                let quirk = Noting { device: index, completed: Arc::clone(completed) };
+                                let media = Box::new(With { media, quirk });
+                                let random = fastrand::Rng::with_seed(seed ^ u64::from(index) << 32);
+                                serve(set, opened, media, conduct, random)
+                            })
+                        })
+                        .collect();
+                    serving.into_iter().map(|device| device.join().unwrap()).collect()
+                });
+                // The devices told better how it went.
+                let _ = set.close();
+                Ok(ends)
+            }
+        });
+        Client { task: Some(task), set, completed }
+    }
+}
+
+fn serve(
+    set: &ClientVirtualDeviceSet,
+    mut device: ClientVirtualDevice,
+    media: Box<dyn Media>,
+    conduct: Conduct,
+    random: fastrand::Rng,
+) -> Ended {
+    let pumped = |device: &mut ClientVirtualDevice, media: &mut dyn Media| {
+        pump(device, media).map(drop).map_err(|error| error.to_string())
+    };
+    match conduct {
+        Conduct::Pump => pumped(&mut device, &mut { media }),
+        Conduct::Slow { micros } => pumped(&mut device, &mut With { media, quirk: Slow { micros, random } }),
+        Conduct::MediaFails { at, code } => {
+            pumped(&mut device, &mut With { media, quirk: Failing { at, code, count: 0 } })
+        }
+        _ => Hand { set, media, conduct, random, count: 0 }.serve(device),
+    }
+}
+
+/// What a media does besides.
+pub(crate) trait Quirk: Send {
+    /// Before each command but ClearError; `bytes` are those of a transfer.
+    fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
+        let _ = (code, bytes);
+        Ok(())
+    }
+
+    /// Complete was carried out.
+    fn completed(&mut self) {}
+}
+
+/// A media with a quirk.
+pub(crate) struct With<Q> {
+    pub(crate) media: Box<dyn Media>,
+    pub(crate) quirk: Q,
+}
+
+impl<Q: Quirk> Media for With<Q> {
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        self.media.begin(config)
+    }
+
+    fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
+        self.quirk.before(CommandCode::WRITE, data.len())?;
+        self.media.write(position, data)
+    }
+
+    fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+        self.quirk.before(CommandCode::READ, buffer.len())?;
+        self.media.read(position, buffer)
+    }
+
+    fn flush(&mut self) -> Result<(), MediaError> {
+        self.quirk.before(CommandCode::FLUSH, 0)?;
+        self.media.flush()
+    }
+
+    fn complete(&mut self) -> Result<(), MediaError> {
+        self.quirk.before(CommandCode::COMPLETE, 0)?;
+        self.media.complete()?;
+        self.quirk.completed();
+        Ok(())
+    }
+
+    fn clear_error(&mut self) -> Result<(), MediaError> {
+        self.media.clear_error()
+    }
+
+    fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
+        self.quirk.before(code, 0)?;
+        self.media.other(code, size, position)
+    }
+
+    fn close(&mut self) -> Result<(), MediaError> {
+        self.media.close()
+    }
+}
+
+/// Takes its time.
+struct Slow {
+    micros: u64,
+    random: fastrand::Rng,
+}
+
+impl Quirk for Slow {
+    fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
+        // The time that a slow disk takes: nothing here waits for it to pass.
+        std::thread::sleep(Duration::from_micros(self.random.u64(0..=self.micros)));
+        Ok(())
+    }
+}
+
+/// Fails.
+struct Failing {
+    at: u64,
+    code: CompletionCode,
+    count: u64,
+}
+
+impl Quirk for Failing {
+    fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
+        self.count += 1;
+        if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this media fails")) }
+    }
+}
+
+/// Notes who has completed.
+struct Noting {
+    device: u32,
+    completed: Arc<Mutex<Vec<u32>>>,
+}
+
+impl Quirk for Noting {
+    fn completed(&mut self) {
+        self.completed.lock().unwrap().push(self.device);
+    }
+}
+
+/// A client that drives its device by hand.
+struct Hand<'a> {
+    set: &'a ClientVirtualDeviceSet,
+    media: Box<dyn Media>,
+    conduct: Conduct,
+    random: fastrand::Rng,
+    count: u64,
+}
+
+impl Hand<'_> {
+    fn serve(&mut self, mut device: ClientVirtualDevice) -> Ended {
+        let show = |error: Error| error.to_string();
+        let block = device.config().block_size as usize;
+        self.media.begin(&device.config()).map_err(|error| error.to_string())?;
+        let hold = match self.conduct {
+            Conduct::OutOfOrder { hold } => hold.max(1),
+            _ => 1,
+        };
+        let mut held: Vec<(Command, Completion)> = Vec::new();
+        loop {
+            let patience = if held.is_empty() { INFINITE } else { Duration::ZERO };
+            match device.get_command(patience) {
+                Ok(command) => {
+                    self.count += u64::from(command.code() != CommandCode::CLEAR_ERROR);
+                    if command.code() != CommandCode::CLEAR_ERROR {
+                        match self.conduct {
+                            Conduct::Drops { at } if at == self.count => {
+                                drop(device);
+                                return Err("it dropped its device".to_owned());
+                            }
+                            Conduct::Aborts { at } if at == self.count => {
+                                // Refused where somebody else was faster.
+                                let _ = self.set.signal_abort();
+                                return Err("it aborted the set".to_owned());
+                            }
+                            _ => {}
+                        }
+                    }
+                    held.push(self.carry_out(command, block));
+                }
+                Err(error) if error.code() == VdError::Timeout && !held.is_empty() => self.complete_one(&mut held)?,
+                Err(error) if error.is_close() => return self.media.close().map_err(|error| error.to_string()),
+                Err(error) => return Err(show(error)),
+            }
+            while held.len() >= hold {
+                self.complete_one(&mut held)?;
+            }
+        }
+    }
+
+    fn complete_one(&mut self, held: &mut Vec<(Command, Completion)>) -> Ended {
+        let (command, completion) = held.swap_remove(self.random.usize(..held.len()));
+        command.complete(completion).map_err(|refused| refused.to_string())
+    }
+
+    /// Does what the command says, and tells with what to complete it.
+    fn carry_out(&mut self, mut command: Command, block: usize) -> (Command, Completion) {
+        let (code, size) = (command.code(), command.data().len());
+        let part = |share: u8, unit: usize| size * usize::from(share) / 256 / unit * unit;
+        // ClearError has the number of the command before it.
+        let due = |at: u64| at == self.count && code != CommandCode::CLEAR_ERROR;
+        let (mut bytes, failure) = match self.conduct {
+            Conduct::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
+            Conduct::Short { at, share } if due(at) => (part(share, 1), None),
+            _ => (size, None),
+        };
+        let position = command.position();
+        let done = match code {
+            CommandCode::WRITE => {
+                self.media.write(position, &command.data()[..bytes]).map(|()| Completion::transferred(bytes))
+            }
+            CommandCode::READ => self.media.read(position, &mut command.data_mut()[..bytes]).map(|read| {
+                bytes = read;
+                Completion::transferred(read)
+            }),
+            _ if failure.is_some() => Ok(Completion::done()),
+            CommandCode::FLUSH => self.media.flush().map(|()| Completion::done()),
+            CommandCode::COMPLETE => self.media.complete().map(|()| Completion::done()),
+            CommandCode::CLEAR_ERROR => self.media.clear_error().map(|()| Completion::done()),
+            _ => self.media.other(code, command.size(), position).map(|position| {
+                let returns = code.rules().is_some_and(|rules| rules.returns_position);
+                if returns { Completion::at(position) } else { Completion::done() }
+            }),
+        };
+        let completion = match (done, failure) {
+            (Ok(_), Some(code)) => Completion::failed_after(code, bytes),
+            (Ok(done), None) => done,
+            (Err(error), _) => Completion::failed(error.code),
+        };
+        (command, completion)
+    }
+}
+
+/// The media of a device: a file that a backup goes to, or comes from.
+pub(crate) fn file_media(path: &std::path::Path, restore: bool) -> Box<dyn Media> {
+    let media = if restore { FileMedia::open(path) } else { FileMedia::create(path) };
+    Box::new(media.unwrap())
+}
