@@ -6,7 +6,7 @@ mod common;
 mod writer;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement};
 use common::processes::Outcome;
 use common::tasks::{Task, task};
+use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots, TapeImage};
 use vdi_client::{ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, Features, VdConfig};
 use vdi_server_sim::database::{DataFolder, DatabaseError};
 use writer::{PAGE, Writer, stamps, written};
@@ -468,5 +469,72 @@ fn long_lists_and_other_devices() {
         assert!(served.end.is_close(), "{}", served.end);
         bench.assert_identical("db", "new");
         fs::remove_dir_all(bench.data().join("new")).unwrap();
+    }
+}
+
+/// Copies the files of a database, one way or the other.
+#[derive(Clone)]
+struct Copier {
+    taken: PathBuf,
+    database: PathBuf,
+}
+
+impl Snapshots for Copier {
+    fn take(&mut self) -> Result<(), MediaError> {
+        copy(&self.database, &self.taken);
+        Ok(())
+    }
+
+    fn mount(&mut self) -> Result<(), MediaError> {
+        copy(&self.taken, &self.database);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_ready_made_media_keep_the_metadata() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let path = bench.out().join("metadata");
+    let copier = |database: &str| Copier { taken: bench.out().join("copy"), database: bench.data().join(database) };
+    let all = Features::SNAPSHOT_PREPARE | Features::ENUM_FROZEN_FILES | Features::REQUEST_COMPLETE;
+    for (features, tape) in
+        [(Features::NONE, false), (all, false), (Features::TAPE | all, true), (Features::TAPE, true)]
+    {
+        let (file, snapshots) = (path.clone(), copier("db"));
+        let statement = backup_statement("db", "nightly", 1, "SNAPSHOT");
+        let outcome = match tape {
+            false => {
+                let media = move |_| Ok(SnapshotMedia::new(FileMedia::create(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+            true => {
+                let media = move |_| Ok(SnapshotMedia::new(TapeImage::create(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+        };
+        outcome.0.assert_success();
+        outcome.1.unwrap();
+        let (file, snapshots) = (path.clone(), copier("new"));
+        let statement = restore_statement("new", "nightly", 1, "SNAPSHOT");
+        let outcome = match tape {
+            false => {
+                let media = move |_| Ok(SnapshotMedia::new(FileMedia::open(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+            true => {
+                let media = move |_| Ok(SnapshotMedia::new(TapeImage::open(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+        };
+        outcome.0.assert_success();
+        outcome.1.unwrap();
+        bench.assert_identical("db", "new");
+        fs::remove_dir_all(bench.data().join("new")).unwrap();
+        fs::remove_file(&path).unwrap();
     }
 }
