@@ -124,6 +124,44 @@ fn the_agent_backs_up_and_restores() {
 }
 
 #[test]
+fn every_kind_of_device_backs_up_and_restores() {
+    let kinds = example("kinds");
+    for kind in ["pipe", "disk", "tape", "volumes"] {
+        let folders = Folders::new();
+        let path = folders.path("backup").join("db");
+        for (statement, said) in [
+            ("BACKUP DATABASE db TO VIRTUAL_DEVICE='kinds' WITH MAXTRANSFERSIZE = 1048576", "bytes written"),
+            ("RESTORE DATABASE copy FROM VIRTUAL_DEVICE='kinds'", "bytes read"),
+        ] {
+            let client = Client::start(&kinds, &["kinds", kind, path.to_str().unwrap()], &folders.path("runtime"));
+            folders.sql(statement);
+            assert!(client.finish().contains(said));
+        }
+        assert_eq!(folders.files("db"), folders.files("copy"));
+        folders.assert_clean(1);
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_and_mounted() {
+    let (folders, snapshot) = (Folders::new(), example("snapshot"));
+    let (database, backup) = (folders.path("data/db"), folders.path("backup"));
+    let before = folders.files("db");
+    let run = |statement: &str, said: &str| {
+        let arguments = ["snapshot", database.to_str().unwrap(), backup.to_str().unwrap()];
+        let client = Client::start(&snapshot, &arguments, &folders.path("runtime"));
+        folders.sql(statement);
+        assert!(client.finish().contains(said));
+    };
+    run("BACKUP DATABASE db TO VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT", "taken");
+    std::fs::write(database.join(&before[0].0), b"a later state").unwrap();
+    assert_ne!(folders.files("db"), before);
+    run("RESTORE DATABASE db FROM VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT, REPLACE", "mounted");
+    assert_eq!(folders.files("db"), before);
+    folders.assert_clean(2);
+}
+
+#[test]
 fn workers_get_buffers_by_their_handles() {
     let (folders, handles) = (Folders::new(), example("handles"));
     let client = Client::start(&handles, &["handles", "3"], &folders.path("runtime"));

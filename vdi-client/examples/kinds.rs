@@ -1,0 +1,42 @@
+//! An agent for every kind of device: `kinds SET pipe|disk|tape|volumes PATH`, then send the statement that names SET.
+//! `volumes` is a removable disk whose media have 16 MiB each.
+use std::{env, error::Error, time::Duration};
+
+use vdi_client::media::{FileMedia, Media, TapeImage, VolumeSet};
+use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig, pump};
+
+const CAPACITY: u64 = 16 << 20;
+/// What is on its way when a medium is nearly full has to find room in its last part.
+const WARNING_ZONE: u32 = 4 << 20;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let [name, kind, path] = &arguments[..] else { return Err("usage: kinds SET pipe|disk|tape|volumes PATH".into()) };
+    let features = match &**kind {
+        "pipe" => Features::NONE,
+        "disk" => Features::RANDOM_ACCESS,
+        "tape" => Features::TAPE,
+        "volumes" => Features::RANDOM_ACCESS | Features::REMOVABLE,
+        other => return Err(format!("{other:?} is no kind: pipe, disk, tape or volumes").into()),
+    };
+    let eom_warning_size = if kind == "volumes" { WARNING_ZONE } else { 0 };
+    let set = ClientVirtualDeviceSet::new();
+    let features = features | Features::REQUEST_COMPLETE;
+    set.create(name, &VdConfig { features, eom_warning_size, ..VdConfig::default() })?;
+    println!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'");
+    let agreed = set.get_configuration(Duration::from_secs(600))?;
+    let mut device = set.open_device(name)?;
+    let backup = agreed.features.contains(Features::WRITE_MEDIA);
+    let mut media: Box<dyn Media> = match (&**kind, backup) {
+        ("tape", true) => Box::new(TapeImage::create(path)?),
+        ("tape", false) => Box::new(TapeImage::open(path)?),
+        ("volumes", true) => Box::new(VolumeSet::create(path, CAPACITY)?),
+        ("volumes", false) => Box::new(VolumeSet::open(path)?),
+        (_, true) => Box::new(FileMedia::create(path)?),
+        (_, false) => Box::new(FileMedia::open(path)?),
+    };
+    let report = pump(&mut device, &mut media)?;
+    set.close()?;
+    println!("{} bytes written, {} bytes read, {} commands", report.bytes_written, report.bytes_read, report.commands);
+    Ok(())
+}
