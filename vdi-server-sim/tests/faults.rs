@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::conduct::{Quirk, With, file_media};
+use common::conduct::{Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
@@ -111,7 +111,7 @@ fn run_with(
         let log = Arc::clone(&log);
         move |index| {
             let quirk = Record { log: Arc::clone(&log), failing };
-            Ok(With { media: file_media(&stripe(&out, index), restore), quirk })
+            Ok(With { media: Kept::File.media(&stripe(&out, index), restore), quirk })
         }
     });
     let statement = match restore {
