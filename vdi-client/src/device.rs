@@ -155,17 +155,9 @@ impl ClientVirtualDevice {
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
-        self.next_command(timeout).inspect_err(trace::refused)
-    }
-
-    fn next_command(&mut self, timeout: Duration) -> Result<Command, Error> {
-        const CALL: &str = "GetCommand";
-        if self.closed {
-            return Err(self.refuse(CALL, Got::Closed, VdError::Close));
-        }
         // A command that is there needs no clock.
         let mut waited = trace::Clock::default();
-        let look = match self.look() {
+        let look = match self.look_unless_closed() {
             Some(look) => Some(look),
             None if timeout.is_zero() => None,
             None => {
@@ -174,40 +166,54 @@ impl ClientVirtualDevice {
                 wait::wait_until(shared.block.doorbell(), wait::deadline(timeout), || self.look())
             }
         };
-        match look {
-            Some(Look::Command(command)) => {
-                command.tell_received(waited);
-                Ok(command)
-            }
-            Some(Look::Interrupted(error)) => Err(error.of_device(&self.shared.name)),
-            Some(Look::Closed) => {
-                self.closed = true;
-                self.shared.core().machine.closed();
-                let set = &self.shared.set;
-                let control = set.session.control();
-                control.close_device(self.shared.index);
-                let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
-                // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all
-                // closed, that the set has ended; this call returns VD_E_CLOSE either way.
-                let _ = set.step(Call::GetCommand(got));
-                trace::event!(DEBUG, call = CALL, set = self.set_name(), device = self.name(), "device closed");
-                Err(set.refuse(CALL, VdError::Close).of_device(&self.shared.name))
-            }
-            None => {
-                let error = self.refuse(CALL, Got::Nothing, VdError::Timeout);
-                Err(match error.code() {
-                    VdError::Timeout => Error::new(
-                        ErrorKind::NotYet,
-                        VdError::Timeout,
-                        CALL,
-                        self.shared.set.session.set_name(),
-                        format!("the server sent no command within {timeout:?}{}", self.held()),
-                    )
-                    .of_device(&self.shared.name),
-                    _ => error,
-                })
-            }
+        // Where it lies, so that it is not moved once more.
+        if let Some(Look::Command(command)) = &look {
+            command.tell_received(waited);
         }
+        let error = match look {
+            Some(Look::Command(command)) => return Ok(command),
+            Some(Look::Interrupted(error)) => error.of_device(&self.shared.name),
+            Some(Look::Closed) => self.closed(),
+            None => self.nothing_within(timeout),
+        };
+        trace::refused(&error);
+        Err(error)
+    }
+
+    fn look_unless_closed(&mut self) -> Option<Look> {
+        if self.closed { Some(Look::Closed) } else { self.look() }
+    }
+
+    /// The server closed the device.
+    #[cold]
+    fn closed(&mut self) -> Error {
+        const CALL: &str = "GetCommand";
+        if self.closed {
+            return self.refuse(CALL, Got::Closed, VdError::Close);
+        }
+        self.closed = true;
+        self.shared.core().machine.closed();
+        let set = &self.shared.set;
+        let control = set.session.control();
+        control.close_device(self.shared.index);
+        let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
+        // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all closed, that
+        // the set has ended; this call returns VD_E_CLOSE either way.
+        let _ = set.step(Call::GetCommand(got));
+        trace::event!(DEBUG, call = CALL, set = self.set_name(), device = self.name(), "device closed");
+        set.refuse(CALL, VdError::Close).of_device(&self.shared.name)
+    }
+
+    /// No command came in time.
+    #[cold]
+    fn nothing_within(&self, timeout: Duration) -> Error {
+        const CALL: &str = "GetCommand";
+        let error = self.refuse(CALL, Got::Nothing, VdError::Timeout);
+        if error.code() != VdError::Timeout {
+            return error;
+        }
+        let what = format!("the server sent no command within {timeout:?}{}", self.held());
+        Error::new(ErrorKind::NotYet, VdError::Timeout, CALL, self.set_name(), what).of_device(&self.shared.name)
     }
 
     /// What may be the reason that no command comes.

@@ -46,11 +46,14 @@
 //! | TRACE | `handle given` | `handle`, `id` where it was asked of a command |
 //! | TRACE | `buffer mapped` | `handle`, `bytes` |
 //!
+//! What the pump of a device tells, and what a media tells meanwhile, is in a span `pump` (INFO) with `set` and `device`.
+//!
 //! An `id` names a command on its device, and is the server's number of it as well. Times are in microseconds, and 0 where
 //! nobody listened when they began.
 //!
 //! Without the feature none of this is in the program. With it, and while nobody listens, an event costs one relaxed load:
-//! nothing is formatted and no clock is read. A subscriber is called in the middle of calls of this library, partly while
+//! nothing is formatted and no clock is read. That is some 10 ns a command on each side, of a round trip of more than a
+//! microsecond. A subscriber is called in the middle of calls of this library, partly while
 //! they hold locks, and must not call the library itself.
 #![forbid(unsafe_code)]
 

@@ -11,6 +11,7 @@ use crate::command::{Command, Completion};
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::{Media, MediaError};
+use crate::trace;
 
 /// How long the server has to end a device after its media failed, before the set is aborted.
 const FAILURE_GRACE: Duration = Duration::from_secs(10);
@@ -48,6 +49,11 @@ pub struct Report {
 /// VD_E_ABORT when the set was aborted before; VD_E_UNEXPECTED with the [`MediaError`] as its source when the media failed;
 /// other errors of GetCommand and CompleteCommand.
 pub fn pump(device: &mut ClientVirtualDevice, media: &mut dyn Media) -> Result<Report, Error> {
+    let (set, name) = (device.set_name().to_owned(), device.name().to_owned());
+    trace::pumping(&set, &name, || serve(device, media))
+}
+
+fn serve(device: &mut ClientVirtualDevice, media: &mut dyn Media) -> Result<Report, Error> {
     let mut report = Report::default();
     let mut failure = media.begin(&device.config()).err().map(|error| (error, Instant::now()));
     loop {

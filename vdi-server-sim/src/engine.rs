@@ -32,6 +32,14 @@
 //! | disk-like | SetPosition and GetPosition; the header at 0 is read first, then all from 0 |
 //! | removable ones | at the end of a medium's data: ClearError, Load of the next |
 //!
+//! # Snapshots
+//!
+//! WITH SNAPSHOT only metadata goes through the one device. A backup stops the database's writers, has the client copy the files
+//! (Snapshot), and lets the writers go on; a restore has the client put the files into place (MountSnapshot), and compares
+//! them with what the backup says of them. The engine's `snapshot` module has the order of the commands.
+//!
+//! # Errors
+//!
 //! Which errors are recovered from, and how, is told in the engine's `driver` module: Read, Write and positioning are
 //! repeated up to three times after ERROR_IO_DEVICE, everything else fails the statement.
 //!

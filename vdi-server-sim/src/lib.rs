@@ -2,8 +2,8 @@
 //!
 //! # Tracing
 //!
-//! With the feature `tracing` (a part of `cli`, which is on by default; otherwise off), [`vds`] tells a subscriber of the
-//! `tracing` crate what happens. All events have the target `vdi_server_sim` and, where it applies, the fields `set`, `device`
+//! With the feature `tracing` (a part of `cli`, which is on by default; otherwise off), [`vds`] and [`engine`] tell a subscriber
+//! of the `tracing` crate what happens. All events have the target `vdi_server_sim` and, where it applies, the fields `set`, `device`
 //! and `call` (the published name):
 //!
 //! | level | event | further fields |
@@ -17,6 +17,12 @@
 //! | DEBUG | `call refused` | `code` (`VD_E_...`), `error` |
 //! | TRACE | `command sent` | `id`, `command`, `size`, `position`, `bytes` |
 //! | TRACE | `command completed` | `id`, `command`, `code`, `bytes`, `position`, `outstanding_us`: microseconds since it was sent |
+//! | INFO | `statement fails`, told once, when it is first known | `failure` |
+//! | INFO | `fault`: a fault that was switched on acts | `command`, `act` |
+//! | DEBUG | `recovering`: the engine clears an error of a device | `failure` |
+//! | DEBUG | `medium loaded` | `medium` |
+//!
+//! What the threads of a statement tell is in a span `statement` (INFO) with `verb`, `database` and `set`.
 //!
 //! `command sent` comes before the same command's `command completed`, and that before its completion routine runs. The `id` is
 //! the one that the client's events have. A subscriber is called in the middle of calls of this library, partly while they

@@ -4,7 +4,8 @@
 //! # Invariants
 //!
 //! 1. Without the feature a site is a branch that is never taken, known as such when it is compiled, and a [`Clock`] is empty.
-//! 2. With it, a site is one relaxed load while nobody listens: fields are evaluated, and clocks read, for listeners only.
+//! 2. With it, a site is one relaxed load while nobody listens: fields are evaluated, and clocks read, for listeners only,
+//!    and out of the way of the code around.
 
 use crate::vds::VdsError;
 
@@ -12,7 +13,9 @@ use crate::vds::VdsError;
 #[cfg(feature = "tracing")]
 macro_rules! event {
     ($level:ident, $($fields:tt)+) => {
-        tracing::event!(target: "vdi_server_sim", tracing::Level::$level, $($fields)+)
+        if tracing::Level::$level <= tracing::level_filters::LevelFilter::current() {
+            $crate::trace::for_listeners(|| tracing::event!(target: "vdi_server_sim", tracing::Level::$level, $($fields)+));
+        }
     };
 }
 
@@ -30,7 +33,8 @@ macro_rules! event {
 #[cfg(feature = "tracing")]
 macro_rules! listening {
     ($level:ident) => {
-        tracing::enabled!(target: "vdi_server_sim", tracing::Level::$level)
+        tracing::Level::$level <= tracing::level_filters::LevelFilter::current()
+            && $crate::trace::for_listeners(|| tracing::enabled!(target: "vdi_server_sim", tracing::Level::$level))
     };
 }
 
@@ -43,11 +47,27 @@ macro_rules! listening {
 
 pub(crate) use {event, listening};
 
+/// Keeps what is done for listeners out of the code that runs without them.
+#[cfg(feature = "tracing")]
+#[cold]
+#[inline(never)]
+pub(crate) fn for_listeners<T>(work: impl FnOnce() -> T) -> T {
+    work()
+}
+
 /// How long something took, if anybody listened when it began.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Clock {
+    /// Nanoseconds on the process's clock. In one word, because every command carries it.
     #[cfg(feature = "tracing")]
-    started: Option<std::time::Instant>,
+    started: Option<core::num::NonZeroU64>,
+}
+
+/// Nanoseconds since this process first asked.
+#[cfg(feature = "tracing")]
+fn now() -> u64 {
+    static FIRST: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+    FIRST.elapsed().as_nanos() as u64
 }
 
 impl Clock {
@@ -55,14 +75,14 @@ impl Clock {
     pub(crate) fn start() -> Clock {
         Clock {
             #[cfg(feature = "tracing")]
-            started: listening!(TRACE).then(std::time::Instant::now),
+            started: if listening!(TRACE) { for_listeners(|| core::num::NonZeroU64::new(now().max(1))) } else { None },
         }
     }
 
     /// Microseconds since the start; 0 for a clock that was not started.
     #[cfg(feature = "tracing")]
     pub(crate) fn us(self) -> u64 {
-        self.started.map_or(0, |started| started.elapsed().as_micros() as u64)
+        self.started.map_or(0, |started| now().saturating_sub(started.get()) / 1000)
     }
 
     #[cfg(not(feature = "tracing"))]
@@ -72,6 +92,7 @@ impl Clock {
 }
 
 /// Tells of a call that failed.
+#[cold]
 pub(crate) fn refused(error: &VdsError) {
     event!(
         DEBUG,

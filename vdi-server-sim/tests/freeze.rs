@@ -2,18 +2,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+mod writer;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use common::PATIENCE;
-use common::bench::{Bench, tree};
+use common::bench::Bench;
 use common::processes::{Stage, take_part};
-use common::tasks::wait_until_asleep;
 use vdi_server_sim::database::DataFolder;
-use vdi_server_sim::database::page::Stamp;
-
-const PAGE: usize = 8192;
+use writer::{PAGE, Writer, stamps, written};
 
 #[test]
 fn child_entry() {
@@ -29,76 +26,12 @@ fn freezer(stage: &Stage) {
     drop(frozen);
 }
 
-/// `vdi-sim write` in a process of its own.
-struct Writer {
-    process: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Writer {
-    fn start(bench: &Bench, more: &[&str]) -> Writer {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
-        command.arg("write").arg("--data").arg(bench.data()).args(["--database", "db"]).args(more);
-        command.env("VDI_RUNTIME_DIR", bench.runtime()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let output = BufReader::new(process.stdout.take().unwrap());
-        Writer { process, output }
-    }
-
-    /// The next report: so many pages are written.
-    #[track_caller]
-    fn wrote(&mut self) -> u64 {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        line.trim_end().strip_prefix("wrote ").unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
-    }
-
-    /// Waits until it sleeps: it is stopped at a lock, or its reports are not read.
-    fn wait_until_asleep(&self) {
-        wait_until_asleep(self.process.id(), self.process.id() as i32);
-    }
-
-    /// Closes its input.
-    #[track_caller]
-    fn end(mut self) {
-        drop(self.process.stdin.take());
-        assert!(self.process.wait().unwrap().success());
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The stamps of all pages; each page is whole, in its place, and of a sequence of its own.
-#[track_caller]
-fn stamps(bench: &Bench) -> Vec<Stamp> {
-    let files = tree(&bench.data().join("db"));
-    let mut stamps = Vec::new();
-    for (file, bytes) in (0..).zip(files.values()) {
-        for (page, bytes) in (0..).zip(bytes.chunks_exact(PAGE)) {
-            let stamp = Stamp::read(bytes).unwrap_or_else(|| panic!("page {page} of file {file} is torn"));
-            assert_eq!((stamp.file, stamp.page), (file, page));
-            stamps.push(stamp);
-        }
-    }
-    stamps
-}
-
-/// How many pages are written, by what the pages say.
-fn written(stamps: &[Stamp]) -> u64 {
-    stamps.iter().map(|stamp| stamp.sequence + 1).max().unwrap()
-}
-
 #[test]
 fn nothing_is_written_while_a_database_is_frozen() {
     let bench = Bench::new();
     bench.database("db", 20 * PAGE as u64);
     let folder = DataFolder::new(bench.data()).unwrap();
-    let mut writer = Writer::start(&bench, &[]);
+    let mut writer = Writer::start(&bench, "db", &[]);
     let mut reported = 0;
     for _ in 0..5 {
         let before = reported;
@@ -108,13 +41,13 @@ fn nothing_is_written_while_a_database_is_frozen() {
         let database = folder.open("db").unwrap();
         let frozen = database.freeze(PATIENCE, || false).unwrap();
         let checksums = frozen.checksums(|| false).unwrap();
-        let at_first = stamps(&bench);
+        let at_first = stamps(&bench.data().join("db"));
         // Read what it had reported before, so that nothing but the frozen database can stop it.
         while reported + 64 <= written(&at_first) {
             reported = writer.wrote();
         }
         writer.wait_until_asleep();
-        assert_eq!(stamps(&bench), at_first);
+        assert_eq!(stamps(&bench.data().join("db")), at_first);
         assert_eq!(frozen.checksums(|| false).unwrap(), checksums);
         drop(frozen);
         // It goes on where it was stopped.
@@ -123,18 +56,18 @@ fn nothing_is_written_while_a_database_is_frozen() {
     }
     writer.end();
     // It ended between two pages.
-    assert!(written(&stamps(&bench)) >= reported);
+    assert!(written(&stamps(&bench.data().join("db"))) >= reported);
 }
 
 #[test]
 fn a_killed_freezer_thaws() {
     let bench = Bench::new();
     bench.database("db", 20 * PAGE as u64);
-    let mut writer = Writer::start(&bench, &[]);
+    let mut writer = Writer::start(&bench, "db", &[]);
     writer.wrote();
     let mut freezer = bench.part("freezer", &[bench.data().to_str().unwrap()]);
     freezer.expect("frozen");
-    let frozen_at = written(&stamps(&bench));
+    let frozen_at = written(&stamps(&bench.data().join("db")));
     let folder = DataFolder::new(bench.data()).unwrap();
     let error = folder.open("db").unwrap().freeze(std::time::Duration::ZERO, || false).unwrap_err();
     assert!(error.to_string().contains("its turnstile is locked"), "{error}");
@@ -147,7 +80,7 @@ fn a_killed_freezer_thaws() {
 fn a_killed_writer_does_not_keep_a_database_from_being_frozen() {
     let bench = Bench::new();
     bench.database("db", 20 * PAGE as u64);
-    let mut writer = Writer::start(&bench, &[]);
+    let mut writer = Writer::start(&bench, "db", &[]);
     writer.wrote();
     drop(writer);
     DataFolder::new(bench.data()).unwrap().open("db").unwrap().freeze(std::time::Duration::ZERO, || false).unwrap();
@@ -157,7 +90,7 @@ fn a_killed_writer_does_not_keep_a_database_from_being_frozen() {
 fn a_writer_that_is_stopped_by_a_freeze_ends_with_its_input() {
     let bench = Bench::new();
     bench.database("db", 20 * PAGE as u64);
-    let mut writer = Writer::start(&bench, &[]);
+    let mut writer = Writer::start(&bench, "db", &[]);
     writer.wrote();
     let database = DataFolder::new(bench.data()).unwrap().open("db").unwrap();
     let frozen = database.freeze(PATIENCE, || false).unwrap();
@@ -169,10 +102,10 @@ fn a_writer_that_is_stopped_by_a_freeze_ends_with_its_input() {
 fn a_writer_counts_and_refuses() {
     let bench = Bench::new();
     bench.database("db", 20 * PAGE as u64);
-    let mut writer = Writer::start(&bench, &["--count", "70"]);
+    let mut writer = Writer::start(&bench, "db", &["--count", "70"]);
     assert_eq!((writer.wrote(), writer.wrote()), (64, 70));
     writer.end();
-    assert_eq!(written(&stamps(&bench)), 70);
+    assert_eq!(written(&stamps(&bench.data().join("db"))), 70);
     for more in [&["--page", "31"][..], &["--page", "1000000"], &["--database", "none"]] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
         command.arg("write").arg("--data").arg(bench.data());

@@ -137,11 +137,13 @@ impl<S: Store> Deck<S> {
         direction: Option<Direction>,
         act: impl FnOnce(&mut S, &mut Medium) -> Result<T, MediaError>,
     ) -> Result<T, MediaError> {
-        if let State::Failed(first) = &self.state {
-            return Err(self.failed_before(first));
+        // Twice, because the errors of the other states need all of this.
+        match &self.state {
+            State::Open(_) => {}
+            State::Done => return Err(self.too_late(what)),
+            State::Failed(first) => return Err(self.failed_before(first)),
         }
-        let late = self.too_late(&what);
-        let State::Open(store) = &mut self.state else { return Err(late) };
+        let State::Open(store) = &mut self.state else { return Err(MediaError::not_supported(what)) };
         if direction.is_some_and(|direction| direction != store.direction()) {
             let remedy = format!("open {} with create for a backup", self.path.display());
             return Err(MediaError::not_supported(format_args!("{what} in a restore")).with_remedy(remedy));
@@ -194,6 +196,12 @@ impl<S: Store> Deck<S> {
     }
 }
 
+fn overflow(medium: &impl fmt::Display, capacity: u64, start: u64) -> MediaError {
+    let what = format!("{medium} is full: it takes {capacity} bytes, and a Write would begin at byte {start}");
+    MediaError::new(CompletionCode::EOM_OVERFLOW, what)
+        .with_remedy("have a warning zone (eomWarningSize) of what the server sends at a time, or larger media")
+}
+
 impl<S: Store> Media for Deck<S> {
     fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
         let direction = self.store().map_or(Direction::Backup, Store::direction);
@@ -222,10 +230,7 @@ impl<S: Store> Media for Deck<S> {
                 let room = capacity.saturating_sub(start);
                 let fits = if data.len() as u64 <= room { data.len() } else { (room - room % block) as usize };
                 if fits == 0 && !data.is_empty() {
-                    let what = format!("{store} is full: it takes {capacity} bytes and has {start}");
-                    return Err(MediaError::new(CompletionCode::EOM_OVERFLOW, what).with_remedy(
-                    "have a warning zone (eomWarningSize) of at least what the server sends at a time, or larger media",
-                ));
+                    return Err(overflow(store, capacity, start));
                 }
                 let (data, _) = data.split_at(fits);
                 medium.write(On { file: store.file(), name: store }, position, data)?;

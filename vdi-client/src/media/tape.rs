@@ -184,10 +184,10 @@ impl Tape {
             on.store(self.end, &length.to_le_bytes())
                 .and_then(|()| on.store(self.end + NUMBER, record))
                 .and_then(|()| {
-                    let padding = (length & 1) as usize;
-                    let mut trailer = vec![0; padding];
-                    trailer.extend_from_slice(&length.to_le_bytes());
-                    on.store(self.end + NUMBER + u64::from(length), &trailer)
+                    // The padding, where there is one, and the length.
+                    let [a, b, c, d] = length.to_le_bytes();
+                    let trailer: &[u8] = if length & 1 == 1 { &[0, a, b, c, d] } else { &[a, b, c, d] };
+                    on.store(self.end + NUMBER + u64::from(length), trailer)
                 })
                 // A record is stored whole or not at all.
                 .map_err(|error| error.with_bytes(0))?;

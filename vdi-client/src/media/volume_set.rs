@@ -50,7 +50,7 @@ use super::staging::{Staging, look_into, medium_name};
 ///
 /// Medium 1 is in the device at first; Load puts in any that exists, and refuses others. A Read that meets the end of a medium
 /// returns the bytes before it: as the end of the data from plain files, with ERROR_NO_DATA_DETECTED from tapes. The server
-/// loads the next one then. [`VolumeSet::open`] refuses a directory in which a medium is missing before the last.
+/// loads the next one then. A tape's image is checked when it comes into the device. [`VolumeSet::open`] refuses a directory in which a medium is missing before the last.
 ///
 /// ```
 /// use vdi_client::media::{Media, VolumeSet};

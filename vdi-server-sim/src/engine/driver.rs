@@ -24,7 +24,8 @@
 //! **Decision**: Flush, Complete, Snapshot, MountSnapshot and ClearError are never repeated: what a client could not make
 //! durable once may be lost although it succeeds the second time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, ThreadId};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use vdi_proto::command::CommandCode;
@@ -84,6 +85,22 @@ impl CompletionRoutine for Routine {
         }
         // The driver may be gone after a failure.
         let _ = self.ended.send(Ended { number: context & !SMALL, code, bytes, position, buffer });
+    }
+}
+
+/// Holds the completion agent back while a lock is held. The thread that sends, and holds it, hears of refusals.
+struct Holding {
+    sender: ThreadId,
+    hold: Arc<Mutex<()>>,
+    inner: Arc<Routine>,
+}
+
+impl CompletionRoutine for Holding {
+    fn completed(&self, completed: Completed) {
+        if thread::current().id() != self.sender {
+            drop(self.hold.lock());
+        }
+        self.inner.completed(completed);
     }
 }
 
@@ -162,6 +179,16 @@ impl<'a> Driver<'a> {
     /// Sends a command and gives its number. Its answer comes through `ended`, also where it is refused for the state of the
     /// device.
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<u64, Stopped> {
+        let routine = Arc::clone(&self.routine);
+        self.submit(outgoing, routine).map(|(number, _)| number)
+    }
+
+    /// Sends a command; its number, and why it was refused if it was.
+    fn submit(
+        &mut self,
+        outgoing: Outgoing,
+        routine: Arc<dyn CompletionRoutine>,
+    ) -> Result<(u64, Option<VdError>), Stopped> {
         let Outgoing { code, size, position, buffer, small } = outgoing;
         if !self.work.faults.is_off() {
             self.suffer(code)?;
@@ -170,13 +197,37 @@ impl<'a> Driver<'a> {
         self.next_number += 1;
         self.in_flight += 1;
         let context = number | if small { SMALL } else { 0 };
-        let routine: Arc<Routine> = Arc::clone(&self.routine);
         let command = VdsCommand { code, size, position, buffer, routine, context };
         match self.device.send_command(command) {
-            Ok(()) => Ok(number),
-            Err(error) if matches!(error.code, VdError::IoError | VdError::QueueFull) => Ok(number),
+            Ok(()) => Ok((number, None)),
+            Err(error) if matches!(error.code, VdError::IoError | VdError::QueueFull) => Ok((number, Some(error.code))),
             Err(error) => Err(self.work.stop(error)),
         }
+    }
+
+    /// Sends Flushes until the queue is full, and waits for all of them: what a client may come across, on demand. Completions
+    /// wait meanwhile, so that no client is fast enough to keep the queue from filling.
+    pub(super) fn fill_queue(&mut self) -> Result<(), Stopped> {
+        let hold = Arc::new(Mutex::new(()));
+        let held = hold.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = Arc::clone(&self.routine);
+        let routine = Arc::new(Holding { sender: thread::current().id(), hold: Arc::clone(&hold), inner });
+        let refused = loop {
+            let flush = Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, small: false };
+            if let (number, Some(_)) = self.submit(flush, Arc::clone(&routine) as _)? {
+                break number;
+            }
+        };
+        drop(held);
+        while self.in_flight > 0 {
+            let Ended { number, code, .. } = self.wait_ended()?;
+            match code {
+                code if code.is_success() => self.succeeded(0),
+                _ if number == refused => {}
+                code => return Err(self.failed(CommandCode::FLUSH, code, 0, 0)),
+            }
+        }
+        Ok(())
     }
 
     /// What the faults that are switched on do before a command.

@@ -114,33 +114,8 @@ impl<'a> Writes<'a> {
             self.flush()?;
         }
         if faults.queue_full_burst(self.driver.index(), self.count) {
-            self.burst()?;
-        }
-        Ok(())
-    }
-
-    /// Flushes until the queue is full, and waits for all of them.
-    fn burst(&mut self) -> Result<(), Stopped> {
-        self.settle()?;
-        let mut refused = false;
-        while !refused {
-            for _ in 0..=QUEUE_DEPTH {
-                self.driver.send(Outgoing {
-                    code: CommandCode::FLUSH,
-                    size: 0,
-                    position: 0,
-                    buffer: None,
-                    small: false,
-                })?;
-            }
-            while self.driver.in_flight() > 0 {
-                let ended = self.driver.wait_ended()?;
-                match ended.code {
-                    code if code.is_success() => self.driver.succeeded(0),
-                    CompletionCode::NO_SYSTEM_RESOURCES => refused = true,
-                    code => return Err(self.driver.failed(CommandCode::FLUSH, code, 0, 0)),
-                }
-            }
+            self.settle()?;
+            self.driver.fill_queue()?;
         }
         Ok(())
     }

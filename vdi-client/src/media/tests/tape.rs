@@ -183,6 +183,8 @@ fn an_image_is_committed_like_any_other_file() {
         tape.begin(&config(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED)).unwrap();
         put(&mut tape, &[1]);
         mark(&mut tape);
+        do_it(&mut tape, CommandCode::REWIND, 0).unwrap();
+        assert_eq!(blocks(&mut tape, 2), (vec![1], CompletionCode::FILEMARK_DETECTED));
         tape.flush().unwrap();
         assert_eq!(place.content().unwrap(), b"old");
         tape.complete().unwrap();
@@ -286,6 +288,19 @@ fn foreign_images_can_be_read() {
     let error = TapeImage::open(&place.target).unwrap().begin(&config(Features::READ_MEDIA)).unwrap_err();
     assert!(error.to_string().contains("a record of 3 bytes at byte 0"), "{error}");
     assert!(error.to_string().contains("BLOCKSIZE that the backup was made with"), "{error}");
+}
+
+#[test]
+fn odd_records_are_padded() {
+    let place = Place::new(None);
+    let mut tape = TapeImage::create(&place.target).unwrap();
+    tape.write(0, b"abc").unwrap();
+    tape.write(0, b"de").unwrap();
+    tape.complete().unwrap();
+    assert_eq!(place.content().unwrap(), b"\x03\0\0\0abc\0\x03\0\0\0\x02\0\0\0de\x02\0\0\0");
+    let mut buffer = [0; 5];
+    TapeImage::open(&place.target).unwrap().read(0, &mut buffer).unwrap();
+    assert_eq!(&buffer, b"abcde");
 }
 
 #[test]

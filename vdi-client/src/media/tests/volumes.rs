@@ -185,8 +185,11 @@ fn tapes_keep_their_marks_on_each_medium() {
     set.other(CommandCode::WRITE_MARK, 0, 0).unwrap();
     assert_eq!(refused(&mut set, 2), (CompletionCode::END_OF_MEDIA, 2, false));
     // Going back makes room again.
-    set.other(CommandCode::SET_POSITION, 0, 2).unwrap();
-    assert_eq!(refused(&mut set, 3), (CompletionCode::END_OF_MEDIA, 3, false));
+    for (position, data, stored) in [(2, 3, 3), (3, 1, 1)] {
+        set.other(CommandCode::SET_POSITION, 0, position).unwrap();
+        assert_eq!(refused(&mut set, data), (CompletionCode::END_OF_MEDIA, stored, false));
+    }
+    assert_eq!(refused(&mut set, 2), (CompletionCode::END_OF_MEDIA, 1, false));
     set.other(CommandCode::WRITE_MARK, 0, 0).unwrap();
     load(&mut set, 2);
     set.write(0, &[2; BLOCK]).unwrap();
