@@ -38,8 +38,7 @@ mod text;
 
 use vdi_proto::status::VdError;
 
-#[cfg_attr(not(test), expect(unused_imports, reason = "the engine uses them once it has the hooks"))]
-pub(crate) use running::{Act, CommandFault, Running};
+pub(crate) use running::{Act, Running};
 pub use text::FaultError;
 
 /// The faults of a statement, and the seed of whatever is random in them. None by default.

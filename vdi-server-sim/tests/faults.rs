@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::conduct::{Quirk, With, file_media};
+use common::conduct::{Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
@@ -111,7 +111,7 @@ fn run_with(
         let log = Arc::clone(&log);
         move |index| {
             let quirk = Record { log: Arc::clone(&log), failing };
-            Ok(With { media: file_media(&stripe(&out, index), restore), quirk })
+            Ok(With { media: Kept::File.media(&stripe(&out, index), restore), quirk })
         }
     });
     let statement = match restore {
@@ -161,10 +161,10 @@ fn delay_at_waits_before_one_command() {
         set.signal_abort().unwrap();
         gaps
     });
-    start(&bench, &backup_statement("sales", SET, 1, ""), &["delay-at=2:400"], 0).outcome().assert_failure(&[]);
+    start(&bench, &backup_statement("sales", SET, 1, ""), &["delay-at=2:1000"], 0).outcome().assert_failure(&[]);
     let gaps = client.result();
-    // The first command may be seen later than it was sent, so a little less is right too.
-    assert!(gaps[1] > Duration::from_millis(200), "{gaps:?}");
+    // The first command may be seen later than it was sent, so less than all of it is right too.
+    assert!(gaps[1] > Duration::from_millis(300), "{gaps:?}");
 }
 
 #[test]
@@ -328,11 +328,12 @@ fn slow_configuration_waits_before_each_call() {
     let begun = Instant::now();
     let statement = start(&bench, &backup_statement("sales", SET, 1, ""), &["slow-configuration=150"], 0);
     set.get_configuration(PATIENCE).unwrap();
-    // BeginConfiguration, RequestBuffers at least once, EndConfiguration.
-    assert!(begun.elapsed() >= Duration::from_millis(450));
-    let opening = Instant::now();
+    let configured = begun.elapsed();
     let device = set.open_device(SET).unwrap();
-    assert!(opening.elapsed() > Duration::from_millis(75), "OpenDevice waits as well");
+    let opened = begun.elapsed();
+    // BeginConfiguration, RequestBuffers for large and for small buffers, EndConfiguration; then OpenDevice.
+    assert!(configured >= Duration::from_millis(4 * 150), "{configured:?}");
+    assert!(opened >= Duration::from_millis(5 * 150), "{opened:?}");
     drop(device);
     statement.outcome().assert_failure(&["Msg 18210,"]);
 }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::conduct::{Conduct, file_media};
+use common::conduct::{Conduct, Kept};
 use common::processes::Outcome;
 use fastrand::Rng;
 use vdi_client::{CompletionCode, Features, VdConfig};
@@ -62,6 +62,9 @@ struct Case {
     devices: u32,
     options: String,
     features: Features,
+    kept: Kept,
+    /// The last part of each medium that has several.
+    eom_warning_size: u32,
     backup: Act,
     restore: Act,
     /// Whether the restore replaces a database.
@@ -75,8 +78,8 @@ impl Case {
         let mut random = Rng::with_seed(random.u64(..));
         let devices = random.u32(1..=4);
         let files = (0..random.usize(1..=4)).map(|_| size(&mut random)).collect();
-        let transfer = [65536, 131_072, 262_144][random.usize(..3)];
-        let block = [512, 1024, 4096, 65536][random.usize(..4)];
+        let transfer: u32 = [65536, 131_072, 262_144][random.usize(..3)];
+        let block: u32 = [512, 1024, 4096, 65536][random.usize(..4)];
         let mut options = format!("MAXTRANSFERSIZE = {transfer}, BLOCKSIZE = {block}");
         if random.bool() {
             options += &format!(", BUFFERCOUNT = {}", random.u32(1..=8));
@@ -87,12 +90,23 @@ impl Case {
         let complete = if random.bool() { Features::REQUEST_COMPLETE } else { Features::NONE };
         let discard = if random.bool() { Features::DISCARD } else { Features::NONE };
         let kind = KINDS[random.usize(..KINDS.len())];
+        // As many bytes as a server has on their way at a time.
+        let eom_warning_size = if kind.contains(Features::REMOVABLE) { 2 * transfer } else { 0 };
+        let kept = match kind {
+            Features::TAPE if random.bool() => Kept::Tape,
+            kind if kind.contains(Features::REMOVABLE) => Kept::Volumes(
+                u64::from(eom_warning_size) + u64::from(block) * random.u64(1..200_000 / u64::from(block)),
+            ),
+            _ => Kept::File,
+        };
         Case {
             seed,
             files,
             devices,
             options,
             features: kind | complete | discard,
+            kept,
+            eom_warning_size,
             backup: Act::new(&mut random, devices, Verb::Backup),
             restore: Act::new(&mut random, devices, Verb::Restore),
             replaces: random.bool(),
@@ -100,7 +114,7 @@ impl Case {
     }
 
     fn config(&self) -> VdConfig {
-        VdConfig { features: self.features, ..config(self.devices) }
+        VdConfig { features: self.features, eom_warning_size: self.eom_warning_size, ..config(self.devices) }
     }
 
     fn act(&self, verb: Verb) -> &Act {
@@ -140,7 +154,13 @@ impl Case {
 }
 
 /// The kinds of devices.
-const KINDS: [Features; 2] = [Features::NONE, Features::RANDOM_ACCESS];
+const KINDS: [Features; 5] = [
+    Features::NONE,
+    Features::REMOVABLE,
+    Features::RANDOM_ACCESS,
+    Features::from_bits(Features::RANDOM_ACCESS.bits() | Features::REMOVABLE.bits()),
+    Features::TAPE,
+];
 
 /// The size of a file: nothing, little, whole pages, or anything.
 fn size(random: &mut Rng) -> usize {
@@ -362,8 +382,8 @@ fn run(case: &Case, tally: &mut Tally) {
 fn carry_out(bench: &Bench, case: &Case, verb: Verb, tally: &mut Tally) -> bool {
     let act = case.act(verb);
     let mut client = bench.serve(SET, &case.config(), case.seed, {
-        let (out, conducts) = (bench.out(), act.conducts.clone());
-        move |index| (conducts[index as usize], file_media(&stripe(&out, index), verb == Verb::Restore))
+        let (out, kept, conducts) = (bench.out(), case.kept, act.conducts.clone());
+        move |index| (conducts[index as usize], kept.media(&stripe(&out, index), verb == Verb::Restore))
     });
     let outcome = bench.sql_with(&case.statement(verb), |command| _ = command.args(case.arguments(verb))).outcome();
     if act.is_refused_at_the_door() {

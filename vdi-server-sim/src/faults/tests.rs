@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use vdi_proto::command::CommandCode;
 
+use super::running::CommandFault;
 use super::*;
 
 fn running(seed: u64, faults: &[&str]) -> Running {

@@ -1,9 +1,10 @@
 //! Clients that behave, and clients that do not.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use vdi_client::media::{FileMedia, Media, MediaError};
+use vdi_client::media::{FileMedia, Media, MediaError, TapeImage, VolumeSet};
 use vdi_client::{
     ClientVirtualDevice, ClientVirtualDeviceSet, Command, CommandCode, Completion, CompletionCode, Error, INFINITE,
     VdConfig, VdError, pump,
@@ -294,6 +295,7 @@ impl Hand<'_> {
     /// Does what the command says, and tells with what to complete it.
     fn carry_out(&mut self, mut command: Command, block: usize) -> (Command, Completion) {
         let (code, size) = (command.code(), command.data().len());
+        let transfer = code.is_transfer();
         let part = |share: u8, unit: usize| size * usize::from(share) / 256 / unit * unit;
         // ClearError has the number of the command before it.
         let due = |at: u64| at == self.count && code != CommandCode::CLEAR_ERROR;
@@ -323,14 +325,31 @@ impl Hand<'_> {
         let completion = match (done, failure) {
             (Ok(_), Some(code)) => Completion::failed_after(code, bytes),
             (Ok(done), None) => done,
-            (Err(error), _) => Completion::failed(error.code),
+            (Err(error), _) => Completion::failed_after(error.code, if transfer { error.bytes as usize } else { 0 }),
         };
         (command, completion)
     }
 }
 
-/// The media of a device: a file that a backup goes to, or comes from.
-pub(crate) fn file_media(path: &std::path::Path, restore: bool) -> Box<dyn Media> {
-    let media = if restore { FileMedia::open(path) } else { FileMedia::create(path) };
-    Box::new(media.unwrap())
+/// How a client keeps the data of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    File,
+    Tape,
+    /// Media of this many bytes.
+    Volumes(u64),
+}
+
+impl Kept {
+    /// The media for a backup or a restore.
+    pub(crate) fn media(self, path: &Path, restore: bool) -> Box<dyn Media> {
+        match (self, restore) {
+            (Kept::File, false) => Box::new(FileMedia::create(path).unwrap()),
+            (Kept::File, true) => Box::new(FileMedia::open(path).unwrap()),
+            (Kept::Tape, false) => Box::new(TapeImage::create(path).unwrap()),
+            (Kept::Tape, true) => Box::new(TapeImage::open(path).unwrap()),
+            (Kept::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity).unwrap()),
+            (Kept::Volumes(_), true) => Box::new(VolumeSet::open(path).unwrap()),
+        }
+    }
 }
