@@ -253,7 +253,8 @@ impl Work {
 
     /// Closes the set in order. What failed, if something did.
     pub(super) fn finish(&self) -> Result<(), Failure> {
-        let _failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only waits: closing ends commands whose routines may wait for a thread that is about to fail.
+        drop(self.failing.lock().unwrap_or_else(PoisonError::into_inner));
         let closed = self.set.close();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         drop(state.running.take());
