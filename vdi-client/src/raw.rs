@@ -3,13 +3,13 @@
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use vdi_proto::command::{CommandCode, CommandId};
 use vdi_proto::completion::CompletionCode;
 
 use crate::command::{Command, Completion};
-use crate::device::{ClientVirtualDevice, DeviceShared};
+use crate::device::{Anchor, ClientVirtualDevice};
 use crate::error::Error;
 
 /// A command as a block of numbers: VDC_Command, with its identity.
@@ -31,7 +31,7 @@ pub struct RawCommand {
 #[derive(Debug)]
 pub struct RawDevice {
     device: Mutex<ClientVirtualDevice>,
-    shared: Arc<DeviceShared>,
+    anchor: Anchor,
     held: Mutex<HashMap<CommandId, Command>>,
 }
 
@@ -39,7 +39,7 @@ impl RawDevice {
     /// Takes over a device.
     #[must_use]
     pub fn new(device: ClientVirtualDevice) -> Self {
-        RawDevice { shared: Arc::clone(device.shared()), device: Mutex::new(device), held: Mutex::default() }
+        RawDevice { anchor: device.anchor(), device: Mutex::new(device), held: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<CommandId, Command>> {
@@ -76,7 +76,7 @@ impl RawDevice {
         position: u64,
     ) -> Result<(), Error> {
         let Some(command) = self.held().remove(&id) else {
-            return Err(self.shared.not_active(id));
+            return Err(self.anchor.not_active(id));
         };
         command.complete(Completion::raw(code, bytes, position)).map_err(|refused| {
             if let Some(command) = refused.command {
