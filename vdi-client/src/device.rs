@@ -61,15 +61,24 @@ impl DeviceShared {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The error of completing a command that the program does not hold.
-    fn not_active(&self, id: CommandId) -> Error {
+    fn set_name(&self) -> &str {
+        self.set.session.set_name()
+    }
+
+    fn abandon(&self) {
+        if !self.set.is_closed() && self.set.session.abort_reason().is_none() {
+            self.set.abort(Cause::AbandonedDevice);
+        }
+    }
+
+    /// The error of completing something that is no command, unless the session is over.
+    fn refuse_unknown(&self, what: &str) -> Error {
         const CALL: &str = "CompleteCommand";
         if let Some(interruption) = self.set.interruption(CALL)
             && interruption.code() != VdError::Timeout
         {
             return interruption.of_device(&self.name);
         }
-        let what = format!("command {:#x} is not an active command of this device", id.0);
         Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, self.set.session.set_name(), what).of_device(&self.name)
     }
 
@@ -105,16 +114,40 @@ pub(crate) enum Anchor {
     SqlServer(Arc<sqlserver::DeviceShared>),
 }
 
+macro_rules! anchored {
+    ($anchor:expr, $it:ident => $call:expr) => {
+        match $anchor {
+            Anchor::Own($it) => $call,
+            #[cfg(feature = "sqlserver")]
+            Anchor::SqlServer($it) => $call,
+        }
+    };
+}
+
 impl Anchor {
+    pub(crate) fn name(&self) -> &str {
+        anchored!(self, shared => shared.name())
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        anchored!(self, shared => shared.set_name())
+    }
+
     /// The error of completing a command that the program does not hold.
     pub(crate) fn not_active(&self, id: CommandId) -> Error {
-        let error = match self {
-            Anchor::Own(shared) => shared.not_active(id),
-            #[cfg(feature = "sqlserver")]
-            Anchor::SqlServer(shared) => shared.not_active(id),
-        };
+        self.refuse_unknown(&format!("command {:#x} is not an active command of this device", id.0))
+    }
+
+    /// The error of completing something that is no command, unless the session is over.
+    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
+        let error = anchored!(self, shared => shared.refuse_unknown(what));
         trace::refused(&error);
         error
+    }
+
+    /// Aborts the set, unless it has ended, because the device is used no longer.
+    pub(crate) fn abandon(&self) {
+        anchored!(self, shared => shared.abandon());
     }
 }
 
@@ -235,6 +268,11 @@ impl ClientVirtualDevice {
     /// Aborts the set, unless it has ended, because this device's work failed.
     pub(crate) fn abandon(&self) {
         either!(&self.0, device => device.abandon());
+    }
+
+    /// Ends the work of this device, before its time unless the server has closed it.
+    pub(crate) fn leave(&mut self) {
+        either!(&mut self.0, device => device.leave());
     }
 
     /// How many commands the program holds.
@@ -446,18 +484,13 @@ impl Own {
         }
     }
 
-    fn outstanding(&self) -> u32 {
-        self.shared.core().machine.outstanding()
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
+    fn leave(&mut self) {
         let set = &self.shared.set;
         if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
             // The server may have closed it already, without this program having asked.
             let look = self.look();
             if matches!(look, Some(Look::Closed)) {
+                self.closed = true;
                 self.shared.set.session.control().close_device(self.shared.index);
             } else {
                 self.shared.set.abort(Cause::AbandonedDevice);
@@ -465,5 +498,15 @@ impl Drop for Own {
             // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
             drop(look);
         }
+    }
+
+    fn outstanding(&self) -> u32 {
+        self.shared.core().machine.outstanding()
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

@@ -47,17 +47,19 @@ impl DeviceShared {
         self.session.set_name()
     }
 
-    /// The error of completing a command that the program does not hold.
-    pub(crate) fn not_active(&self, id: CommandId) -> Error {
+    /// The error of completing something that is no command, unless the session is over.
+    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
         const CALL: &str = "CompleteCommand";
         let error = match self.session.interruption(CALL) {
             Some(interruption) if interruption.code() != VdError::Timeout => interruption,
-            _ => {
-                let what = format!("command {:#x} is not an active command of this device", id.0);
-                self.session.error(ErrorKind::Misuse, VdError::Invalid, CALL, what)
-            }
+            _ => self.session.error(ErrorKind::Misuse, VdError::Invalid, CALL, what),
         };
         error.of_device(&self.name)
+    }
+
+    /// Aborts the set, unless it has ended.
+    pub(crate) fn abandon(&self) {
+        self.session.abort();
     }
 
     /// Turns what the library gave into a command, once it is seen to be one.
@@ -87,7 +89,10 @@ impl DeviceShared {
                 Err(Unheld::Here(address)) => Some(format!("a buffer at {address:#x} that this process has already")),
                 Err(Unheld::Closed) => {
                     held.forget();
-                    return Err(self.session.closed_error(CALL).unwrap_or_else(|| self.not_active(record.id)));
+                    return Err(self
+                        .session
+                        .closed_error(CALL)
+                        .unwrap_or_else(|| self.refuse_unknown("the set was closed")));
                 }
             };
             if let Some(evidence) = evidence {
@@ -205,6 +210,13 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Device {
+    /// Ends the work of this device, before its time unless the server has closed it.
+    pub(crate) fn leave(&mut self) {
         if self.closed
             || self.shared.session.interruption("GetCommand").is_some_and(|end| end.code() != VdError::Timeout)
         {

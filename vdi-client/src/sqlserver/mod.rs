@@ -15,6 +15,7 @@ mod loading;
 mod memory;
 mod session;
 
+use core::ptr::NonNull;
 use core::time::Duration;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
@@ -148,6 +149,10 @@ impl Set {
         let buffer = session.map_buffer_handle(handle, bytes)?;
         trace::event!(TRACE, call = CALL, set = session.set_name(), handle = %handle, bytes = bytes, "buffer mapped");
         Ok(MappedBuffer::of_vendor(buffer, handle))
+    }
+
+    pub(crate) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+        self.session("MapBufferHandle")?.map_buffer_address(handle)
     }
 
     pub(crate) fn signal_abort(&self) -> Result<(), Error> {

@@ -417,18 +417,16 @@ impl Session {
 
     pub(super) fn map_buffer_handle(self: &Arc<Self>, handle: BufferHandle, bytes: usize) -> Result<Buffer, Error> {
         const CALL: &str = "MapBufferHandle";
-        if let Some(closed) = self.closed_error(CALL) {
-            return Err(closed);
-        }
-        let limit = self.agreed(CALL)?.max_transfer_size as usize;
+        let limit = match self.closed_error(CALL) {
+            Some(closed) => return Err(closed),
+            None => self.agreed(CALL)?.max_transfer_size as usize,
+        };
         if bytes > limit {
             let what =
                 format!("{bytes} bytes of a buffer of at most {limit} (maxTransferSize): ask the command's holder");
             return Err(self.error(ErrorKind::Misuse, VdError::Invalid, CALL, what));
         }
-        let answer = self.object.map_buffer_handle(handle.number());
-        self.judge(CALL, answer.map(|(answer, _)| answer))?;
-        match self.hold(answer.map_or(core::ptr::null_mut(), |(_, start)| start), bytes) {
+        match self.hold(self.map_buffer_address(handle)?.as_ptr(), bytes) {
             Ok(buffer) => Ok(buffer),
             Err(Unheld::Closed) => Err(self.closed_now(CALL)),
             Err(Unheld::Here(_)) => {
@@ -439,6 +437,14 @@ impl Session {
             }
             Err(Unheld::Nonsense(evidence)) => Err(self.accuse(CALL, &format!("MapBufferHandle gave {evidence}"))),
         }
+    }
+
+    pub(super) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+        const CALL: &str = "MapBufferHandle";
+        let answer = self.object.map_buffer_handle(handle.number());
+        self.judge(CALL, answer.map(|(answer, _)| answer))?;
+        let start = answer.and_then(|(_, start)| NonNull::new(start));
+        start.ok_or_else(|| self.accuse(CALL, "MapBufferHandle gave no address"))
     }
 
     // ---- the end
