@@ -141,6 +141,9 @@ struct Device {
     std::string name;
 };
 
+// What the constructor of a device leaves in it, until OpenDevice gives it its own.
+char own_constructor;
+
 // Some sets fail before they have a name: their calls are nowhere recorded.
 State *of(void *reserved) { return static_cast<State *>(reserved); }
 
@@ -201,7 +204,10 @@ int ClientVirtualDeviceSet::OpenDevice(char *name, ClientVirtualDevice **device)
     int answer = 0;
     if (state->scripted("OpenDevice", &answer)) return answer;
     *device = new ClientVirtualDevice;
-    *reinterpret_cast<Device **>(*device) = new Device{state, name};
+    auto *reserved_of_device = reinterpret_cast<void **>(*device);
+    // Another library's constructor was called, by the names that both have.
+    if (*reserved_of_device != &own_constructor) abort();
+    *reserved_of_device = new Device{state, name};
     state->devices.push_back(*device);
     return 0;
 }
@@ -262,7 +268,7 @@ int ClientVirtualDeviceSet::MapBufferHandle(int handle, uint8_t **buffer) {
 
 void ClientVirtualDeviceSet::RegisterDeviceClosed() {}
 
-ClientVirtualDevice::ClientVirtualDevice() : reserved(nullptr) {}
+ClientVirtualDevice::ClientVirtualDevice() : reserved(&own_constructor) {}
 
 ClientVirtualDevice::~ClientVirtualDevice() { delete static_cast<Device *>(reserved); }
 
