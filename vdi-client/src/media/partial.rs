@@ -31,6 +31,8 @@ pub(super) enum Step {
     SyncStage,
     Rename,
     SyncDirectory,
+    /// Of a volume set: a file of the old one, or of one that failed, is removed. Tests are killed here, nothing fails.
+    Remove,
 }
 
 #[cfg(not(test))]

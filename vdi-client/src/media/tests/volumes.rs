@@ -239,6 +239,8 @@ fn the_set_is_committed_whole_and_in_one_step() {
                 steps.extend([Step::Stage, Step::Link, Step::Link]);
             }
             steps.extend([Step::SyncStage, Step::Rename, Step::SyncDirectory]);
+            // The old directory's two media, and itself; a new directory that took its name has nothing to be removed.
+            steps.extend(if replaces { vec![Step::Remove; 3] } else { vec![Step::Remove] });
             assert_eq!(trace(), steps);
             assert_eq!(sets.place.names(), ["sales"]);
             assert_eq!(names(&sets.target), ["medium-001", "medium-002"]);
@@ -371,6 +373,7 @@ fn what_cannot_be_a_set_is_refused_with_a_reason() {
     let create = |path: PathBuf| VolumeSet::create(path, 4096).unwrap_err().to_string();
     assert!(create(directory.join("plain")).contains("name a directory"));
     assert!(create(directory.join("dangling")).contains("symbolic link to nowhere"));
+    assert!(create(directory.join("dangling/")).contains("symbolic link to nowhere"));
     assert!(create(directory.join("missing/sales")).contains("directories have to exist already"));
     assert!(create(PathBuf::from("")).contains("name a directory"));
     assert!(create(PathBuf::from("/")).contains("name a directory"));
