@@ -403,14 +403,14 @@ fn permissions_are_kept_and_an_empty_directory_is_replaced() {
         let sets = Sets::new();
         fs::create_dir(&sets.target).unwrap();
         sets.old(1);
-        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
         let medium = |number| sets.target.join(format!("medium-00{number}"));
-        fs::set_permissions(&sets.target, fs::Permissions::from_mode(0o750)).unwrap();
+        fs::set_permissions(&sets.target, fs::Permissions::from_mode(0o2750)).unwrap();
         fs::set_permissions(medium(1), fs::Permissions::from_mode(0o640)).unwrap();
         let mut set = sets.create_as(PIPE, 2, 0, keep);
         load(&mut set, 2);
         set.complete().unwrap();
-        assert_eq!([mode(&sets.target), mode(&medium(1)), mode(&medium(2))], [0o750, 0o640, 0o640]);
+        assert_eq!([mode(&sets.target), mode(&medium(1)), mode(&medium(2))], [0o2750, 0o640, 0o640]);
     }
 }
 
