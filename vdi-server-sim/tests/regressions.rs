@@ -185,7 +185,7 @@ fn a_worker_that_answers_nonsense_is_killed_and_its_commands_are_aborted() {
     let bench = Bench::new();
     let (_set, server, mut device) = pair(&bench);
     // Reads the request, answers another one, and would not end by itself.
-    let pool = pool("head -c 32 > /dev/null; printf 0123456789abcdef; exec sleep 1000");
+    let pool = pool("head -c 32 > /dev/null; printf 0123456789abcdef01234567; exec sleep 1000");
     let driving = task("a device's driver", move || {
         let outcome = pool.drive(&mut device, 0, |_| {}).map(drop).map_err(|error| error.to_string());
         (outcome, pool.finish().unwrap())
