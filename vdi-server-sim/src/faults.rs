@@ -119,7 +119,8 @@ pub enum Fault {
     },
     /// `short-reads`: reads of database files give a part only, so that the rest has to be read after it.
     ShortReads,
-    /// `queue-full`: once a device, Flushes until SendCommand answers VD_E_QUEUE_FULL.
+    /// `queue-full`: once a device, Flushes until SendCommand answers VD_E_QUEUE_FULL. These Flushes are not counted, and no other
+    /// fault strikes them.
     QueueFull,
     /// `small-transfers`: Writes of random smaller sizes, multiples of BLOCKSIZE.
     SmallTransfers,

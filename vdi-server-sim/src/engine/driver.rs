@@ -179,20 +179,21 @@ impl<'a> Driver<'a> {
     /// Sends a command and gives its number. Its answer comes through `ended`, also where it is refused for the state of the
     /// device.
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<u64, Stopped> {
+        if !self.work.faults.is_off() {
+            self.suffer(outgoing.code)?;
+        }
         let routine = Arc::clone(&self.routine);
-        self.submit(outgoing, routine).map(|(number, _)| number)
+        let submitted = self.submit(outgoing, routine);
+        submitted.map(|(number, _)| number).map_err(|error| self.work.stop(error))
     }
 
-    /// Sends a command; its number, and why it was refused if it was.
+    /// Sends a command; its number, and why it was refused if it was. Whoever gets an error ends the work.
     fn submit(
         &mut self,
         outgoing: Outgoing,
         routine: Arc<dyn CompletionRoutine>,
-    ) -> Result<(u64, Option<VdError>), Stopped> {
+    ) -> Result<(u64, Option<VdError>), VdsError> {
         let Outgoing { code, size, position, buffer, small } = outgoing;
-        if !self.work.faults.is_off() {
-            self.suffer(code)?;
-        }
         let number = self.next_number;
         self.next_number += 1;
         self.in_flight += 1;
@@ -201,12 +202,13 @@ impl<'a> Driver<'a> {
         match self.device.send_command(command) {
             Ok(()) => Ok((number, None)),
             Err(error) if matches!(error.code, VdError::IoError | VdError::QueueFull) => Ok((number, Some(error.code))),
-            Err(error) => Err(self.work.stop(error)),
+            Err(error) => Err(error),
         }
     }
 
     /// Sends Flushes until the queue is full, and waits for all of them: what a client may come across, on demand. Completions
-    /// wait meanwhile, so that no client is fast enough to keep the queue from filling.
+    /// wait meanwhile, so that no client is fast enough to keep the queue from filling; so these commands know no other faults,
+    /// and the work is ended only once nothing is held back: whoever closes the set waits for the completions.
     pub(super) fn fill_queue(&mut self) -> Result<(), Stopped> {
         let hold = Arc::new(Mutex::new(()));
         let held = hold.lock().unwrap_or_else(PoisonError::into_inner);
@@ -214,11 +216,14 @@ impl<'a> Driver<'a> {
         let routine = Arc::new(Holding { sender: thread::current().id(), hold: Arc::clone(&hold), inner });
         let refused = loop {
             let flush = Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, small: false };
-            if let (number, Some(_)) = self.submit(flush, Arc::clone(&routine) as _)? {
-                break number;
+            match self.submit(flush, Arc::clone(&routine) as _) {
+                Ok((_, None)) => {}
+                Ok((number, Some(_))) => break Ok(number),
+                Err(error) => break Err(error),
             }
         };
         drop(held);
+        let refused = refused.map_err(|error| self.work.stop(error))?;
         while self.in_flight > 0 {
             let Ended { number, code, .. } = self.wait_ended()?;
             match code {
