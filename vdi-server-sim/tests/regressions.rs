@@ -213,32 +213,3 @@ fn a_worker_that_is_silent_at_the_end_does_not_outlast_an_abort() {
     set.signal_abort().unwrap();
     assert_eq!(driving.result().unwrap_err().code(), VdError::Abort);
 }
-
-/// The thread that ended a statement waited for one that held completions back while it failed, and that one for it.
-#[test]
-fn an_abort_while_devices_fill_their_queues_ends_the_backup() {
-    let bench = Bench::new();
-    bench.database("sales", 600_000);
-    for round in 0..40 {
-        let script = bench.scripted("nightly", &config(8), |mut device, _| {
-            loop {
-                let command = match device.get_command(INFINITE) {
-                    Ok(command) => command,
-                    Err(end) => return end.code(),
-                };
-                let bytes = command.data().len();
-                let completion = if bytes == 0 { Completion::done() } else { Completion::transferred(bytes) };
-                // Refused once the set is aborted, which the next look for a command tells.
-                let _ = command.complete(completion);
-            }
-        });
-        let statement = backup_statement("sales", "nightly", 8, "BUFFERCOUNT = 6");
-        // The bursts are some 8 times 65 commands.
-        let at = format!("abort-at={}", 80 + 11 * round);
-        let faulty = |command: &mut std::process::Command| {
-            command.args(["--fault", "queue-full", "--fault", &at, "--seed", &round.to_string()]);
-        };
-        bench.sql_with(&statement, faulty).outcome().assert_failure(&["Msg 18210,", "995("]);
-        assert_eq!(script.result(), [VdError::Abort; 8]);
-    }
-}
