@@ -190,6 +190,10 @@ impl Taker<'_> {
         self.end()?;
         self.writes.mark()?;
         self.writes.command(CommandCode::SNAPSHOT)?;
+        if !frozen.is_in_place() {
+            // A restore can replace the database, whose writers alone are stopped. Who knows which files the client found.
+            return Err(work.stop(DatabaseError::Replaced { path: self.database.path().to_owned() }));
+        }
         drop(frozen);
         if self.writes.driver.has(Features::COMPLETE_ENABLED) {
             self.writes.command(CommandCode::COMPLETE)?;

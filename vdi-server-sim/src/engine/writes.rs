@@ -24,6 +24,9 @@ use super::driver::{Driver, Ended, Homes, Outgoing, RETRIES, is_recoverable};
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
 
+/// Commands that a device holds at most: one less than it could, so that Discard always finds room.
+const MOST_IN_FLIGHT: u32 = QUEUE_DEPTH - 1;
+
 /// A Write that is not known to be stored yet, or that waits for those before it.
 struct Sent {
     number: u64,
@@ -87,7 +90,7 @@ impl<'a> Writes<'a> {
 
     /// Sends the first `bytes` bytes of a buffer, `payload` of which are bytes of files.
     pub(super) fn write(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, small: bool) -> Result<(), Stopped> {
-        while self.driver.in_flight() >= QUEUE_DEPTH
+        while self.driver.in_flight() >= MOST_IN_FLIGHT
             || self.bytes_in_flight > 0
                 && self.bytes_in_flight.saturating_add(u64::from(bytes)) > self.most_bytes_in_flight
         {
