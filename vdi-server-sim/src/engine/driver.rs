@@ -244,7 +244,7 @@ impl<'a> Driver<'a> {
 
     /// What the faults that are switched on do before a command.
     fn suffer(&self, code: CommandCode) -> Result<(), Stopped> {
-        let fault = self.work.faults.before_command(self.device.index(), code);
+        let fault = self.work.faults.before_command(self.device.index());
         if fault.act != Act::Send {
             let act = format!("{:?}", fault.act);
             event!(INFO, set = self.work.set_name(), device = self.name(), command = %code, act = act, "fault");

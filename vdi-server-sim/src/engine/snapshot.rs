@@ -16,7 +16,8 @@
 //! 2. The database is thawed as soon as Snapshot has completed, and on every failure: also when the set is aborted while the
 //!    client holds the command, and when this process dies (see [`Frozen`]).
 //! 3. A restore succeeds only if the database's files are those of the catalog, and have the backup's checksums. Until the files are
-//!    compared, nobody writes to them.
+//!    compared, nobody writes to them; only a database that did not exist before, or whose folder the client replaced, can be
+//!    frozen no earlier than it is there. What the client put there is for the client to make durable.
 //! 4. Before MountSnapshot the restore has read the stream to its end, and nothing of the database has changed.
 
 use std::sync::Arc;
