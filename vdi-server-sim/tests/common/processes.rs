@@ -16,7 +16,7 @@ use super::tasks::wait_until_asleep;
 pub(crate) struct Guarded(Child);
 
 impl Guarded {
-    fn start(command: &mut Command) -> Guarded {
+    pub(crate) fn start(command: &mut Command) -> Guarded {
         Guarded(command.spawn().unwrap())
     }
 
@@ -78,9 +78,14 @@ impl Bench {
     pub(crate) fn sql_with(&self, statement: &str, change: impl FnOnce(&mut Command)) -> Statement {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
         command.arg("sql").arg("--data").arg(self.data()).args(["-Q", statement]);
+        change(&mut command);
+        self.statement(command)
+    }
+
+    /// Starts a program that carries a statement out.
+    pub(crate) fn statement(&self, mut command: Command) -> Statement {
         command.env("VDI_RUNTIME_DIR", self.runtime());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        change(&mut command);
         let mut process = Guarded::start(&mut command);
         let (tell, output) = channel();
         forward_lines(process.0.stdout.take().unwrap(), tell.clone());
