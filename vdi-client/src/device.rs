@@ -61,19 +61,23 @@ impl DeviceShared {
 
     /// The error of completing a command that the program does not hold.
     pub(crate) fn not_active(&self, id: CommandId) -> Error {
-        let error = self.error_of_inactive(id);
+        self.refuse_unknown(&format!("command {:#x} is not an active command of this device", id.0))
+    }
+
+    /// The error of completing something that is no command, unless the session is over.
+    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
+        let error = self.error_of_unknown(what);
         trace::refused(&error);
         error
     }
 
-    fn error_of_inactive(&self, id: CommandId) -> Error {
+    fn error_of_unknown(&self, what: &str) -> Error {
         const CALL: &str = "CompleteCommand";
         if let Some(interruption) = self.set.interruption(CALL)
             && interruption.code() != VdError::Timeout
         {
             return interruption.of_device(&self.name);
         }
-        let what = format!("command {:#x} is not an active command of this device", id.0);
         Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, self.set.session.set_name(), what).of_device(&self.name)
     }
 
@@ -362,6 +366,23 @@ impl ClientVirtualDevice {
         }
     }
 
+    /// Ends the work of this device, before its time unless the server has closed it.
+    pub(crate) fn leave(&mut self) {
+        let set = &self.shared.set;
+        if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
+            // The server may have closed it already, without this program having asked.
+            let look = self.look();
+            if matches!(look, Some(Look::Closed)) {
+                self.closed = true;
+                self.shared.set.session.control().close_device(self.shared.index);
+            } else {
+                self.shared.set.abort(Cause::AbandonedDevice);
+            }
+            // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
+            drop(look);
+        }
+    }
+
     /// How many commands the program holds.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
@@ -371,17 +392,6 @@ impl ClientVirtualDevice {
 
 impl Drop for ClientVirtualDevice {
     fn drop(&mut self) {
-        let set = &self.shared.set;
-        if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
-            // The server may have closed it already, without this program having asked.
-            let look = self.look();
-            if matches!(look, Some(Look::Closed)) {
-                self.shared.set.session.control().close_device(self.shared.index);
-            } else {
-                self.shared.set.abort(Cause::AbandonedDevice);
-            }
-            // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
-            drop(look);
-        }
+        self.leave();
     }
 }

@@ -1,10 +1,12 @@
 //! Commands as plain blocks, for adapters to foreign interfaces: there a command is a piece of memory that the program keeps
-//! as long as it likes, and may complete twice, wrongly, or never.
+//! as long as it likes, and may complete twice, wrongly, or never. Such a program knows no leases either: see
+//! [`ClientVirtualDeviceSet::map_buffer_address`](crate::ClientVirtualDeviceSet::map_buffer_address).
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use vdi_proto::abort::Cause;
 use vdi_proto::command::{CommandCode, CommandId};
 use vdi_proto::completion::CompletionCode;
 
@@ -46,6 +48,18 @@ impl RawDevice {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The device's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.shared.name()
+    }
+
+    /// The name of its set.
+    #[must_use]
+    pub fn set_name(&self) -> &str {
+        self.shared.set.session.set_name()
+    }
+
     /// GetCommand: see [`ClientVirtualDevice::get_command`]. A second thread waits for the first.
     ///
     /// # Errors
@@ -84,5 +98,29 @@ impl RawDevice {
             }
             refused.error
         })
+    }
+
+    /// What CompleteCommand answers for something that is no command of this device at all: VD_E_INVALID, or VD_E_ABORT or
+    /// VD_E_PROTOCOL when the session is over.
+    #[must_use]
+    pub fn refuse_unknown(&self, what: &str) -> Error {
+        self.shared.refuse_unknown(what)
+    }
+
+    /// Ends the device's work, as dropping it does: the set is aborted unless the server has closed the device. A thread that
+    /// waits in [`RawDevice::get_command`] returns. For programs that destroy a device while its commands are held, or while
+    /// a thread waits.
+    pub fn abandon(&self) {
+        match self.device.try_lock() {
+            Ok(mut device) => device.leave(),
+            Err(TryLockError::Poisoned(device)) => device.into_inner().leave(),
+            // Whoever waits has the lock, and waits for a server that has not closed the device.
+            Err(TryLockError::WouldBlock) => {
+                let set = &self.shared.set;
+                if !set.is_closed() && set.session.abort_reason().is_none() {
+                    set.abort(Cause::AbandonedDevice);
+                }
+            }
+        }
     }
 }

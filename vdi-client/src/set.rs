@@ -2,6 +2,7 @@
 //!
 //! Source of the rules: VDI specification, IClientVirtualDeviceSet2.
 
+use core::ptr::NonNull;
 use core::time::Duration;
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
@@ -340,6 +341,24 @@ impl ClientVirtualDeviceSet {
                 let (set, bytes) = (attached.session.set_name(), buffer.data().len());
                 trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
                 Ok(buffer)
+            }
+            None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
+        })
+        .inspect_err(trace::refused)
+    }
+
+    /// MapBufferHandle as foreign interfaces have it, without an end of the mapping: the address of the buffer in this process,
+    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while somebody
+    /// works at the address, so whoever completes it has to wait for them.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
+    pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+        const CALL: &str = "MapBufferHandle";
+        self.with(CALL, |attached| match attached.session.buffers() {
+            Some(buffers) => {
+                let address = buffers.map_address(attached.view(), handle);
+                address.map_err(|error| handle_error(CALL, attached, error))
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })

@@ -49,7 +49,7 @@ impl Agent {
     }
 
     fn start(&self, line: &str) -> Statement {
-        self.bench.statement(self.command(line))
+        self.bench.run(self.command(line))
     }
 
     /// Runs a line to its end.

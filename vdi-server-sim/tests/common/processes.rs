@@ -53,7 +53,7 @@ impl Drop for Guarded {
     }
 }
 
-/// A statement that the simulator carries out, in a process of its own.
+/// A statement that the simulator carries out, or another program, in a process of its own.
 pub(crate) struct Statement {
     pub(crate) process: Guarded,
     output: Receiver<String>,
@@ -79,12 +79,14 @@ impl Bench {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
         command.arg("sql").arg("--data").arg(self.data()).args(["-Q", statement]);
         change(&mut command);
-        self.statement(command)
+        self.run(command)
     }
 
-    /// Starts a program that carries a statement out.
-    pub(crate) fn statement(&self, mut command: Command) -> Statement {
-        command.env("VDI_RUNTIME_DIR", self.runtime());
+    /// Starts any program, in this bench's runtime directory unless it has another.
+    pub(crate) fn run(&self, mut command: Command) -> Statement {
+        if command.get_envs().all(|(name, _)| name != "VDI_RUNTIME_DIR") {
+            command.env("VDI_RUNTIME_DIR", self.runtime());
+        }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Guarded::start(&mut command);
         let (tell, output) = channel();

@@ -1,0 +1,9 @@
+//! Gives the library the name by which programs that were linked to it look for it.
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
+        // Without a name, a program that is linked by a path would look for that path.
+        println!("cargo::rustc-link-arg-cdylib=-Wl,-soname,libsqlvdi.so");
+    }
+}
