@@ -68,8 +68,8 @@ fn worker(name: &str) -> Result<(), Box<dyn Error>> {
     for line in stdin().lines() {
         let line = line?;
         let (handle, size) = line.split_once(' ').ok_or("a handle and a size are expected")?;
-        let buffer = set.map_buffer_handle(BufferHandle::from_number(handle.parse()?))?;
-        let sum: u64 = buffer.data()[..size.parse()?].iter().map(|byte| u64::from(*byte)).sum();
+        let buffer = set.map_buffer_handle_sized(BufferHandle::from_number(handle.parse()?), size.parse()?)?;
+        let sum: u64 = buffer.data().iter().map(|byte| u64::from(*byte)).sum();
         // The lease has to end before the primary completes the command.
         drop(buffer);
         println!("{sum}");

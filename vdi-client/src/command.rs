@@ -23,6 +23,8 @@ use vdi_shm::slots::TakeBackError;
 
 use crate::device::DeviceShared;
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "sqlserver")]
+use crate::sqlserver;
 use crate::trace;
 
 /// How a command ended.
@@ -119,11 +121,17 @@ impl Completion {
 /// A command may be sent to another thread and completed there; several may be held at a time.
 pub struct Command {
     record: CommandRecord,
-    buffer: Option<LentBuffer>,
-    device: Arc<DeviceShared>,
+    lent: Lent,
     answered: bool,
     /// Since the program has it.
     held: trace::Clock,
+}
+
+/// What a command holds of its back end.
+enum Lent {
+    Own(Option<LentBuffer>, Arc<DeviceShared>),
+    #[cfg(feature = "sqlserver")]
+    SqlServer(sqlserver::Held),
 }
 
 impl fmt::Debug for Command {
@@ -132,7 +140,7 @@ impl fmt::Debug for Command {
             .field("code", &self.record.code)
             .field("size", &self.record.size)
             .field("position", &self.record.position)
-            .field("device", &self.device.name())
+            .field("device", &self.device())
             .finish_non_exhaustive()
     }
 }
@@ -167,7 +175,12 @@ impl From<CompleteError> for Error {
 
 impl Command {
     pub(crate) fn new(record: CommandRecord, buffer: Option<LentBuffer>, device: Arc<DeviceShared>) -> Self {
-        Command { record, buffer, device, answered: false, held: trace::Clock::start() }
+        Command { record, lent: Lent::Own(buffer, device), answered: false, held: trace::Clock::start() }
+    }
+
+    #[cfg(feature = "sqlserver")]
+    pub(crate) fn of_vendor(record: CommandRecord, held: sqlserver::Held) -> Self {
+        Command { record, lent: Lent::SqlServer(held), answered: false, held: trace::Clock::start() }
     }
 
     /// Tells that the program gets the command, and how long it waited for it.
@@ -214,35 +227,60 @@ impl Command {
     /// The name of the device that it came to.
     #[must_use]
     pub fn device(&self) -> &str {
-        self.device.name()
+        match &self.lent {
+            Lent::Own(_, device) => device.name(),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.device().name(),
+        }
     }
 
     pub(crate) fn set_name(&self) -> &str {
-        self.device.set.session.set_name()
+        match &self.lent {
+            Lent::Own(_, device) => device.set.session.set_name(),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.device().set_name(),
+        }
     }
 
     /// The bytes of a Write, or of a Read as filled so far; empty for other commands.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], LentBuffer::data)
+        match &self.lent {
+            Lent::Own(buffer, _) => buffer.as_ref().map_or(&[], LentBuffer::data),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.buffer().map_or(&[], sqlserver::Buffer::data),
+        }
     }
 
     /// The bytes of a Read, to be filled; empty for commands without a buffer.
     #[must_use]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        self.buffer.as_mut().map_or(&mut [], LentBuffer::data_mut)
+        match &mut self.lent {
+            Lent::Own(buffer, _) => buffer.as_mut().map_or(&mut [], LentBuffer::data_mut),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.buffer_mut().map_or(&mut [], sqlserver::Buffer::data_mut),
+        }
     }
 
     /// The prefix zone right before the data, `prefixZoneSize` bytes for the client's own use.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.buffer.as_mut().map_or(&mut [], LentBuffer::prefix_mut)
+        match &mut self.lent {
+            Lent::Own(buffer, _) => buffer.as_mut().map_or(&mut [], LentBuffer::prefix_mut),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.buffer_mut().map_or(&mut [], sqlserver::Buffer::prefix_mut),
+        }
     }
 
     /// The address of the data, for [`crate::ClientVirtualDeviceSet::get_buffer_handle`]; `None` without a buffer.
     #[must_use]
     pub fn buffer_address(&self) -> Option<*const u8> {
-        self.buffer.as_ref().map(|buffer| buffer.address().as_ptr().cast_const())
+        let start = match &self.lent {
+            Lent::Own(buffer, _) => buffer.as_ref().map(LentBuffer::address),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.buffer().map(sqlserver::Buffer::address),
+        };
+        start.map(|start| start.as_ptr().cast_const())
     }
 
     /// GetBufferHandle for this command's buffer: what another process of the set passes to
@@ -266,17 +304,21 @@ impl Command {
 
     fn own_handle(&self) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
-        let set = &self.device.set;
-        set.view().handles_allowed().map_err(|code| self.of(set.refuse(CALL, code)))?;
-        self.buffer.as_ref().map(LentBuffer::handle).ok_or_else(|| {
-            self.of(Error::new(
-                ErrorKind::Misuse,
-                VdError::Invalid,
-                CALL,
-                set.session.set_name(),
-                "this command has no buffer",
-            ))
-        })
+        let without = || {
+            let what = "this command has no buffer";
+            self.of(Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, self.set_name(), what))
+        };
+        match &self.lent {
+            Lent::Own(buffer, device) => {
+                device.set.view().handles_allowed().map_err(|code| self.of(device.set.refuse(CALL, code)))?;
+                buffer.as_ref().map(LentBuffer::handle).ok_or_else(without)
+            }
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => {
+                let buffer = held.buffer().ok_or_else(without)?;
+                held.device().session().get_buffer_handle(buffer.address().as_ptr()).map_err(|error| self.of(error))
+            }
+        }
     }
 
     /// CompleteCommand: see [`crate::ClientVirtualDevice::complete_command`].
@@ -292,41 +334,51 @@ impl Command {
     }
 
     pub(crate) fn is_of(&self, device: &Arc<DeviceShared>) -> bool {
-        Arc::ptr_eq(&self.device, device)
+        match &self.lent {
+            Lent::Own(_, own) => Arc::ptr_eq(own, device),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(_) => false,
+        }
+    }
+
+    #[cfg(feature = "sqlserver")]
+    pub(crate) fn is_of_vendor(&self, device: &Arc<sqlserver::DeviceShared>) -> bool {
+        matches!(&self.lent, Lent::SqlServer(held) if Arc::ptr_eq(held.device(), device))
     }
 
     pub(crate) fn of(&self, error: Error) -> Error {
-        error.of_device(self.device.name()).of_command(self.record.code)
+        error.of_device(self.device()).of_command(self.record.code)
     }
 
     fn misuse(&self, code: VdError, what: &str) -> Error {
-        let set = self.device.set.session.set_name();
-        self.of(Error::new(ErrorKind::Misuse, code, "CompleteCommand", set, what))
+        self.of(Error::new(ErrorKind::Misuse, code, "CompleteCommand", self.set_name(), what))
     }
 
     /// Completes the command; sets `answered` once nothing more can be done about it.
     fn answer(&mut self, completion: Completion) -> Result<(), Error> {
         const CALL: &str = "CompleteCommand";
-        let device = Arc::clone(&self.device);
+        let device = match &mut self.lent {
+            Lent::Own(_, device) => Arc::clone(device),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(_) => return self.answer_vendor(completion),
+        };
         let set = &device.set;
         if set.session.abort_reason().is_some() || set.is_closed() {
             self.answered = true;
             let code = set.step(Call::CompleteCommand).err().unwrap_or(VdError::Protocol);
             return Err(self.of(set.refuse(CALL, code)));
         }
-        let (code, bytes, position) = completion.resolve(&self.record).map_err(|what| {
-            self.misuse(VdError::Invalid, &format!("{what}; the command asks for {} bytes", self.record.size))
-        })?;
+        let (code, bytes, position) = self.resolve(completion)?;
         let mut core = device.core();
         if let Err(code) = core.machine.may_complete(self.record.id, bytes) {
             self.answered = true;
             return Err(self.misuse(code, "it is not an active command of this device"));
         }
-        if let Some(buffer) = self.buffer.take() {
+        if let Some(buffer) = self.take_own() {
             match buffer.give_back() {
                 Ok(()) => {}
                 Err((error @ TakeBackError::Leased { .. }, buffer)) => {
-                    self.buffer = Some(buffer);
+                    self.lent = Lent::Own(Some(buffer), Arc::clone(&device));
                     let what = format!("{error}; let them drop it, then complete the command again");
                     let set = set.session.set_name();
                     return Err(self.of(Error::new(ErrorKind::NotYet, VdError::Busy, CALL, set, what).because(error)));
@@ -349,10 +401,52 @@ impl Command {
             set.accuse(Party::Server, error);
             return Err(self.of(set.aborted(CALL)));
         }
+        self.tell_completed(code, bytes, position);
+        device.announce_completion();
+        Ok(())
+    }
+
+    fn take_own(&mut self) -> Option<LentBuffer> {
+        match &mut self.lent {
+            Lent::Own(buffer, _) => buffer.take(),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(_) => None,
+        }
+    }
+
+    fn resolve(&self, completion: Completion) -> Result<(CompletionCode, u32, u64), Error> {
+        completion.resolve(&self.record).map_err(|what| {
+            self.misuse(VdError::Invalid, &format!("{what}; the command asks for {} bytes", self.record.size))
+        })
+    }
+
+    #[cfg(feature = "sqlserver")]
+    fn answer_vendor(&mut self, completion: Completion) -> Result<(), Error> {
+        let resolved = self.resolve(completion);
+        let Lent::SqlServer(held) = &mut self.lent else { return Ok(()) };
+        // After a close nothing is said about the completion, as on the own back end.
+        let refused = match (held.device().session().closed_error("CompleteCommand"), resolved) {
+            (Some(closed), _) => sqlserver::Refused { error: closed, answered: true },
+            (None, Err(error)) => return Err(error),
+            (None, Ok((code, bytes, position))) => match held.complete(code, bytes, position) {
+                Ok(()) => {
+                    self.answered = true;
+                    self.tell_completed(code, bytes, position);
+                    return Ok(());
+                }
+                Err(refused) => refused,
+            },
+        };
+        self.answered = refused.answered;
+        Err(self.of(refused.error))
+    }
+
+    #[inline]
+    fn tell_completed(&self, code: CompletionCode, bytes: u32, position: u64) {
         trace::event!(
             TRACE,
-            set = set.session.set_name(),
-            device = device.name(),
+            set = self.set_name(),
+            device = self.device(),
             id = self.record.id.0,
             command = %self.record.code,
             code = %code,
@@ -361,8 +455,6 @@ impl Command {
             held_us = self.held.us(),
             "command completed"
         );
-        device.announce_completion();
-        Ok(())
     }
 }
 
@@ -373,7 +465,11 @@ impl Drop for Command {
         }
         let aborted = Completion::failed(CompletionCode::OPERATION_ABORTED);
         if self.answer(aborted).is_err() && !self.answered {
-            self.device.set.abort(Cause::AbandonedCommand);
+            match &self.lent {
+                Lent::Own(_, device) => device.set.abort(Cause::AbandonedCommand),
+                #[cfg(feature = "sqlserver")]
+                Lent::SqlServer(held) => held.device().session().abort(),
+            }
         }
     }
 }

@@ -28,6 +28,8 @@ use vdi_shm::wait;
 
 use crate::command::{Command, CompleteError, Completion};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "sqlserver")]
+use crate::sqlserver;
 use crate::state::Attached;
 use crate::trace;
 
@@ -59,19 +61,18 @@ impl DeviceShared {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The error of completing a command that the program does not hold.
-    pub(crate) fn not_active(&self, id: CommandId) -> Error {
-        self.refuse_unknown(&format!("command {:#x} is not an active command of this device", id.0))
+    fn set_name(&self) -> &str {
+        self.set.session.set_name()
+    }
+
+    fn abandon(&self) {
+        if !self.set.is_closed() && self.set.session.abort_reason().is_none() {
+            self.set.abort(Cause::AbandonedDevice);
+        }
     }
 
     /// The error of completing something that is no command, unless the session is over.
-    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
-        let error = self.error_of_unknown(what);
-        trace::refused(&error);
-        error
-    }
-
-    fn error_of_unknown(&self, what: &str) -> Error {
+    fn refuse_unknown(&self, what: &str) -> Error {
         const CALL: &str = "CompleteCommand";
         if let Some(interruption) = self.set.interruption(CALL)
             && interruption.code() != VdError::Timeout
@@ -95,7 +96,75 @@ impl DeviceShared {
 ///
 /// A device is meant for one thread; several devices of a set work side by side, in one process or in several.
 #[derive(Debug)]
-pub struct ClientVirtualDevice {
+pub struct ClientVirtualDevice(Inner);
+
+/// The back end of a device.
+#[derive(Debug)]
+enum Inner {
+    Own(Own),
+    #[cfg(feature = "sqlserver")]
+    SqlServer(sqlserver::Device),
+}
+
+/// What a device and its commands share, of whichever back end.
+#[derive(Debug, Clone)]
+pub(crate) enum Anchor {
+    Own(Arc<DeviceShared>),
+    #[cfg(feature = "sqlserver")]
+    SqlServer(Arc<sqlserver::DeviceShared>),
+}
+
+macro_rules! anchored {
+    ($anchor:expr, $it:ident => $call:expr) => {
+        match $anchor {
+            Anchor::Own($it) => $call,
+            #[cfg(feature = "sqlserver")]
+            Anchor::SqlServer($it) => $call,
+        }
+    };
+}
+
+impl Anchor {
+    pub(crate) fn name(&self) -> &str {
+        anchored!(self, shared => shared.name())
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        anchored!(self, shared => shared.set_name())
+    }
+
+    /// The error of completing a command that the program does not hold.
+    pub(crate) fn not_active(&self, id: CommandId) -> Error {
+        self.refuse_unknown(&format!("command {:#x} is not an active command of this device", id.0))
+    }
+
+    /// The error of completing something that is no command, unless the session is over.
+    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
+        let error = anchored!(self, shared => shared.refuse_unknown(what));
+        trace::refused(&error);
+        error
+    }
+
+    /// Aborts the set, unless it has ended, because the device is used no longer.
+    pub(crate) fn abandon(&self) {
+        anchored!(self, shared => shared.abandon());
+    }
+}
+
+/// The same call of whichever back end.
+macro_rules! either {
+    ($device:expr, $it:ident => $call:expr) => {
+        match $device {
+            Inner::Own($it) => $call,
+            #[cfg(feature = "sqlserver")]
+            Inner::SqlServer($it) => $call,
+        }
+    };
+}
+
+/// A device in this library's own shared memory.
+#[derive(Debug)]
+struct Own {
     shared: Arc<DeviceShared>,
     submissions: Consumer<Shared<RingMemory>>,
     closed: bool,
@@ -123,33 +192,41 @@ impl ClientVirtualDevice {
         let core = Mutex::new(Core { machine: ClientDevice::new(limits), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
-        Ok(ClientVirtualDevice { shared, submissions, closed: false })
+        Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false })))
     }
 
-    pub(crate) fn shared(&self) -> &Arc<DeviceShared> {
-        &self.shared
+    #[cfg(feature = "sqlserver")]
+    pub(crate) fn of_vendor(device: sqlserver::Device) -> Self {
+        ClientVirtualDevice(Inner::SqlServer(device))
+    }
+
+    pub(crate) fn anchor(&self) -> Anchor {
+        match &self.0 {
+            Inner::Own(device) => Anchor::Own(Arc::clone(&device.shared)),
+            #[cfg(feature = "sqlserver")]
+            Inner::SqlServer(device) => Anchor::SqlServer(Arc::clone(device.shared())),
+        }
     }
 
     /// Whether a wait of this device must end now.
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
-        self.shared.set.interruption(call).map(|error| error.of_device(&self.shared.name))
+        either!(&self.0, device => device.interruption(call)).map(|error| error.of_device(self.name()))
     }
 
     pub(crate) fn set_name(&self) -> &str {
-        self.shared.set.session.set_name()
+        either!(&self.0, device => device.set_name())
     }
 
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.shared.name
+        either!(&self.0, device => device.name())
     }
 
     /// What client and server agreed on for the set.
     #[must_use]
     pub fn config(&self) -> VdConfig {
-        // A device is only ever made with an agreement.
-        self.shared.set.config().copied().unwrap_or_default()
+        either!(&self.0, device => device.config())
     }
 
     /// Waits for the server's next command; a `timeout` of zero only looks. Several commands may be held at a time.
@@ -159,6 +236,71 @@ impl ClientVirtualDevice {
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
+        either!(&mut self.0, device => device.get_command(timeout))
+    }
+
+    /// CompleteCommand: tells the server how a command of this device ended, and gives its buffer back.
+    ///
+    /// # Errors
+    /// VD_E_INVALID for another device's command and for a completion that does not fit the command; VD_E_BUSY while another
+    /// process has the buffer mapped; VD_E_ABORT, VD_E_PROTOCOL. The command comes back where it is still outstanding.
+    pub fn complete_command(&self, command: Command, completion: Completion) -> Result<(), CompleteError> {
+        let here = match &self.0 {
+            Inner::Own(device) => command.is_of(&device.shared),
+            #[cfg(feature = "sqlserver")]
+            Inner::SqlServer(device) => command.is_of_vendor(device.shared()),
+        };
+        if here {
+            return command.complete(completion);
+        }
+        let what = format!("the command came to device {:?}; complete it there", command.device());
+        let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", self.set_name(), what);
+        let error = error.of_device(self.name()).of_command(command.code());
+        trace::refused(&error);
+        Err(CompleteError { error, command: Some(command) })
+    }
+
+    /// An error about this device that did not come from a call of the interface.
+    pub(crate) fn error(&self, kind: ErrorKind, call: &'static str, what: String) -> Error {
+        Error::new(kind, VdError::Unexpected, call, self.set_name(), what).of_device(self.name())
+    }
+
+    /// Aborts the set, unless it has ended, because this device's work failed.
+    pub(crate) fn abandon(&self) {
+        either!(&self.0, device => device.abandon());
+    }
+
+    /// Ends the work of this device, before its time unless the server has closed it.
+    pub(crate) fn leave(&mut self) {
+        either!(&mut self.0, device => device.leave());
+    }
+
+    /// How many commands the program holds.
+    #[must_use]
+    pub fn outstanding(&self) -> u32 {
+        either!(&self.0, device => device.outstanding())
+    }
+}
+
+impl Own {
+    fn interruption(&self, call: &'static str) -> Option<Error> {
+        self.shared.set.interruption(call)
+    }
+
+    fn set_name(&self) -> &str {
+        self.shared.set.session.set_name()
+    }
+
+    fn name(&self) -> &str {
+        &self.shared.name
+    }
+
+    fn config(&self) -> VdConfig {
+        // A device is only ever made with an agreement.
+        self.shared.set.config().copied().unwrap_or_default()
+    }
+
+    fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         // A command that is there needs no clock.
         let mut waited = trace::Clock::default();
         let look = match self.look_unless_closed() {
@@ -335,39 +477,14 @@ impl ClientVirtualDevice {
         Look::Command(Command::new(record, buffer, Arc::clone(&self.shared)))
     }
 
-    /// CompleteCommand: tells the server how a command of this device ended, and gives its buffer back.
-    ///
-    /// # Errors
-    /// VD_E_INVALID for another device's command and for a completion that does not fit the command; VD_E_BUSY while another
-    /// process has the buffer mapped; VD_E_ABORT, VD_E_PROTOCOL. The command comes back where it is still outstanding.
-    pub fn complete_command(&self, command: Command, completion: Completion) -> Result<(), CompleteError> {
-        if command.is_of(&self.shared) {
-            return command.complete(completion);
-        }
-        let set = self.shared.set.session.set_name();
-        let what = format!("the command came to device {:?}; complete it there", command.device());
-        let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", set, what);
-        let error = error.of_device(&self.shared.name).of_command(command.code());
-        trace::refused(&error);
-        Err(CompleteError { error, command: Some(command) })
-    }
-
-    /// An error about this device that did not come from a call of the interface.
-    pub(crate) fn error(&self, kind: ErrorKind, call: &'static str, what: String) -> Error {
-        let set = self.shared.set.session.set_name();
-        Error::new(kind, VdError::Unexpected, call, set, what).of_device(&self.shared.name)
-    }
-
-    /// Aborts the set, unless it has ended, because this device's work failed.
-    pub(crate) fn abandon(&self) {
+    fn abandon(&self) {
         let set = &self.shared.set;
         if !self.closed && set.session.abort_reason().is_none() {
             set.abort(Cause::AbandonedDevice);
         }
     }
 
-    /// Ends the work of this device, before its time unless the server has closed it.
-    pub(crate) fn leave(&mut self) {
+    fn leave(&mut self) {
         let set = &self.shared.set;
         if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
             // The server may have closed it already, without this program having asked.
@@ -383,14 +500,12 @@ impl ClientVirtualDevice {
         }
     }
 
-    /// How many commands the program holds.
-    #[must_use]
-    pub fn outstanding(&self) -> u32 {
+    fn outstanding(&self) -> u32 {
         self.shared.core().machine.outstanding()
     }
 }
 
-impl Drop for ClientVirtualDevice {
+impl Drop for Own {
     fn drop(&mut self) {
         self.leave();
     }

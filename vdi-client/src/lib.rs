@@ -55,8 +55,12 @@
 //! nothing is formatted and no clock is read. That is some 10 ns a command on each side, of a round trip of more than a
 //! microsecond. A subscriber is called in the middle of calls of this library, partly while
 //! they hold locks, and must not call the library itself.
-#![forbid(unsafe_code)]
+// With SQL Server's library as a back end there is one module that may, the adapter to it.
+#![cfg_attr(not(feature = "sqlserver"), forbid(unsafe_code))]
+#![cfg_attr(feature = "sqlserver", deny(unsafe_code))]
 
+mod back_end;
+mod buffer;
 pub mod command;
 pub mod device;
 pub mod error;
@@ -64,12 +68,16 @@ pub mod media;
 pub mod pump;
 pub mod raw;
 pub mod set;
+#[cfg(feature = "sqlserver")]
+mod sqlserver;
 mod state;
 mod trace;
 pub mod workers;
 
 use core::time::Duration;
 
+pub use back_end::{BackEnd, SqlServer, TimeOutUnit};
+pub use buffer::MappedBuffer;
 pub use command::{Command, CompleteError, Completion};
 pub use device::ClientVirtualDevice;
 pub use error::{Error, ErrorKind};
@@ -81,7 +89,6 @@ pub use vdi_proto::config::VdConfig;
 pub use vdi_proto::features::Features;
 pub use vdi_proto::handle::BufferHandle;
 pub use vdi_proto::status::VdError;
-pub use vdi_shm::area::MappedBuffer;
 pub use vdi_shm::runtime::{Access, Options};
 
 /// The time-out that never passes.

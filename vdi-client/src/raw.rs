@@ -4,14 +4,13 @@
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
-use vdi_proto::abort::Cause;
 use vdi_proto::command::{CommandCode, CommandId};
 use vdi_proto::completion::CompletionCode;
 
 use crate::command::{Command, Completion};
-use crate::device::{ClientVirtualDevice, DeviceShared};
+use crate::device::{Anchor, ClientVirtualDevice};
 use crate::error::Error;
 
 /// A command as a block of numbers: VDC_Command, with its identity.
@@ -33,7 +32,7 @@ pub struct RawCommand {
 #[derive(Debug)]
 pub struct RawDevice {
     device: Mutex<ClientVirtualDevice>,
-    shared: Arc<DeviceShared>,
+    anchor: Anchor,
     held: Mutex<HashMap<CommandId, Command>>,
 }
 
@@ -41,7 +40,7 @@ impl RawDevice {
     /// Takes over a device.
     #[must_use]
     pub fn new(device: ClientVirtualDevice) -> Self {
-        RawDevice { shared: Arc::clone(device.shared()), device: Mutex::new(device), held: Mutex::default() }
+        RawDevice { anchor: device.anchor(), device: Mutex::new(device), held: Mutex::default() }
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<CommandId, Command>> {
@@ -51,13 +50,13 @@ impl RawDevice {
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.shared.name()
+        self.anchor.name()
     }
 
     /// The name of its set.
     #[must_use]
     pub fn set_name(&self) -> &str {
-        self.shared.set.session.set_name()
+        self.anchor.set_name()
     }
 
     /// GetCommand: see [`ClientVirtualDevice::get_command`]. A second thread waits for the first.
@@ -90,7 +89,7 @@ impl RawDevice {
         position: u64,
     ) -> Result<(), Error> {
         let Some(command) = self.held().remove(&id) else {
-            return Err(self.shared.not_active(id));
+            return Err(self.anchor.not_active(id));
         };
         command.complete(Completion::raw(code, bytes, position)).map_err(|refused| {
             if let Some(command) = refused.command {
@@ -104,7 +103,7 @@ impl RawDevice {
     /// VD_E_PROTOCOL when the session is over.
     #[must_use]
     pub fn refuse_unknown(&self, what: &str) -> Error {
-        self.shared.refuse_unknown(what)
+        self.anchor.refuse_unknown(what)
     }
 
     /// Ends the device's work, as dropping it does: the set is aborted unless the server has closed the device. A thread that
@@ -115,12 +114,7 @@ impl RawDevice {
             Ok(mut device) => device.leave(),
             Err(TryLockError::Poisoned(device)) => device.into_inner().leave(),
             // Whoever waits has the lock, and waits for a server that has not closed the device.
-            Err(TryLockError::WouldBlock) => {
-                let set = &self.shared.set;
-                if !set.is_closed() && set.session.abort_reason().is_none() {
-                    set.abort(Cause::AbandonedDevice);
-                }
-            }
+            Err(TryLockError::WouldBlock) => self.anchor.abandon(),
         }
     }
 }

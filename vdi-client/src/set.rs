@@ -14,7 +14,7 @@ use vdi_proto::name::check_name;
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, State};
 use vdi_proto::status::VdError;
-use vdi_shm::area::{BufferError, MappedBuffer};
+use vdi_shm::area::BufferError;
 use vdi_shm::control::ClientWord;
 use vdi_shm::host::Host;
 use vdi_shm::member::Member;
@@ -22,8 +22,12 @@ use vdi_shm::runtime::Options;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
 
+use crate::back_end::BackEnd;
+use crate::buffer::MappedBuffer;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "sqlserver")]
+use crate::sqlserver;
 use crate::state::{Attached, Membership};
 use crate::trace;
 
@@ -33,8 +37,33 @@ use crate::trace;
 /// [`ClientVirtualDeviceSet::close`]. Dropping it closes the set.
 ///
 /// The process that creates a set is its *primary*; others join it as *secondaries*.
+///
+/// Who carries the set is chosen when the object is made: see [`BackEnd`].
+#[derive(Debug)]
+pub struct ClientVirtualDeviceSet(Inner);
+
+/// The back end of a set.
+#[derive(Debug)]
+enum Inner {
+    Own(Own),
+    #[cfg(feature = "sqlserver")]
+    SqlServer(sqlserver::Set),
+}
+
+/// The same call of whichever back end.
+macro_rules! either {
+    ($set:expr, $it:ident => $call:expr) => {
+        match &$set.0 {
+            Inner::Own($it) => $call,
+            #[cfg(feature = "sqlserver")]
+            Inner::SqlServer($it) => $call,
+        }
+    };
+}
+
+/// Sets in this library's own shared memory.
 #[derive(Debug, Default)]
-pub struct ClientVirtualDeviceSet {
+struct Own {
     options: Options,
     attached: RwLock<Option<Arc<Attached>>>,
 }
@@ -56,19 +85,43 @@ pub struct ClientVirtualDeviceSet {
 /// assert_eq!(error.code(), VdError::Timeout);
 /// ```
 #[derive(Debug, Clone)]
-pub struct Canceller {
-    session: Arc<Session>,
+pub struct Canceller(Waits);
+
+#[derive(Debug, Clone)]
+enum Waits {
+    Own(Arc<Session>),
+    #[cfg(feature = "sqlserver")]
+    SqlServer(Arc<sqlserver::Session>),
 }
 
 impl Canceller {
     /// Ends every wait of this process in the set, now and until [`Canceller::resume`]: each returns VD_E_TIMEOUT.
     pub fn cancel(&self) {
-        self.session.cancel();
+        match &self.0 {
+            Waits::Own(session) => session.cancel(),
+            #[cfg(feature = "sqlserver")]
+            Waits::SqlServer(session) => session.cancel(),
+        }
     }
 
     /// Lets this process wait again.
     pub fn resume(&self) {
-        self.session.resume();
+        match &self.0 {
+            Waits::Own(session) => session.resume(),
+            #[cfg(feature = "sqlserver")]
+            Waits::SqlServer(session) => session.resume(),
+        }
+    }
+
+    #[cfg(feature = "sqlserver")]
+    pub(crate) fn of_vendor(session: Arc<sqlserver::Session>) -> Canceller {
+        Canceller(Waits::SqlServer(session))
+    }
+}
+
+impl Default for ClientVirtualDeviceSet {
+    fn default() -> Self {
+        Self::with_options(Options::default())
     }
 }
 
@@ -82,9 +135,189 @@ impl ClientVirtualDeviceSet {
     /// An object without a set.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ClientVirtualDeviceSet { options, attached: RwLock::default() }
+        ClientVirtualDeviceSet(Inner::Own(Own { options, attached: RwLock::default() }))
     }
 
+    /// An object without a set, on a back end that is chosen at run time.
+    ///
+    /// ```no_run
+    /// use vdi_client::{BackEnd, ClientVirtualDeviceSet};
+    ///
+    /// // What VDI_LIBRARY names, else the shared memory of this library.
+    /// let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    /// # Ok::<(), vdi_client::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Only for [`BackEnd::SqlServer`]: VD_E_NOTSUPPORTED when the feature `sqlserver` is off, and for a library without the
+    /// interface's functions; VD_E_INVALID when there is no such file, or it is no shared library for this machine;
+    /// VD_E_UNEXPECTED when the system cannot load it, for want of another library for example.
+    pub fn with_back_end(back_end: BackEnd) -> Result<Self, Error> {
+        match back_end {
+            BackEnd::SharedMemory(options) => Ok(Self::with_options(options)),
+            #[cfg(feature = "sqlserver")]
+            BackEnd::SqlServer(vendor) => match sqlserver::Set::new(&vendor) {
+                Ok(set) => Ok(ClientVirtualDeviceSet(Inner::SqlServer(set))),
+                Err(error) => Err(error),
+            },
+            #[cfg(not(feature = "sqlserver"))]
+            BackEnd::SqlServer(_) => {
+                let what = "this program was built without SQL Server's library as a back end; build it with the feature \
+                            `sqlserver` of vdi-client";
+                Err(Error::new(ErrorKind::Misuse, VdError::NotSupported, "with_back_end", "", what))
+            }
+        }
+        .inspect_err(trace::refused)
+    }
+
+    /// The set's name, if there is one.
+    pub(crate) fn name(&self) -> Option<String> {
+        either!(self, set => set.name())
+    }
+
+    /// Creates a set on the default instance: [`ClientVirtualDeviceSet::create_ex`].
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDeviceSet::create_ex`].
+    pub fn create(&self, name: &str, config: &VdConfig) -> Result<(), Error> {
+        either!(self, set => set.create("Create", None, name, config)).inspect_err(trace::refused)
+    }
+
+    /// Creates a set for a server instance (`None` or empty: the default one), so that the server can find it when it gets
+    /// `BACKUP|RESTORE ... VIRTUAL_DEVICE='name'`. This process becomes the set's primary.
+    ///
+    /// # Errors
+    /// VD_E_NOTSUPPORTED for a configuration field that no server serves; VD_E_PROTOCOL when this object has a set already, or
+    /// a live set of this name exists; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_SECURITY when the runtime
+    /// directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
+    pub fn create_ex(&self, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
+        either!(self, set => set.create("CreateEx", instance, name, config)).inspect_err(trace::refused)
+    }
+
+    /// Joins a set that another process created on the default instance:
+    /// [`ClientVirtualDeviceSet::open_in_secondary_ex`].
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDeviceSet::open_in_secondary_ex`].
+    pub fn open_in_secondary(&self, name: &str) -> Result<(), Error> {
+        either!(self, set => set.join("OpenInSecondary", None, name)).inspect_err(trace::refused)
+    }
+
+    /// Joins a set that another process created, to open devices of it here or to work on buffers by their handles.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL when this object has a set already, when there is no such set, when its primary has not got the
+    /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
+    /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can.
+    pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
+        either!(self, set => set.join("OpenInSecondaryEx", instance, name)).inspect_err(trace::refused)
+    }
+
+    /// Waits for the server to configure the set, and returns what was agreed. Repeatable at once from then on, from any
+    /// thread and in secondaries.
+    ///
+    /// # Errors
+    /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
+    pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+        either!(self, set => set.get_configuration(timeout)).inspect_err(trace::refused)
+    }
+
+    /// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after
+    /// it has configured the set.
+    ///
+    /// # Errors
+    /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
+    /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
+    pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
+        either!(self, set => set.open_device(name)).inspect_err(trace::refused)
+    }
+
+    /// The handle of a buffer, by which other processes of the set can map it. The caller stays responsible for completing
+    /// the command. See also [`crate::Command::buffer_handle`].
+    ///
+    /// ```no_run
+    /// # use vdi_client::{ClientVirtualDeviceSet, Command};
+    /// # fn f(set: &ClientVirtualDeviceSet, command: &Command) -> Result<(), vdi_client::Error> {
+    /// if let Some(address) = command.buffer_address() {
+    ///     let handle = set.get_buffer_handle(address)?;
+    ///     println!("{}", handle.number()); // to the other process, which calls map_buffer_handle
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID unless `address` is the data start of a buffer that an outstanding
+    /// command of this process holds.
+    pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
+        either!(self, set => set.get_buffer_handle(address)).inspect_err(trace::refused)
+    }
+
+    /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
+    /// command cannot be completed (VD_E_BUSY).
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
+    /// this process has the buffer already; VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many
+    /// bytes a buffer has: there, and so everywhere, [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
+    pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+        either!(self, set => set.map_buffer_handle(handle, None)).inspect_err(trace::refused)
+    }
+
+    /// As [`ClientVirtualDeviceSet::map_buffer_handle`], with the number of bytes that the command has, which its holder
+    /// tells ([`crate::Command::size`]). [`MappedBuffer::data`] has that many. Works on every back end.
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDeviceSet::map_buffer_handle`]; VD_E_INVALID when the buffer cannot have so many bytes.
+    pub fn map_buffer_handle_sized(&self, handle: BufferHandle, bytes: usize) -> Result<MappedBuffer, Error> {
+        either!(self, set => set.map_buffer_handle(handle, Some(bytes))).inspect_err(trace::refused)
+    }
+
+    /// MapBufferHandle as foreign interfaces have it, without an end of the mapping: the address of the buffer in this process,
+    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while somebody
+    /// works at the address, so whoever completes it has to wait for them.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
+    pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+        either!(self, set => set.map_buffer_address(handle)).inspect_err(trace::refused)
+    }
+
+    /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub fn signal_abort(&self) -> Result<(), Error> {
+        either!(self, set => set.signal_abort()).inspect_err(trace::refused)
+    }
+
+    /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are
+    /// still held stay mapped until they are dropped.
+    ///
+    /// A primary ends the set for everybody; a secondary leaves it.
+    ///
+    /// # Errors
+    /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL
+    /// without a set.
+    pub fn close(&self) -> Result<(), Error> {
+        either!(self, set => set.close()).inspect_err(trace::refused)
+    }
+
+    /// What ends the waits of this process from another thread.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub fn canceller(&self) -> Result<Canceller, Error> {
+        either!(self, set => set.canceller()).inspect_err(trace::refused)
+    }
+
+    /// The state of this process's object, by the specification's table.
+    #[must_use]
+    pub fn state(&self) -> State {
+        either!(self, set => set.state())
+    }
+}
+
+impl Own {
     /// The slot, to put a set in or take it out.
     fn slot(&self) -> RwLockWriteGuard<'_, Option<Arc<Attached>>> {
         // The slot is whole at every moment.
@@ -102,42 +335,12 @@ impl ClientVirtualDeviceSet {
         }
     }
 
-    /// The set's name, if there is one.
-    pub(crate) fn name(&self) -> Option<String> {
-        self.with("name", |attached| Ok(attached.session.set_name().to_owned())).ok()
-    }
-
     /// Holds on to the set, for calls that wait.
     fn attached(&self, call: &'static str) -> Result<Arc<Attached>, Error> {
         self.with(call, |attached| Ok(Arc::clone(attached)))
     }
 
-    /// Creates a set on the default instance: [`ClientVirtualDeviceSet::create_ex`].
-    ///
-    /// # Errors
-    /// As [`ClientVirtualDeviceSet::create_ex`].
-    pub fn create(&self, name: &str, config: &VdConfig) -> Result<(), Error> {
-        self.create_named("Create", None, name, config).inspect_err(trace::refused)
-    }
-
-    /// Creates a set for a server instance (`None` or empty: the default one), so that the server can find it when it gets
-    /// `BACKUP|RESTORE ... VIRTUAL_DEVICE='name'`. This process becomes the set's primary.
-    ///
-    /// # Errors
-    /// VD_E_NOTSUPPORTED for a configuration field that no server serves; VD_E_PROTOCOL when this object has a set already, or
-    /// a live set of this name exists; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_SECURITY when the runtime
-    /// directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
-    pub fn create_ex(&self, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
-        self.create_named("CreateEx", instance, name, config).inspect_err(trace::refused)
-    }
-
-    fn create_named(
-        &self,
-        call: &'static str,
-        instance: Option<&str>,
-        name: &str,
-        config: &VdConfig,
-    ) -> Result<(), Error> {
+    fn create(&self, call: &'static str, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
         let mut slot = self.slot();
         if let Some(attached) = &*slot {
             return attached.step(Call::Create).map_err(|code| attached.refuse(call, code));
@@ -156,25 +359,6 @@ impl ClientVirtualDeviceSet {
             "set created"
         );
         Ok(())
-    }
-
-    /// Joins a set that another process created on the default instance:
-    /// [`ClientVirtualDeviceSet::open_in_secondary_ex`].
-    ///
-    /// # Errors
-    /// As [`ClientVirtualDeviceSet::open_in_secondary_ex`].
-    pub fn open_in_secondary(&self, name: &str) -> Result<(), Error> {
-        self.join("OpenInSecondary", None, name).inspect_err(trace::refused)
-    }
-
-    /// Joins a set that another process created, to open devices of it here or to work on buffers by their handles.
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL when this object has a set already, when there is no such set, when its primary has not got the
-    /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
-    /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can.
-    pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
-        self.join("OpenInSecondaryEx", instance, name).inspect_err(trace::refused)
     }
 
     fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<(), Error> {
@@ -199,16 +383,7 @@ impl ClientVirtualDeviceSet {
         Ok(())
     }
 
-    /// Waits for the server to configure the set, and returns what was agreed. Repeatable at once from then on, from any
-    /// thread and in secondaries.
-    ///
-    /// # Errors
-    /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
-    pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
-        self.wait_for_configuration(timeout).inspect_err(trace::refused)
-    }
-
-    fn wait_for_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+    fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         const CALL: &str = "GetConfiguration";
         let attached = self.attached(CALL)?;
         let deadline = wait::deadline(timeout);
@@ -249,17 +424,7 @@ impl ClientVirtualDeviceSet {
         Ok(config)
     }
 
-    /// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after
-    /// it has configured the set.
-    ///
-    /// # Errors
-    /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
-    /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
-    pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
-        self.wait_for_device(name).inspect_err(trace::refused)
-    }
-
-    fn wait_for_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
+    fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
         const CALL: &str = "OpenDevice";
         let attached = self.attached(CALL)?;
         let of_device = |error: Error| error.of_device(name);
@@ -296,23 +461,7 @@ impl ClientVirtualDeviceSet {
         Ok(device)
     }
 
-    /// The handle of a buffer, by which other processes of the set can map it. The caller stays responsible for completing
-    /// the command. See also [`crate::Command::buffer_handle`].
-    ///
-    /// ```no_run
-    /// # use vdi_client::{ClientVirtualDeviceSet, Command};
-    /// # fn f(set: &ClientVirtualDeviceSet, command: &Command) -> Result<(), vdi_client::Error> {
-    /// if let Some(address) = command.buffer_address() {
-    ///     let handle = set.get_buffer_handle(address)?;
-    ///     println!("{}", handle.number()); // to the other process, which calls map_buffer_handle
-    /// }
-    /// # Ok(()) }
-    /// ```
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID unless `address` is the data start of a buffer that an outstanding
-    /// command of this process holds.
-    pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
+    fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
@@ -323,37 +472,27 @@ impl ClientVirtualDeviceSet {
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
-        .inspect_err(trace::refused)
     }
 
-    /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
-    /// command cannot be completed (VD_E_BUSY).
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
-    /// this process has the buffer already.
-    pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+    fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
                 let buffer = buffers.map(attached.view(), handle);
                 let buffer = buffer.map_err(|error| handle_error(CALL, attached, error))?;
+                let buffer = MappedBuffer::own(buffer, bytes).map_err(|what| {
+                    let set = attached.session.set_name();
+                    Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, set, what)
+                })?;
                 let (set, bytes) = (attached.session.set_name(), buffer.data().len());
                 trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
                 Ok(buffer)
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
-        .inspect_err(trace::refused)
     }
 
-    /// MapBufferHandle as foreign interfaces have it, without an end of the mapping: the address of the buffer in this process,
-    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while somebody
-    /// works at the address, so whoever completes it has to wait for them.
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
-    pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+    fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
@@ -362,33 +501,20 @@ impl ClientVirtualDeviceSet {
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
-        .inspect_err(trace::refused)
     }
 
-    /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL without a set.
-    pub fn signal_abort(&self) -> Result<(), Error> {
+    fn signal_abort(&self) -> Result<(), Error> {
         const CALL: &str = "SignalAbort";
-        let attached = self.attached(CALL).inspect_err(trace::refused)?;
-        attached.step(Call::SignalAbort).map_err(|code| attached.refuse(CALL, code)).inspect_err(trace::refused)?;
+        let attached = self.attached(CALL)?;
+        attached.step(Call::SignalAbort).map_err(|code| attached.refuse(CALL, code))?;
         attached.abort(Cause::Signalled);
         Ok(())
     }
 
-    /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are
-    /// still held stay mapped until they are dropped.
-    ///
-    /// A primary ends the set for everybody; a secondary leaves it.
-    ///
-    /// # Errors
-    /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL
-    /// without a set.
-    pub fn close(&self) -> Result<(), Error> {
+    fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
         let Some(attached) = self.slot().take() else {
-            return self.attached(CALL).map(drop).inspect_err(trace::refused);
+            return self.attached(CALL).map(drop);
         };
         let session = &attached.session;
         let control = session.control();
@@ -410,26 +536,24 @@ impl ClientVirtualDeviceSet {
         let membership = attached.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(membership);
         trace::event!(DEBUG, call = CALL, set = session.set_name(), "set closed");
-        answer.map_err(|code| attached.refuse(CALL, code)).inspect_err(trace::refused)
+        answer.map_err(|code| attached.refuse(CALL, code))
     }
 
-    /// What ends the waits of this process from another thread.
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL without a set.
-    pub fn canceller(&self) -> Result<Canceller, Error> {
-        let attached = self.attached("canceller").inspect_err(trace::refused)?;
-        Ok(Canceller { session: Arc::clone(&attached.session) })
+    fn name(&self) -> Option<String> {
+        self.with("name", |attached| Ok(attached.session.set_name().to_owned())).ok()
     }
 
-    /// The state of this process's object, by the specification's table.
-    #[must_use]
-    pub fn state(&self) -> State {
+    fn canceller(&self) -> Result<Canceller, Error> {
+        let attached = self.attached("canceller")?;
+        Ok(Canceller(Waits::Own(Arc::clone(&attached.session))))
+    }
+
+    fn state(&self) -> State {
         self.with("state", |attached| Ok(attached.state())).unwrap_or(State::DoesNotExist)
     }
 }
 
-impl Drop for ClientVirtualDeviceSet {
+impl Drop for Own {
     fn drop(&mut self) {
         if self.slot().is_some() {
             // Nobody is left to hear that devices were open; the others hear it from the abort.

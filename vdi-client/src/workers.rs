@@ -465,16 +465,14 @@ fn work(
     let code = CommandCode::new(request.code);
     if code.is_transfer() {
         let mut buffer = set
-            .map_buffer_handle(BufferHandle::from_number(request.handle))
+            .map_buffer_handle_sized(BufferHandle::from_number(request.handle), request.bytes as usize)
             .map_err(|error| MediaError::new(CompletionCode::IO_DEVICE, error.to_string()))?;
         served.handles_mapped += 1;
-        let too_many = || MediaError::new(CompletionCode::IO_DEVICE, "the primary asked for more than the buffer has");
-        let bytes = request.bytes as usize;
         let moved = if code == CommandCode::WRITE {
-            media.write(request.position, buffer.data().get(..bytes).ok_or_else(too_many)?)?;
-            bytes
+            media.write(request.position, buffer.data())?;
+            buffer.data().len()
         } else {
-            pump::read(media, request.position, buffer.data_mut().get_mut(..bytes).ok_or_else(too_many)?)?
+            pump::read(media, request.position, buffer.data_mut())?
         };
         served.bytes += moved as u64;
         return Ok(Done::Moved(moved as u32));

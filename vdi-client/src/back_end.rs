@@ -1,0 +1,67 @@
+//! Who carries a virtual device set: this library's own shared memory, or SQL Server's library.
+
+use std::path::PathBuf;
+
+use vdi_shm::runtime::Options;
+
+/// Who carries a set: chosen at run time, by [`crate::ClientVirtualDeviceSet::with_back_end`]. Everything else is the same
+/// for a program; see "Back ends" in the documentation of the crate.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BackEnd {
+    /// This library's own shared memory, for servers that use it too: `vdi-sim`, for example.
+    SharedMemory(Options),
+    /// SQL Server, through Microsoft's libsqlvdi.so. Takes the feature `sqlserver`.
+    SqlServer(SqlServer),
+}
+
+impl Default for BackEnd {
+    fn default() -> Self {
+        BackEnd::SharedMemory(Options::default())
+    }
+}
+
+impl BackEnd {
+    /// What the environment asks for: where `VDI_LIBRARY` names a library, [`BackEnd::SqlServer`] with that, and with
+    /// time-outs of GetCommand in seconds where `VDI_GETCOMMAND_TIMEOUT_UNIT` is `s`; else this library's shared memory.
+    #[must_use]
+    pub fn from_env() -> BackEnd {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        match set("VDI_LIBRARY") {
+            None => BackEnd::default(),
+            Some(library) => {
+                let seconds = set("VDI_GETCOMMAND_TIMEOUT_UNIT").is_some_and(|unit| unit == "s");
+                let get_command_unit = if seconds { TimeOutUnit::Seconds } else { TimeOutUnit::Milliseconds };
+                BackEnd::SqlServer(SqlServer { library: Some(library.into()), get_command_unit })
+            }
+        }
+    }
+}
+
+/// Which library is SQL Server's, and how it is to be called.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SqlServer {
+    /// The library; `None` for [`SqlServer::DEFAULT_LIBRARY`].
+    pub library: Option<PathBuf>,
+    /// The unit of GetCommand's time-outs in that library.
+    pub get_command_unit: TimeOutUnit,
+}
+
+impl SqlServer {
+    /// Where SQL Server on Linux has its library.
+    pub const DEFAULT_LIBRARY: &str = "/opt/mssql/lib/libsqlvdi.so";
+}
+
+/// The unit in which a library takes the time-outs of GetCommand.
+///
+/// The documents say milliseconds; a published sample for Linux passes 90 and says seconds. Commands come at once whatever
+/// the unit. What a wrong one does: waits that should end, by their time-out, a [`crate::Canceller`] or another thread's
+/// completion, end late (milliseconds chosen, seconds meant) or look too often (the other way round).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum TimeOutUnit {
+    /// As the documents say.
+    #[default]
+    Milliseconds,
+    /// As the sample says.
+    Seconds,
+}

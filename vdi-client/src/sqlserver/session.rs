@@ -1,0 +1,614 @@
+//! A set that this process created or joined through the library, as its set object and its devices share it.
+//!
+//! # Invariants
+//!
+//! 1. The state is what this process knows: it changes by [`vdi_proto::set::client`] for calls that the library answered.
+//!    What other processes did shows only where an answer tells it.
+//! 2. `held` has every buffer of this process, from before its [`Buffer`] exists until it is dropped.
+//! 3. The library's set is closed once: by `close`, or, where buffers were held then, when the last of them is dropped.
+
+use core::ptr::NonNull;
+use core::time::Duration;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use vdi_proto::config::{MAX_DEVICES, MAX_PREFIX_ZONE, VdConfig};
+use vdi_proto::handle::BufferHandle;
+use vdi_proto::set::Opening;
+use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
+use vdi_proto::status::VdError;
+use vdi_shm::wait;
+
+use super::library::{Bytes, Library, SetObject};
+use super::memory::Memory;
+use crate::back_end::TimeOutUnit;
+use crate::error::{Error, ErrorKind};
+use crate::trace;
+
+/// The longest single wait in the library, where its unit allows: how long a cancelled wait may go on.
+const SLICE: Duration = Duration::from_millis(100);
+/// The same while other threads may want to complete commands, and the pause between two looks that do not wait.
+const SHORT: Duration = Duration::from_millis(1);
+/// The largest transfer that is believed: the documents have 4 MiB.
+const MAX_TRANSFER: u32 = 64 << 20;
+/// How long a secondary waits for a configuration that was agreed before it joined.
+const AT_ONCE: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+struct Known {
+    state: State,
+    /// Devices opened here that have not returned VD_E_CLOSE.
+    open: u32,
+    /// Devices opened here that have.
+    ended: u32,
+    /// Buffers that this process has: where they begin, prefix zones included, and end.
+    held: BTreeMap<usize, usize>,
+    /// The library's Close waits for `held` to be empty.
+    close_due: bool,
+}
+
+/// A set in the library.
+#[derive(Debug)]
+pub(crate) struct Session {
+    object: Arc<SetObject>,
+    name: String,
+    primary: bool,
+    get_command_unit: TimeOutUnit,
+    config: OnceLock<VdConfig>,
+    memory: Memory,
+    known: Mutex<Known>,
+    closed: AtomicBool,
+    cancelled: AtomicBool,
+    /// Threads inside OpenDevice, whose wait in the library only an abort ends.
+    opening: AtomicU32,
+}
+
+/// How one look of a wait ended.
+pub(super) enum Look<T> {
+    Found(T),
+    Answer(i32),
+    Failed(Error),
+}
+
+impl Session {
+    fn new(object: Arc<SetObject>, unit: TimeOutUnit, name: &str, primary: bool) -> Arc<Session> {
+        let state = if primary { State::Configurable } else { State::Initializing };
+        let known = Known { state, open: 0, ended: 0, held: BTreeMap::new(), close_due: false };
+        Arc::new(Session {
+            object,
+            name: name.to_owned(),
+            primary,
+            get_command_unit: unit,
+            config: OnceLock::new(),
+            memory: Memory::default(),
+            known: Mutex::new(known),
+            closed: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            opening: AtomicU32::new(0),
+        })
+    }
+
+    pub(super) fn create(
+        library: &Arc<Library>,
+        unit: TimeOutUnit,
+        call: &'static str,
+        name: &str,
+        config: &VdConfig,
+    ) -> Result<Arc<Session>, Error> {
+        let session = Session::new(Arc::new(SetObject::new(library)), unit, name, true);
+        session.judge(call, session.object.create(name, config))?;
+        Ok(session)
+    }
+
+    pub(super) fn join(
+        library: &Arc<Library>,
+        unit: TimeOutUnit,
+        call: &'static str,
+        name: &str,
+    ) -> Result<Arc<Session>, Error> {
+        let session = Session::new(Arc::new(SetObject::new(library)), unit, name, false);
+        session.judge(call, session.object.open_in_secondary(name))?;
+        Ok(session)
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn object(&self) -> &Arc<SetObject> {
+        &self.object
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // It is whole at every moment.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state(&self) -> State {
+        if self.closed.load(Ordering::Acquire) { State::DoesNotExist } else { self.known().state }
+    }
+
+    fn step(&self, call: Call) {
+        let mut known = self.known();
+        known.state = step(known.state, call).next;
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn resume(&self) {
+        self.cancelled.store(false, Ordering::Release);
+    }
+
+    // ---- answers
+
+    /// The error of an answer other than success. `None` for an answer is that of a closed set.
+    pub(super) fn judge(&self, call: &'static str, answer: Option<i32>) -> Result<(), Error> {
+        match answer {
+            Some(0) => Ok(()),
+            Some(answer) => Err(self.refused(call, answer)),
+            None => Err(self.closed_now(call)),
+        }
+    }
+
+    pub(super) fn refused(&self, call: &'static str, answer: i32) -> Error {
+        let number = answer.cast_unsigned();
+        let Some(code) = VdError::from_hresult(number) else {
+            let what = format!(
+                "the library answered {number:#010x}{}; look into SQL Server's error log (/var/opt/mssql/log/errorlog)",
+                foreign(number)
+            );
+            return self.error(ErrorKind::System, VdError::Unexpected, call, what);
+        };
+        if code == VdError::Abort {
+            self.aborted();
+        }
+        let kind = match code {
+            VdError::Timeout | VdError::Busy => ErrorKind::NotYet,
+            VdError::Abort | VdError::Close => ErrorKind::Ended,
+            VdError::Security | VdError::Memory | VdError::Unexpected => ErrorKind::System,
+            _ => ErrorKind::Misuse,
+        };
+        self.error(kind, code, call, format!("{}{}", code.meaning(), remedy(call, code)))
+    }
+
+    pub(super) fn error(&self, kind: ErrorKind, code: VdError, call: &'static str, what: impl Into<String>) -> Error {
+        Error::new(kind, code, call, &self.name, what)
+    }
+
+    fn closed_now(&self, call: &'static str) -> Error {
+        self.error(ErrorKind::Misuse, VdError::Protocol, call, "the set was closed in this process")
+    }
+
+    /// The error of a call on a set that this process has closed.
+    pub(crate) fn closed_error(&self, call: &'static str) -> Option<Error> {
+        self.closed.load(Ordering::Acquire).then(|| self.closed_now(call))
+    }
+
+    /// Why a wait must end now, if it must.
+    pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
+        if let Some(closed) = self.closed_error(call) {
+            return Some(closed);
+        }
+        if self.state() == State::Abort {
+            return Some(self.refused(call, VdError::Abort.hresult().cast_signed()));
+        }
+        if self.cancelled.load(Ordering::Acquire) {
+            let what = "the wait was cancelled by this process";
+            return Some(self.error(ErrorKind::NotYet, VdError::Timeout, call, what));
+        }
+        None
+    }
+
+    /// The set is known to be aborted.
+    fn aborted(&self) {
+        let mut known = self.known();
+        if known.state == State::Abort {
+            return;
+        }
+        known.state = observe(known.state, Observation::Aborted);
+        drop(known);
+        trace::event!(INFO, set = self.set_name(), reason = "the library said so, or this process", "set aborted");
+    }
+
+    /// Aborts the set, unless it has ended.
+    pub(crate) fn abort(&self) {
+        if self.closed.load(Ordering::Acquire) || matches!(self.state(), State::Abort | State::NormallyTerminated) {
+            return;
+        }
+        let _ = self.object.signal_abort();
+        self.aborted();
+    }
+
+    /// The library gave something that cannot be: the set is aborted.
+    pub(super) fn accuse(&self, call: &'static str, evidence: &str) -> Error {
+        self.abort();
+        let library = self.object.library().path().display();
+        let what = format!(
+            "the library {library} broke the interface: {evidence}; the set was aborted. Check that it is the library of the \
+             SQL Server that runs, and of a version that this program knows"
+        );
+        self.error(ErrorKind::Violation, VdError::Abort, call, what)
+    }
+
+    // ---- waits
+
+    /// Looks until there is something, in waits of the library that are short; `busy` where another thread may have to call
+    /// the same object meanwhile.
+    pub(super) fn wait<T>(
+        &self,
+        call: &'static str,
+        unit: TimeOutUnit,
+        timeout: Duration,
+        busy: impl Fn() -> bool,
+        mut look: impl FnMut(i64) -> Option<Look<T>>,
+    ) -> Result<T, Error> {
+        let deadline = wait::deadline(timeout);
+        loop {
+            if let Some(interruption) = self.interruption(call) {
+                return Err(interruption);
+            }
+            let begun = Instant::now();
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(begun));
+            let (argument, pause) = slice(unit, left, busy());
+            match look(argument) {
+                None => return Err(self.closed_now(call)),
+                Some(Look::Found(found)) => return Ok(found),
+                Some(Look::Failed(error)) => return Err(error),
+                Some(Look::Answer(answer))
+                    if VdError::from_hresult(answer.cast_unsigned()) == Some(VdError::Timeout) =>
+                {
+                    if left.is_some_and(|left| left.is_zero()) {
+                        return Err(self.refused(call, answer));
+                    }
+                    // Also where a library answers before the time has passed.
+                    std::thread::sleep(pause.saturating_sub(begun.elapsed()));
+                }
+                Some(Look::Answer(answer)) => return Err(self.refused(call, answer)),
+            }
+        }
+    }
+
+    pub(super) fn get_command_unit(&self) -> TimeOutUnit {
+        self.get_command_unit
+    }
+
+    pub(super) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+        const CALL: &str = "GetConfiguration";
+        let config = self.wait(
+            CALL,
+            TimeOutUnit::Milliseconds,
+            timeout,
+            || false,
+            |timeout| {
+                self.object.get_configuration(timeout).map(|(answer, config)| match answer {
+                    0 => Look::Found(config),
+                    answer => Look::Answer(answer),
+                })
+            },
+        )?;
+        if let Err(evidence) = believable(&config) {
+            return Err(self.accuse(CALL, &evidence));
+        }
+        let config = *self.config.get_or_init(|| config);
+        self.step(Call::GetConfiguration);
+        trace::event!(
+            DEBUG,
+            call = CALL,
+            set = self.set_name(),
+            devices = config.device_count,
+            features = %config.features,
+            block_size = config.block_size,
+            max_transfer_size = config.max_transfer_size,
+            alignment = config.alignment,
+            buffer_area_size = config.buffer_area_size,
+            "configuration agreed"
+        );
+        Ok(config)
+    }
+
+    /// What was agreed. A primary has to have asked; a secondary may come after that.
+    pub(super) fn agreed(&self, call: &'static str) -> Result<VdConfig, Error> {
+        match self.config.get() {
+            Some(config) => Ok(*config),
+            None if self.primary => Err(self.error(
+                ErrorKind::Misuse,
+                VdError::Protocol,
+                call,
+                "this call does not belong into a set without a configuration: call GetConfiguration first",
+            )),
+            None => self.get_configuration(AT_ONCE),
+        }
+    }
+
+    // ---- devices
+
+    /// Runs a call of OpenDevice, which a close can end.
+    pub(super) fn opening<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.opening.fetch_add(1, Ordering::AcqRel);
+        let answer = work();
+        self.opening.fetch_sub(1, Ordering::AcqRel);
+        answer
+    }
+
+    pub(super) fn device_opened(&self) {
+        self.known().open += 1;
+        self.step(Call::OpenDevice(Opening::Unopened));
+    }
+
+    pub(super) fn device_ended(&self) {
+        let devices = self.config.get().map_or(1, |config| config.device_count);
+        let mut known = self.known();
+        known.open = known.open.saturating_sub(1);
+        known.ended += 1;
+        let got = if known.ended >= devices { Got::LastClosed } else { Got::Closed };
+        drop(known);
+        self.step(Call::GetCommand(got));
+    }
+
+    // ---- buffers
+
+    /// Takes `len` bytes at `start`, and the prefix zone before them, which the library said are a buffer. The error is the
+    /// evidence.
+    pub(super) fn hold(self: &Arc<Self>, start: *mut u8, len: usize) -> Result<Buffer, Unheld> {
+        let prefix = self.config.get().map_or(0, |config| config.prefix_zone_size as usize);
+        let nonsense =
+            |what: &str| Err(Unheld::Nonsense(format!("a buffer of {len} bytes at {:#x}{what}", start.addr())));
+        let Some(start) = NonNull::new(start) else { return nonsense("") };
+        let address = start.addr().get();
+        let (Some(begin), Some(end)) = (address.checked_sub(prefix), address.checked_add(len.max(1))) else {
+            return nonsense(", beyond all memory");
+        };
+        if !self.memory.can_write(begin, end - begin) {
+            return nonsense(", where there is no such memory");
+        }
+        let mut known = self.known();
+        if known.close_due {
+            return Err(Unheld::Closed);
+        }
+        let before = known.held.range(..end).next_back();
+        if before.is_some_and(|(_, before)| *before > begin) {
+            return Err(Unheld::Here(address));
+        }
+        known.held.insert(begin, end);
+        drop(known);
+        // SAFETY-relevant facts: `held` has no other buffer with these bytes, they are in memory that can be written to, and
+        // the set is closed only when `held` is empty.
+        Ok(Buffer { bytes: bytes_of(start, len, prefix), begin, session: Arc::clone(self) })
+    }
+
+    /// A buffer is gone.
+    fn release(&self, begin: usize) {
+        let mut known = self.known();
+        known.held.remove(&begin);
+        let close = known.close_due && known.held.is_empty();
+        drop(known);
+        if close {
+            // The program has had its answer from the close that could not wait.
+            let _ = self.object.close();
+        }
+    }
+
+    pub(crate) fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
+        const CALL: &str = "GetBufferHandle";
+        if let Some(closed) = self.closed_error(CALL) {
+            return Err(closed);
+        }
+        let prefix = self.config.get().map_or(0, |config| config.prefix_zone_size as usize);
+        let begin = address.addr().checked_sub(prefix);
+        if !begin.is_some_and(|begin| self.known().held.contains_key(&begin)) {
+            let what = format!(
+                "{:#x} is not the data start of a buffer that an outstanding command of this process holds",
+                address.addr()
+            );
+            return Err(self.error(ErrorKind::Misuse, VdError::Invalid, CALL, what));
+        }
+        let answer = self.object.get_buffer_handle(address.cast_mut());
+        self.judge(CALL, answer.map(|(answer, _)| answer))?;
+        Ok(BufferHandle::from_number(answer.map_or(0, |(_, handle)| handle)))
+    }
+
+    pub(super) fn map_buffer_handle(self: &Arc<Self>, handle: BufferHandle, bytes: usize) -> Result<Buffer, Error> {
+        const CALL: &str = "MapBufferHandle";
+        let limit = match self.closed_error(CALL) {
+            Some(closed) => return Err(closed),
+            None => self.agreed(CALL)?.max_transfer_size as usize,
+        };
+        if bytes > limit {
+            let what =
+                format!("{bytes} bytes of a buffer of at most {limit} (maxTransferSize): ask the command's holder");
+            return Err(self.error(ErrorKind::Misuse, VdError::Invalid, CALL, what));
+        }
+        match self.hold(self.map_buffer_address(handle)?.as_ptr(), bytes) {
+            Ok(buffer) => Ok(buffer),
+            Err(Unheld::Closed) => Err(self.closed_now(CALL)),
+            Err(Unheld::Here(_)) => {
+                let what = format!(
+                    "this process has buffer {handle} already, by its command or by an earlier mapping; use that, or drop it"
+                );
+                Err(self.error(ErrorKind::NotYet, VdError::Busy, CALL, what))
+            }
+            Err(Unheld::Nonsense(evidence)) => Err(self.accuse(CALL, &format!("MapBufferHandle gave {evidence}"))),
+        }
+    }
+
+    pub(super) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+        const CALL: &str = "MapBufferHandle";
+        let answer = self.object.map_buffer_handle(handle.number());
+        self.judge(CALL, answer.map(|(answer, _)| answer))?;
+        let start = answer.and_then(|(_, start)| NonNull::new(start));
+        start.ok_or_else(|| self.accuse(CALL, "MapBufferHandle gave no address"))
+    }
+
+    // ---- the end
+
+    pub(super) fn signal_abort(&self) -> Result<(), Error> {
+        self.judge("SignalAbort", self.object.signal_abort())?;
+        self.aborted();
+        Ok(())
+    }
+
+    pub(super) fn close(&self) -> Result<(), Error> {
+        const CALL: &str = "Close";
+        let devices_open = self.known().open > 0 && self.state() != State::Abort;
+        if devices_open || self.opening.load(Ordering::Acquire) > 0 {
+            // Also ends the waits inside the library, for which Close has to wait.
+            self.abort();
+        }
+        self.closed.store(true, Ordering::Release);
+        let mut known = self.known();
+        known.close_due = true;
+        let now = known.held.is_empty();
+        drop(known);
+        // Else it is closed when the last buffer is dropped.
+        let answer = if now { self.object.close().unwrap_or(0) } else { 0 };
+        trace::event!(DEBUG, call = CALL, set = self.set_name(), "set closed");
+        if devices_open {
+            let what = "devices were still open, so the set was aborted; close after every device returned VD_E_CLOSE";
+            return Err(self.error(ErrorKind::Misuse, VdError::Open, CALL, what));
+        }
+        match answer {
+            0 => Ok(()),
+            answer => Err(self.refused(CALL, answer)),
+        }
+    }
+}
+
+/// Why bytes cannot be held as a buffer.
+pub(super) enum Unheld {
+    /// They cannot be a buffer; what they are.
+    Nonsense(String),
+    /// This process has them already; their address.
+    Here(usize),
+    /// The set was closed.
+    Closed,
+}
+
+/// What to pass to the library for one look, and how long a look has to take at least.
+fn slice(unit: TimeOutUnit, left: Option<Duration>, busy: bool) -> (i64, Duration) {
+    let left = left.unwrap_or(Duration::MAX);
+    let pause = SHORT.min(left);
+    match unit {
+        TimeOutUnit::Milliseconds => {
+            let slice = if busy { SHORT } else { SLICE };
+            (i64::try_from(slice.min(left).as_micros().div_ceil(1000)).unwrap_or(1), pause)
+        }
+        TimeOutUnit::Seconds => (i64::from(!busy && left >= Duration::from_secs(1)), pause),
+    }
+}
+
+/// Whether a configuration can be one: what this library relies on.
+fn believable(config: &VdConfig) -> Result<(), String> {
+    let fields = [
+        ("deviceCount", config.device_count, 1, MAX_DEVICES),
+        ("prefixZoneSize", config.prefix_zone_size, 0, MAX_PREFIX_ZONE),
+        ("maxTransferSize", config.max_transfer_size, 1, MAX_TRANSFER),
+    ];
+    for (field, found, least, most) in fields {
+        if !(least..=most).contains(&found) {
+            return Err(format!("GetConfiguration gave {found} for {field}, which is {least} to {most}"));
+        }
+    }
+    Ok(())
+}
+
+/// What an answer is that is none of the interface's.
+fn foreign(number: u32) -> &'static str {
+    match number {
+        0x8007_0005 => " (E_ACCESSDENIED: run this program as the user mssql, or in its group)",
+        0x8007_000e => " (E_OUTOFMEMORY)",
+        0x8007_0057 => " (E_INVALIDARG)",
+        0x8000_4005 => " (E_FAIL)",
+        0x8000_4001 => " (E_NOTIMPL)",
+        0x8000_ffff => " (E_UNEXPECTED)",
+        _ => ", which is no code of the interface",
+    }
+}
+
+/// What to do about a code.
+fn remedy(call: &str, code: VdError) -> &'static str {
+    match (call, code) {
+        ("GetConfiguration", VdError::Timeout) => {
+            "; check that the statement was sent, names this set in its first VIRTUAL_DEVICE, and did not fail"
+        }
+        ("OpenDevice", VdError::Abort) => {
+            "; read what the statement said, and SQL Server's error log. Where it could not open this program's shared memory \
+             (error 2 or 5), run the program as the user mssql or in its group, with umask 0 while it creates the set"
+        }
+        (_, VdError::Abort) => "; read what the statement said, and run it again with a new set",
+        (_, VdError::Security) => "; run this program as the user mssql, or in its group",
+        (_, VdError::Memory) => "; close sets that are not needed, or give the system more shared memory",
+        (_, VdError::Unexpected) => "; look into SQL Server's error log (/var/opt/mssql/log/errorlog)",
+        ("Create" | "CreateEx", VdError::Protocol) => "; a set of this name may exist already: choose another",
+        ("OpenDevice", VdError::Invalid) => ": the statement names no such device; names are case-sensitive",
+        (_, VdError::Protocol) => "; see the state of the set",
+        _ => "",
+    }
+}
+
+/// A buffer that this process has: of a command, or mapped by its handle.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    bytes: Bytes,
+    begin: usize,
+    session: Arc<Session>,
+}
+
+#[allow(unsafe_code)]
+fn bytes_of(start: NonNull<u8>, len: usize, prefix: usize) -> Bytes {
+    // SAFETY: the one caller, `Session::hold`, has just entered these bytes, prefix zone included, in `held`, where no others
+    // overlap them, after it has seen that they can be written to; the set is not closed while they are there.
+    unsafe { Bytes::new(start, len, prefix) }
+}
+
+impl Buffer {
+    pub(crate) fn data(&self) -> &[u8] {
+        self.bytes.data()
+    }
+
+    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
+        self.bytes.data_mut()
+    }
+
+    pub(crate) fn prefix_mut(&mut self) -> &mut [u8] {
+        self.bytes.prefix_mut()
+    }
+
+    pub(crate) fn address(&self) -> NonNull<u8> {
+        self.bytes.start()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.session.release(self.begin);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_are_short_whatever_the_unit() {
+        use TimeOutUnit::{Milliseconds, Seconds};
+        let ms = Duration::from_millis;
+        let argument = |unit, left, busy| slice(unit, left, busy).0;
+        assert_eq!(argument(Milliseconds, None, false), 100);
+        assert_eq!(argument(Milliseconds, None, true), 1);
+        assert_eq!(argument(Milliseconds, Some(ms(30)), false), 30);
+        assert_eq!(argument(Milliseconds, Some(Duration::from_micros(200)), false), 1);
+        assert_eq!(argument(Milliseconds, Some(Duration::ZERO), true), 0);
+        assert_eq!(argument(Seconds, None, false), 1);
+        assert_eq!(argument(Seconds, Some(ms(5000)), true), 0);
+        assert_eq!(argument(Seconds, Some(ms(999)), false), 0);
+        assert_eq!(slice(Seconds, Some(Duration::ZERO), false), (0, Duration::ZERO));
+    }
+}
