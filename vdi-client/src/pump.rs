@@ -53,26 +53,40 @@ pub fn pump(device: &mut ClientVirtualDevice, media: &mut dyn Media) -> Result<R
     trace::pumping(&set, &name, || serve(device, media))
 }
 
+/// What ended the work.
+struct Failure {
+    error: MediaError,
+    /// Of this command, if it was one.
+    command: Option<CommandCode>,
+    since: Instant,
+}
+
+impl Failure {
+    fn new(error: MediaError, command: Option<CommandCode>) -> Failure {
+        Failure { error, command, since: Instant::now() }
+    }
+}
+
 fn serve(device: &mut ClientVirtualDevice, media: &mut dyn Media) -> Result<Report, Error> {
     let mut report = Report::default();
-    let mut failure = media.begin(&device.config()).err().map(|error| (error, Instant::now()));
+    let mut failure = media.begin(&device.config()).err().map(|error| Failure::new(error, None));
     loop {
         let patience = match &failure {
             None => INFINITE,
-            Some((_, since)) => FAILURE_GRACE.saturating_sub(since.elapsed()),
+            Some(failure) => FAILURE_GRACE.saturating_sub(failure.since.elapsed()),
         };
         let command = match device.get_command(patience) {
             Ok(command) => command,
-            Err(end) => return ended(device, media, report, failure.map(|(error, _)| error), end),
+            Err(end) => return ended(device, media, report, failure, end),
         };
         let code = command.code();
         let outcome = match &failure {
             // Once it has failed, nothing that the media says counts.
-            Some((error, _)) => refuse(command, error),
+            Some(failure) => refuse(command, &failure.error),
             None => carry_out(command, media, &mut report)?,
         };
         match outcome {
-            Some(error) if failure.is_none() => failure = Some((error, Instant::now())),
+            Some(error) if failure.is_none() => failure = Some(Failure::new(error, Some(code))),
             _ => report.commands += u64::from(code != CommandCode::CLEAR_ERROR),
         }
     }
@@ -83,13 +97,14 @@ fn ended(
     device: &ClientVirtualDevice,
     media: &mut dyn Media,
     report: Report,
-    failure: Option<MediaError>,
+    failure: Option<Failure>,
     end: Error,
 ) -> Result<Report, Error> {
     match failure {
-        Some(error) => {
+        Some(Failure { error, command, .. }) => {
             device.abandon();
-            Err(media_failed(device, error))
+            let error = media_failed(device, error);
+            Err(command.into_iter().fold(error, Error::of_command))
         }
         None if end.is_close() => match media.close() {
             Ok(()) => Ok(report),
@@ -120,7 +135,7 @@ fn carry_out(mut command: Command, media: &mut dyn Media, report: &mut Report) -
             report.bytes_written += bytes as u64;
             Completion::transferred(bytes)
         }),
-        CommandCode::READ => media.read(position, command.data_mut()).map(|bytes| {
+        CommandCode::READ => read(media, position, command.data_mut()).map(|bytes| {
             report.bytes_read += bytes as u64;
             Completion::transferred(bytes)
         }),
@@ -138,21 +153,45 @@ fn carry_out(mut command: Command, media: &mut dyn Media, report: &mut Report) -
             Ok(None)
         }
         Err(error) => {
+            let (error, bytes) = sensible(error, if code.is_transfer() { command.data().len() } else { 0 });
             let ends = ends_the_work(code, &error);
-            let bytes = if code.is_transfer() { error.bytes } else { 0 };
             match code {
-                CommandCode::WRITE if !ends => report.bytes_written += u64::from(bytes),
-                CommandCode::READ if !ends => report.bytes_read += u64::from(bytes),
+                CommandCode::WRITE if !ends => report.bytes_written += bytes as u64,
+                CommandCode::READ if !ends => report.bytes_read += bytes as u64,
                 _ => {}
             }
-            command.complete(Completion::failed_after(error.code, bytes as usize))?;
+            command.complete(Completion::failed_after(error.code, bytes))?;
             Ok(ends.then_some(error))
         }
     }
 }
 
+/// [`Media::read`]; one that tells of more bytes than there is room for is wrong about all of them.
+pub(crate) fn read(media: &mut dyn Media, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+    let bytes = media.read(position, buffer)?;
+    if bytes <= buffer.len() {
+        return Ok(bytes);
+    }
+    let what = format!("the media claims to have read {bytes} bytes into a buffer of {}", buffer.len());
+    Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("correct the program's implementation of Media"))
+}
+
+/// A media's error and its bytes as they may be told to the server, of a command of `size` bytes. The code of success is none of
+/// a failure, and an error that counts more bytes than the command has is not one to go on after.
+pub(crate) fn sensible(mut error: MediaError, size: usize) -> (MediaError, usize) {
+    let bytes = error.bytes as usize;
+    if error.code.is_success() {
+        error.code = CompletionCode::IO_DEVICE;
+        error = error.into_final();
+    }
+    if size > 0 && bytes > size {
+        error = error.into_final();
+    }
+    (error, bytes.min(size))
+}
+
 /// Whether nothing that the media says counts after this error of a command.
-fn ends_the_work(code: CommandCode, error: &MediaError) -> bool {
+pub(crate) fn ends_the_work(code: CommandCode, error: &MediaError) -> bool {
     match code {
         CommandCode::READ | CommandCode::WRITE => error.is_final(),
         // What these promise holds or does not, whatever the media thinks of its state.
@@ -176,6 +215,21 @@ mod tests {
             assert!(!ends_the_work(code, &mark) && !ends_the_work(code, &busy), "{code}");
             assert!(ends_the_work(code, &MediaError::new(CompletionCode::IO_DEVICE, "broken")), "{code}");
         }
+    }
+
+    #[test]
+    fn errors_that_contradict_themselves_are_final() {
+        let mark = || MediaError::condition(CompletionCode::FILEMARK_DETECTED, "a mark");
+        let told = |error: MediaError, size| {
+            let (error, bytes) = sensible(error, size);
+            (error.code, bytes, error.is_final())
+        };
+        assert_eq!(told(mark().with_bytes(512), 512), (CompletionCode::FILEMARK_DETECTED, 512, false));
+        assert_eq!(told(mark().with_bytes(513), 512), (CompletionCode::FILEMARK_DETECTED, 512, true));
+        assert_eq!(told(mark().with_bytes(513), 0), (CompletionCode::FILEMARK_DETECTED, 0, false));
+        let mut success = mark();
+        success.code = CompletionCode::SUCCESS;
+        assert_eq!(told(success, 512), (CompletionCode::IO_DEVICE, 0, true));
     }
 
     #[test]

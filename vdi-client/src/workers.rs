@@ -20,6 +20,8 @@
 //!    dropped, as aborted. A worker that is alive and silent is for `serverTimeOut` to end.
 //! 2. A worker gives its lease up before it answers, so the completion is never refused as busy.
 //! 3. A stripe's commands go to one worker, so they are carried out in the order in which they came.
+//! 4. After a final failure of a stripe, that of opening its media included, nothing succeeds for it any more: what is already
+//!    on its way would be stored without what failed, and what comes later would hide it.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -39,7 +41,7 @@ use crate::command::{Command, Completion};
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::{Media, MediaError};
-use crate::pump::Report;
+use crate::pump::{self, Report, ends_the_work, sensible};
 use crate::set::ClientVirtualDeviceSet;
 
 /// In a request: the device was closed, so the stripe's media is to be closed. No command has this number.
@@ -57,12 +59,13 @@ struct Request {
     position: u64,
 }
 
-/// What the worker answers: 16 bytes on the wire.
+/// What the worker answers: 24 bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Answer {
     tag: u64,
     code: u32,
     bytes: u32,
+    position: u64,
 }
 
 impl Request {
@@ -89,16 +92,18 @@ impl Request {
 }
 
 impl Answer {
-    fn to_bytes(self) -> [u8; 16] {
-        let mut bytes = [0; 16];
+    fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
         bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
         bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
         bytes[12..16].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.position.to_le_bytes());
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; 16]) -> Self {
-        Answer { tag: field(bytes, 0), code: field(bytes, 8) as u32, bytes: field(bytes, 12) as u32 }
+    fn from_bytes(bytes: &[u8; 24]) -> Self {
+        let (code, transferred) = (field(bytes, 8) as u32, field(bytes, 12) as u32);
+        Answer { tag: field(bytes, 0), code, bytes: transferred, position: field(bytes, 16) }
     }
 }
 
@@ -125,8 +130,15 @@ fn read_record<const N: usize>(input: &mut impl Read) -> io::Result<Option<[u8; 
 
 /// What waits for a worker's answer.
 enum Waiting {
-    Command(Command),
+    Command(Command, Arc<Tally>),
     Close(Sender<CompletionCode>),
+}
+
+/// What a worker has done for a device, as it answered.
+#[derive(Debug, Default)]
+struct Tally {
+    written: AtomicU64,
+    read: AtomicU64,
 }
 
 /// What is waited for; `None` once the worker is gone.
@@ -215,28 +227,24 @@ impl WorkerPool {
         mut progress: impl FnMut(u64),
     ) -> Result<Report, Error> {
         let worker = &self.workers[stripe as usize % self.workers.len()];
-        let mut report = Report::default();
+        let (mut commands, tally) = (0, Arc::new(Tally::default()));
         loop {
             let command = match device.get_command(INFINITE) {
                 Ok(command) => command,
                 Err(end) if end.is_close() => break,
                 Err(error) => return Err(error),
             };
-            let bytes = command.data().len() as u64;
-            match command.code() {
-                CommandCode::WRITE => report.bytes_written += bytes,
-                CommandCode::READ => report.bytes_read += bytes,
-                _ => {}
-            }
-            report.commands += 1;
-            progress(bytes);
-            self.pass_on(worker, stripe, command)?;
+            commands += u64::from(command.code() != CommandCode::CLEAR_ERROR);
+            progress(command.data().len() as u64);
+            self.pass_on(worker, stripe, command, &tally)?;
         }
+        // The answer to this is the last, so all are counted then.
         self.close(worker, stripe, device)?;
-        Ok(report)
+        let [bytes_written, bytes_read] = [&tally.written, &tally.read].map(|count| count.load(Ordering::Relaxed));
+        Ok(Report { commands, bytes_written, bytes_read })
     }
 
-    fn pass_on(&self, worker: &Worker, stripe: u32, command: Command) -> Result<(), Error> {
+    fn pass_on(&self, worker: &Worker, stripe: u32, command: Command, tally: &Arc<Tally>) -> Result<(), Error> {
         let mut request = Request {
             tag: self.tags.fetch_add(1, Ordering::Relaxed),
             code: command.code().number(),
@@ -256,7 +264,7 @@ impl WorkerPool {
             command.set_name(),
             "the worker process is gone",
         ));
-        self.ask(worker, request, Waiting::Command(command)).ok_or(gone)
+        self.ask(worker, request, Waiting::Command(command, Arc::clone(tally))).ok_or(gone)
     }
 
     /// Sends a request; `None` when the worker is gone, and what waited for it is dropped.
@@ -332,17 +340,22 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Completes commands as their answers come, until the worker closes its output. A worker that answers nonsense is killed.
 fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
-    while let Ok(Some(record)) = read_record::<16>(&mut output) {
+    while let Ok(Some(record)) = read_record::<24>(&mut output) {
         let answer = Answer::from_bytes(&record);
         let waiting = lock(pending).as_mut().and_then(|waiting| waiting.remove(&answer.tag));
         let code = CompletionCode::new(answer.code);
         match waiting {
-            Some(Waiting::Command(command)) => {
+            Some(Waiting::Command(command, tally)) => {
                 let bytes = answer.bytes as usize;
+                match command.code() {
+                    CommandCode::WRITE => tally.written.fetch_add(bytes as u64, Ordering::Relaxed),
+                    CommandCode::READ => tally.read.fetch_add(bytes as u64, Ordering::Relaxed),
+                    _ => 0,
+                };
                 let completion = match (code.is_success(), command.code().is_transfer()) {
                     (true, true) => Completion::transferred(bytes),
                     (true, false) if command.code().rules().is_some_and(|rules| rules.returns_position) => {
-                        Completion::at(u64::from(answer.bytes))
+                        Completion::at(answer.position)
                     }
                     (true, false) => Completion::done(),
                     (false, _) => Completion::failed_after(code, bytes),
@@ -399,30 +412,47 @@ pub fn serve(
         Error::new(ErrorKind::System, vdi_proto::status::VdError::Unexpected, "serve", &name, what).because(error)
     };
     let config = set.get_configuration(INFINITE)?;
-    let mut stripes: HashMap<u32, Box<dyn Media>> = HashMap::new();
+    // The media, or what it failed with.
+    let mut stripes: HashMap<u32, Result<Box<dyn Media>, CompletionCode>> = HashMap::new();
+    let failed = |error: MediaError| {
+        eprintln!("worker: {error}");
+        error.code
+    };
     let mut served = Served::default();
     while let Some(record) = read_record::<32>(&mut input).map_err(pipe_failed)? {
         let request = Request::from_bytes(&record);
-        let outcome = match stripes.entry(request.stripe) {
-            std::collections::hash_map::Entry::Occupied(entry) => Ok(entry.into_mut()),
-            std::collections::hash_map::Entry::Vacant(entry) => open(request.stripe).and_then(|mut media| {
-                media.begin(&config)?;
-                Ok(entry.insert(media))
-            }),
+        let stripe = stripes.entry(request.stripe).or_insert_with(|| {
+            open(request.stripe).and_then(|mut media| media.begin(&config).map(|()| media)).map_err(failed)
+        });
+        let mut answer = Answer { tag: request.tag, code: CompletionCode::SUCCESS.number(), bytes: 0, position: 0 };
+        let code = CommandCode::new(request.code);
+        match stripe {
+            Err(code) => answer.code = code.number(),
+            Ok(media) => match work(set, &request, media.as_mut(), &mut served) {
+                Ok(Done::Moved(bytes)) => answer.bytes = bytes,
+                Ok(Done::At(position)) => answer.position = position,
+                Err(error) => {
+                    let size = if code.is_transfer() { request.bytes as usize } else { 0 };
+                    let (error, bytes) = sensible(error, size);
+                    (answer.code, answer.bytes) = (error.code.number(), bytes as u32);
+                    if ends_the_work(code, &error) {
+                        *stripe = Err(failed(error));
+                    }
+                }
+            },
         }
-        .and_then(|media| work(set, &request, media.as_mut(), &mut served));
-        let (code, bytes) = match outcome {
-            Ok(bytes) => (CompletionCode::SUCCESS, bytes),
-            Err(error) => {
-                eprintln!("worker: {error}");
-                (error.code, error.bytes)
-            }
-        };
         served.requests += 1;
-        let answer = Answer { tag: request.tag, code: code.number(), bytes };
         output.write_all(&answer.to_bytes()).and_then(|()| output.flush()).map_err(pipe_failed)?;
     }
     Ok(served)
+}
+
+/// What a request came to.
+enum Done {
+    /// So many bytes were moved.
+    Moved(u32),
+    /// Any other command; the position, if it is one that has it.
+    At(u64),
 }
 
 /// Carries one request out. The lease on the buffer ends with this function, before the answer goes out.
@@ -431,7 +461,7 @@ fn work(
     request: &Request,
     media: &mut dyn Media,
     served: &mut Served,
-) -> Result<u32, MediaError> {
+) -> Result<Done, MediaError> {
     let code = CommandCode::new(request.code);
     if code.is_transfer() {
         let mut buffer = set
@@ -442,18 +472,19 @@ fn work(
             media.write(request.position, buffer.data())?;
             buffer.data().len()
         } else {
-            media.read(request.position, buffer.data_mut())?
+            pump::read(media, request.position, buffer.data_mut())?
         };
         served.bytes += moved as u64;
-        return Ok(moved as u32);
+        return Ok(Done::Moved(moved as u32));
     }
-    match code {
+    let position = match code {
         code if code.number() == CLOSE => media.close().map(|()| 0),
         CommandCode::FLUSH => media.flush().map(|()| 0),
         CommandCode::COMPLETE => media.complete().map(|()| 0),
         CommandCode::CLEAR_ERROR => media.clear_error().map(|()| 0),
-        code => media.other(code, request.bytes as i32, request.position).map(|position| position as u32),
-    }
+        code => media.other(code, request.bytes as i32, request.position),
+    };
+    position.map(Done::At)
 }
 
 #[cfg(test)]
@@ -469,7 +500,7 @@ mod tests {
         ) {
             let request = Request { tag, code, stripe, handle, bytes, position };
             prop_assert_eq!(Request::from_bytes(&request.to_bytes()), request);
-            let answer = Answer { tag, code, bytes };
+            let answer = Answer { tag, code, bytes, position };
             prop_assert_eq!(Answer::from_bytes(&answer.to_bytes()), answer);
         }
     }

@@ -33,11 +33,11 @@
 //! |---|---|
 //! | Which medium is in a removable device | Medium 1 when it is opened; VDC_Load comes for 2 and up. |
 //! | Changing the medium in a backup | After ERROR_END_OF_MEDIA: ClearError, what is not stored again, Flush, so that the medium that leaves is durable, then Load. |
-//! | How much is pending on a removable device | At most EOMWarningSize bytes, but at least one Write. |
+//! | How much is pending on a removable device | At most EOMWarningSize bytes, but at least one Write; without a warning zone whatever the queue holds. |
 //! | Errors that a server recovers from | ERROR_IO_DEVICE and ERROR_NO_SYSTEM_RESOURCES of Read, Write, WriteMark, Load and positioning, up to three times in a row without a byte of progress. Never of Flush, Complete, Snapshot, MountSnapshot and ClearError: what could not be made durable once may be lost although it succeeds the second time. |
 //! | Bytes reported with an error | Count as transferred; those of a Write have to be a multiple of BLOCKSIZE. On devices without random access nothing may be stored behind a Write that was not. |
 //! | When ClearError comes | Before the next command; not at all where none follows, as after the last Read of a restore. |
-//! | VDC_Discard | Comes to every device of a backup that fails for a reason of the server's own, before the set is aborted. |
+//! | VDC_Discard | Comes to every device of a backup that fails for a reason of the server's own, before the set is aborted; not to one that is in IO-ERROR, which can take nothing but ClearError. |
 //! | VDC_Complete in a snapshot backup | After Snapshot, where it was agreed on. |
 //! | Order of a snapshot backup | Catalog; PrepareToFreeze where asked for; the database is frozen; FileInfoBegin, the list, FileInfoEnd where asked for; the rest of the metadata; Snapshot; the database is thawed. No Flush: nothing but close follows Snapshot for clients that do not ask for Complete. |
 //! | Where a tape is after a filemark was met | Behind it going forward, in front of it going backward. |

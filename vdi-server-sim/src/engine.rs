@@ -46,7 +46,8 @@
 //! # Invariants
 //!
 //! 1. A statement succeeds only if every command succeeded, every byte of every file was moved exactly once, and (restore) the
-//!    database is durable and in place. Anything else is a [`Failure`], and aborts the set.
+//!    database is durable and in place. Anything else is a [`Failure`], and aborts the set. With snapshots no byte of a file is
+//!    moved here: see the engine's `snapshot` module for what holds there.
 //! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not.
 //! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them.
 //!

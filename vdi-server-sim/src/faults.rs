@@ -119,7 +119,8 @@ pub enum Fault {
     },
     /// `short-reads`: reads of database files give a part only, so that the rest has to be read after it.
     ShortReads,
-    /// `queue-full`: once a device, Flushes until SendCommand answers VD_E_QUEUE_FULL.
+    /// `queue-full`: once a device, Flushes until SendCommand answers VD_E_QUEUE_FULL. These Flushes are not counted, and no other
+    /// fault strikes them.
     QueueFull,
     /// `small-transfers`: Writes of random smaller sizes, multiples of BLOCKSIZE.
     SmallTransfers,
@@ -218,8 +219,12 @@ pub const TABLE: &[FaultHelp] = &[
         value: "N",
         effect: "kills its own process (SIGKILL) instead of sending command N; for the vdi-sim program only",
     },
-    FaultHelp { name: "read-error", value: "N", effect: "fails read N of a database file with EIO" },
-    FaultHelp { name: "short-reads", value: "", effect: "gets a random part only from each read of a database file" },
+    FaultHelp { name: "read-error", value: "N", effect: "fails read N of a database file with EIO (backup of data)" },
+    FaultHelp {
+        name: "short-reads",
+        value: "",
+        effect: "gets a random part only from each read of a database file (backup of data)",
+    },
     FaultHelp {
         name: "queue-full",
         value: "",
@@ -228,7 +233,7 @@ pub const TABLE: &[FaultHelp] = &[
     FaultHelp {
         name: "small-transfers",
         value: "",
-        effect: "sends Writes of random smaller sizes, multiples of BLOCKSIZE (backup)",
+        effect: "sends Writes of random smaller sizes, multiples of BLOCKSIZE (backup of data)",
     },
     FaultHelp {
         name: "read-sizes",
@@ -238,7 +243,7 @@ pub const TABLE: &[FaultHelp] = &[
     FaultHelp {
         name: "flushes",
         value: "N",
-        effect: "sends a Flush after every N Writes of a device, and two at the end, as with FILESTREAM (backup)",
+        effect: "sends a Flush after every N Writes of a device, and two at the end, as with FILESTREAM (backup; with SNAPSHOT none at the end)",
     },
     FaultHelp {
         name: "server-timeout",

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::conduct::{Kept, Quirk, With};
+use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
@@ -218,6 +218,27 @@ fn queue_full_sends_flushes_until_the_queue_is_full() {
         let flushes = ran.count(CommandCode::FLUSH);
         assert!(flushes > QUEUE_DEPTH as usize, "{flushes} Flushes");
         assert_good(&bench);
+    }
+}
+
+/// The threads of such a server waited for each other: one for the burst to end before it closed the set, and the one of the
+/// burst for the set to be closed.
+#[test]
+fn a_client_that_leaves_in_a_burst_ends_the_backup() {
+    let bench = bench();
+    for at in 4..24 {
+        let mut client = bench.serve(SET, &config(2), 0, {
+            let out = bench.out();
+            move |index| {
+                let conduct = if index == 0 { Conduct::Pump } else { Conduct::Drops { at } };
+                (conduct, Kept::File.media(&stripe(&out, index), false))
+            }
+        });
+        let statement = backup_statement("sales", SET, 2, "");
+        let outcome = start(&bench, &statement, &["queue-full", "delay=2"], at).outcome();
+        outcome.assert_failure(&["the primary client dropped a device"]);
+        assert!(client.result().unwrap().iter().all(Result::is_err));
+        bench.assert_output(&[]);
     }
 }
 

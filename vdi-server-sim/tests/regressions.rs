@@ -3,23 +3,29 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::process::Command as Program;
-use std::sync::{Arc, Barrier};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex};
+use std::time::Duration;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config};
+use common::client::{backup_statement, config, restore_statement};
 use common::processes::take_part;
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use common::{PATIENCE, eventually};
 use vdi_client::raw::RawDevice;
 use vdi_client::workers::WorkerPool;
-use vdi_client::{CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig, VdError};
+use vdi_client::{
+    ClientVirtualDevice, Command, CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig, VdError,
+};
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::ServerTerms;
 use vdi_proto::join::Role;
 use vdi_proto::set::client::State;
-use vdi_server_sim::vds::ServerVirtualDeviceSet;
+use vdi_server_sim::stream::{Action, Expectations, StreamParser};
+use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
 use vdi_shm::member::Member;
 
 #[test]
@@ -185,7 +191,7 @@ fn a_worker_that_answers_nonsense_is_killed_and_its_commands_are_aborted() {
     let bench = Bench::new();
     let (_set, server, mut device) = pair(&bench);
     // Reads the request, answers another one, and would not end by itself.
-    let pool = pool("head -c 32 > /dev/null; printf 0123456789abcdef; exec sleep 1000");
+    let pool = pool("head -c 32 > /dev/null; printf 0123456789abcdef01234567; exec sleep 1000");
     let driving = task("a device's driver", move || {
         let outcome = pool.drive(&mut device, 0, |_| {}).map(drop).map_err(|error| error.to_string());
         (outcome, pool.finish().unwrap())
@@ -214,31 +220,248 @@ fn a_worker_that_is_silent_at_the_end_does_not_outlast_an_abort() {
     assert_eq!(driving.result().unwrap_err().code(), VdError::Abort);
 }
 
-/// The thread that ended a statement waited for one that held completions back while it failed, and that one for it.
+/// A command was carried out.
+fn succeeded(command: &Command) -> Completion {
+    if command.code().is_transfer() { Completion::transferred(command.data().len()) } else { Completion::done() }
+}
+
+/// What a device was written until its end; whatever else comes is answered with success.
+fn store(mut device: ClientVirtualDevice) -> Vec<u8> {
+    let mut stored = Vec::new();
+    while let Ok(command) = device.get_command(PATIENCE) {
+        stored.extend_from_slice(command.data());
+        let completion = succeeded(&command);
+        if command.complete(completion).is_err() {
+            break;
+        }
+    }
+    stored
+}
+
+/// A tape that answered every Read with a filemark, and without a byte, kept the restore going for ever.
 #[test]
-fn an_abort_while_devices_fill_their_queues_ends_the_backup() {
+fn a_tape_of_nothing_but_filemarks_ends_the_restore() {
+    const ENDLESS: u64 = 1000;
+    let tape = VdConfig { features: Features::TAPE, ..config(1) };
     let bench = Bench::new();
-    bench.database("sales", 600_000);
-    for round in 0..40 {
-        let script = bench.scripted("nightly", &config(8), |mut device, _| {
-            loop {
-                let command = match device.get_command(INFINITE) {
-                    Ok(command) => command,
-                    Err(end) => return end.code(),
+    bench.database("sales", 200_000);
+    let script = bench.scripted("nightly", &config(1), |device, _| store(device));
+    bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome().assert_success();
+    let stored = script.result().remove(0);
+    for options in ["", "SNAPSHOT"] {
+        let header = stored[..512].to_vec();
+        let script = bench.scripted("nightly", &tape, move |mut device, _| {
+            let (mut marks, mut place) = (0, 0);
+            while let Ok(mut command) = device.get_command(PATIENCE) {
+                place += 1;
+                let completion = match command.code() {
+                    // The look at the header.
+                    CommandCode::READ if command.data().len() == 512 && marks == 0 => {
+                        command.data_mut().copy_from_slice(&header);
+                        Completion::transferred(512)
+                    }
+                    CommandCode::READ if marks == ENDLESS => break,
+                    CommandCode::READ => {
+                        marks += 1;
+                        Completion::failed(CompletionCode::FILEMARK_DETECTED)
+                    }
+                    CommandCode::GET_POSITION => Completion::at(place),
+                    CommandCode::SET_POSITION => Completion::at(command.position()),
+                    _ => Completion::done(),
                 };
-                let bytes = command.data().len();
-                let completion = if bytes == 0 { Completion::done() } else { Completion::transferred(bytes) };
-                // Refused once the set is aborted, which the next look for a command tells.
-                let _ = command.complete(completion);
+                command.complete(completion).unwrap();
             }
+            marks
         });
-        let statement = backup_statement("sales", "nightly", 8, "BUFFERCOUNT = 6");
-        // The bursts are some 8 times 65 commands.
-        let at = format!("abort-at={}", 80 + 11 * round);
-        let faulty = |command: &mut std::process::Command| {
-            command.args(["--fault", "queue-full", "--fault", &at, "--seed", &round.to_string()]);
-        };
-        bench.sql_with(&statement, faulty).outcome().assert_failure(&["Msg 18210,", "995("]);
-        assert_eq!(script.result(), [VdError::Abort; 8]);
+        let statement = bench.sql(&restore_statement("copy", "nightly", 1, options));
+        let marks = script.result()[0];
+        assert!(marks < ENDLESS, "{options}: {marks} filemarks in a row");
+        statement.outcome().assert_failure(&["Msg 3203,", "failed: 1101("]);
+    }
+}
+
+/// A queue that was full refused Discard, so that the client never heard of it; and Writes came after it.
+#[test]
+fn discard_comes_behind_a_full_queue_and_nothing_comes_behind_discard() {
+    let bench = Bench::new();
+    bench.database("sales", 8_000_000);
+    let asked = VdConfig { features: Features::DISCARD, ..config(1) };
+    for round in 0..10 {
+        let script = bench.scripted("nightly", &asked, |mut device, _| {
+            // The catalog.
+            for _ in 0..2 {
+                let command = device.get_command(PATIENCE).unwrap();
+                let completion = succeeded(&command);
+                command.complete(completion).unwrap();
+            }
+            // As many as the server sends while none completes; the readers have filled all other buffers meanwhile.
+            let mut held = Vec::new();
+            while let Ok(command) = device.get_command(Duration::from_millis(100)) {
+                held.push(command);
+            }
+            // A buffer for the reader that will fail, and room for another Write.
+            let data = held.pop().unwrap();
+            let completion = succeeded(&data);
+            data.complete(completion).unwrap();
+            let mut seen = Vec::new();
+            let mut patience = PATIENCE;
+            while let Ok(command) = device.get_command(patience) {
+                seen.push(command.code());
+                if command.code() == CommandCode::DISCARD {
+                    // Whatever is sent behind it comes while the server waits for the answer.
+                    patience = Duration::from_millis(100);
+                }
+                held.push(command);
+            }
+            (held.len(), seen)
+        });
+        let statement = bench.sql_with(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 80"), |program| {
+            program.args(["--fault", "read-error=81"]);
+        });
+        statement.outcome().assert_failure(&["os error 5"]);
+        let (held, seen) = script.result().remove(0);
+        assert_eq!(seen.last(), Some(&CommandCode::DISCARD), "round {round}: {held} commands, at last {seen:?}");
+    }
+}
+
+/// Which sizes a seed gave to the pieces of a backup depended on which reader came first.
+#[test]
+fn the_same_seed_cuts_a_backup_into_the_same_pieces() {
+    let bench = Bench::new();
+    bench.database("sales", 20_000_000);
+    let pieces = || {
+        let script = bench.scripted("nightly", &config(1), |device, _| store(device));
+        let statement = backup_statement("sales", "nightly", 1, "NO_CHECKSUM, BUFFERCOUNT = 64");
+        let options = ["--fault", "small-transfers", "--seed", "7"];
+        bench
+            .sql_with(&statement, |program| {
+                program.args(options);
+            })
+            .outcome()
+            .assert_success();
+        let mut parser = StreamParser::new(Expectations { block_size: 512, family_count: Some(1) });
+        let mut actions = Vec::new();
+        parser.push(&script.result()[0], &mut actions).unwrap();
+        let ends = actions.into_iter().filter_map(|action| match action {
+            Action::DataEnd { file_index, file_offset, length } => Some((file_index, file_offset, length)),
+            _ => None,
+        });
+        ends.collect::<BTreeSet<_>>()
+    };
+    let first = pieces();
+    for _ in 0..10 {
+        assert_eq!(pieces(), first);
+    }
+}
+
+/// Waits until a transcript has this.
+#[track_caller]
+fn wait_for_line(transcript: &std::path::Path, wanted: &str) {
+    eventually(wanted, || {
+        let text = std::fs::read_to_string(transcript).unwrap_or_default();
+        if text.contains(wanted) { Ok(()) } else { Err(text) }
+    });
+}
+
+/// A server that was told to be slow at the configuration sat its wait out, whatever became of the client.
+#[test]
+fn an_abort_ends_the_wait_of_a_slow_configuration() {
+    let bench = Bench::new();
+    bench.database("sales", 100_000);
+    let transcript = bench.out().join("transcript");
+    let set = bench.create("nightly", &config(1));
+    let statement = bench.sql_with(&backup_statement("sales", "nightly", 1, ""), |program| {
+        program.args(["--fault", "slow-configuration=3600000", "--transcript"]).arg(&transcript);
+    });
+    wait_for_line(&transcript, "set opened");
+    set.signal_abort().unwrap();
+    statement.outcome().assert_failure(&["Msg 18210,", "client called SignalAbort"]);
+}
+
+/// The event that told of a time-out named the one that the client had asked for, not the one that had passed.
+#[test]
+fn the_transcript_tells_which_time_out_has_passed() {
+    let bench = Bench::new();
+    bench.database("sales", 100_000);
+    let transcript = bench.out().join("transcript");
+    let script = bench.scripted("nightly", &config(1), |mut device, _| {
+        let _held = device.get_command(PATIENCE).unwrap();
+        // No other comes, because the set is aborted.
+        while device.get_command(PATIENCE).is_ok() {}
+    });
+    let statement = bench.sql_with(&backup_statement("sales", "nightly", 1, ""), |program| {
+        program.args(["--fault", "server-timeout=53", "--transcript"]).arg(&transcript);
+    });
+    statement.outcome().assert_failure(&["Msg 18210,"]);
+    script.result();
+    wait_for_line(&transcript, "serverTimeOut passed: set nightly, server_time_out_ms 53");
+}
+
+/// A completion that came in before the set was closed, and was looked at after that, was held against the client.
+#[test]
+fn a_completion_that_meets_an_abort_is_no_breach_of_the_protocol() {
+    let bench = Bench::new();
+    let (_set, mut server, mut device) = pair(&bench);
+    let session = server.set.session().unwrap();
+    let (tell, entered) = channel();
+    let (leave, left) = channel::<()>();
+    let (tell, left) = (Mutex::new(tell), Mutex::new(left));
+    let holding = Arc::new(move |_: Completed| {
+        tell.lock().unwrap().send(()).unwrap();
+        let _ = left.lock().unwrap().recv_timeout(PATIENCE);
+    });
+    server.devices[0].send_command(VdsCommand::plain(CommandCode::FLUSH, holding)).unwrap();
+    server.plain(0, CommandCode::FLUSH);
+    device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+    entered.recv_timeout(PATIENCE).unwrap();
+    // The agent is busy with the first, and has not seen the second yet.
+    device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+    server.set.signal_abort().unwrap();
+    server.set.close().unwrap();
+    assert_eq!(server.ended().code, CompletionCode::OPERATION_ABORTED);
+    leave.send(()).unwrap();
+    assert!(!server.agent_ended());
+    assert_eq!(session.evidence(), None);
+}
+
+/// A database that took the frozen one's place while the client copied files was backed up, and nobody said so.
+#[test]
+fn a_database_that_is_replaced_while_the_snapshot_is_taken_fails_the_backup() {
+    let bench = Bench::new();
+    bench.database("sales", 100_000);
+    bench.database("other", 100_000);
+    let (sales, other, old) = (bench.data().join("sales"), bench.data().join("other"), bench.out().join("old"));
+    let script = bench.scripted("nightly", &config(1), move |mut device, _| {
+        loop {
+            let command = match device.get_command(PATIENCE) {
+                Ok(command) => command,
+                Err(end) => return end.code(),
+            };
+            if command.code() == CommandCode::SNAPSHOT {
+                std::fs::rename(&sales, &old).unwrap();
+                std::fs::rename(&other, &sales).unwrap();
+            }
+            let completion = succeeded(&command);
+            command.complete(completion).unwrap();
+        }
+    });
+    let statement = backup_statement("sales", "nightly", 1, "SNAPSHOT, NO_CHECKSUM");
+    bench.sql(&statement).outcome().assert_failure(&["was replaced"]);
+    assert_eq!(script.result(), [VdError::Abort]);
+}
+
+/// A server that aborted while it filled a queue waited for itself: whoever closed the set waited for completions that were
+/// held back by whoever waited for the close.
+#[test]
+fn an_abort_in_a_burst_of_flushes_ends_the_statement() {
+    let bench = Bench::new();
+    bench.database("sales", 100_000);
+    for round in 0..60 {
+        let script = bench.scripted("nightly", &config(2), |device, _| store(device));
+        let statement = bench.sql_with(&backup_statement("sales", "nightly", 2, ""), |program| {
+            program.args(["--fault", "queue-full", "--fault", "abort-at=14", "--seed", &round.to_string()]);
+        });
+        statement.outcome().assert_failure(&["the server called SignalAbort"]);
+        script.result();
     }
 }

@@ -28,6 +28,10 @@
 #ifndef VDI_H
 #define VDI_H
 
+#if !defined(__linux__) || !defined(__LP64__)
+#error "libsqlvdi.so exists for 64-bit Linux only"
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <ctime>
@@ -195,7 +199,7 @@ private:
 };
 
 /* A virtual device set. An object has one set at a time, and can be used for another one after Close. Any thread may call it.
- * It must not be copied or moved in memory while it has a set in the sense that its constructor and destructor run once each. */
+ * Do not copy an object: the destructor of the first copy that ends closes the set of all of them. */
 class ClientVirtualDeviceSet {
 public:
     ClientVirtualDeviceSet();
@@ -240,9 +244,5 @@ public:
 private:
     void *reserved;
 };
-
-#if !defined(__LP64__)
-#error "libsqlvdi.so exists for 64-bit Linux only"
-#endif
 
 #endif

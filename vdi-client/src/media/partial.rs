@@ -31,6 +31,8 @@ pub(super) enum Step {
     SyncStage,
     Rename,
     SyncDirectory,
+    /// Of a volume set: a file of the old one, or of one that failed, is removed. Tests are killed here, nothing fails.
+    Remove,
 }
 
 #[cfg(not(test))]
@@ -301,14 +303,16 @@ pub(super) fn with_hidden_name<T>(
 /// gets no more permissions than everybody else.
 pub(super) fn take_over(file: &File, old: &Metadata) -> io::Result<()> {
     let new = file.metadata()?;
-    let mut mode = old.mode() & 0o777;
+    // Of a directory also that its files get its group, and who may remove them.
+    let bits = if old.is_dir() { 0o7777 } else { 0o777 };
+    let mut mode = old.mode() & bits;
     let owned =
         (new.uid(), new.gid()) == (old.uid(), old.gid()) || fchown(file, Some(old.uid()), Some(old.gid())).is_ok();
     if !owned && new.gid() != old.gid() && fchown(file, None, Some(old.gid())).is_err() {
         mode = for_another_group(mode);
     }
     // Not where it is right already: file systems without permissions refuse to change them.
-    if new.mode() & 0o777 == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
+    if new.mode() & bits == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
 }
 
 /// `mode` for a file whose group had to change: no more for the new group than for everybody else.

@@ -4,6 +4,7 @@
 //!
 //! 1. A snapshot is taken only when the metadata that describe it are durable.
 //! 2. After a failure of a snapshot nothing is committed, and nothing succeeds.
+//! 3. The metadata of a snapshot that was announced are committed only after it was taken, and are what they were then.
 
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
@@ -62,6 +63,10 @@ pub trait Snapshots: Send {
 /// | MountSnapshot | [`Snapshots::mount`] |
 /// | all others | the metadata's own |
 ///
+/// Commands that this order rules out are refused, and the backup fails: Complete and close after PrepareToFreeze or FileInfoBegin
+/// but without Snapshot; after Snapshot all that would change the metadata or the snapshot; Snapshot after Complete. A backup that
+/// is no snapshot goes to the metadata as a whole.
+///
 /// The flush on Snapshot is what lets a metadata media commit when it is closed: no Flush comes with snapshots. If `take` or
 /// another method of `S` fails, the error is the command's completion, always a final one, and the metadata are never
 /// committed. Source: VDI specification, snapshots.
@@ -109,15 +114,27 @@ pub struct SnapshotMedia<M, S> {
     snapshots: S,
     /// Between FileInfoBegin and FileInfoEnd.
     listing: bool,
+    stage: Stage,
     /// What failed first.
     failed: Option<String>,
+}
+
+/// How far a backup has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It may be one without a snapshot.
+    Metadata,
+    /// A snapshot has to follow.
+    Announced,
+    Taken,
+    Complete,
 }
 
 impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
     /// A media with `metadata` for what is written and read, and `snapshots` for the rest.
     #[must_use]
     pub fn new(metadata: M, snapshots: S) -> Self {
-        SnapshotMedia { metadata, snapshots, listing: false, failed: None }
+        SnapshotMedia { metadata, snapshots, listing: false, stage: Stage::Metadata, failed: None }
     }
 
     /// Both parts.
@@ -132,6 +149,36 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
         Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("remove the cause of that, then start again"))
     }
 
+    /// Refuses what comes out of order, and all that follows a failure.
+    fn check_order(&mut self, code: CommandCode) -> Result<(), MediaError> {
+        self.check()?;
+        let what = match (self.stage, code) {
+            (
+                Stage::Taken,
+                CommandCode::WRITE
+                | CommandCode::WRITE_MARK
+                | CommandCode::PREPARE_TO_FREEZE
+                | CommandCode::FILE_INFO_BEGIN
+                | CommandCode::FILE_INFO_END
+                | CommandCode::SNAPSHOT,
+            ) => format!("{code} came after the snapshot"),
+            (Stage::Complete, CommandCode::SNAPSHOT) => format!("{code} came after {}", CommandCode::COMPLETE),
+            _ => return Ok(()),
+        };
+        self.settle(Err(out_of_order(what)))
+    }
+
+    /// Refuses to commit what lacks its snapshot.
+    fn check_end(&mut self) -> Result<(), MediaError> {
+        self.check()?;
+        match self.stage {
+            Stage::Announced => self.settle(Err(out_of_order(
+                "the server ended the backup without the snapshot that had been announced".to_owned(),
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// What the snapshot's own part answered: a failure is for good.
     fn settle(&mut self, result: Result<(), MediaError>) -> Result<(), MediaError> {
         result.map_err(|error| {
@@ -141,13 +188,17 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
     }
 }
 
+fn out_of_order(what: String) -> MediaError {
+    MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("look in the server's error log what it was doing")
+}
+
 impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
     fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
         self.metadata.begin(config)
     }
 
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-        self.check()?;
+        self.check_order(CommandCode::WRITE)?;
         let result = self.metadata.write(position, data);
         let stored = match &result {
             Ok(()) => data.len(),
@@ -174,8 +225,10 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
     }
 
     fn complete(&mut self) -> Result<(), MediaError> {
-        self.check()?;
-        self.metadata.complete()
+        self.check_end()?;
+        self.metadata.complete()?;
+        self.stage = Stage::Complete;
+        Ok(())
     }
 
     fn clear_error(&mut self) -> Result<(), MediaError> {
@@ -184,7 +237,7 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
     }
 
     fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-        self.check()?;
+        self.check_order(code)?;
         let result = match code {
             CommandCode::PREPARE_TO_FREEZE => self.snapshots.prepare(),
             CommandCode::FILE_INFO_BEGIN | CommandCode::FILE_INFO_END => {
@@ -195,11 +248,17 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
             CommandCode::MOUNT_SNAPSHOT => self.snapshots.mount(),
             _ => return self.metadata.other(code, size, position),
         };
-        self.settle(result).map(|()| 0)
+        self.settle(result)?;
+        match code {
+            CommandCode::PREPARE_TO_FREEZE | CommandCode::FILE_INFO_BEGIN => self.stage = Stage::Announced,
+            CommandCode::SNAPSHOT => self.stage = Stage::Taken,
+            _ => {}
+        }
+        Ok(0)
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
-        self.check()?;
+        self.check_end()?;
         self.metadata.close()
     }
 }

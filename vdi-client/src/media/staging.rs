@@ -24,6 +24,10 @@ use super::partial::{
     sync_if_possible, take_over, with_hidden_name,
 };
 
+/// Descriptors that a commit, or clearing up, has open at a time beside the media: the hidden directory and its parent, and a
+/// directory that is looked into, twice.
+const COMMIT_NEEDS: usize = 4;
+
 /// The name of a medium's file.
 pub(super) fn medium_name(number: usize) -> String {
     format!("medium-{number:03}")
@@ -86,10 +90,12 @@ impl Drop for Hidden {
         if self.stays {
             return;
         }
+        let _ = checkpoint(Step::Remove);
         // After an exchange the name stands for another directory than at first. Nobody is left who could be told.
         let Ok(directory) = open_at(&self.parent, &self.name) else { return };
         if let Ok((media, _)) = look_into(&directory) {
             for number in media {
+                let _ = checkpoint(Step::Remove);
                 let _ = rustix::fs::unlinkat(&directory, medium_name(number), AtFlags::empty());
             }
         }
@@ -111,6 +117,8 @@ pub(super) struct Staging {
     /// The old set, and its first medium: their permissions are taken over.
     old: Option<Metadata>,
     old_medium: Option<Metadata>,
+    /// Held for the commit, so that media cannot take the last descriptors, and given up before anything below is dropped.
+    reserve: Vec<File>,
     /// Where the files are, unless they are unnamed.
     hidden: Option<Hidden>,
     files: Vec<File>,
@@ -120,6 +128,8 @@ impl Staging {
     /// A directory without media that may later take the place of `path`.
     pub(super) fn create(path: &Path, keep: Keep) -> Result<Staging, MediaError> {
         let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
+        // With a slash at its end, a link would be what it points to.
+        let path = path.components().as_path();
         let (real, old) = match fs::metadata(path) {
             Ok(found) => (path.canonicalize().map_err(cannot)?, Some(found)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -154,8 +164,9 @@ impl Staging {
             old_medium = fs::metadata(real.join(medium_name(1))).ok();
             probe_exchange(&directory, target).map_err(cannot)?;
         }
-        let mut staging =
-            Staging { parent: directory, target: target.to_owned(), old, old_medium, hidden: None, files: Vec::new() };
+        let reserve = (0..COMMIT_NEEDS).map(|_| directory.try_clone()).collect::<Result<_, _>>().map_err(cannot)?;
+        let (parent, target, files) = (directory, target.to_owned(), Vec::new());
+        let mut staging = Staging { parent, target, old, old_medium, reserve, hidden: None, files };
         let unnamed = match keep {
             Keep::Unnamed => open_unnamed(&staging.parent, staging.file_mode()).map_err(cannot)?.is_some(),
             Keep::Hidden => false,
@@ -211,6 +222,7 @@ impl Staging {
         for file in &self.files {
             checkpoint(Step::SyncFile).and_then(|()| file.sync_all()).map_err(failed("syncing its media", false))?;
         }
+        self.reserve.clear();
         let mut hidden = match self.hidden.take() {
             Some(hidden) => hidden,
             None => self.gather().map_err(failed("linking its media into a directory", false))?,

@@ -15,7 +15,8 @@
 
 use core::fmt::Arguments;
 
-use rustix::fs::Advice;
+use rustix::fs::{Advice, SeekFrom};
+use rustix::io::Errno;
 use vdi_proto::completion::CompletionCode;
 
 use super::MediaError;
@@ -97,7 +98,10 @@ impl Tape {
             match number(on, tape.end, length, format_args!("a record's length or a filemark"))? {
                 END => break,
                 record if record <= LONGEST => {
-                    if record != MARK {
+                    let mut count = 1;
+                    if record == MARK {
+                        count = marks(on, tape.end, length)?;
+                    } else {
                         let (begin, trailer) = (tape.end, tape.end + NUMBER + padded(record));
                         let expected =
                             format_args!("the length {record} again, of the record that begins at byte {begin}");
@@ -106,7 +110,7 @@ impl Tape {
                             return Err(damaged(on, trailer, expected, format_args!("{found}")));
                         }
                     }
-                    tape.push(record);
+                    tape.push(record, count);
                 }
                 other => {
                     let expected =
@@ -191,7 +195,7 @@ impl Tape {
                 })
                 // A record is stored whole or not at all.
                 .map_err(|error| error.with_bytes(0))?;
-            self.push(length);
+            self.push(length, 1);
         }
         self.address = self.last_address();
         Ok(())
@@ -201,7 +205,7 @@ impl Tape {
     pub(super) fn write_mark(&mut self, on: On<'_>) -> Result<(), MediaError> {
         self.cut(on)?;
         on.store(self.end, &MARK.to_le_bytes()).map_err(|error| error.with_bytes(0))?;
-        self.push(MARK);
+        self.push(MARK, 1);
         self.address = self.last_address();
         Ok(())
     }
@@ -309,15 +313,15 @@ impl Tape {
         Some(Spot { run, item: from / units, within: from % units * self.block })
     }
 
-    /// Adds what was written, or found, at the end.
-    fn push(&mut self, length: u32) {
+    /// Adds what was written, or found, at the end: so many of this length.
+    fn push(&mut self, length: u32, count: u64) {
         let (offset, address) = (self.end, self.last_address());
         match self.runs.last_mut() {
-            Some(last) if last.length == length => last.count += 1,
-            _ => self.runs.push(Run { offset, address, count: 1, length }),
+            Some(last) if last.length == length => last.count += count,
+            _ => self.runs.push(Run { offset, address, count, length }),
         }
-        self.end += Run { offset, address, count: 1, length }.stride();
-        self.data += u64::from(length);
+        self.end += count * Run { offset, address, count, length }.stride();
+        self.data += count * u64::from(length);
     }
 
     /// Has the tape end at the position, in the file as well.
@@ -339,7 +343,7 @@ impl Tape {
             on.store(self.end, &length.to_le_bytes())
                 .and_then(|()| on.store(trailer, &length.to_le_bytes()))
                 .map_err(|error| error.with_bytes(0))?;
-            self.push(length);
+            self.push(length, 1);
         }
         on.file.set_len(self.end).map_err(|error| on.cannot("cut", self.end, error))
     }
@@ -366,6 +370,37 @@ impl Tape {
         let what = format!("{} is at its beginning and goes back no further", on.name);
         MediaError::condition(CompletionCode::BEGINNING_OF_MEDIA, what)
     }
+}
+
+/// How many marks follow each other from `offset` on, where one is, in an image of `length` bytes. A file that was made long and
+/// never filled is nothing else, without end: holes are jumped over, and bytes read many at a time.
+fn marks(on: On<'_>, offset: u64, length: u64) -> Result<u64, MediaError> {
+    let most = (length - offset) / NUMBER;
+    let (mut count, mut bytes) = (1, [0; 4096]);
+    while count < most {
+        let at = offset + count * NUMBER;
+        let data = match rustix::fs::seek(on.file, SeekFrom::Data(at)) {
+            Ok(data) => data.min(length),
+            Err(Errno::NXIO) => length,
+            // Not every file system tells.
+            Err(_) => at,
+        };
+        let hole = data.saturating_sub(at) / NUMBER;
+        if hole > 0 {
+            count += hole;
+            continue;
+        }
+        let wanted = ((most - count) * NUMBER).min(bytes.len() as u64);
+        let (numbers, _) = bytes.split_at_mut(wanted as usize);
+        on.fill_all(at, numbers)?;
+        let zeros =
+            numbers.chunks_exact(NUMBER as usize).take_while(|number| number.iter().all(|byte| *byte == 0)).count();
+        count += zeros as u64;
+        if zeros * (NUMBER as usize) < numbers.len() {
+            break;
+        }
+    }
+    Ok(count)
 }
 
 /// The number at `offset` of an image of `length` bytes, where `expected` ought to be.

@@ -25,8 +25,9 @@ use super::progress::Direction;
 /// | a filemark | 0 |
 /// | the end of the medium | the end of the file, or 0xFFFFFFFF, whatever follows it |
 ///
-/// [`TapeImage::open`] reads all lengths and checks them; an image that is damaged or cut short is refused with the place and
-/// with what ought to be there.
+/// [`TapeImage::open`] reads all lengths and checks them; an image in which they do not fit together, as in one that was cut within
+/// a record, is refused with the place and with what ought to be there. An image that was cut between two records is a shorter
+/// tape, which only the server can notice: it meets the end of the data too early.
 ///
 /// # The tape
 ///

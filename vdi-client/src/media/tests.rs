@@ -26,10 +26,18 @@ use super::*;
 thread_local! {
     static TRACE: RefCell<Vec<Step>> = const { RefCell::new(Vec::new()) };
     static FAIL: Cell<Option<Step>> = const { Cell::new(None) };
+    /// How many steps this thread may go before its process is killed.
+    static LIFE: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// Called by the code under test before each step.
 pub(super) fn checkpoint(step: Step) -> io::Result<()> {
+    if let Some(left) = LIFE.get() {
+        if left == 0 {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+        }
+        LIFE.set(left.checked_sub(1));
+    }
     TRACE.with_borrow_mut(|trace| trace.push(step));
     if FAIL.get() == Some(step) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use vdi_proto::completion::CompletionCode;
 #[cfg(doc)]
 use vdi_proto::config::VdConfig;
@@ -37,10 +37,11 @@ use super::staging::{Staging, look_into, medium_name};
 ///
 /// **The whole set is committed or nothing is.** The media are files without a name until then. To commit, they are
 /// linked into a hidden directory beside the target, `.NAME.vdi-partial-RANDOM`, which then takes the target's place in one
-/// step; the old set is removed after that. A process that is killed in the middle of the commit leaves the hidden directory
-/// behind, which may be removed. Where there are no unnamed files, that holds for the whole backup.
+/// step; the old set is removed after that. A process that is killed in the middle of the commit, or right at the
+/// beginning where there is an old set, leaves such directories behind, which may be removed. Where there are no unnamed files, that holds for the whole backup.
 ///
-/// Every medium takes one of the files that the process may have open (`ulimit -n`) until then.
+/// Every medium takes one of the files that the process may have open (`ulimit -n`) until then; a Load that gets none fails the
+/// backup.
 ///
 /// A target directory that has anything else in it than media is refused, and never touched. An old set's permissions and owner
 /// are taken over, as by [`FileMedia`](super::FileMedia). To replace a set, the file system has to be able to exchange directories in
@@ -177,9 +178,14 @@ fn open_medium(path: &Path, directory: &File, number: usize) -> Result<File, Med
 
 /// Creates a medium of a backup.
 fn new_medium(path: &Path, staging: &Staging, number: usize) -> Result<File, MediaError> {
-    staging
-        .create_medium(number)
-        .map_err(|error| MediaError::io(format!("cannot create a medium for {}", path.display()), error))
+    staging.create_medium(number).map_err(|error| {
+        let too_many = matches!(Errno::from_io_error(&error), Some(Errno::MFILE | Errno::NFILE));
+        let error = MediaError::io(format!("cannot create medium {number} for {}", path.display()), error);
+        match too_many {
+            true => error.with_remedy("raise the limit of open files (ulimit -n), or have fewer and larger media"),
+            false => error,
+        }
+    })
 }
 
 impl fmt::Display for Volumes {

@@ -223,4 +223,10 @@ impl ServerDevice {
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)
     }
+
+    /// Whether the set was aborted.
+    #[must_use]
+    pub const fn is_aborted(&self) -> bool {
+        matches!(self.state, State::Aborted)
+    }
 }

@@ -193,10 +193,11 @@ struct Pieces<'a> {
 }
 
 impl Pieces<'_> {
-    /// The next piece, of at most `capacity` bytes.
-    fn next(&self, capacity: u32) -> Option<DataPiece> {
+    /// The next piece, of at most `capacity` bytes, which is asked for in the order of the pieces, whichever reader comes first.
+    fn next(&self, capacity: impl FnOnce() -> u32) -> Option<DataPiece> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         let (index, offset) = &mut *next;
+        let capacity = capacity();
         loop {
             let left = self.database.files().get(*index)?.size - *offset;
             if left > 0 {
@@ -229,10 +230,10 @@ impl Reader<'_> {
     fn read(&self) -> Result<(), Stopped> {
         let mut file: Option<(u32, File)> = None;
         while let Some(mut buffer) = self.work.receive(&self.free.take)? {
-            let mut capacity = self.sizes.capacity();
-            if !self.work.faults.is_off() {
-                capacity = self.work.faults.payload_capacity(capacity, self.sizes.block);
-            }
+            let capacity = || match self.sizes.capacity() {
+                full if self.work.faults.is_off() => full,
+                full => self.work.faults.payload_capacity(full, self.sizes.block),
+            };
             let Some(piece) = self.pieces.next(capacity) else {
                 let _ = self.free.give.send(buffer);
                 return Ok(());

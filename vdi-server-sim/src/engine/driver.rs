@@ -24,10 +24,10 @@
 //! **Decision**: Flush, Complete, Snapshot, MountSnapshot and ClearError are never repeated: what a client could not make
 //! durable once may be lost although it succeeds the second time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
@@ -88,17 +88,23 @@ impl CompletionRoutine for Routine {
     }
 }
 
-/// Holds the completion agent back while a lock is held. The thread that sends, and holds it, hears of refusals.
+/// Holds completions back until they are let go, or the work is over: who ends it ends the commands, and is not to wait for who
+/// sends them. The thread that sends hears of refusals at once.
 struct Holding {
     sender: ThreadId,
-    hold: Arc<Mutex<()>>,
+    /// Both are disconnected then.
+    let_go: Receiver<()>,
+    over: Receiver<()>,
     inner: Arc<Routine>,
 }
 
 impl CompletionRoutine for Holding {
     fn completed(&self, completed: Completed) {
         if thread::current().id() != self.sender {
-            drop(self.hold.lock());
+            select! {
+                recv(self.let_go) -> _ => {}
+                recv(self.over) -> _ => {}
+            }
         }
         self.inner.completed(completed);
     }
@@ -127,6 +133,8 @@ pub(super) struct Driver<'a> {
     device: Arc<ServerVirtualDevice>,
     pub(super) config: VdConfig,
     pub(super) kind: DeviceKind,
+    /// The device gets Discard if the server fails.
+    discards: bool,
     routine: Arc<Routine>,
     pub(super) ended: Receiver<Ended>,
     next_number: u64,
@@ -151,7 +159,8 @@ impl<'a> Driver<'a> {
         let routine = Arc::new(Routine { homes, ended: ended_sender });
         // BeginConfiguration has refused every other combination.
         let kind = config.features.device_kind().unwrap_or(DeviceKind::PipeLike);
-        Driver { work, device, config, kind, routine, ended, next_number: 0, in_flight: 0, medium: 1, tell }
+        let discards = Work::discards(&config);
+        Driver { work, device, config, kind, discards, routine, ended, next_number: 0, in_flight: 0, medium: 1, tell }
     }
 
     pub(super) fn has(&self, feature: Features) -> bool {
@@ -179,6 +188,9 @@ impl<'a> Driver<'a> {
     /// Sends a command and gives its number. Its answer comes through `ended`, also where it is refused for the state of the
     /// device.
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<u64, Stopped> {
+        if !self.work.faults.is_off() {
+            self.suffer(outgoing.code)?;
+        }
         let routine = Arc::clone(&self.routine);
         self.submit(outgoing, routine).map(|(number, _)| number)
     }
@@ -190,15 +202,16 @@ impl<'a> Driver<'a> {
         routine: Arc<dyn CompletionRoutine>,
     ) -> Result<(u64, Option<VdError>), Stopped> {
         let Outgoing { code, size, position, buffer, small } = outgoing;
-        if !self.work.faults.is_off() {
-            self.suffer(code)?;
-        }
+        let sending = if self.discards { Some(self.work.may_send()?) } else { None };
         let number = self.next_number;
         self.next_number += 1;
         self.in_flight += 1;
         let context = number | if small { SMALL } else { 0 };
         let command = VdsCommand { code, size, position, buffer, routine, context };
-        match self.device.send_command(command) {
+        let sent = self.device.send_command(command);
+        // Whoever fails may have to send Discard.
+        drop(sending);
+        match sent {
             Ok(()) => Ok((number, None)),
             Err(error) if matches!(error.code, VdError::IoError | VdError::QueueFull) => Ok((number, Some(error.code))),
             Err(error) => Err(self.work.stop(error)),
@@ -206,19 +219,18 @@ impl<'a> Driver<'a> {
     }
 
     /// Sends Flushes until the queue is full, and waits for all of them: what a client may come across, on demand. Completions
-    /// wait meanwhile, so that no client is fast enough to keep the queue from filling.
+    /// wait meanwhile, so that no client is fast enough to keep the queue from filling; so these commands know no other faults.
     pub(super) fn fill_queue(&mut self) -> Result<(), Stopped> {
-        let hold = Arc::new(Mutex::new(()));
-        let held = hold.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner = Arc::clone(&self.routine);
-        let routine = Arc::new(Holding { sender: thread::current().id(), hold: Arc::clone(&hold), inner });
+        let (held, let_go) = bounded(0);
+        let (inner, over) = (Arc::clone(&self.routine), self.work.over().clone());
+        let routine = Arc::new(Holding { sender: thread::current().id(), let_go, over, inner });
         let refused = loop {
             let flush = Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, small: false };
             if let (number, Some(_)) = self.submit(flush, Arc::clone(&routine) as _)? {
                 break number;
             }
         };
-        drop(held);
+        drop::<Sender<()>>(held);
         while self.in_flight > 0 {
             let Ended { number, code, .. } = self.wait_ended()?;
             match code {
@@ -232,7 +244,7 @@ impl<'a> Driver<'a> {
 
     /// What the faults that are switched on do before a command.
     fn suffer(&self, code: CommandCode) -> Result<(), Stopped> {
-        let fault = self.work.faults.before_command(self.device.index(), code);
+        let fault = self.work.faults.before_command(self.device.index());
         if fault.act != Act::Send {
             let act = format!("{:?}", fault.act);
             event!(INFO, set = self.work.set_name(), device = self.name(), command = %code, act = act, "fault");

@@ -5,7 +5,8 @@
 //! 1. Bytes come in the order of the device's stream, however the client divides them, and whichever medium they are on.
 //! 2. An error is cleared before the next command, and only then: a client whose last Read ended the data sees no ClearError.
 //! 3. The next medium is asked for only where the stream is not at its end, the medium is, and the device is removable. A medium
-//!    without a single byte ends the restore, so that no client can keep it going for ever.
+//!    without a single byte ends the restore, and so do more than [`MARKS_IN_A_ROW`] filemarks without a byte between them, so
+//!    that no client can keep it going for ever.
 //!
 //! **Decision**: bytes that come with an error count as read: a client that reports them vouches for them.
 
@@ -17,6 +18,10 @@ use super::Failure;
 use super::driver::{Driver, Outgoing, RETRIES, is_recoverable};
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
+
+/// How many Reads in a row may meet a filemark and bring nothing. The tape of an empty database has two marks in a row, and
+/// WriteMark is repeated after errors, so that each may be there several times.
+const MARKS_IN_A_ROW: u32 = 4 * (1 + RETRIES);
 
 /// What a Read brought.
 pub(super) struct Arrived {
@@ -44,6 +49,8 @@ pub(super) struct Reads<'a> {
     position: u64,
     /// Bytes that came from this medium.
     from_medium: u64,
+    /// Filemarks since the last byte.
+    marks: u32,
     /// The size of the outstanding Read.
     asked: u32,
     transfer: u32,
@@ -53,7 +60,7 @@ pub(super) struct Reads<'a> {
 
 impl<'a> Reads<'a> {
     pub(super) fn new(driver: Driver<'a>, transfer: u32) -> Reads<'a> {
-        Reads { driver, position: 0, from_medium: 0, asked: 0, transfer, error: None }
+        Reads { driver, position: 0, from_medium: 0, marks: 0, asked: 0, transfer, error: None }
     }
 
     /// Asks for the next bytes.
@@ -100,6 +107,13 @@ impl<'a> Reads<'a> {
                 }
                 code => return Err(self.failed(code, bytes)),
             };
+            self.marks = match end {
+                ReadEnd::Mark if bytes == 0 => self.marks + 1,
+                _ => 0,
+            };
+            if self.marks > MARKS_IN_A_ROW {
+                return Err(self.failed(code, bytes));
+            }
             if !code.is_success() {
                 self.error = Some(self.failure(code, bytes));
             }

@@ -16,7 +16,8 @@
 //! 2. The database is thawed as soon as Snapshot has completed, and on every failure: also when the set is aborted while the
 //!    client holds the command, and when this process dies (see [`Frozen`]).
 //! 3. A restore succeeds only if the database's files are those of the catalog, and have the backup's checksums. Until the files are
-//!    compared, nobody writes to them.
+//!    compared, nobody writes to them; only a database that did not exist before, or whose folder the client replaced, can be
+//!    frozen no earlier than it is there. What the client put there is for the client to make durable.
 //! 4. Before MountSnapshot the restore has read the stream to its end, and nothing of the database has changed.
 
 use std::sync::Arc;
@@ -190,6 +191,10 @@ impl Taker<'_> {
         self.end()?;
         self.writes.mark()?;
         self.writes.command(CommandCode::SNAPSHOT)?;
+        if !frozen.is_in_place() {
+            // A restore can replace the database, whose writers alone are stopped. Who knows which files the client found.
+            return Err(work.stop(DatabaseError::Replaced { path: self.database.path().to_owned() }));
+        }
         drop(frozen);
         if self.writes.driver.has(Features::COMPLETE_ENABLED) {
             self.writes.command(CommandCode::COMPLETE)?;

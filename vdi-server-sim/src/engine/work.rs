@@ -4,14 +4,15 @@
 //!
 //! 1. The first failure is kept, and every thread that waits for something learns that the work is over.
 //! 2. Where the failure is the server's own and the devices of a backup can do it (VDF_Discard), each gets Discard, so that
-//!    the client throws away what it has. **Decision**: the documents do not say when Discard comes.
+//!    the client throws away what it has. Nothing is sent to it after that. **Decision**: the documents do not say when Discard
+//!    comes. A device in IO-ERROR cannot take it, and hears only of the abort.
 //! 3. The set is aborted. Only then may anybody close it, so that clients hear of an abort and not of a hasty close.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, select, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, select, unbounded};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
@@ -25,6 +26,9 @@ use crate::vds::{Completed, ServerVirtualDevice, ServerVirtualDeviceSet, VdsComm
 /// How long the client's process has to take each part of the configuration.
 const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
 
+/// How often a wait of the configuration, during which no agent runs, looks whether the set was aborted.
+const LOOK: Duration = Duration::from_millis(10);
+
 /// How long the clients have, all together, to answer Discard.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -34,6 +38,8 @@ pub(super) struct Work {
     pub(super) faults: Running,
     /// The devices that are to discard what they have when the server fails.
     discarding: Mutex<Vec<Arc<ServerVirtualDevice>>>,
+    /// Shared by those who send to such devices, and exclusive while Discard is sent.
+    sending: RwLock<()>,
     /// Held by whoever ends the work after a failure.
     failing: Mutex<()>,
     session: Arc<Session>,
@@ -71,8 +77,8 @@ impl Work {
         })?;
         let (running, stop) = bounded(0);
         let state = Mutex::new(State { running: Some(running), failure: None });
-        let (discarding, failing) = (Mutex::default(), Mutex::default());
-        let work = Work { set, faults, discarding, failing, session, first_device, stop, state };
+        let (discarding, sending, failing) = (Mutex::default(), RwLock::default(), Mutex::default());
+        let work = Work { set, faults, discarding, sending, failing, session, first_device, stop, state };
         // From here on the client hears of a failure: dropping the work aborts the set.
         let created = asked.device_count;
         if created as usize != devices.len() {
@@ -105,7 +111,7 @@ impl Work {
             Ok((config, devices))
         };
         let (config, devices) = configure().map_err(|error| self.explain(Failure::Set(error)))?;
-        if config.features.contains(Features::DISCARD | Features::WRITE_MEDIA) {
+        if Work::discards(&config) {
             self.discarding.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&devices);
         }
         Ok((config, devices))
@@ -114,14 +120,34 @@ impl Work {
     /// What the faults that are switched on do before a call of the configuration.
     fn may_call(&self, call: &'static str) -> Result<(), VdsError> {
         let (delay, refusal) = self.faults.configuration(call);
+        let begin = Instant::now();
         // An abort meanwhile makes the call itself fail.
-        let _ = self.pause(delay);
+        while !self.is_aborted() {
+            let left = delay.saturating_sub(begin.elapsed());
+            if left.is_zero() || self.pause(left.min(LOOK)).is_err() {
+                break;
+            }
+        }
         refusal.map_or(Ok(()), |code| Err(refused(call, &self.first_device, code)))
     }
 
     /// The name of the set.
     pub(super) fn set_name(&self) -> &str {
         self.session.set_name()
+    }
+
+    /// Whether the devices of such a set are told to discard what they have when the server fails.
+    pub(super) fn discards(config: &VdConfig) -> bool {
+        config.features.contains(Features::DISCARD | Features::WRITE_MEDIA)
+    }
+
+    /// To be held while a command is sent to a device that may get Discard, so that nothing comes behind that.
+    pub(super) fn may_send(&self) -> Result<RwLockReadGuard<'_, ()>, Stopped> {
+        let sending = self.sending.read().unwrap_or_else(PoisonError::into_inner);
+        match self.stop.try_recv() {
+            Err(TryRecvError::Disconnected) => Err(Stopped),
+            _ => Ok(sending),
+        }
     }
 
     /// Waits for a while, or until the work is over.
@@ -208,10 +234,12 @@ impl Work {
             // Nobody listens any more once the patience is over.
             let _ = answered.send(());
         });
+        let sending = self.sending.write().unwrap_or_else(PoisonError::into_inner);
         for device in &devices {
             // A device that cannot take it any more answers with a refusal.
             let _ = device.send_command(VdsCommand::plain(CommandCode::DISCARD, routine.clone()));
         }
+        drop(sending);
         drop(routine);
         let deadline = Instant::now() + DISCARD_PATIENCE;
         for _ in &devices {

@@ -5,7 +5,7 @@
 //! 1. Every byte given to [`Writes::write`] is stored exactly once, and on devices without random access in the order of the
 //!    calls. A Write counts as stored as far as the client reports bytes; what is left is sent again.
 //! 2. A buffer goes back to its list when all its bytes are stored, and not earlier.
-//! 3. On removable devices no more bytes are outstanding than the warning zone has (but at least one Write), so that all of
+//! 3. On removable devices with a warning zone no more bytes are outstanding than it has (but at least one Write), so that all of
 //!    them find room behind the warning.
 //! 4. A medium is flushed before the next one is loaded.
 //!
@@ -23,6 +23,9 @@ use super::Failure;
 use super::driver::{Driver, Ended, Homes, Outgoing, RETRIES, is_recoverable};
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
+
+/// Commands that a device holds at most: one less than it could, so that Discard always finds room.
+const MOST_IN_FLIGHT: u32 = QUEUE_DEPTH - 1;
 
 /// A Write that is not known to be stored yet, or that waits for those before it.
 struct Sent {
@@ -87,7 +90,7 @@ impl<'a> Writes<'a> {
 
     /// Sends the first `bytes` bytes of a buffer, `payload` of which are bytes of files.
     pub(super) fn write(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, small: bool) -> Result<(), Stopped> {
-        while self.driver.in_flight() >= QUEUE_DEPTH
+        while self.driver.in_flight() >= MOST_IN_FLIGHT
             || self.bytes_in_flight > 0
                 && self.bytes_in_flight.saturating_add(u64::from(bytes)) > self.most_bytes_in_flight
         {
@@ -264,9 +267,15 @@ impl<'a> Writes<'a> {
     /// Sends again what is not stored.
     fn send_rest(&mut self) -> Result<(), Stopped> {
         for mut sent in std::mem::take(&mut self.sent) {
-            let State::Failed { stored, buffer: Some(mut buffer), .. } = sent.state else {
-                self.driver.succeeded(u64::from(sent.payload));
-                continue;
+            let (stored, mut buffer) = match sent.state {
+                State::Failed { stored, buffer: Some(buffer), .. } => (stored, buffer),
+                State::Failed { code, stored, buffer: None } => {
+                    return Err(self.driver.failed(CommandCode::WRITE, code, stored, sent.bytes));
+                }
+                State::Stored | State::Outstanding => {
+                    self.driver.succeeded(u64::from(sent.payload));
+                    continue;
+                }
             };
             if stored == sent.bytes {
                 let home = if sent.small { &self.homes.small } else { &self.homes.large };

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Signal, getpid, kill_process};
-use vdi_proto::command::CommandCode;
 use vdi_proto::config::MAX_DEVICES;
 use vdi_proto::status::VdError;
 
@@ -108,7 +107,7 @@ impl Running {
     }
 
     /// Before a command is sent. Counts it.
-    pub(crate) fn before_command(&self, device: u32, _code: CommandCode) -> CommandFault {
+    pub(crate) fn before_command(&self, device: u32) -> CommandFault {
         let Some(on) = &self.on else { return NO_FAULT };
         let number = next(&on.commands);
         let of_device = next(&on.device(device).commands);

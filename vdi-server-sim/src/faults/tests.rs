@@ -4,7 +4,6 @@ use std::io::{ErrorKind, Write};
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vdi_proto::command::CommandCode;
 
 use super::running::CommandFault;
 use super::*;
@@ -113,7 +112,7 @@ fn without_faults_nothing_happens() {
     let running = Running::new(&Faults::seeded(7));
     assert!(running.is_off());
     assert_eq!(running.configuration("EndConfiguration"), (Duration::ZERO, None));
-    assert_eq!(running.before_command(0, CommandCode::WRITE), CommandFault { delay: Duration::ZERO, act: Act::Send });
+    assert_eq!(running.before_command(0), CommandFault { delay: Duration::ZERO, act: Act::Send });
     assert_eq!(running.payload_capacity(1000, 512), 1000);
     assert_eq!(running.read_size(0, 65536, 512), 65536);
     assert!(!running.flush_after(1) && !running.queue_full_burst(0, 1));
@@ -125,7 +124,7 @@ fn without_faults_nothing_happens() {
 fn the_same_seed_gives_the_same_whatever_the_order_of_devices() {
     let faults = ["delay=1000", "read-sizes"];
     let ask = |running: &Running, device| {
-        let delay = running.before_command(device, CommandCode::READ).delay;
+        let delay = running.before_command(device).delay;
         (delay, running.read_size(device, 4 << 20, 512))
     };
     let (one, other) = (running(5, &faults), running(5, &faults));
@@ -141,7 +140,7 @@ fn the_same_seed_gives_the_same_whatever_the_order_of_devices() {
 #[test]
 fn delays_keep_their_bound_and_use_it() {
     let running = running(1, &["delay=10"]);
-    let delays: Vec<_> = (0..1000).map(|_| running.before_command(0, CommandCode::WRITE).delay).collect();
+    let delays: Vec<_> = (0..1000).map(|_| running.before_command(0).delay).collect();
     assert!(delays.iter().all(|delay| *delay <= Duration::from_millis(10)));
     assert!(delays.iter().any(|delay| *delay < Duration::from_millis(1)));
     assert!(delays.iter().any(|delay| *delay > Duration::from_millis(9)));
@@ -153,7 +152,7 @@ fn commands_count_over_all_devices() {
     let mut device = 0;
     let mut act = || {
         device += 1;
-        let CommandFault { delay, act } = running.before_command(device, CommandCode::WRITE);
+        let CommandFault { delay, act } = running.before_command(device);
         (delay.as_millis(), act)
     };
     assert_eq!(
@@ -165,7 +164,7 @@ fn commands_count_over_all_devices() {
 #[test]
 fn the_graver_act_comes_first() {
     let refuse = "refuse=SendCommand:VD_E_MEMORY";
-    let act = |faults: &[&str]| running(1, faults).before_command(0, CommandCode::WRITE).act;
+    let act = |faults: &[&str]| running(1, faults).before_command(0).act;
     assert_eq!(act(&[refuse, "refuse=SendCommand:VD_E_BUSY"]), Act::Refuse(VdError::Memory));
     assert_eq!(act(&[refuse, "abort-at=1"]), Act::Abort);
     assert_eq!(act(&["die-at=1", "abort-at=1", refuse]), Act::Die);
@@ -178,7 +177,7 @@ fn the_configuration_is_slow_and_refused() {
     assert_eq!(running.configuration("Open"), (Duration::ZERO, Some(VdError::Security)));
     assert_eq!(running.configuration("BeginConfiguration"), (slow, None));
     assert_eq!(running.configuration("OpenDevice"), (slow, Some(VdError::Open)));
-    assert_eq!(running.before_command(0, CommandCode::READ).act, Act::Send);
+    assert_eq!(running.before_command(0).act, Act::Send);
 }
 
 #[test]
@@ -186,8 +185,7 @@ fn every_call_can_be_refused_with_every_code() {
     for call in ServerCall::ALL {
         for code in VdError::ALL {
             let running = running(1, &[&Fault::Refuse { call, code }.to_string()]);
-            let (refused, act) =
-                (running.configuration(call.name()).1, running.before_command(0, CommandCode::READ).act);
+            let (refused, act) = (running.configuration(call.name()).1, running.before_command(0).act);
             assert_eq!(refused, Some(code));
             let sent = call != ServerCall::SendCommand;
             assert_eq!(act, if sent { Act::Send } else { Act::Refuse(code) });

@@ -66,8 +66,8 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         }
         let pending = set.devices().iter().any(|device| device.outstanding() > 0);
         if watch.expired(now(), pending) {
-            let (name, limit) = (set.session.set_name(), set.session.asked().server_time_out);
-            trace::event!(INFO, set = name, server_time_out_ms = limit, "serverTimeOut passed");
+            let name = set.session.set_name();
+            trace::event!(INFO, set = name, server_time_out_ms = time_out, "serverTimeOut passed");
             set.session.abort_for(Party::Server, Cause::TimedOut);
         }
     }

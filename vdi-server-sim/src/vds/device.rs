@@ -193,8 +193,8 @@ impl DeviceCore {
     /// A completion arrived. The evidence comes back when the client broke the protocol.
     pub(crate) fn completed(&self, record: CompletionRecord) -> Result<(), vdi_proto::device::Violation> {
         let mut locked = self.locked();
-        if locked.machine.is_closed() {
-            // What was outstanding has ended with ERROR_OPERATION_ABORTED already.
+        if locked.machine.is_closed() || locked.machine.is_aborted() {
+            // What was outstanding has ended with ERROR_OPERATION_ABORTED already, or is about to.
             return Ok(());
         }
         let finished = locked.machine.completed(record)?;

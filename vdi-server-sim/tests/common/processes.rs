@@ -16,7 +16,7 @@ use super::tasks::wait_until_asleep;
 pub(crate) struct Guarded(Child);
 
 impl Guarded {
-    fn start(command: &mut Command) -> Guarded {
+    pub(crate) fn start(command: &mut Command) -> Guarded {
         Guarded(command.spawn().unwrap())
     }
 
@@ -53,7 +53,7 @@ impl Drop for Guarded {
     }
 }
 
-/// A statement that the simulator carries out, in a process of its own.
+/// A statement that the simulator carries out, or another program, in a process of its own.
 pub(crate) struct Statement {
     pub(crate) process: Guarded,
     output: Receiver<String>,
@@ -78,9 +78,16 @@ impl Bench {
     pub(crate) fn sql_with(&self, statement: &str, change: impl FnOnce(&mut Command)) -> Statement {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
         command.arg("sql").arg("--data").arg(self.data()).args(["-Q", statement]);
-        command.env("VDI_RUNTIME_DIR", self.runtime());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         change(&mut command);
+        self.run(command)
+    }
+
+    /// Starts any program, in this bench's runtime directory unless it has another.
+    pub(crate) fn run(&self, mut command: Command) -> Statement {
+        if command.get_envs().all(|(name, _)| name != "VDI_RUNTIME_DIR") {
+            command.env("VDI_RUNTIME_DIR", self.runtime());
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Guarded::start(&mut command);
         let (tell, output) = channel();
         forward_lines(process.0.stdout.take().unwrap(), tell.clone());

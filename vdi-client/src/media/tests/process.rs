@@ -10,6 +10,8 @@ use super::*;
 
 /// Names the target to the child: this test program, called again for one test.
 const TARGET: &str = "VDI_MEDIA_TEST_TARGET";
+/// What the child does to it, and how many steps it may go.
+const HOW: &str = "VDI_MEDIA_TEST_HOW";
 
 /// A shell command that prepares, then becomes the child that runs `test`.
 fn child(prepare: &str, test: &str, target: &Path) -> Command {
@@ -122,6 +124,133 @@ fn a_killed_process_leaves_nothing() {
             assert!(written);
             assert_eq!(place.names(), before);
             assert_eq!(place.content().as_deref(), old);
+        }
+    }
+}
+
+/// Makes a new backup over an old one: `kind keep steps` are what kind, where it is kept, and how long its process lives.
+#[test]
+fn child_commits_until_it_is_killed() {
+    let (Some(target), Ok(how)) = (std::env::var_os(TARGET).map(PathBuf::from), std::env::var(HOW)) else { return };
+    let how: Vec<_> = how.split(' ').collect();
+    let [kind, keep, steps] = how[..] else { panic!("{how:?}") };
+    let keep = if keep == "hidden" { Keep::Hidden } else { Keep::Unnamed };
+    LIFE.set(Some(steps.parse().unwrap()));
+    make(kind, &target, keep, 2);
+    println!("\nalive");
+}
+
+/// A backup of two Writes of this byte; on media of their own where there are several.
+fn make(kind: &str, target: &Path, keep: Keep, byte: u8) {
+    let (mut media, extra): (Box<dyn Media>, _) = match kind {
+        "file" => (Box::new(FileMedia::create_as(target, keep).unwrap()), Features::NONE),
+        "tape" => (Box::new(TapeImage::create_as(target, keep).unwrap()), Features::TAPE),
+        _ => (Box::new(VolumeSet::create_as(target, 4096, keep).unwrap()), Features::REMOVABLE),
+    };
+    media.begin(&backup(extra | Features::COMPLETE_ENABLED)).unwrap();
+    media.write(0, &[byte; 1024]).unwrap();
+    if kind == "set" {
+        media.other(vdi_proto::command::CommandCode::LOAD, 2, 0).unwrap();
+    }
+    media.write(0, &[byte; 512]).unwrap();
+    media.flush().unwrap();
+    media.complete().unwrap();
+}
+
+/// All that is at a target: the files there, with their bytes.
+fn content(target: &Path) -> Vec<(String, Vec<u8>)> {
+    if target.is_dir() {
+        return names(target).into_iter().map(|name| (name.clone(), fs::read(target.join(name)).unwrap())).collect();
+    }
+    fs::read(target).map(|bytes| (String::new(), bytes)).into_iter().collect()
+}
+
+#[test]
+fn killed_between_any_two_steps_a_target_is_the_old_or_the_complete_new_one() {
+    for kind in ["file", "tape", "set"] {
+        let place = Place::new(None);
+        make(kind, &place.target, Keep::Unnamed, 2);
+        let new = content(&place.target);
+        for (keep, kept) in [("unnamed", Keep::Unnamed), ("hidden", Keep::Hidden)] {
+            for replaces in [false, true] {
+                let (mut seen_new, mut survived) = (0, false);
+                for steps in 0..40 {
+                    let place = Place::new(None);
+                    if replaces {
+                        make(kind, &place.target, Keep::Unnamed, 1);
+                    }
+                    let old = content(&place.target);
+                    let mut command = child(":", "child_commits_until_it_is_killed", &place.target);
+                    let output = command.env(HOW, format!("{kind} {keep} {steps}")).output().unwrap();
+                    survived = String::from_utf8_lossy(&output.stdout).contains("\nalive");
+                    assert_eq!(survived, output.status.success(), "{output:?}");
+                    let now = content(&place.target);
+                    let after = format!("{kind}, {keep}, replaces: {replaces}, killed after {steps} steps");
+                    assert!(now == new || (now == old && seen_new == 0), "{after}");
+                    seen_new += u32::from(now == new);
+                    let left: Vec<_> = place.names().into_iter().filter(|name| name != "a.bak").collect();
+                    assert!(left.iter().all(|name| name.starts_with(".a.bak.vdi-partial-")), "{after}: {left:?}");
+                    // Two empty directories are exchanged on trial at first.
+                    assert!(left.len() <= 1 + usize::from(kind == "set" && replaces), "{after}: {left:?}");
+                    // What is left does not stand in the way of the next.
+                    make(kind, &place.target, kept, 3);
+                    assert!(content(&place.target) != now, "{after}");
+                    if survived {
+                        assert!(left.is_empty(), "{after}: {left:?}");
+                        break;
+                    }
+                }
+                assert!(survived && seen_new >= 2, "{kind}, {keep}, {replaces}");
+            }
+        }
+    }
+}
+
+#[test]
+fn child_fills_its_descriptors() {
+    let (Some(target), Ok(how)) = (std::env::var_os(TARGET).map(PathBuf::from), std::env::var(HOW)) else { return };
+    let (keep, end) = how.split_once(' ').unwrap();
+    let keep = if keep == "hidden" { Keep::Hidden } else { Keep::Unnamed };
+    let load = |set: &mut VolumeSet, number| set.other(vdi_proto::command::CommandCode::LOAD, number, 0);
+    let begin = || {
+        let mut set = VolumeSet::create_as(&target, 4096, keep).unwrap();
+        set.begin(&backup(Features::REMOVABLE | Features::COMPLETE_ENABLED)).unwrap();
+        set
+    };
+    let mut set = begin();
+    let (most, error) = (2..).find_map(|number| load(&mut set, number).err().map(|error| (number - 1, error))).unwrap();
+    assert!(error.to_string().contains("ulimit -n") && error.is_final(), "{error}");
+    drop(set);
+    assert!(names(target.parent().unwrap()).iter().all(|name| !name.starts_with('.')));
+
+    let mut set = begin();
+    (2..=most).for_each(|number| load(&mut set, number).map(drop).unwrap());
+    if end == "commit" {
+        set.write(0, &[2; 512]).unwrap();
+        set.complete().unwrap();
+        assert_eq!(names(&target).len(), most as usize);
+    }
+    drop(set);
+    assert!(names(target.parent().unwrap()).iter().all(|name| !name.starts_with('.')));
+    println!("\nas many as it may have: {most}");
+}
+
+/// The commit needs some descriptors of its own. That there are none left is not to be found out after hours of writing.
+#[test]
+fn a_set_that_takes_all_descriptors_is_committed_or_vanishes() {
+    for keep in ["unnamed", "hidden"] {
+        for end in ["commit", "drop"] {
+            for replaces in [false, true] {
+                let place = Place::new(None);
+                if replaces {
+                    make("set", &place.target, Keep::Unnamed, 1);
+                }
+                let mut command = child("ulimit -n 40", "child_fills_its_descriptors", &place.target);
+                let output = command.env(HOW, format!("{keep} {end}")).stderr(Stdio::piped()).output().unwrap();
+                let told = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                let (out, err) = (told(&output.stdout), told(&output.stderr));
+                assert!(out.contains("as many as it may have"), "{keep}, {end}, {replaces}: {out}{err}");
+            }
         }
     }
 }

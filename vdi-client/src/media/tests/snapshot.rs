@@ -192,3 +192,47 @@ fn a_snapshot_alone_commits_its_metadata_and_one_without_does_not() {
     let error = media.other(CommandCode::MOUNT_SNAPSHOT, 0, 0).unwrap_err();
     assert_eq!(error.code, CompletionCode::NOT_SUPPORTED);
 }
+
+/// What the order of a snapshot rules out: each command is refused for good, does nothing, and nothing is committed.
+#[test]
+fn commands_out_of_order_fail_the_snapshot() {
+    use CommandCode as C;
+    let cases: [(&[CommandCode], CommandCode, &str); 9] = [
+        (&[C::SNAPSHOT], C::SNAPSHOT, "VDC_Snapshot came after the snapshot"),
+        (&[C::SNAPSHOT], C::WRITE, "VDC_Write came after the snapshot"),
+        (&[C::SNAPSHOT], C::PREPARE_TO_FREEZE, "VDC_PrepareToFreeze came after the snapshot"),
+        (&[C::SNAPSHOT], C::FILE_INFO_BEGIN, "VDC_FileInfoBegin came after the snapshot"),
+        (&[C::PREPARE_TO_FREEZE], C::COMPLETE, "without the snapshot that had been announced"),
+        (&[C::FILE_INFO_BEGIN], C::COMPLETE, "without the snapshot that had been announced"),
+        (&[C::PREPARE_TO_FREEZE], CLOSE, "without the snapshot that had been announced"),
+        (&[C::FILE_INFO_BEGIN, C::FLUSH], CLOSE, "without the snapshot that had been announced"),
+        (&[C::COMPLETE], C::SNAPSHOT, "VDC_Snapshot came after VDC_Complete"),
+    ];
+    for (before, code, expected) in cases {
+        let (mut media, log) = media("");
+        for code in before {
+            act(&mut media, *code).unwrap();
+        }
+        log.lines();
+        let error = act(&mut media, code).unwrap_err();
+        assert!(error.is_final() && error.to_string().contains(expected), "{error}");
+        for again in [C::WRITE, C::FLUSH, C::CLEAR_ERROR, C::COMPLETE, CLOSE, C::SNAPSHOT] {
+            assert!(act(&mut media, again).unwrap_err().to_string().contains(expected));
+        }
+        assert!(log.lines().is_empty(), "{before:?} {code}");
+    }
+}
+
+/// Stands for VD_E_CLOSE.
+const CLOSE: CommandCode = CommandCode::new(99);
+
+fn act(media: &mut impl Media, code: CommandCode) -> Result<(), MediaError> {
+    match code {
+        CommandCode::WRITE => media.write(0, b"x"),
+        CommandCode::FLUSH => media.flush(),
+        CommandCode::CLEAR_ERROR => media.clear_error(),
+        CommandCode::COMPLETE => media.complete(),
+        CLOSE => media.close(),
+        code => media.other(code, 0, 0).map(drop),
+    }
+}

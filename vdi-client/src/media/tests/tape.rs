@@ -290,6 +290,69 @@ fn foreign_images_can_be_read() {
     assert!(error.to_string().contains("BLOCKSIZE that the backup was made with"), "{error}");
 }
 
+/// What is left of an image after a crash may be zeros to the end, a file of any length without any block on the disk: read
+/// one by one these are more filemarks than anybody can wait for.
+#[test]
+fn marks_without_number_do_not_hold_up_anybody() {
+    for (lead, zeros) in [(0, 1u64 << 42), (16, 1 << 42), (16, 4), (0, 4096 * 3), (16, 4096 * 3 + 4)] {
+        let place = Place::new(None);
+        let mut tape = TapeImage::create(&place.target).unwrap();
+        (0..lead / 16).for_each(|_| tape.write(0, &[7; 8]).unwrap());
+        tape.complete().unwrap();
+        let file = fs::File::options().write(true).open(&place.target).unwrap();
+        if let Err(error) = file.set_len(lead + zeros) {
+            eprintln!("skipped: there are no files of such a length here: {error}");
+            continue;
+        }
+        let mut tape = TapeImage::open(&place.target).unwrap();
+        let marks = zeros / 4;
+        assert_eq!(do_it(&mut tape, CommandCode::SKIP_MARKS, 1).unwrap(), 0);
+        assert_eq!(position(&mut tape), lead / 2 + 1);
+        assert_eq!(tape.other(CommandCode::SET_POSITION, 0, lead / 2 + marks).unwrap(), lead / 2 + marks);
+        assert_eq!(do_it(&mut tape, CommandCode::SKIP_BLOCKS, 1), Err(CompletionCode::NO_DATA_DETECTED));
+        assert_eq!(do_it(&mut tape, CommandCode::SKIP_MARKS, -1).unwrap(), 0);
+        drop(tape);
+        // A record behind them is found, and what is no whole number, too.
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(b"\x02\0\0\0hi\x02\0\0\0", lead + zeros).unwrap();
+        let mut tape = TapeImage::open(&place.target).unwrap();
+        tape.other(CommandCode::SET_POSITION, 0, lead / 2 + marks).unwrap();
+        let mut buffer = [0; 2];
+        tape.read(0, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"hi");
+        file.set_len(lead + zeros + 10 + 3).unwrap();
+        let error = TapeImage::open(&place.target).unwrap_err();
+        assert!(error.to_string().contains(&format!("at byte {} there has to be", lead + zeros + 10)), "{error}");
+    }
+}
+
+/// A file that is cut while it is read: the bytes are missing, and that is said.
+#[test]
+fn an_image_that_shrinks_while_it_is_read_fails_for_good() {
+    let place = Place::new(None);
+    let mut tape = tape_backup(&place);
+    put(&mut tape, &[1]);
+    put(&mut tape, &[2]);
+    tape.complete().unwrap();
+    let mut tape = tape_restore(&place);
+    let file = fs::File::options().write(true).open(&place.target).unwrap();
+    file.set_len(BLOCK as u64 + 8 + 4 + 100).unwrap();
+    let mut buffer = [0; 2 * BLOCK];
+    let error = tape.read(0, &mut buffer).unwrap_err();
+    assert!(error.is_final() && error.to_string().contains("at byte 624"), "{error}");
+    assert_eq!((error.code, error.bytes as usize), (CompletionCode::IO_DEVICE, BLOCK + 100));
+    assert!(tape.clear_error().is_err() && tape.read(0, &mut buffer).is_err());
+
+    // One that grows is as long as it was.
+    let place = Place::new(None);
+    let mut tape = tape_backup(&place);
+    put(&mut tape, &[1]);
+    tape.complete().unwrap();
+    let mut tape = tape_restore(&place);
+    fs::File::options().write(true).open(&place.target).unwrap().set_len(1 << 20).unwrap();
+    assert_eq!(blocks(&mut tape, 3), (vec![1], CompletionCode::NO_DATA_DETECTED));
+}
+
 #[test]
 fn odd_records_are_padded() {
     let place = Place::new(None);

@@ -1,10 +1,12 @@
-//! `vdi-sim`: a SQL Server that is none, for testing backup programs.
+//! `vdi-sim`: a SQL Server that is none, for testing backup programs. Under the name `sqlcmd` it behaves as that does.
 #![forbid(unsafe_code)]
 
 mod children;
 mod demo;
 mod demo_client;
+mod server;
 mod sql;
+mod sqlcmd;
 mod transcript;
 mod write;
 
@@ -39,6 +41,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if sqlcmd::is_called() {
+        return sqlcmd::run();
+    }
     let outcome = match Arguments::parse().command {
         Command::Sql(arguments) => return sql::run(&arguments),
         Command::Faults => return sql::list_faults(),

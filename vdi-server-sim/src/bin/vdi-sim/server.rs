@@ -1,0 +1,85 @@
+//! The server that carries statements out: the same for `vdi-sim sql`, which is told by options, and for `sqlcmd`, which is told by
+//! environment variables.
+
+use std::error::Error;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use vdi_server_sim::engine::Engine;
+use vdi_server_sim::faults::{Fault, Faults};
+use vdi_shm::runtime::{Access, Options};
+
+/// The data folder.
+pub(crate) const DATA: &str = "VDI_SIM_DATA";
+const FAULTS: &str = "VDI_SIM_FAULTS";
+const SEED: &str = "VDI_SIM_SEED";
+const TRANSCRIPT: &str = "VDI_SIM_TRANSCRIPT";
+
+/// Where the databases are, and how the server behaves.
+#[derive(clap::Args)]
+pub(crate) struct Server {
+    /// The data folder: a folder a database
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// The instance that the set was created for; the default one when left out
+    #[arg(long, default_value = "")]
+    instance: String,
+    /// A user, besides this one, whose sets may be used
+    #[arg(long, value_name = "UID")]
+    allow_uid: Vec<u32>,
+    /// A fault of the server, as `vdi-sim faults` lists them; may be given more than once
+    #[arg(long = "fault", value_name = "NAME[=VALUE]")]
+    faults: Vec<Fault>,
+    /// The seed of what is random in the faults: the same seed repeats them
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    seed: u64,
+    /// Write what happens in the set into this file, a line an event
+    #[arg(long, value_name = "FILE")]
+    transcript: Option<PathBuf>,
+}
+
+impl Server {
+    /// The server that the environment describes; an empty variable counts as none.
+    ///
+    /// # Errors
+    /// The variable that is missing or cannot be understood.
+    pub(crate) fn from_environment(instance: String) -> Result<Server, String> {
+        let data = variable(DATA).ok_or_else(|| {
+            format!("{DATA} is not set; set it to the data folder of the simulated server, with a folder a database")
+        })?;
+        let mut faults = Vec::new();
+        for text in text(FAULTS)?.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty()) {
+            faults.push(text.parse().map_err(|error| format!("{FAULTS}: {error}"))?);
+        }
+        let seed = match &*text(SEED)? {
+            "" => 0,
+            seed => {
+                seed.parse().map_err(|_| format!("{SEED} is {seed:?}; set it to a number from 0 to {}", u64::MAX))?
+            }
+        };
+        let transcript = variable(TRANSCRIPT).map(PathBuf::from);
+        Ok(Server { data: data.into(), instance, allow_uid: Vec::new(), faults, seed, transcript })
+    }
+
+    /// Begins the transcript, which names `statement`, and sets the engine up.
+    ///
+    /// # Errors
+    /// The transcript cannot be created, or there is no data folder.
+    pub(crate) fn start(&self, statement: &str) -> Result<Engine, Box<dyn Error>> {
+        if let Some(path) = &self.transcript {
+            crate::transcript::begin(path, statement)?;
+        }
+        let access = Access { uids: self.allow_uid.clone(), gids: Vec::new() };
+        let faults = self.faults.iter().copied().fold(Faults::seeded(self.seed), Faults::with);
+        let engine = Engine::new(&self.data, Options { runtime_dir: None, access })?;
+        Ok(engine.with_instance(&*self.instance).with_faults(faults))
+    }
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn text(name: &str) -> Result<String, String> {
+    variable(name).unwrap_or_default().into_string().map_err(|value| format!("{name} is {value:?}, which is not UTF-8"))
+}

@@ -1,0 +1,268 @@
+//! `vdi-sim` under the name `sqlcmd`: backup agents run it in the place of SQL Server's program, unchanged.
+//!
+//! What an agent sees is what sqlcmd shows it: options, messages, exit status. Statements go to the engine instead of a server.
+//!
+//! # Invariants
+//!
+//! 1. The exit status is 0 once the statements could be run, whatever came of them, unless `-b` or `-V` ask for more.
+//! 2. 1 is the exit status of all that sqlcmd would fail with before a statement reaches the server.
+//! 3. Nobody who reads slowly, not at all, or no more changes what a statement does: see [`output`].
+
+mod options;
+mod output;
+mod script;
+
+use std::ffi::OsStr;
+use std::io::BufRead;
+use std::path::Path;
+use std::process::ExitCode;
+
+use vdi_server_sim::engine::Engine;
+use vdi_server_sim::messages::{MAX_INFORMATION_SEVERITY, Message};
+
+use crate::server::{DATA, Server};
+use options::{Options, Stop};
+use output::Output;
+use script::{Directive, Placed, Step, Value};
+
+/// What every SQL Server has; a data folder need not.
+const SYSTEM_DATABASES: [&str; 4] = ["master", "model", "msdb", "tempdb"];
+
+/// The variable that no statement gets.
+const PASSWORD: &str = "SQLCMDPASSWORD";
+
+/// Whether this process was called under the name `sqlcmd`.
+pub(crate) fn is_called() -> bool {
+    std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("sqlcmd")))
+}
+
+/// Does what the arguments say.
+pub(crate) fn run() -> ExitCode {
+    let options = match Options::read(std::env::args_os().skip(1)) {
+        Ok(options) => options,
+        Err(Stop::Help(text)) => {
+            // A reader that is gone has seen enough.
+            let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(Stop::Wrong(text)) => return fail(&text),
+    };
+    match run_with(&options) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &str) -> ExitCode {
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("Sqlcmd: {error}\n").as_bytes());
+    ExitCode::FAILURE
+}
+
+/// A variable of the environment, where the statements may have it.
+fn environment(options: &Options, name: &str) -> Option<String> {
+    let value = || std::env::var(name).ok().filter(|value| !value.is_empty());
+    if options.no_environment.is_some() { None } else { value() }
+}
+
+fn run_with(options: &Options) -> Result<u8, String> {
+    let instance = match (&options.instance, environment(options, "SQLCMDSERVER")) {
+        (Some(instance), _) => instance.clone(),
+        (None, Some(server)) => options::instance(&server).map_err(|error| format!("SQLCMDSERVER: {error}"))?,
+        (None, None) => String::new(),
+    };
+    let name = if instance.is_empty() { "vdi-sim".to_owned() } else { format!(r"vdi-sim\{instance}") };
+    // Read before anything happens: a file that is missing is no reason to stop halfway.
+    let texts: Vec<String> = match options.query.iter().chain(&options.first_query).cloned().collect::<Vec<_>>() {
+        queries if queries.is_empty() => options.files.iter().map(|file| read(file)).collect::<Result<_, _>>()?,
+        queries => queries,
+    };
+    let told = if texts.is_empty() { "(the standard input)".to_owned() } else { texts.join("\n") };
+    let engine = Server::from_environment(instance)?.start(&told).map_err(|error| error.to_string())?;
+    let database = options.database.clone().or_else(|| environment(options, "SQLCMDDBNAME"));
+    if let Some(database) = database.filter(|name| !has_database(&engine, name)) {
+        return Err(format!(
+            "cannot open the database {database:?} that the login asks for: it is not in {DATA}, {}",
+            engine.folder().path().display()
+        ));
+    }
+    let output = Output::new(options, name.clone())?;
+    let mut session =
+        Session { options, engine, output, name, batch: String::new(), status: 0, stop: false, count_rows: true };
+    let outcome = session.run(&texts);
+    let Session { output, status, .. } = session;
+    output.finish();
+    outcome.map(|()| status)
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| format!("could not read the input file {}: {error}", path.display()))?;
+    Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
+}
+
+fn has_database(engine: &Engine, name: &str) -> bool {
+    SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name))
+        || engine.folder().contains(name).unwrap_or_default()
+}
+
+/// What lasts from batch to batch.
+struct Session<'a> {
+    options: &'a Options,
+    engine: Engine,
+    output: Output,
+    name: String,
+    /// The lines of the batch so far.
+    batch: String,
+    status: u8,
+    /// No more batches.
+    stop: bool,
+    count_rows: bool,
+}
+
+impl Session<'_> {
+    /// Runs the texts, and the standard input behind them where the options say so.
+    fn run(&mut self, texts: &[String]) -> Result<(), String> {
+        for text in texts {
+            for line in text.lines() {
+                self.line(line)?;
+            }
+            self.end_batch(1);
+        }
+        if self.options.query.is_none() && self.options.files.is_empty() && !self.stop {
+            for line in std::io::stdin().lock().lines() {
+                self.line(&line.map_err(|error| format!("could not read the standard input: {error}"))?)?;
+                if self.stop {
+                    break;
+                }
+            }
+            self.end_batch(1);
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), String> {
+        if self.stop {
+            return Ok(());
+        }
+        let directive = script::directive(line, &self.options.batch_end).filter(|_| !script::is_open(&self.batch));
+        match directive {
+            Some(Directive::Go(count)) => self.end_batch(count),
+            Some(Directive::Quit) => {
+                self.batch.clear();
+                self.stop = true;
+            }
+            Some(Directive::Unknown) => {
+                return Err("a command that begins with ':' or '!!' is not supported by this simulator".to_owned());
+            }
+            None => {
+                let value = |name: &str| {
+                    let given = self.options.variables.iter().rev().find(|(given, _)| given.eq_ignore_ascii_case(name));
+                    let environment =
+                        || environment(self.options, name).filter(|_| !name.eq_ignore_ascii_case(PASSWORD));
+                    given.map(|(_, value)| value.clone()).or_else(environment)
+                };
+                let line = if self.options.no_variables {
+                    line.to_owned()
+                } else {
+                    script::substitute(line, value).map_err(|name| {
+                        format!("the variable $({name}) has no value; give it one by -v {name}=VALUE")
+                    })?
+                };
+                self.batch.push_str(&line);
+                self.batch.push('\n');
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the lines so far as a batch.
+    fn end_batch(&mut self, count: u32) {
+        let batch = std::mem::take(&mut self.batch);
+        if batch.trim().is_empty() {
+            return;
+        }
+        for _ in 0..count {
+            if self.stop {
+                break;
+            }
+            if self.options.echo {
+                self.output.line(batch.trim_end());
+            }
+            match script::steps(&batch) {
+                Ok(steps) => self.run_steps(&steps),
+                Err(message) => self.tell(&message),
+            }
+        }
+    }
+
+    fn run_steps(&mut self, steps: &[Placed]) {
+        for (line, step) in steps {
+            match step {
+                Step::Engine(statement) => {
+                    let mut messages = Vec::new();
+                    let Session { engine, output, .. } = &*self;
+                    // The server knows the line of the statement, not of its words, once it runs.
+                    let mut report = |message: Message| {
+                        let message = message.at_line(*line);
+                        output.message(&message);
+                        messages.push(message.severity);
+                    };
+                    // The messages say what came of it.
+                    let _ = engine.execute(statement, &mut report);
+                    messages.into_iter().for_each(|severity| self.count(severity));
+                }
+                Step::Use(database) if has_database(&self.engine, database) => {
+                    let changed = format!("Changed database context to '{database}'.");
+                    self.tell(&Message::new(5701, 0, changed).at_line(*line));
+                }
+                Step::Use(database) => {
+                    self.tell(&Message::no_such_database(database).at_line(*line));
+                    // It ends the batch, as the server's does.
+                    return;
+                }
+                Step::Nothing => {}
+                Step::CountRows(count) => self.count_rows = *count,
+                Step::Print(text) => self.tell(&Message::new(0, 0, &**text).at_line(*line)),
+                Step::Select { value, column } => self.select(value, column),
+            }
+        }
+    }
+
+    fn select(&self, value: &Value, column: &str) {
+        let value = match value {
+            Value::Literal(text) => text.clone(),
+            // Agents take the build number from behind the first hyphen.
+            Value::Version => {
+                format!("Microsoft SQL Server (simulated) - 16.0.0.0 (X64), vdi-sim {}", env!("CARGO_PKG_VERSION"))
+            }
+            Value::ServerName => self.name.clone(),
+        };
+        if self.options.headers >= 0 {
+            self.output.line(column);
+            self.output.line(&"-".repeat(value.chars().count().max(column.chars().count())));
+        }
+        self.output.line(&value);
+        if self.count_rows {
+            self.output.line("\n(1 rows affected)");
+        }
+    }
+
+    fn tell(&mut self, message: &Message) {
+        self.output.message(message);
+        self.count(message.severity);
+    }
+
+    /// What a message means for the exit status, and for the batches to come.
+    fn count(&mut self, severity: u8) {
+        let asked = self.options.error_severity.filter(|least| *least > 0);
+        let counts = asked.map_or(severity > MAX_INFORMATION_SEVERITY, |least| i32::from(severity) >= least);
+        if counts {
+            match asked {
+                Some(_) => self.status = severity,
+                None if self.options.stop_on_error => self.status = 1,
+                None => {}
+            }
+            self.stop |= self.options.stop_on_error;
+        }
+    }
+}
