@@ -375,7 +375,6 @@ fn a_buffer_that_is_held_cannot_come_again() {
 #[test]
 fn configurations_that_cannot_be_are_violations() {
     for (fields, field) in [
-        ("0 65536 0 512 0 0 0 512 4 65536 262144", "deviceCount"),
         ("1 65536 99999999 512 0 0 0 512 4 65536 262144", "prefixZoneSize"),
         ("1 65536 0 512 0 0 0 512 4 0 0", "maxTransferSize"),
     ] {
