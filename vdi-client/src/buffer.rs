@@ -28,13 +28,10 @@ enum Inner {
 }
 
 impl MappedBuffer {
-    /// The first `bytes` of a buffer, or all; the error tells why it cannot have so many.
-    pub(crate) fn own(buffer: area::MappedBuffer, bytes: Option<usize>) -> Result<Self, String> {
-        let all = buffer.data().len();
-        match bytes.unwrap_or(all) {
-            bytes if bytes > all => Err(format!("{bytes} bytes of a buffer that has {all}: ask the command's holder")),
-            bytes => Ok(MappedBuffer { inner: Inner::Own(buffer), bytes }),
-        }
+    /// The first `bytes` of a buffer, which has as many.
+    #[inline]
+    pub(crate) fn own(buffer: area::MappedBuffer, bytes: usize) -> Self {
+        MappedBuffer { inner: Inner::Own(buffer), bytes }
     }
 
     #[cfg(feature = "sqlserver")]

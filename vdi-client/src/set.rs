@@ -480,13 +480,21 @@ impl Own {
             Some(buffers) => {
                 let buffer = buffers.map(attached.view(), handle);
                 let buffer = buffer.map_err(|error| handle_error(CALL, attached, error))?;
-                let buffer = MappedBuffer::own(buffer, bytes).map_err(|what| {
-                    let set = attached.session.set_name();
-                    Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, set, what)
-                })?;
-                let (set, bytes) = (attached.session.set_name(), buffer.data().len());
+                let all = buffer.data().len();
+                let bytes = bytes.unwrap_or(all);
+                if bytes > all {
+                    let what = format!("{bytes} bytes of a buffer that has {all}: ask the command's holder");
+                    return Err(Error::new(
+                        ErrorKind::Misuse,
+                        VdError::Invalid,
+                        CALL,
+                        attached.session.set_name(),
+                        what,
+                    ));
+                }
+                let set = attached.session.set_name();
                 trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
-                Ok(buffer)
+                Ok(MappedBuffer::own(buffer, bytes))
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
