@@ -163,12 +163,13 @@ pub extern "C" fn vdi_set_signal_abort(set: *mut SetHandle) -> i32 {
     call("vdi_set_signal_abort", || Ok(SETS.get(set)?.signal_abort()?))
 }
 
-/// Closes the set in this process; the waits of other threads end with VD_E_PROTOCOL. A primary ends the set for everybody, a
+/// Closes the set in this process; the waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where closing aborted
+/// the set. A primary ends the set for everybody, a
 /// secondary leaves it. The set, its devices and its mapped buffers still have to be freed; data of commands and mapped
 /// buffers stay readable until then.
 ///
 /// Returns 0; VD_E_OPEN when a device had not returned VD_E_CLOSE: the set was aborted, and is closed all the same;
-/// VD_E_PROTOCOL when it is closed already; VD_E_ABORT when it was aborted; VD_E_INVALID for a bad pointer.
+/// VD_E_PROTOCOL when it is closed already; VD_E_INVALID for a bad pointer. That a set was aborted before is not told again.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::Close.
 #[unsafe(no_mangle)]
