@@ -1,7 +1,8 @@
 /*
  * A complete backup agent in C: agent SET FILE, then send the statement that names SET.
  *
- * A backup goes to FILE.partial and takes FILE's place before the server reports success. A restore reads FILE.
+ * A backup goes to FILE.partial and takes FILE's place before the server reports success. A restore reads FILE. An agent
+ * that is killed leaves FILE.partial, which the next one overwrites.
  *
  *     cargo build --release -p vdi-capi
  *     gcc -std=c99 -o agent vdi-client/capi/examples/agent.c -Ivdi-client/capi/include \

@@ -2,11 +2,13 @@
 """A complete backup agent in Python: agent.py LIBRARY SET FILE, then send the statement that names SET.
 
 LIBRARY is the path of libvdi_c.so. A backup goes to FILE.partial and takes FILE's place before the server reports success;
-a restore reads FILE. Nothing but the standard library is used: the functions and numbers are those of vdi_c.h.
+a restore reads FILE. An agent that is killed leaves FILE.partial, which the next one overwrites. Nothing but the standard
+library is used: the functions and numbers are those of vdi_c.h.
 """
 
 import ctypes
 import os
+import signal
 import sys
 
 VDF_REQUEST_COMPLETE, VDF_WRITE_MEDIA = 0x2000, 0x10000
@@ -179,6 +181,8 @@ def session(library, vdi_set, name, path):
 
 def main(library, name, path):
     """The agent."""
+    # Ctrl-C ends the process also where it waits in the library; the server hears of its end.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     library, vdi_set = load(library), ctypes.c_void_p()
     config = Config(device_count=1, features=VDF_REQUEST_COMPLETE)
     library.vdi_set_create(None, name.encode(), config, vdi_set)

@@ -5,11 +5,13 @@
  *     c_misuse session SET    with a set that a BACKUP statement uses: wrong order, twice, from other threads, freed
  *     c_misuse threads        sets that several threads wait with, close and free at the same time
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "vdi_c.h"
 
@@ -27,6 +29,17 @@ static void show(const char *call, int32_t status)
                         || strstr(text, vdi_error_name(status)) == NULL))
         printf("but the last error is %d: %s\n", vdi_last_error_code(), text);
     fflush(stdout);
+}
+
+/* A string behind which no memory can be read. */
+static const char *at_the_edge(void)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (pages == MAP_FAILED || mprotect(pages + page, page, PROT_NONE) != 0)
+        exit(1);
+    return strcpy(pages + page - sizeof "edge", "edge");
 }
 
 /* Every function with these as its objects. */
@@ -86,6 +99,7 @@ static void storm(void)
     SHOW(vdi_set_open_in_secondary(NULL, NULL, NULL));
     SHOW(vdi_set_open_in_secondary(NULL, NULL, &set));
     SHOW(vdi_set_open_in_secondary(NULL, "nobody's", &set));
+    SHOW(vdi_set_open_in_secondary(NULL, at_the_edge(), &set));
     SHOW(vdi_set_open_in_secondary(NULL, "name", NULL));
     SHOW(vdi_set_open_in_secondary(NULL, endless, &set));
 
