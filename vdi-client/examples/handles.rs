@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write, stdin};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::{env, error::Error, time::Duration};
 
-use vdi_client::{BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, INFINITE, VdConfig};
+use vdi_client::{BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, INFINITE, VdConfig};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Gets the commands, hands the buffers out by their handles, and completes.
 fn primary(name: &str, workers: usize) -> Result<(), Box<dyn Error>> {
-    let set = ClientVirtualDeviceSet::new();
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
     set.create(name, &VdConfig::default())?;
     println!("ready for BACKUP DATABASE ... TO VIRTUAL_DEVICE='{name}'");
     set.get_configuration(Duration::from_secs(600))?;
@@ -63,7 +63,7 @@ fn start_worker(set: &str) -> Result<(ChildStdin, BufReader<ChildStdout>), Box<d
 
 /// Maps what it is told, sums it, and answers. Ends with its input.
 fn worker(name: &str) -> Result<(), Box<dyn Error>> {
-    let set = ClientVirtualDeviceSet::new();
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
     set.open_in_secondary(name)?;
     for line in stdin().lines() {
         let line = line?;

@@ -3,7 +3,7 @@
 use std::{env, error::Error, time::Duration};
 
 use vdi_client::media::{FileMedia, Media, TapeImage, VolumeSet};
-use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig, pump};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, Features, VdConfig, pump};
 
 const CAPACITY: u64 = 16 << 20;
 /// What is on its way when a medium is nearly full has to find room in its last part.
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("{other:?} is no kind: pipe, disk, tape or volumes").into()),
     };
     let eom_warning_size = if kind == "volumes" { WARNING_ZONE } else { 0 };
-    let set = ClientVirtualDeviceSet::new();
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
     let features = features | Features::REQUEST_COMPLETE;
     set.create(name, &VdConfig { features, eom_warning_size, ..VdConfig::default() })?;
     println!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'");

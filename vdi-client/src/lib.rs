@@ -14,6 +14,7 @@
 //! | [`device`] | [`ClientVirtualDevice`]: get and complete commands |
 //! | [`command`] | [`Command`], which must be completed, and [`Completion`], built from what was really transferred |
 //! | [`media`], [`mod@pump`] | what commands are carried out on, and the loop that does it |
+//! | [`BackEnd`] | who carries a set: this library's shared memory, or SQL Server's library |
 //! | [`workers`] | worker processes that get buffers by their handles |
 //! | [`raw`] | commands as plain blocks, for adapters to foreign interfaces |
 //! | [`error`] | [`Error`]: which call, set, device and command, what went wrong, what to do |
@@ -25,6 +26,38 @@
 //! - A buffer that another process has mapped by its handle cannot be completed away under it: VD_E_BUSY.
 //! - Any process of the set may die at any moment: the others get VD_E_ABORT with the reason.
 //! - Waits can be ended from another thread: [`ClientVirtualDeviceSet::canceller`], or by aborting or closing the set.
+//!
+//! # Back ends
+//!
+//! Who carries a set is chosen when its object is made: [`ClientVirtualDeviceSet::with_back_end`]. The types and the rest of
+//! a program are the same.
+//!
+//! | | [`BackEnd::SharedMemory`], the default | [`BackEnd::SqlServer`] |
+//! |---|---|---|
+//! | server | `vdi-sim`, and others that use `vdi-shm` | SQL Server on Linux, on the same machine |
+//! | by | this library's own shared memory | Microsoft's `libsqlvdi.so`, loaded at run time |
+//! | takes | nothing | the feature `sqlserver`; `LD_LIBRARY_PATH=/opt/mssql/lib` where the library's own needs are not found |
+//! | instances | as named | none: a name is VD_E_INSTANCE_NAME |
+//! | a wait that is cancelled, or times out, ends | at once | within 100 ms (1 s where the library takes seconds), but OpenDevice, which only an abort ends |
+//! | [`ClientVirtualDeviceSet::map_buffer_handle`] | all of the buffer | VD_E_NOTSUPPORTED: use [`ClientVirtualDeviceSet::map_buffer_handle_sized`] |
+//! | a [`MappedBuffer`] | a lease: the command cannot be completed meanwhile | no lease: whoever completes the command has to wait for who mapped it |
+//! | the death of a process | shows at once | shows as the library shows it |
+//! | [`ClientVirtualDeviceSet::state`] | of the set | what this process knows from answers |
+//!
+//! With [`BackEnd::from_env`] the environment chooses: `VDI_LIBRARY=PATH` names a library.
+//!
+//! What the library answers is told as it is: its `VD_E_*` codes with what to do about them, other numbers in the text of
+//! a VD_E_UNEXPECTED. What it gives is looked at before it is used: commands and buffers at addresses where there is no
+//! memory, sizes beyond maxTransferSize, and buffers that this process has already abort the set, with
+//! [`ErrorKind::Violation`]. What cannot be looked at is a bet: that a library with the interface's functions keeps to the
+//! published layouts, and that a buffer has as many bytes as its command, or as `map_buffer_handle_sized` is told. An exception
+//! that the library lets out cannot be handled: the process ends, with a message that names the call.
+//!
+//! The library stays loaded until the process ends. It is told of a close when the program has dropped the buffers that it
+//! held then, since it takes their memory away.
+//!
+//! **This back end was tested against stand-ins only**, a library that plays scripts and the drop-in library of this project:
+//! no SQL Server was there.
 //!
 //! # Tracing
 //!

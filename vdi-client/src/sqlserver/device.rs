@@ -74,7 +74,7 @@ impl DeviceShared {
         };
         let mut held = Held { device: Arc::clone(self), block: address, buffer: None };
         self.outstanding.fetch_add(1, Ordering::Relaxed);
-        if record.code.is_transfer() {
+        if record.code.is_transfer() && block.size != 0 {
             let limit = self.config.max_transfer_size;
             let buffer = match u32::try_from(block.size) {
                 Ok(size) if size <= limit => self.session.hold(block.buffer, size as usize),

@@ -49,7 +49,11 @@ impl Set {
         let path = options.library.as_deref().unwrap_or(Path::new(SqlServer::DEFAULT_LIBRARY));
         let library = Library::load(path).map_err(|error| {
             let kind = if error.code() == VdError::Invalid { ErrorKind::Misuse } else { ErrorKind::System };
-            Error::new(kind, error.code(), "with_back_end", "", error.to_string()).because(error)
+            let error = Error::new(kind, error.code(), "with_back_end", "", error.to_string()).because(error);
+            if std::env::var_os("VDI_LOG").is_some_and(|log| !log.is_empty() && log != "0") {
+                eprintln!("vdi-client: {error}");
+            }
+            error
         })?;
         Ok(Set { library, get_command_unit: options.get_command_unit, session: RwLock::default() })
     }

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use vdi_proto::config::{MAX_DEVICES, MAX_PREFIX_ZONE, VdConfig};
+use vdi_proto::config::{MAX_PREFIX_ZONE, VdConfig};
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
@@ -344,6 +344,7 @@ impl Session {
     }
 
     pub(super) fn device_ended(&self) {
+        // A library that leaves the field out has one.
         let devices = self.config.get().map_or(1, |config| config.device_count);
         let mut known = self.known();
         known.open = known.open.saturating_sub(1);
@@ -507,7 +508,6 @@ fn slice(unit: TimeOutUnit, left: Option<Duration>, busy: bool) -> (i64, Duratio
 /// Whether a configuration can be one: what this library relies on.
 fn believable(config: &VdConfig) -> Result<(), String> {
     let fields = [
-        ("deviceCount", config.device_count, 1, MAX_DEVICES),
         ("prefixZoneSize", config.prefix_zone_size, 0, MAX_PREFIX_ZONE),
         ("maxTransferSize", config.max_transfer_size, 1, MAX_TRANSFER),
     ];

@@ -8,6 +8,7 @@
 pub(crate) mod bench;
 pub(crate) mod client;
 pub(crate) mod conduct;
+pub(crate) mod examples;
 pub(crate) mod native;
 pub(crate) mod processes;
 pub(crate) mod server;

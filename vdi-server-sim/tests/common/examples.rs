@@ -1,0 +1,122 @@
+//! The client's examples as processes, and folders for them to work on.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use vdi_server_sim::sample;
+
+const SIM: &str = env!("CARGO_BIN_EXE_vdi-sim");
+
+/// Has cargo build something into the target directory of this test, as this test was built; the folder of programs.
+pub(crate) fn build(arguments: &[&str]) -> PathBuf {
+    let profile = Path::new(SIM).parent().unwrap();
+    let target = profile.parent().unwrap();
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet"]).args(arguments).arg("--target-dir").arg(target);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+    profile.to_path_buf()
+}
+
+/// An example of vdi-client, built like this test.
+pub(crate) fn example(name: &str) -> PathBuf {
+    build(&["-p", "vdi-client", "--example", name]).join("examples").join(name)
+}
+
+/// A client that is killed if the test fails.
+pub(crate) struct Client {
+    child: Child,
+    output: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Starts an example and waits until it says that its set is there.
+    pub(crate) fn start(program: &Path, arguments: &[&str], runtime: &Path) -> Client {
+        Client::start_with(program, arguments, runtime, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(
+        program: &Path,
+        arguments: &[&str],
+        runtime: &Path,
+        environment: &[(&str, &Path)],
+    ) -> Client {
+        let mut child = Command::new(program);
+        child.args(arguments).env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied()).stdout(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        assert!(line.starts_with("ready"), "{line:?}");
+        Client { child, output }
+    }
+
+    /// What it says until it ends in good order.
+    pub(crate) fn finish(mut self) -> String {
+        let mut text = String::new();
+        self.output.read_to_string(&mut text).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{text}");
+        text
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) struct Folders {
+    root: tempfile::TempDir,
+}
+
+impl Folders {
+    pub(crate) fn new() -> Folders {
+        let root = tempfile::tempdir().unwrap();
+        for folder in ["data/db", "backup", "runtime"] {
+            std::fs::create_dir_all(root.path().join(folder)).unwrap();
+        }
+        sample::create(&root.path().join("data/db"), 3 << 20, 7).unwrap();
+        Folders { root }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// Runs a statement, which must succeed, and checks what a server says then.
+    pub(crate) fn sql(&self, statement: &str) {
+        let Output { status, stdout, stderr } = Command::new(SIM)
+            .args(["sql", "--data"])
+            .arg(self.path("data"))
+            .args(["-Q", statement])
+            .env("VDI_RUNTIME_DIR", self.path("runtime"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&stdout);
+        assert!(status.success(), "{text}{}", String::from_utf8_lossy(&stderr));
+        assert!(text.contains("DATABASE successfully processed"), "{text}");
+    }
+
+    pub(crate) fn files(&self, database: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let folder = self.path("data").join(database);
+        let mut files: Vec<_> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.strip_prefix(&folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+
+    /// Nothing but what must be there.
+    pub(crate) fn assert_clean(&self, backups: usize) {
+        assert_eq!(std::fs::read_dir(self.path("runtime")).unwrap().count(), 0, "sockets are left");
+        assert_eq!(std::fs::read_dir(self.path("backup")).unwrap().count(), backups);
+    }
+}
