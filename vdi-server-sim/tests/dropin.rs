@@ -316,6 +316,19 @@ fn no_misuse_touches_memory_that_it_must_not() {
 }
 
 #[test]
+fn a_storm_of_calls_from_many_threads_crashes_nothing() {
+    for seed in ["1", "1000", "2000"] {
+        let bench = Bench::new();
+        bench.database("db", 2_000_000);
+        let mut command = program("g++", "storm.cpp", &["-std=c++11"]);
+        command.arg(shell(&bench, "")).arg(seed);
+        let outcome = bench.run(command).outcome();
+        assert_good(&outcome);
+        assert!(outcome.text.contains("32000 calls"), "{outcome:#?}");
+    }
+}
+
+#[test]
 fn what_the_library_allocates_may_be_deleted() {
     let bench = Bench::new();
     // An address sanitizer comes with most compilers, and not with all.

@@ -29,7 +29,7 @@ use crate::report::Refusal;
 /// that is completed twice rarely means another command by then.
 const SPARE_BLOCKS: usize = 8;
 
-/// The devices of how many closed sets are kept.
+/// The devices of how many closed sets are kept; a device that was destroyed on its own counts as a set.
 const BURIED: usize = 64;
 
 /// The buffers of how many closed sets stay mapped where commands are outstanding.

@@ -8,7 +8,7 @@
 //!    that it found in an object.
 //! 2. No call crashes the program. Null pointers, objects that were never made, that are over or destroyed, names without an
 //!    end, commands that are no commands: VD_E_INVALID or VD_E_PROTOCOL.
-//! 3. No panic crosses the boundary: VD_E_UNEXPECTED ([`report::answer`]).
+//! 3. No panic crosses the boundary: VD_E_UNEXPECTED (`report::answer`).
 //! 4. The library needs no destructor: Close, or the end of the process, ends a set.
 //!
 //! | module | what it holds |
