@@ -4,14 +4,17 @@
 
 use core::time::Duration;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
 
 use vdi_proto::command::{CommandCode, CommandId};
 use vdi_proto::completion::CompletionCode;
+use vdi_proto::status::VdError;
 
 use crate::command::{Command, Completion};
 use crate::device::{Anchor, ClientVirtualDevice};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
+use crate::trace;
 
 /// A command as a block of numbers: VDC_Command, with its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,15 +35,68 @@ pub struct RawCommand {
 #[derive(Debug)]
 pub struct RawDevice {
     device: Mutex<ClientVirtualDevice>,
+    turns: Mutex<Turns>,
+    free: Condvar,
     anchor: Anchor,
     held: Mutex<HashMap<CommandId, Command>>,
+}
+
+/// Who gets a command: one thread at a time.
+#[derive(Debug, Default)]
+struct Turns {
+    taken: bool,
+    waiting: u32,
+}
+
+/// The turn of one thread.
+struct Turn<'a>(&'a RawDevice);
+
+impl<'a> Turn<'a> {
+    /// Waits for it, and says how much of `timeout` is left; `None` when that passes first.
+    fn take(device: &'a RawDevice, timeout: Duration) -> Option<(Self, Duration)> {
+        let mut left = timeout;
+        let mut turns = device.turns();
+        if turns.taken {
+            let start = Instant::now();
+            turns.waiting += 1;
+            let waited = device.free.wait_timeout_while(turns, timeout, |turns| turns.taken);
+            (turns, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            turns.waiting -= 1;
+            if turns.taken {
+                return None;
+            }
+            left = timeout.saturating_sub(start.elapsed());
+        }
+        turns.taken = true;
+        Some((Turn(device), left))
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut turns = self.0.turns();
+        turns.taken = false;
+        if turns.waiting > 0 {
+            self.0.free.notify_one();
+        }
+    }
 }
 
 impl RawDevice {
     /// Takes over a device.
     #[must_use]
     pub fn new(device: ClientVirtualDevice) -> Self {
-        RawDevice { anchor: device.anchor(), device: Mutex::new(device), held: Mutex::default() }
+        RawDevice {
+            anchor: device.anchor(),
+            device: Mutex::new(device),
+            turns: Mutex::default(),
+            free: Condvar::new(),
+            held: Mutex::default(),
+        }
+    }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<CommandId, Command>> {
@@ -59,12 +115,20 @@ impl RawDevice {
         self.anchor.set_name()
     }
 
-    /// GetCommand: see [`ClientVirtualDevice::get_command`]. A second thread waits for the first.
+    /// GetCommand: see [`ClientVirtualDevice::get_command`]. A second thread waits for the first, as long as its own time-out
+    /// says.
     ///
     /// # Errors
     /// As [`ClientVirtualDevice::get_command`].
     pub fn get_command(&self, timeout: Duration) -> Result<RawCommand, Error> {
-        let command = self.device.lock().unwrap_or_else(PoisonError::into_inner).get_command(timeout)?;
+        let Some((_turn, left)) = Turn::take(self, timeout) else {
+            let what = format!("for {timeout:?} another thread of this program has waited for this device's commands");
+            let error = Error::new(ErrorKind::NotYet, VdError::Timeout, "GetCommand", self.set_name(), what);
+            let error = error.of_device(self.name());
+            trace::refused(&error);
+            return Err(error);
+        };
+        let command = self.device.lock().unwrap_or_else(PoisonError::into_inner).get_command(left)?;
         let raw = RawCommand {
             code: command.code(),
             size: command.size(),

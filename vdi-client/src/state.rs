@@ -206,6 +206,8 @@ impl Attached {
 
     /// Why a wait in this set must end now, if it must.
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
+        // Before the close is looked for: closing cancels the waits last, and would else be taken for a mere cancelling.
+        let cancelled = self.session.is_cancelled();
         // First: a close that came too early has aborted the set as well.
         if self.is_closed() {
             let what = "the set was closed in this process";
@@ -214,7 +216,7 @@ impl Attached {
         if self.session.abort_reason().is_some() {
             return Some(self.aborted(call));
         }
-        if self.session.is_cancelled() {
+        if cancelled {
             return Some(Error::new(
                 ErrorKind::NotYet,
                 VdError::Timeout,

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -140,6 +140,26 @@ fn an_agent_with_a_file_backs_up_and_restores() {
         bench.assert_identical("db", "copy");
         bench.assert_output(&["db.bak"]);
     }
+}
+
+#[test]
+fn an_agent_that_runs_sqlcmd_needs_no_change() {
+    let bench = Bench::new();
+    bench.database("db", 5_000_000);
+    let programs = tempfile::tempdir().unwrap();
+    symlink(SIM, programs.path().join("sqlcmd")).unwrap();
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap());
+    for (direction, statement) in [("b", BACKUP), ("r", RESTORE)] {
+        let mut command = program("g++", "file_agent.cpp", &["-std=c++11"]);
+        command.args([direction, "agent"]).arg(bench.out().join("db.bak"));
+        command.arg(format!("sqlcmd -U sa -P MyPassword1! -S . -Q \"{statement} \""));
+        command.env("PATH", &path).env("VDI_SIM_DATA", bench.data()).env("VDI_GETCOMMAND_TIMEOUT_UNIT", "s");
+        let outcome = bench.run(command).outcome();
+        assert_good(&outcome);
+        assert!(outcome.text.contains("DATABASE successfully processed"), "{outcome:#?}");
+        assert!(!outcome.text.contains("MyPassword1"), "{outcome:#?}");
+    }
+    bench.assert_identical("db", "copy");
 }
 
 #[test]
@@ -326,6 +346,45 @@ fn a_storm_of_calls_from_many_threads_crashes_nothing() {
         assert_good(&outcome);
         assert!(outcome.text.contains("32000 calls"), "{outcome:#?}");
     }
+}
+
+/// Runs a scene of corners.cpp, in which nothing must be a surprise.
+#[track_caller]
+fn corner(scene: &str, change: impl FnOnce(&mut Command)) {
+    let bench = Bench::new();
+    bench.database("db", 2_000_000);
+    let mut command = program("g++", "corners.cpp", &["-std=c++11"]);
+    command.arg(scene).arg(shell(&bench, ""));
+    change(&mut command);
+    let outcome = bench.run(command).outcome();
+    assert_good(&outcome);
+    assert!(outcome.text.contains("\n0 surprises\n") && !outcome.text.contains("SURPRISE"), "{outcome:#?}");
+    assert!(!outcome.text.contains("panicked"), "{outcome:#?}");
+}
+
+#[test]
+fn a_fork_and_its_end_change_nothing_for_the_process_with_the_set() {
+    corner("fork", |_| {});
+}
+
+#[test]
+fn a_second_thread_of_a_device_waits_no_longer_than_it_asked_for() {
+    corner("threads", |_| {});
+}
+
+#[test]
+fn a_device_that_was_closed_stays_closed_when_the_set_is_aborted() {
+    corner("closed", |_| {});
+}
+
+#[test]
+fn a_program_s_operator_new_that_has_no_memory_is_an_error() {
+    corner("memory", |_| {});
+}
+
+#[test]
+fn messages_that_nobody_reads_end_no_program() {
+    corner("deaf", |command| _ = command.env("VDI_LOG", "1"));
 }
 
 #[test]

@@ -82,8 +82,8 @@ impl Argument<c_char> {
         let invalid = |what: String| Refusal::new(VdError::Invalid, format!("{name} {what}"));
         let mut bytes = Vec::new();
         for at in 0..NAME_LIMIT {
-            // SAFETY: the caller passed a text that ends with a zero byte, and none was found before `at`, so the text goes on
-            // up to here at least; it is shorter than any object's limit.
+            // SAFETY: the caller lets this call read a text up to its zero byte, or where there is none, NAME_LIMIT bytes
+            // (invariant 1); none was found before `at`, which is below that limit, so this byte is one of them.
             let byte = unsafe { self.0.add(at) };
             // SAFETY: as above: the byte is the text's.
             match unsafe { byte.read() } {
@@ -133,6 +133,39 @@ impl Drop for Block {
 unsafe extern "C" {
     fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     fn malloc(size: usize) -> *mut c_void;
+    fn pthread_sigmask(how: c_int, set: *const SignalSet, before: *mut SignalSet) -> c_int;
+    fn sigpending(set: *mut SignalSet) -> c_int;
+    fn sigtimedwait(set: *const SignalSet, information: *mut c_void, timeout: *const [i64; 2]) -> c_int;
+}
+
+/// sigset_t: a bit a signal, from signal 1 on.
+type SignalSet = [u64; 16];
+
+/// Does something that writes to wherever the program's standard error leads. If nobody reads there any more the system sends
+/// the thread a SIGPIPE, which ends programs that have not asked for it to be ignored; this one is taken away.
+pub(crate) fn without_sigpipe(work: impl FnOnce()) {
+    const SIG_BLOCK: c_int = 0;
+    const SIG_SETMASK: c_int = 2;
+    const SIGPIPE: SignalSet = {
+        let mut set = [0; 16];
+        set[0] = 1 << (13 - 1);
+        set
+    };
+    let (mut pending, mut mask) = ([0; 16], [0; 16]);
+    // SAFETY: `pending` is as large as a sigset_t.
+    let known = unsafe { sigpending(&mut pending) } == 0;
+    // SAFETY: both are sigset_t, which live during the call.
+    let blocked = unsafe { pthread_sigmask(SIG_BLOCK, &SIGPIPE, &mut mask) } == 0;
+    work();
+    // One that was there before is the program's own.
+    if known && blocked && pending[0] & SIGPIPE[0] == 0 {
+        // SAFETY: the set and the time live during the call; nobody asks for information. It returns at once.
+        unsafe { sigtimedwait(&SIGPIPE, ptr::null_mut(), &[0, 0]) };
+    }
+    if blocked {
+        // SAFETY: the mask is what pthread_sigmask filled in above; a null pointer stands for no interest in the present one.
+        unsafe { pthread_sigmask(SIG_SETMASK, &mask, ptr::null_mut()) };
+    }
 }
 
 /// The memory of a ClientVirtualDevice that the library made: one key.
@@ -150,17 +183,18 @@ impl DeviceObject {
     pub(crate) fn allocate() -> Result<DeviceObject, Refusal> {
         const SIZE: usize = size_of::<Key>();
         // SAFETY: a null library stands for the default search order; the name ends with a zero byte.
-        let operator_new = unsafe { dlsym(ptr::null_mut(), c"_Znwm".as_ptr()) };
+        let operator_new = unsafe { dlsym(ptr::null_mut(), c"_ZnwmRKSt9nothrow_t".as_ptr()) };
         let memory = if operator_new.is_null() {
             // SAFETY: any size is fine.
             unsafe { malloc(SIZE) }
         } else {
-            // SAFETY: by the C++ binary interface this name is `void *operator new(unsigned long)`.
+            // SAFETY: by the C++ binary interface this name is `void *operator new(unsigned long, const std::nothrow_t &)
+            // noexcept`. It throws nothing, which nobody could catch here.
             let operator_new = unsafe {
-                core::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn(usize) -> *mut c_void>(operator_new)
+                core::mem::transmute::<*mut c_void, unsafe extern "C" fn(usize, *const u8) -> *mut c_void>(operator_new)
             };
-            // SAFETY: any size is fine.
-            unsafe { operator_new(SIZE) }
+            // SAFETY: any size is fine; a `nothrow_t` is one byte without a meaning, which lives during the call.
+            unsafe { operator_new(SIZE, &0) }
         };
         let memory = NonNull::new(memory.cast::<Key>());
         memory.map(DeviceObject).ok_or_else(|| Refusal::new(VdError::Memory, "there is no memory for the object"))

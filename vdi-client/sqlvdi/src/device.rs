@@ -138,8 +138,11 @@ impl Device {
 
     pub(crate) fn get_command(&self, timeout: Duration) -> Result<*mut VdcCommand, Refusal> {
         let raw = self.inner().raw.clone();
-        let ended = self.ended.load(Ordering::Acquire);
-        let Some(raw) = raw else { return Err(if ended { self.closed() } else { self.over() }) };
+        // Whatever became of the set since.
+        if self.ended.load(Ordering::Acquire) {
+            return Err(self.closed());
+        }
+        let Some(raw) = raw else { return Err(self.over()) };
         match raw.get_command(timeout) {
             Ok(command) => {
                 let mut inner = self.inner();
@@ -152,7 +155,8 @@ impl Device {
                 self.ended.store(true, Ordering::Release);
                 Err(error.into())
             }
-            Err(error) if error.code() == VdError::Protocol && self.ended.load(Ordering::Acquire) => Err(self.closed()),
+            // Another thread was told meanwhile.
+            Err(_) if self.ended.load(Ordering::Acquire) => Err(self.closed()),
             Err(error) => Err(error.into()),
         }
     }

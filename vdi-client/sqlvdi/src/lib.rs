@@ -10,6 +10,8 @@
 //!    end, commands that are no commands: VD_E_INVALID or VD_E_PROTOCOL.
 //! 3. No panic crosses the boundary: VD_E_UNEXPECTED (`report::answer`).
 //! 4. The library needs no destructor: Close, or the end of the process, ends a set.
+//! 5. A set belongs to the process that created or joined it: a fork of that process has objects without a set, and neither its
+//!    calls nor its end change anything for the first one.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -35,7 +37,7 @@ use vdi_client::{BufferHandle, VdConfig, VdError};
 
 use crate::abi::{Argument, ConfigBlock, Key, VdcCommand};
 use crate::device::Device;
-use crate::registry::{DEVICES, SETS, new_key};
+use crate::registry::{DEVICES, Missing, SETS, new_key};
 use crate::report::{Refusal, answer, get_command_timeout, milliseconds};
 use crate::set::Set;
 
@@ -43,13 +45,29 @@ use crate::set::Set;
 type This = Argument<Key>;
 
 fn set_of(this: This) -> Result<Arc<Set>, Refusal> {
-    SETS.get(this.read("the set")?)
-        .ok_or_else(|| Refusal::new(VdError::Invalid, "the set was destroyed, or never constructed"))
+    let key = this.read("the set")?;
+    SETS.get(key).or_else(|missing| match missing {
+        Missing::Unknown => Err(Refusal::new(VdError::Invalid, "the set was destroyed, or never constructed")),
+        // The set stays with the process that made it. The object is this one's to use: to join the set, for example.
+        Missing::Forked => {
+            let set = Arc::<Set>::default();
+            SETS.insert(key, Arc::clone(&set));
+            Ok(set)
+        }
+    })
 }
 
 fn device_of(this: This) -> Result<Arc<Device>, Refusal> {
-    let what = "not a device that OpenDevice returned, or one that is long over";
-    DEVICES.get(this.read("the device")?).ok_or_else(|| Refusal::new(VdError::Invalid, what))
+    DEVICES.get(this.read("the device")?).map_err(|missing| match missing {
+        Missing::Unknown => {
+            Refusal::new(VdError::Invalid, "not a device that OpenDevice returned, or one that is long over")
+        }
+        Missing::Forked => {
+            let what =
+                "the device is open in the process of which this one is a fork; open devices here to use them here";
+            Refusal::new(VdError::Protocol, what)
+        }
+    })
 }
 
 // Constructors and destructors.

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use vdi_client::{Error, INFINITE, VdError};
 
-use crate::abi::status;
+use crate::abi::{status, without_sigpipe};
 
 /// What the environment says. It is looked at once, when the first set is constructed: a program may change its environment
 /// later, while other threads are in here.
@@ -108,7 +108,7 @@ impl From<Error> for Refusal {
 /// A message on standard error, in one piece.
 fn print(message: &str) {
     // Nobody is left to hear that standard error is gone.
-    let _ = std::io::stderr().write_all(format!("libsqlvdi: {message}\n").as_bytes());
+    without_sigpipe(|| drop(std::io::stderr().write_all(format!("libsqlvdi: {message}\n").as_bytes())));
 }
 
 /// The body of every exported function: 0, or the code of the refusal. A panic ends here, as VD_E_UNEXPECTED.

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "vdi.h"
+#include "vdierror.h" // which agents include as well
 
 #define AT(type, member, offset) static_assert(offsetof(type, member) == offset, #type "::" #member)
 

@@ -27,7 +27,7 @@ use vdi_proto::name::check_instance;
     override_usage = "sqlcmd [-S SERVER[\\INSTANCE]] [-U USER -P PASSWORD | -E] [-d DATABASE] [-Q STATEMENTS | -i FILE] [-b] ..."
 )]
 pub(crate) struct Options {
-    /// [PROTOCOL:]SERVER[\INSTANCE][,PORT]; only the instance counts. Default: SQLCMDSERVER
+    /// SERVER, SERVER\INSTANCE or PROTOCOL:SERVER,PORT; only the instance counts. Default: SQLCMDSERVER
     #[arg(short = 'S', value_name = "SERVER", value_parser = instance)]
     pub(crate) instance: Option<String>,
     /// The database to begin in; it has to be there. Default: SQLCMDDBNAME

@@ -1,0 +1,123 @@
+//! What C sees of objects, configurations and commands.
+
+use vdi_client::{Features, VdConfig};
+
+/// A virtual device set that this process created or joined.
+pub struct SetHandle {
+    _opaque: [u8; 0],
+}
+
+/// An open device of a set.
+pub struct DeviceHandle {
+    _opaque: [u8; 0],
+}
+
+/// A buffer that another process's command holds, mapped by its handle: a lease on it.
+pub struct MappedHandle {
+    _opaque: [u8; 0],
+}
+
+/// What client and server agree on for a set: VDConfig. The client fills the fields marked so and leaves the others 0;
+/// vdi_set_get_configuration gives all.
+///
+/// Source: VDI specification, "Configuration".
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Config {
+    /// By the client: devices in the set, 1 to 64.
+    pub device_count: u32,
+    /// By the client, then by the server: VDF_* bits.
+    pub features: u32,
+    /// By the client: bytes right before each buffer's data for the client's own use, 0 to 65536.
+    pub prefix_zone_size: u32,
+    /// By the client, raised by the server: least alignment of each buffer's data in bytes; 0 or a power of two up to 65536.
+    pub alignment: u32,
+    /// By the client, only with VDF_FILE_MARKS: 0 for hard filemarks, else the size of a soft one in bytes, a power of two
+    /// from 512 to 65536.
+    pub soft_file_mark_block_size: u32,
+    /// By the client, only with VDF_REMOVABLE: bytes of the end-of-media warning zone; 0 for none.
+    pub eom_warning_size: u32,
+    /// By the client: the server's time-out in milliseconds; 0 for none.
+    pub server_time_out: u32,
+    /// By the server: every transfer is a multiple of this, in bytes.
+    pub block_size: u32,
+    /// By the server: how many commands a device may have outstanding as the documents have it, always 4.
+    pub max_io_depth: u32,
+    /// By the server: the largest transfer in bytes.
+    pub max_transfer_size: u32,
+    /// By the server: all buffer space in bytes.
+    pub buffer_area_size: u32,
+}
+
+/// A command that the server sent to a device: VDC_Command.
+///
+/// Source: VDI specification, "Commands".
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub struct Command {
+    /// What it is completed by. Unique among the device's outstanding commands.
+    pub id: u32,
+    /// Which command: VDC_*. Numbers without a name may come and are completed with VDI_ERROR_NOT_SUPPORTED.
+    pub code: u32,
+    /// VDC_READ and VDC_WRITE: bytes to transfer. VDC_SKIP_MARKS and VDC_SKIP_BLOCKS: how many, negative for backwards.
+    /// VDC_LOAD: the number of the medium. VDC_SET_POSITION of a disk-like device: what position counts from (0 beginning,
+    /// 1 current, 2 end). Else 0.
+    pub size: i32,
+    /// The bytes at prefix: prefix_zone_size of the configuration; 0 for a command without data.
+    pub prefix_size: u32,
+    /// VDC_READ and VDC_WRITE of a disk-like device: the byte position on the medium. VDC_SET_POSITION: where to go.
+    pub position: u64,
+    /// VDC_WRITE: the bytes to store. VDC_READ: where to put them. NULL for all others. Shared memory, valid until the
+    /// command is completed or its device is freed; not to be touched after that.
+    pub data: *mut u8,
+    /// The bytes right before data, for the client's own use, valid as long as data; NULL where there are none.
+    pub prefix: *mut u8,
+}
+
+impl From<Config> for VdConfig {
+    fn from(config: Config) -> VdConfig {
+        VdConfig {
+            device_count: config.device_count,
+            features: Features::from_bits(config.features),
+            prefix_zone_size: config.prefix_zone_size,
+            alignment: config.alignment,
+            soft_file_mark_block_size: config.soft_file_mark_block_size,
+            eom_warning_size: config.eom_warning_size,
+            server_time_out: config.server_time_out,
+            block_size: config.block_size,
+            max_io_depth: config.max_io_depth,
+            max_transfer_size: config.max_transfer_size,
+            buffer_area_size: config.buffer_area_size,
+        }
+    }
+}
+
+impl From<VdConfig> for Config {
+    fn from(config: VdConfig) -> Config {
+        Config {
+            device_count: config.device_count,
+            features: config.features.bits(),
+            prefix_zone_size: config.prefix_zone_size,
+            alignment: config.alignment,
+            soft_file_mark_block_size: config.soft_file_mark_block_size,
+            eom_warning_size: config.eom_warning_size,
+            server_time_out: config.server_time_out,
+            block_size: config.block_size,
+            max_io_depth: config.max_io_depth,
+            max_transfer_size: config.max_transfer_size,
+            buffer_area_size: config.buffer_area_size,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_survives_both_ways() {
+        let config = VdConfig::from_words([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(VdConfig::from(Config::from(config)), config);
+        assert_eq!(Config::from(VdConfig::from_words([0; 11])), Config::default());
+    }
+}
