@@ -203,10 +203,10 @@ fn waits_are_made_of_short_ones() {
     let played = backup("quiet 100000\n");
     let (_set, mut device) = played.open();
     let begun = Instant::now();
-    let error = device.get_command(Duration::from_millis(250)).unwrap_err();
+    let error = device.get_command(Duration::from_secs(1)).unwrap_err();
     assert_eq!((error.code(), error.kind()), (VdError::Timeout, ErrorKind::NotYet));
-    assert!(begun.elapsed() >= Duration::from_millis(250));
-    assert!(played.count("GetCommand(100) -> VD_E_TIMEOUT") >= 2 && played.calls().len() < 10, "{:?}", played.calls());
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert!(played.count("GetCommand(100) -> VD_E_TIMEOUT") >= 2 && played.calls().len() < 20, "{:?}", played.calls());
     let error = device.get_command(Duration::ZERO).unwrap_err();
     assert_eq!(error.code(), VdError::Timeout);
     assert_eq!(played.calls().last().unwrap(), "GetCommand(0) -> VD_E_TIMEOUT");
@@ -221,8 +221,8 @@ fn a_library_that_wants_seconds_gets_seconds() {
     set.get_configuration(INFINITE).unwrap();
     let mut device = set.open_device(played.name()).unwrap();
     let begun = Instant::now();
-    assert_eq!(device.get_command(Duration::from_millis(1020)).unwrap_err().code(), VdError::Timeout);
-    assert!(begun.elapsed() >= Duration::from_millis(1020));
+    assert_eq!(device.get_command(Duration::from_millis(1500)).unwrap_err().code(), VdError::Timeout);
+    assert!(begun.elapsed() >= Duration::from_millis(1500));
     assert!(played.count("GetCommand(1) -> VD_E_TIMEOUT") >= 1, "{:?}", played.calls());
     assert_eq!(played.count("GetCommand(100)"), 0);
 }
