@@ -22,11 +22,11 @@
  * THREADS. Every function may be called from any thread at any time, with any object. A function that waits waits in the
  * calling thread; vdi_set_signal_abort and vdi_set_close from another thread end its wait.
  *
- * LOG. With VDI_LOG set in the environment when a call first fails, each one that fails writes the error's text to
- * standard error: VD_E_TIMEOUT and VD_E_CLOSE, too.
+ * LOG. With VDI_LOG set in the environment, to anything but 0, when a call first fails, each one that fails writes the
+ * error's text to standard error: VD_E_TIMEOUT and VD_E_CLOSE, too. No SIGPIPE comes where nobody reads it.
  *
- * PROCESSES. A set belongs to the process that created or joined it. After fork the child does not use its parent's: it
- * calls exec, or joins by itself.
+ * PROCESSES. An object belongs to the process that got it. A fork has none of its parent's: they are VD_E_INVALID there,
+ * and whatever it does, its end included, changes nothing for the parent. It calls exec, or creates or joins sets itself.
  */
 
 #ifndef VDI_C_H
