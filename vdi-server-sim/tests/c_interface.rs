@@ -364,6 +364,23 @@ fn what_a_fork_does_to_what_it_inherited_changes_nothing() {
 }
 
 #[test]
+fn a_storm_of_calls_from_many_threads_ends_with_codes() {
+    let storm = Program::of_test("c_storm.c");
+    for seed in ["1", "1000", "2000"] {
+        let bench = Bench::new();
+        bench.database("db", 4 << 20);
+        let client = Client::start(&bench, storm.command(&["c", seed]));
+        // Whichever end it takes, it takes one.
+        bench.sql(BACKUP).outcome();
+        let said = client.finish();
+        assert!(
+            said.contains("32000 calls, ") && !said.contains(" 0 commands") && !said.contains("panicked"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn data_of_commands_outlive_the_set() {
     let corners = Program::of_test("c_corners.c");
     let bench = Bench::new();

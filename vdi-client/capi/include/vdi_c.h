@@ -9,7 +9,7 @@
  * OBJECTS. vdi_set, vdi_device and vdi_mapped are opaque. Their pointers are numbers, not addresses: they must not be
  * followed. A number is never given out twice, so that a pointer that is NULL, was freed, is of another kind or was made
  * up is VD_E_INVALID and nothing else happens. Whoever gets an object frees it, once, in any order and from any thread;
- * a process that ends frees what it has.
+ * a process that ends frees what it has, but for the socket of a set: that goes when the set's name is next asked for.
  *
  * MEMORY. All other pointers must be NULL (VD_E_INVALID, unless the function says what NULL means) or point at memory
  * that may be read or written as the function does; they are used during the call only. They need no alignment.
@@ -27,6 +27,8 @@
  *
  * PROCESSES. An object belongs to the process that got it. A fork has none of its parent's: they are VD_E_INVALID there,
  * and whatever it does, its end included, changes nothing for the parent. It calls exec, or creates or joins sets itself.
+ * A fork that lives on without exec keeps its parent's connections open: should the parent be killed, the others notice it
+ * only when the fork ends, too.
  */
 
 #ifndef VDI_C_H
