@@ -10,7 +10,9 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::{LazyLock, OnceLock};
 
 use common::bench::Bench;
+use common::server::Server;
 use tempfile::TempDir;
+use vdi_client::{CommandCode, Features};
 
 /// The C interface's folder.
 static CAPI: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
@@ -173,11 +175,66 @@ fn assert_agent_works(agent: impl Fn(&str, &Path) -> Command) {
         let full = bench.out().join("full");
         std::os::unix::fs::symlink("/dev/full", bench.out().join("full.partial")).unwrap();
         let client = Client::start(&bench, agent("c", &full));
-        bench.sql(BACKUP).outcome().assert_failure(&[]);
+        // 112, ERROR_DISK_FULL: another try is of no use.
+        bench.sql(BACKUP).outcome().assert_failure(&["112("]);
         let (well, said) = client.end();
         assert!(!well && said.contains("No space left on device"), "{said}");
         bench.assert_output(&["db.bak"]);
     }
+}
+
+/// An agent's source, for a server that knows no VDC_COMPLETE: ours sends it to whoever asks.
+fn without_complete(folder: &TempDir, example: &str) -> PathBuf {
+    let source = fs::read_to_string(CAPI.join("examples").join(example)).unwrap();
+    let (asks, does_not) = match example {
+        "agent.c" => ("config.features = VDF_REQUEST_COMPLETE;", "config.features = 0;"),
+        _ => ("features=VDF_REQUEST_COMPLETE)", "features=0)"),
+    };
+    assert!(source.contains(asks), "{asks} is not in {example}");
+    let path = folder.path().join(example);
+    fs::write(&path, source.replace(asks, does_not)).unwrap();
+    path
+}
+
+/// An agent puts a backup into its place only when what the server sent proves that it is complete.
+fn assert_agent_wants_proof(agent: impl Fn(&str, &Path) -> Command, agreed: bool) {
+    const WRITE: CommandCode = CommandCode::WRITE;
+    const FLUSH: CommandCode = CommandCode::FLUSH;
+    let sessions: &[(&[CommandCode], bool)] = match agreed {
+        true => &[(&[WRITE, FLUSH, CommandCode::COMPLETE], true), (&[WRITE, FLUSH], false), (&[], false)],
+        false => &[(&[WRITE, FLUSH], true), (&[WRITE], false), (&[WRITE, FLUSH, WRITE], false), (&[], false)],
+    };
+    for (commands, proven) in sessions {
+        let bench = Bench::new();
+        let file = bench.out().join("db.bak");
+        fs::write(&file, "the old backup").unwrap();
+        let client = Client::start(&bench, agent("c", &file));
+        let mut server = Server::with_features(&bench, "c", 1, Features::WRITE_MEDIA);
+        for code in *commands {
+            match *code {
+                WRITE => server.write(0, 7),
+                code => server.plain(0, code),
+            }
+            assert!(server.completed().0.is_success(), "{code}");
+        }
+        server.devices[0].close_device().unwrap();
+        let (well, said) = client.end();
+        let _ = server.set.close();
+        server.agent_ended();
+        assert_eq!(well, *proven, "{commands:?} {said}");
+        assert_eq!(fs::read(&file).unwrap() != b"the old backup", *proven, "{commands:?} {said}");
+        assert!(*proven || said.contains("not complete"), "{commands:?} {said}");
+        bench.assert_output(&["db.bak"]);
+    }
+}
+
+#[test]
+fn the_c_agent_wants_proof_of_a_complete_backup() {
+    let agent = Program::compile(&CAPI.join("examples/agent.c"), &["-lvdi_c"]);
+    assert_agent_wants_proof(|set, file| agent.command(&[set, file.to_str().unwrap()]), true);
+    let folder = tempfile::tempdir().unwrap();
+    let agent = Program::compile(&without_complete(&folder, "agent.c"), &["-lvdi_c"]);
+    assert_agent_wants_proof(|set, file| agent.command(&[set, file.to_str().unwrap()]), false);
 }
 
 #[test]
@@ -204,11 +261,28 @@ fn the_python_agent_backs_up_and_restores() {
     if !has("python3") {
         return skipped("the_python_agent_backs_up_and_restores", "python3");
     }
-    assert_agent_works(|set, file| {
-        let mut command = Command::new("python3");
-        command.arg("-B").arg(CAPI.join("examples/agent.py")).arg(library().join("libvdi_c.so")).arg(set).arg(file);
-        command
-    });
+    assert_agent_works(python_agent);
+}
+
+fn python_agent(set: &str, file: &Path) -> Command {
+    python(&CAPI.join("examples/agent.py"), set, file)
+}
+
+fn python(agent: &Path, set: &str, file: &Path) -> Command {
+    let mut command = Command::new("python3");
+    command.arg("-B").arg(agent).arg(library().join("libvdi_c.so")).arg(set).arg(file);
+    command
+}
+
+#[test]
+fn the_python_agent_wants_proof_of_a_complete_backup() {
+    if !has("python3") {
+        return skipped("the_python_agent_wants_proof_of_a_complete_backup", "python3");
+    }
+    assert_agent_wants_proof(python_agent, true);
+    let folder = tempfile::tempdir().unwrap();
+    let agent = without_complete(&folder, "agent.py");
+    assert_agent_wants_proof(|set, file| python(&agent, set, file), false);
 }
 
 #[test]
@@ -277,6 +351,61 @@ fn a_wrong_order_and_an_abort_end_with_codes() {
     assert_eq!(session, include_str!("programs/c_misuse.session.txt"));
     assert_eq!(freed.lines().count(), 13, "{freed}");
     assert!(freed.lines().all(|line| line.ends_with(": VD_E_INVALID")), "{freed}");
+}
+
+#[test]
+fn what_a_fork_does_to_what_it_inherited_changes_nothing() {
+    let corners = Program::of_test("c_corners.c");
+    let bench = Bench::new();
+    bench.database("db", 1 << 20);
+    let client = Client::start(&bench, corners.command(&["fork", "c"]));
+    bench.sql(BACKUP).outcome().assert_success();
+    assert!(client.finish().ends_with("\n0 surprises\n"));
+}
+
+#[test]
+fn a_storm_of_calls_from_many_threads_ends_with_codes() {
+    let storm = Program::of_test("c_storm.c");
+    for seed in ["1", "1000", "2000"] {
+        let bench = Bench::new();
+        bench.database("db", 4 << 20);
+        let client = Client::start(&bench, storm.command(&["c", seed]));
+        // Whichever end it takes, it takes one.
+        bench.sql(BACKUP).outcome();
+        let said = client.finish();
+        assert!(
+            said.contains("32000 calls, ") && !said.contains(" 0 commands") && !said.contains("panicked"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn data_of_commands_outlive_the_set() {
+    let corners = Program::of_test("c_corners.c");
+    let bench = Bench::new();
+    bench.database("db", 1 << 20);
+    let client = Client::start(&bench, corners.command(&["held", "c"]));
+    bench.sql(BACKUP).outcome().assert_failure(&[]);
+    assert!(client.finish().ends_with("\n0 surprises\n"));
+}
+
+#[test]
+fn time_outs_at_the_ends_of_their_type_wait_and_end() {
+    let corners = Program::of_test("c_corners.c");
+    assert_eq!(run(&Bench::new(), corners.command(&["waits"]), "").0, "ready\n0 surprises\n");
+}
+
+#[test]
+fn messages_that_nobody_reads_end_no_program() {
+    let corners = Program::of_test("c_corners.c");
+    assert_eq!(run(&Bench::new(), corners.command(&["deaf"]), "1").0, "0 surprises\n");
+}
+
+#[test]
+fn vdi_log_0_asks_for_no_messages() {
+    let misuse = Program::of_test("c_misuse.c");
+    assert_eq!(run(&Bench::new(), misuse.command(&["storm"]), "0").1, "");
 }
 
 #[test]

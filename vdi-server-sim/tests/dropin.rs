@@ -274,6 +274,49 @@ fn another_process_works_on_buffers_by_their_handles() {
     }
 }
 
+/// Runs the program whose medium answers `times` Writes with an error, beside a backup; both outcomes.
+#[track_caller]
+fn failing(bench: &Bench, compiler: &str, code: &str, times: u32) -> (Outcome, Outcome) {
+    let mut command = program(compiler, "errors.cpp", &["-std=c++11"]);
+    command.arg("failing").arg(bench.out().join("db.bak")).args([code, "4", &times.to_string()]);
+    let mut client = bench.run(command);
+    client.wait_for_output("ready");
+    let statement = bench.sql("BACKUP DATABASE db TO VIRTUAL_DEVICE='failing' WITH MAXTRANSFERSIZE=65536").outcome();
+    let client = client.outcome();
+    assert_good(&client);
+    (statement, client)
+}
+
+#[test]
+fn error_codes_of_a_program_fail_the_statement_and_are_in_its_messages() {
+    for compiler in cpp_compilers() {
+        for (code, text) in [("full", "failed: 112("), ("io", "failed: 1117(")] {
+            let bench = Bench::new();
+            bench.database("db", 5_000_000);
+            let (statement, client) = failing(&bench, compiler, code, u32::MAX >> 1);
+            statement.assert_failure(&["Msg 3202,", "Write on \"failing\"", text]);
+            assert!(client.text.contains("the end: 0x80770004\n"), "VD_E_ABORT: {client:#?}");
+            // A full disk stays full: nobody tries again.
+            assert_eq!(client.text.contains(" 0 cleared\n"), code == "full", "{client:#?}");
+        }
+    }
+}
+
+#[test]
+fn an_error_that_passes_costs_nothing() {
+    let bench = Bench::new();
+    bench.database("db", 5_000_000);
+    let (statement, client) = failing(&bench, "g++", "io", 1);
+    statement.assert_success();
+    assert!(client.text.contains("\nthe end: 0x8077000e\n"), "VD_E_CLOSE: {client:#?}");
+    assert!(client.text.contains("1 failed, 1 cleared\n"), "{client:#?}");
+    let mut command = program("g++", "file_agent.cpp", &["-std=c++11"]);
+    command.args(["r", "agent"]).arg(bench.out().join("db.bak"));
+    command.arg(format!("{} \"{RESTORE}\"", shell(&bench, ""))).env("VDI_GETCOMMAND_TIMEOUT_UNIT", "s");
+    assert_good(&bench.run(command).outcome());
+    bench.assert_identical("db", "copy");
+}
+
 /// Runs the program that does everything wrong.
 #[track_caller]
 fn misuse(bench: &Bench, mut command: Command) -> Outcome {

@@ -1,8 +1,8 @@
 /*
  * A complete backup agent in C: agent SET FILE, then send the statement that names SET.
  *
- * A backup goes to FILE.partial and takes FILE's place before the server reports success. A restore reads FILE. An agent
- * that is killed leaves FILE.partial, which the next one overwrites.
+ * A backup goes to FILE.partial and takes FILE's place before the server reports success, and never before it is proven to
+ * be complete. A restore reads FILE. An agent that is killed leaves FILE.partial, which the next one overwrites.
  *
  *     cargo build --release -p vdi-capi
  *     gcc -std=c99 -o agent vdi-client/capi/examples/agent.c -Ivdi-client/capi/include \
@@ -24,6 +24,8 @@ struct medium {
     char partial[PATH_MAX]; /* what a backup is written to */
     int file;
     int backup;
+    int announced; /* VDC_COMPLETE will come: without it nothing is complete */
+    int flushed;   /* a VDC_FLUSH came, and no VDC_WRITE after it */
     int committed; /* the backup is in its place */
     int failed;    /* for good: nothing after it is reported as a success */
 };
@@ -49,6 +51,7 @@ static uint32_t write_all(struct medium *medium, const vdi_command *command, uin
 {
     uint64_t size = (uint32_t)command->size, done = 0;
 
+    medium->flushed = 0;
     while (done < size) {
         ssize_t written = write(medium->file, command->data + done, size - done);
         if (written < 0 && errno == EINTR)
@@ -84,6 +87,7 @@ static uint32_t flush(struct medium *medium)
 {
     if (medium->backup && fsync(medium->file) != 0)
         return failed(medium, "store what was written");
+    medium->flushed = 1;
     return VDI_ERROR_SUCCESS;
 }
 
@@ -107,6 +111,17 @@ static uint32_t commit(struct medium *medium)
     code = result == 0 ? VDI_ERROR_SUCCESS : failed(medium, "store the backup's name");
     close(directory);
     return code;
+}
+
+/* A server that does not send VDC_COMPLETE has closed the device of a backup that is complete, once all is flushed. */
+static int closed(struct medium *medium)
+{
+    if (medium->backup && !medium->committed && (medium->announced || !medium->flushed)) {
+        fprintf(stderr, "agent: the server closed the device of a backup that is not complete: %s\n",
+                medium->announced ? "VDC_COMPLETE did not come" : "no VDC_FLUSH came after the last VDC_WRITE");
+        return -1;
+    }
+    return commit(medium) == VDI_ERROR_SUCCESS ? 0 : -1;
 }
 
 /* Carries a command out: the code to complete it with, and how many bytes were really transferred. */
@@ -173,6 +188,7 @@ static int session(vdi_set *set, const char *name, struct medium *medium)
     if (vdi_set_get_configuration(set, 600000, &agreed) != 0)
         return vdi_failed();
     medium->backup = (agreed.features & VDF_WRITE_MEDIA) != 0;
+    medium->announced = (agreed.features & VDF_COMPLETE_ENABLED) != 0;
     medium->file = medium->backup ? open(medium->partial, O_WRONLY | O_CREAT | O_TRUNC, 0666)
                                   : open(medium->path, O_RDONLY);
     if (medium->file < 0) {
@@ -180,9 +196,8 @@ static int session(vdi_set *set, const char *name, struct medium *medium)
         return -1;
     }
     result = transfer(set, name, medium);
-    /* A server that does not send VDC_COMPLETE has closed the device of a backup that is complete. */
-    if (result == 0 && commit(medium) != VDI_ERROR_SUCCESS)
-        result = -1;
+    if (result == 0)
+        result = closed(medium);
     close(medium->file);
     if (medium->backup && !medium->committed)
         unlink(medium->partial);

@@ -1,19 +1,20 @@
 #!/usr/bin/env python3
 """A complete backup agent in Python: agent.py LIBRARY SET FILE, then send the statement that names SET.
 
-LIBRARY is the path of libvdi_c.so. A backup goes to FILE.partial and takes FILE's place before the server reports success;
-a restore reads FILE. An agent that is killed leaves FILE.partial, which the next one overwrites. Nothing but the standard
+LIBRARY is the path of libvdi_c.so. A backup goes to FILE.partial and takes FILE's place before the server reports success,
+and never before it is proven to be complete; a restore reads FILE. An agent that is killed leaves FILE.partial, which the next one overwrites. Nothing but the standard
 library is used: the functions and numbers are those of vdi_c.h.
 """
 
 import ctypes
+import errno
 import os
 import signal
 import sys
 
-VDF_REQUEST_COMPLETE, VDF_WRITE_MEDIA = 0x2000, 0x10000
+VDF_REQUEST_COMPLETE, VDF_WRITE_MEDIA, VDF_COMPLETE_ENABLED = 0x2000, 0x10000, 0x40000
 VDC_READ, VDC_WRITE, VDC_CLEAR_ERROR, VDC_FLUSH, VDC_COMPLETE = 1, 2, 3, 12, 19
-SUCCESS, HANDLE_EOF, NOT_SUPPORTED, IO_DEVICE = 0, 38, 50, 1117
+SUCCESS, HANDLE_EOF, NOT_SUPPORTED, DISK_FULL, IO_DEVICE = 0, 38, 50, 112, 1117
 VD_E_CLOSE = 0x8077000E - (1 << 32)
 
 
@@ -78,8 +79,10 @@ def load(path):
 class Medium:
     """The file: commands are carried out on it. After an error nothing is reported as a success any more."""
 
-    def __init__(self, path, backup):
+    def __init__(self, path, backup, announced):
         self.path, self.partial, self.backup = path, path + ".partial", backup
+        # announced: VDC_COMPLETE will come, without it nothing is complete. flushed: a VDC_FLUSH came, and no VDC_WRITE after.
+        self.announced, self.flushed = announced, False
         self.committed, self.failed, self.bytes = False, False, 0
         self.file = open(self.partial if backup else path, "wb" if backup else "rb", buffering=0)
 
@@ -91,6 +94,7 @@ class Medium:
             return IO_DEVICE, 0
         try:
             if command.code == VDC_WRITE:
+                self.flushed = False
                 return self.transfer(command, self.file.write, IO_DEVICE)
             if command.code == VDC_READ:
                 return self.transfer(command, self.file.readinto, HANDLE_EOF)
@@ -104,7 +108,7 @@ class Medium:
         except OSError as error:
             print(f"agent.py: {error}", file=sys.stderr)
             self.failed = True
-            return IO_DEVICE, 0
+            return (DISK_FULL if error.errno == errno.ENOSPC else IO_DEVICE), 0
 
     def transfer(self, command, move, code_if_short):
         """Moves bytes between the file and the shared memory itself."""
@@ -122,6 +126,7 @@ class Medium:
         """Only what is on the disk is written."""
         if self.backup:
             os.fsync(self.file.fileno())
+        self.flushed = True
 
     def commit(self):
         """Gives a backup that is complete its name, durably."""
@@ -135,6 +140,15 @@ class Medium:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+    def closed_by_server(self):
+        """A server that does not send VDC_COMPLETE has closed the device of a backup that is complete, once all is flushed."""
+        if self.failed:
+            raise OSError("the file failed; the backup or restore is not good")
+        if self.backup and not self.committed and (self.announced or not self.flushed):
+            missing = "VDC_COMPLETE did not come" if self.announced else "no VDC_FLUSH came after the last VDC_WRITE"
+            raise OSError(f"the server closed the device of a backup that is not complete: {missing}")
+        self.commit()
 
     def close(self):
         """A backup that is not complete leaves nothing."""
@@ -155,10 +169,7 @@ def serve(library, device, medium):
             raise
         code, done = medium.carry_out(command)
         library.vdi_device_complete_command(device, command.id, code, done, 0)
-    if medium.failed:
-        raise OSError("the file failed; the backup or restore is not good")
-    # A server that does not send VDC_COMPLETE has closed the device of a backup that is complete.
-    medium.commit()
+    medium.closed_by_server()
     print(f"{medium.bytes} bytes {'written' if medium.backup else 'read'}", flush=True)
 
 
@@ -166,7 +177,8 @@ def session(library, vdi_set, name, path):
     """One backup or restore with a set that was created."""
     agreed, device = Config(), ctypes.c_void_p()
     library.vdi_set_get_configuration(vdi_set, 600_000, agreed)
-    medium = Medium(path, bool(agreed.features & VDF_WRITE_MEDIA))
+    features = agreed.features
+    medium = Medium(path, bool(features & VDF_WRITE_MEDIA), bool(features & VDF_COMPLETE_ENABLED))
     try:
         library.vdi_set_open_device(vdi_set, name, device)
         try:

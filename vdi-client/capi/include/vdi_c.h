@@ -9,7 +9,7 @@
  * OBJECTS. vdi_set, vdi_device and vdi_mapped are opaque. Their pointers are numbers, not addresses: they must not be
  * followed. A number is never given out twice, so that a pointer that is NULL, was freed, is of another kind or was made
  * up is VD_E_INVALID and nothing else happens. Whoever gets an object frees it, once, in any order and from any thread;
- * a process that ends frees what it has.
+ * a process that ends frees what it has, but for the socket of a set: that goes when the set's name is next asked for.
  *
  * MEMORY. All other pointers must be NULL (VD_E_INVALID, unless the function says what NULL means) or point at memory
  * that may be read or written as the function does; they are used during the call only. They need no alignment.
@@ -22,11 +22,13 @@
  * THREADS. Every function may be called from any thread at any time, with any object. A function that waits waits in the
  * calling thread; vdi_set_signal_abort and vdi_set_close from another thread end its wait.
  *
- * LOG. With VDI_LOG set in the environment when a call first fails, each one that fails writes the error's text to
- * standard error: VD_E_TIMEOUT and VD_E_CLOSE, too.
+ * LOG. With VDI_LOG set in the environment, to anything but 0, when a call first fails, each one that fails writes the
+ * error's text to standard error: VD_E_TIMEOUT and VD_E_CLOSE, too. No SIGPIPE comes where nobody reads it.
  *
- * PROCESSES. A set belongs to the process that created or joined it. After fork the child does not use its parent's: it
- * calls exec, or joins by itself.
+ * PROCESSES. An object belongs to the process that got it. A fork has none of its parent's: they are VD_E_INVALID there,
+ * and whatever it does, its end included, changes nothing for the parent. It calls exec, or creates or joins sets itself.
+ * A fork that lives on without exec keeps its parent's connections open: should the parent be killed, the others notice it
+ * only when the fork ends, too.
  */
 
 #ifndef VDI_C_H

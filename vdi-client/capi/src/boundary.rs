@@ -18,6 +18,8 @@ use std::sync::OnceLock;
 
 use vdi_client::{INFINITE, VdError};
 
+use crate::signals::without_sigpipe;
+
 /// The bytes within which a string must end, its zero byte included.
 const MAX_STRING: usize = 1024;
 
@@ -85,7 +87,7 @@ fn remember(function: &'static str, failure: Failure) -> i32 {
     let text = format!("{function}: {}", failure.text).replace('\0', "\u{fffd}");
     if logs() {
         // In one piece, so that lines of other threads do not get in between. Where nobody reads there is nobody to tell.
-        let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+        without_sigpipe(|| drop(std::io::stderr().write_all(format!("{text}\n").as_bytes())));
     }
     // There is no zero byte left in it.
     let text = CString::new(text).unwrap_or_default();
@@ -94,10 +96,10 @@ fn remember(function: &'static str, failure: Failure) -> i32 {
     status
 }
 
-/// Whether VDI_LOG is set. Asked once: the environment must not be read while the program changes it.
+/// Whether VDI_LOG is set, and not to 0. Asked once: the environment must not be read while the program changes it.
 fn logs() -> bool {
     static LOGS: OnceLock<bool> = OnceLock::new();
-    *LOGS.get_or_init(|| std::env::var_os("VDI_LOG").is_some_and(|value| !value.is_empty()))
+    *LOGS.get_or_init(|| std::env::var_os("VDI_LOG").is_some_and(|value| !value.is_empty() && value != "0"))
 }
 
 /// This thread's last status; 0 without one.

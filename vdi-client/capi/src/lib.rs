@@ -10,7 +10,8 @@
 //! 2. Nothing unwinds into C: a panic is VD_E_UNEXPECTED.
 //! 3. Every command that C got is held here until it is completed, once, or its device is freed. Its buffer stays mapped
 //!    until then, whatever becomes of the set.
-//! 4. `unsafe` is only what reads and writes at the pointers of a caller.
+//! 4. `unsafe` is only what reads and writes at the pointers of a caller, and what asks the system to hold a signal back.
+//! 5. What a fork inherited is not found there: only the process that made an object uses and ends it.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -28,4 +29,5 @@ pub mod device;
 pub mod errors;
 mod registry;
 pub mod set;
+mod signals;
 pub mod types;

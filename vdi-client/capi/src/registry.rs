@@ -6,9 +6,12 @@
 //!    kinds.
 //! 2. A number has its highest bit set, where no program has memory on 64-bit Linux: none of its own pointers is one.
 //! 3. Who found an object keeps it alive until the call is over, whoever frees it meanwhile.
+//! 4. An object works in the process that put it here. A fork copies it into a process without its threads, where it is never
+//!    found, and never dropped: that would end what the first process goes on using.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Occupied;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::boundary::Failure;
@@ -19,10 +22,22 @@ const MARK: usize = 1 << (usize::BITS - 1);
 /// The next number, of whichever kind.
 static NEXT: AtomicUsize = AtomicUsize::new(MARK | 1);
 
+/// An object, and the process that put it here.
+struct Entry<T> {
+    process: u32,
+    is: Arc<T>,
+}
+
+impl<T> Entry<T> {
+    fn is_ours(&self) -> bool {
+        self.process == std::process::id()
+    }
+}
+
 /// All objects of one kind; `H` is the kind that C knows.
 pub(crate) struct Registry<H, T> {
     what: &'static str,
-    objects: RwLock<BTreeMap<usize, Arc<T>>>,
+    objects: RwLock<BTreeMap<usize, Entry<T>>>,
     kind: core::marker::PhantomData<fn(*mut H)>,
 }
 
@@ -36,18 +51,22 @@ impl<H, T> Registry<H, T> {
     pub(crate) fn insert(&self, object: T) -> *mut H {
         // 2^63 of them are enough for any process.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let entry = Entry { process: std::process::id(), is: Arc::new(object) };
         // A map is whole whenever its lock is free: inserting and removing do not panic half way.
-        self.objects.write().unwrap_or_else(PoisonError::into_inner).insert(number, Arc::new(object));
+        self.objects.write().unwrap_or_else(PoisonError::into_inner).insert(number, entry);
         core::ptr::without_provenance_mut(number)
     }
 
     /// The object.
     ///
     /// # Errors
-    /// VD_E_INVALID for NULL, for what was freed, and for anything else that is none.
+    /// VD_E_INVALID for NULL, for what was freed, for what a fork inherited, and for anything else that is none.
     pub(crate) fn get(&self, pointer: *const H) -> Result<Arc<T>, Failure> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
-        objects.get(&pointer.addr()).cloned().ok_or_else(|| self.unknown(pointer))
+        match objects.get(&pointer.addr()) {
+            Some(entry) if entry.is_ours() => Ok(Arc::clone(&entry.is)),
+            found => Err(self.missing(pointer, found.is_some())),
+        }
     }
 
     /// Takes the object out.
@@ -55,15 +74,22 @@ impl<H, T> Registry<H, T> {
     /// # Errors
     /// As [`Registry::get`].
     pub(crate) fn remove(&self, pointer: *const H) -> Result<Arc<T>, Failure> {
-        let removed = self.objects.write().unwrap_or_else(PoisonError::into_inner).remove(&pointer.addr());
-        removed.ok_or_else(|| self.unknown(pointer))
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        match objects.entry(pointer.addr()) {
+            Occupied(entry) if entry.get().is_ours() => Ok(entry.remove().is),
+            found => Err(self.missing(pointer, matches!(found, Occupied(_)))),
+        }
     }
 
     #[cold]
-    fn unknown(&self, pointer: *const H) -> Failure {
+    fn missing(&self, pointer: *const H, inherited: bool) -> Failure {
         let what = self.what;
         if pointer.is_null() {
             Failure::invalid(format_args!("the {what} is NULL; pass one that this library gave out"))
+        } else if inherited {
+            Failure::invalid(format_args!(
+                "the {what} is another process's, of which this one is a fork; create or join a set in this process"
+            ))
         } else {
             Failure::invalid(format_args!(
                 "{pointer:p} is no {what} that this library gave out, or it was freed; use each until it is freed, once"
