@@ -12,12 +12,13 @@
 //!    frames of this crate.
 //!
 //! What is taken on trust, because nothing can check it: that a library which has the interface's symbols has its functions,
-//! with the layouts that were published for x86_64; and that a command's block and its buffer stay where they are until the
-//! command is completed, or the set closed.
+//! with the layouts that were published for x86_64; that a command's block and its buffer stay where they are until the
+//! command is completed, or the set closed; and that a buffer is none of the memory that Rust code of this process owns.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null_mut};
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
@@ -92,7 +93,8 @@ impl Library {
         // SAFETY: loading runs the library's initialisers. That these may run here is what the caller asks for who names a
         // library; nothing can check it.
         let library = unsafe { unix::Library::open(Some(&path), flags) };
-        let library = library.map_err(|error| loading::refused(&path, &error))?;
+        // Never to be unloaded (invariant 1), also where it turns out to lack something: its initialisers have run.
+        let library = ManuallyDrop::new(library.map_err(|error| loading::refused(&path, &error))?);
         let functions = Functions {
             construct: function(&library, &path, "_ZN22ClientVirtualDeviceSetC1Ev")?,
             destroy: function(&library, &path, "_ZN22ClientVirtualDeviceSetD1Ev")?,
@@ -111,8 +113,6 @@ impl Library {
             get_command: function(&library, &path, "_ZN19ClientVirtualDevice10GetCommandElPP11VDC_Command")?,
             complete_command: function(&library, &path, "_ZN19ClientVirtualDevice15CompleteCommandEP11VDC_Commandiml")?,
         };
-        // Never to be unloaded (invariant 1).
-        let _ = library.into_raw();
         Ok(Arc::new(Library { path, functions }))
     }
 
@@ -124,10 +124,17 @@ impl Library {
 
 /// A function by its symbol. `T` is one of the types of [`Functions`].
 fn function<T: Copy>(library: &unix::Library, path: &Path, symbol: &'static str) -> Result<T, LoadError> {
+    let lacking = || LoadError::Symbol { path: path.to_owned(), symbol };
+    // SAFETY: any symbol's value is an address, which is not followed here.
+    let address = unsafe { library.get::<*mut c_void>(symbol) }.map_err(|_| lacking())?;
+    // A symbol may be there and have no address; that would be no function pointer.
+    if address.is_null() {
+        return Err(lacking());
+    }
     // SAFETY: the symbol's mangled name tells the types of its arguments, and `T` was written from it; that a function of
-    // this name is the interface's is taken on trust (module documentation).
+    // this name is the interface's is taken on trust (module documentation). It is not null.
     let found = unsafe { library.get::<T>(symbol) };
-    found.map(|found| *found).map_err(|_| LoadError::Symbol { path: path.to_owned(), symbol })
+    found.map(|found| *found).map_err(|_| lacking())
 }
 
 /// Makes a call whose exceptions end the process (invariant 4).
