@@ -237,6 +237,15 @@ fn a_buffer_that_another_set_of_this_process_holds_cannot_come() {
     device.get_command(INFINITE).unwrap().complete(Completion::transferred(512)).unwrap();
 }
 
+/// A device is in one call at a time, which two of this program's could not keep for one of the library's.
+#[test]
+fn a_device_that_is_given_twice_is_a_violation() {
+    let played = backup("same OpenDevice\nquiet 100000\n");
+    let (set, mut device) = played.open();
+    assert_violation(&set.open_device("another").unwrap_err(), "a device that it has given before");
+    assert_eq!(device.get_command(INFINITE).unwrap_err().code(), VdError::Abort);
+}
+
 #[test]
 fn a_command_that_is_refused_for_nonsense_is_not_outstanding() {
     let played = backup("answer CompleteCommand 0x80770006\nbuffer 0x1000 512\n");

@@ -128,7 +128,9 @@ impl Device {
                     return Err(session.judge(CALL, None).err().unwrap_or_else(|| session.accuse(CALL, "no answer")));
                 }
             };
-            let object = opened.ok_or_else(|| session.accuse(CALL, "OpenDevice gave no device"))?;
+            let object = opened.ok_or_else(|| {
+                session.accuse(CALL, "OpenDevice gave no device, or a device that it has given before")
+            })?;
             Ok((object, config))
         };
         let (object, config) = open().map_err(|error: Error| error.of_device(name))?;

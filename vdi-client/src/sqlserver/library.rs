@@ -7,7 +7,7 @@
 //! 2. A set object is constructed before its first call and destroyed after its last. `gate` orders calls: Close waits until
 //!    no other call is inside, and from then on none begins. So no pointer to a device, to a command or to a buffer is
 //!    passed to the library, or followed, after the Close that ended it.
-//! 3. A device is in one call at a time (`turn`); the set may be in several.
+//! 3. A device is in one call at a time (`turn`), and is taken once (`devices`); the set may be in several.
 //! 4. An exception that the library lets out ends the process, with a message that names the call: it never passes through
 //!    frames of this crate.
 //!
@@ -20,6 +20,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null_mut};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -176,6 +177,8 @@ pub(super) struct SetObject {
     library: Arc<Library>,
     this: NonNull<Storage>,
     gate: RwLock<Gate>,
+    /// Where the devices are that the library gave.
+    devices: Mutex<BTreeSet<usize>>,
 }
 
 // SAFETY: the interface lets a set object be used from any thread; the storage is owned by this value alone.
@@ -195,7 +198,7 @@ impl SetObject {
         let construct = library.functions.construct;
         // SAFETY: the storage is zeroed, aligned, larger than the object, and nobody else's.
         call("the constructor", || unsafe { construct(this.as_ptr().cast()) });
-        SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New) }
+        SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New), devices: Mutex::default() }
     }
 
     pub(super) fn library(&self) -> &Library {
@@ -247,7 +250,7 @@ impl SetObject {
         })
     }
 
-    /// The device is `Ok(None)` where the library says that it opened one, and gives none.
+    /// The device is `Ok(None)` where the library says that it opened one, and gives none, or one that it gave before.
     pub(super) fn open_device(self: &Arc<Self>, name: &str) -> Option<Result<Option<DeviceObject>, i32>> {
         let mut name = terminated(name)?;
         let mut device: This = null_mut();
@@ -258,6 +261,10 @@ impl SetObject {
                 return Err(answer);
             }
             let device = NonNull::new(device).filter(|device| device.as_ptr().addr() % align_of::<usize>() == 0);
+            let device = device.filter(|device| {
+                // It is whole at every moment.
+                self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(device.addr().get())
+            });
             let object = |this| DeviceObject { set: Arc::clone(self), this, turn: Mutex::default(), wanting: 0.into() };
             Ok(device.map(object))
         })

@@ -4,6 +4,7 @@
 //
 //     config N1 ... N11     what GetConfiguration gives
 //     wait OpenDevice       OpenDevice waits until the set is aborted
+//     same OpenDevice       every OpenDevice gives the first one's device
 //     answer CALL N         the next call of CALL (Create, OpenDevice, CompleteCommand, ...) does nothing and returns N
 // and, in the order in which GetCommand gives them:
 //     write SIZE BYTE       a Write of SIZE bytes, each of them BYTE
@@ -62,6 +63,7 @@ struct State {
     uint8_t *last_buffer = nullptr;
     bool quiet = false;
     bool open_waits = false;
+    bool open_same = false;
     bool aborted = false;
     bool there = false;
 
@@ -109,6 +111,8 @@ void State::load(const char *name) {
             answers.emplace(step.at(1), number(step.at(2)));
         } else if (step[0] == "wait") {
             open_waits = true;
+        } else if (step[0] == "same") {
+            open_same = true;
         } else {
             script.push_back(step);
         }
@@ -210,6 +214,10 @@ int ClientVirtualDeviceSet::OpenDevice(char *name, ClientVirtualDevice **device)
     if (state->open_waits) {
         state->changed.wait(lock, [&] { return state->aborted; });
         return VD_E_ABORT;
+    }
+    if (state->open_same && !state->devices.empty()) {
+        *device = state->devices[0];
+        return 0;
     }
     *device = new ClientVirtualDevice;
     auto *reserved_of_device = reinterpret_cast<void **>(*device);
