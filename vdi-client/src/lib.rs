@@ -94,6 +94,7 @@
 
 mod back_end;
 mod buffer;
+mod canceller;
 pub mod command;
 pub mod device;
 pub mod error;
@@ -111,11 +112,12 @@ use core::time::Duration;
 
 pub use back_end::{BackEnd, SqlServer, TimeOutUnit};
 pub use buffer::MappedBuffer;
+pub use canceller::Canceller;
 pub use command::{Command, CompleteError, Completion};
 pub use device::ClientVirtualDevice;
 pub use error::{Error, ErrorKind};
 pub use pump::pump;
-pub use set::{Canceller, ClientVirtualDeviceSet};
+pub use set::ClientVirtualDeviceSet;
 pub use vdi_proto::command::CommandCode;
 pub use vdi_proto::completion::CompletionCode;
 pub use vdi_proto::config::VdConfig;

@@ -19,11 +19,11 @@ use vdi_shm::control::ClientWord;
 use vdi_shm::host::Host;
 use vdi_shm::member::Member;
 use vdi_shm::runtime::Options;
-use vdi_shm::session::Session;
 use vdi_shm::wait;
 
 use crate::back_end::BackEnd;
 use crate::buffer::MappedBuffer;
+pub use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 #[cfg(feature = "sqlserver")]
@@ -66,57 +66,6 @@ macro_rules! either {
 struct Own {
     options: Options,
     attached: RwLock<Option<Arc<Attached>>>,
-}
-
-/// Ends the waits of a set's process from another thread, without aborting the set.
-///
-/// ```
-/// use std::time::Duration;
-/// use vdi_client::{ClientVirtualDeviceSet, INFINITE, Options, VdConfig, VdError};
-///
-/// let runtime = tempfile::tempdir().unwrap();
-/// let options = Options { runtime_dir: Some(runtime.path().into()), ..Options::default() };
-/// let set = ClientVirtualDeviceSet::with_options(options);
-/// set.create("doc-cancel", &VdConfig::default()).unwrap();
-/// // The statement failed before the server came: nobody needs to wait for it any longer.
-/// let canceller = set.canceller().unwrap();
-/// std::thread::spawn(move || canceller.cancel());
-/// let error = set.get_configuration(INFINITE).unwrap_err();
-/// assert_eq!(error.code(), VdError::Timeout);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Canceller(Waits);
-
-#[derive(Debug, Clone)]
-enum Waits {
-    Own(Arc<Session>),
-    #[cfg(feature = "sqlserver")]
-    SqlServer(Arc<sqlserver::Session>),
-}
-
-impl Canceller {
-    /// Ends every wait of this process in the set, now and until [`Canceller::resume`]: each returns VD_E_TIMEOUT.
-    pub fn cancel(&self) {
-        match &self.0 {
-            Waits::Own(session) => session.cancel(),
-            #[cfg(feature = "sqlserver")]
-            Waits::SqlServer(session) => session.cancel(),
-        }
-    }
-
-    /// Lets this process wait again.
-    pub fn resume(&self) {
-        match &self.0 {
-            Waits::Own(session) => session.resume(),
-            #[cfg(feature = "sqlserver")]
-            Waits::SqlServer(session) => session.resume(),
-        }
-    }
-
-    #[cfg(feature = "sqlserver")]
-    pub(crate) fn of_vendor(session: Arc<sqlserver::Session>) -> Canceller {
-        Canceller(Waits::SqlServer(session))
-    }
 }
 
 impl Default for ClientVirtualDeviceSet {
@@ -553,7 +502,7 @@ impl Own {
 
     fn canceller(&self) -> Result<Canceller, Error> {
         let attached = self.attached("canceller")?;
-        Ok(Canceller(Waits::Own(Arc::clone(&attached.session))))
+        Ok(Canceller::of_own(Arc::clone(&attached.session)))
     }
 
     fn state(&self) -> State {

@@ -1,200 +1,20 @@
-//! SQL Server's library as a back end of the client, shown on libraries that stand in for it: one of our own that plays a
-//! script and records its calls, and the drop-in library, against `vdi-sim sql`. No SQL Server is needed, and none was there.
+//! SQL Server's library as a back end of the client, shown on a library of our own that plays a script and records its calls.
+//! No SQL Server is needed, and none was there. Programs and whole libraries are in `sqlserver_libraries.rs`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
-use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::examples::{Client, Folders, build};
-use common::{eventually, native};
+use common::eventually;
+use common::recorder::{Played, agreed, assert_violation, backup, recorder};
 use vdi_client::raw::RawDevice;
 use vdi_client::{
-    BackEnd, BufferHandle, ClientVirtualDevice, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error,
-    ErrorKind, INFINITE, SqlServer, TimeOutUnit, VdConfig, VdError,
+    BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, ErrorKind, INFINITE,
+    SqlServer, TimeOutUnit, VdConfig, VdError,
 };
 use vdi_proto::set::client::State;
-
-/// Compiles a source of `tests/programs` into a shared library.
-#[track_caller]
-fn compile(source: &str, arguments: &[&str]) -> PathBuf {
-    let include = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/sqlvdi/include");
-    let include = format!("-I{}", include.display());
-    let shared = ["-std=c++11", "-shared", "-fPIC", &include];
-    native::cpp_compilers();
-    native::compile("g++", source, &shared.iter().chain(arguments).map(AsRef::as_ref).collect::<Vec<_>>())
-}
-
-/// The library that plays scripts.
-fn recorder() -> &'static Path {
-    static RECORDER: OnceLock<PathBuf> = OnceLock::new();
-    RECORDER.get_or_init(|| compile("recording_sqlvdi.cpp", &[]))
-}
-
-/// The library that brings vdi-client to C++ programs.
-fn drop_in() -> PathBuf {
-    native::library_folder("vdi-sqlvdi").join("libsqlvdi.so")
-}
-
-/// An example of vdi-client that can use a library. In a place of its own, since others build it without.
-fn example(name: &str) -> PathBuf {
-    let built = build(&["-p", "vdi-client", "--example", name, "--features", "sqlserver"]).join("examples").join(name);
-    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("sqlserver-{name}"));
-    fs::copy(built, &copy).unwrap();
-    copy
-}
-
-/// What is agreed on: one device, the features, the prefix zone; transfers of 64 KiB at most.
-fn agreed(features: u32, prefix: u32) -> String {
-    format!("config 1 {features} {prefix} 512 0 0 0 512 4 65536 262144\n")
-}
-
-const WRITE_MEDIA: u32 = 0x1_0000;
-
-/// A folder with a script, which is a set's name.
-struct Played(tempfile::TempDir);
-
-impl Played {
-    fn new(script: &str) -> Played {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("script"), script).unwrap();
-        Played(folder)
-    }
-
-    fn name(&self) -> &str {
-        self.0.path().to_str().unwrap()
-    }
-
-    fn calls(&self) -> Vec<String> {
-        let calls = fs::read_to_string(self.0.path().join("calls")).unwrap_or_default();
-        calls.lines().map(str::to_owned).collect()
-    }
-
-    fn count(&self, beginning: &str) -> usize {
-        self.calls().iter().filter(|call| call.starts_with(beginning)).count()
-    }
-
-    fn object() -> ClientVirtualDeviceSet {
-        let vendor = SqlServer { library: Some(recorder().into()), ..SqlServer::default() };
-        ClientVirtualDeviceSet::with_back_end(BackEnd::SqlServer(vendor)).unwrap()
-    }
-
-    /// A set with its device open.
-    fn open(&self) -> (ClientVirtualDeviceSet, ClientVirtualDevice) {
-        let set = Played::object();
-        set.create(self.name(), &VdConfig::default()).unwrap();
-        set.get_configuration(INFINITE).unwrap();
-        let device = set.open_device(self.name()).unwrap();
-        (set, device)
-    }
-}
-
-/// A script of a backup without prefix zones.
-fn backup(script: &str) -> Played {
-    Played::new(&(agreed(WRITE_MEDIA, 0) + script))
-}
-
-#[track_caller]
-fn assert_calls(played: &Played, expected: &[&str]) {
-    assert_eq!(played.calls(), expected);
-}
-
-#[track_caller]
-fn assert_violation(error: &Error, evidence: &str) {
-    let text = error.to_string();
-    assert_eq!((error.kind(), error.code()), (ErrorKind::Violation, VdError::Abort), "{text}");
-    assert!(text.contains(evidence) && text.contains("broke the interface"), "{text}");
-}
-
-// ---- the agent on the library that records
-
-fn run_agent(played: &Played, file: &Path) -> Output {
-    let agent = agent();
-    let mut command = Command::new(agent);
-    command.args([played.name(), file.to_str().unwrap()]).env("VDI_LIBRARY", recorder()).output().unwrap()
-}
-
-fn agent() -> &'static Path {
-    static AGENT: OnceLock<PathBuf> = OnceLock::new();
-    AGENT.get_or_init(|| example("agent"))
-}
-
-#[test]
-fn the_agent_calls_what_it_should() {
-    let file = tempfile::tempdir().unwrap();
-    let file = file.path().join("db.bak");
-    let played = Played::new(&(agreed(0x5_2000, 0) + "write 1024 65\nwrite 512 66\ncommand 12 0 0\ncommand 19 0 0\n"));
-    let Output { status, stdout, stderr } = run_agent(&played, &file);
-    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    assert!(String::from_utf8_lossy(&stdout).ends_with("1536 bytes written, 0 bytes read, 4 commands\n"));
-    assert_eq!(fs::read(&file).unwrap(), [vec![b'A'; 1024], vec![b'B'; 512]].concat());
-    let beginning = ["Create 1 8192 0 0 0 0 0 0 0 0 0", "GetConfiguration", "OpenDevice (the set's name)"];
-    let end = ["Close, 0 outstanding", "destroyed"];
-    let calls = [
-        "GetCommand -> write 1024 65",
-        "CompleteCommand of 2: code 0, 1024 bytes, position 0, sum 0, prefix 0",
-        "GetCommand -> write 512 66",
-        "CompleteCommand of 2: code 0, 512 bytes, position 0, sum 0, prefix 0",
-        "GetCommand -> command 12 0 0",
-        "CompleteCommand of 12: code 0, 0 bytes, position 0, sum 0, prefix 0",
-        "GetCommand -> command 19 0 0",
-        "CompleteCommand of 19: code 0, 0 bytes, position 0, sum 0, prefix 0",
-    ];
-    assert_calls(&played, &[&beginning[..], &calls, &end].concat());
-
-    let played = Played::new(&(agreed(0x2_0000, 0) + "read 1024\nread 1024\n"));
-    let Output { status, stderr, .. } = run_agent(&played, &file);
-    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    let calls = [
-        "GetCommand -> read 1024".to_owned(),
-        format!("CompleteCommand of 1: code 0, 1024 bytes, position 0, sum {}, prefix 0", 1024 * 65),
-        "GetCommand -> read 1024".to_owned(),
-        format!("CompleteCommand of 1: code 38, 512 bytes, position 0, sum {}, prefix 0", 512 * 66),
-    ];
-    let calls: Vec<&str> = calls.iter().map(String::as_str).collect();
-    assert_calls(&played, &[&beginning[..], &calls, &end].concat());
-}
-
-#[test]
-fn the_agent_tells_what_the_library_refused() {
-    let file = tempfile::tempdir().unwrap();
-    let file = file.path().join("db.bak");
-    let played = backup("answer OpenDevice 0x80770004\n");
-    let Output { status, stderr, .. } = run_agent(&played, &file);
-    let text = String::from_utf8_lossy(&stderr);
-    assert!(!status.success() && text.contains("OpenDevice") && text.contains("group"), "{text}");
-    assert!(!file.exists());
-}
-
-#[test]
-fn an_exception_ends_the_process_with_a_message() {
-    let file = tempfile::tempdir().unwrap();
-    let played = backup("throw\n");
-    let Output { status, stderr, .. } = run_agent(&played, &file.path().join("db.bak"));
-    let text = String::from_utf8_lossy(&stderr);
-    assert_eq!(status.signal(), Some(6), "{text}");
-    assert!(text.contains("GetCommand of SQL Server's library ended with a C++ exception"), "{text}");
-}
-
-/// The library's own calls go to itself, also where another one is in the global scope.
-#[test]
-fn a_preloaded_library_of_the_same_names_is_not_in_the_way() {
-    let drop_in = drop_in();
-    let file = tempfile::tempdir().unwrap();
-    let file = file.path().join("db.bak");
-    let played = backup("write 1024 65\ncommand 12 0 0\n");
-    let mut command = Command::new(agent());
-    command.args([played.name(), file.to_str().unwrap()]).env("VDI_LIBRARY", recorder()).env("LD_PRELOAD", drop_in);
-    let Output { status, stderr, .. } = command.output().unwrap();
-    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
-    assert_eq!(fs::read(&file).unwrap(), vec![b'A'; 1024]);
-    assert_eq!(played.calls().last().unwrap(), "destroyed");
-}
 
 // ---- waits
 
@@ -274,6 +94,33 @@ fn a_close_ends_the_waits_of_other_threads() {
     assert_eq!(device.get_command(INFINITE).unwrap_err().code(), VdError::Protocol);
     assert_eq!(played.count("SignalAbort"), 1);
     assert_eq!(played.count("Close"), 1);
+}
+
+/// OpenDevice has no time-out in the interface: a close that only waited for it would wait for ever.
+#[test]
+fn a_close_ends_an_open_device_that_waits_whenever_it_comes() {
+    for round in 0..200u32 {
+        let played = backup("wait OpenDevice\n");
+        let set = Played::object();
+        set.create(played.name(), &VdConfig::default()).unwrap();
+        set.get_configuration(INFINITE).unwrap();
+        let begun = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let open = scope.spawn(|| {
+                begun.store(true, Ordering::Release);
+                set.open_device(played.name()).map(drop).unwrap_err().code()
+            });
+            while !begun.load(Ordering::Acquire) {
+                std::hint::spin_loop();
+            }
+            for _ in 0..round * 4 {
+                std::hint::spin_loop();
+            }
+            set.close().unwrap();
+            let code = open.join().unwrap();
+            assert!(matches!(code, VdError::Abort | VdError::Protocol), "{code:?}");
+        });
+    }
 }
 
 #[test]
@@ -370,6 +217,41 @@ fn a_buffer_that_is_held_cannot_come_again() {
         command.complete(Completion::transferred(512)).unwrap();
     }
     assert!(device.get_command(INFINITE).unwrap_err().is_close());
+}
+
+/// A library that maps the memory of a set once gives two set objects of a process the same bytes: they are one command's.
+#[test]
+fn a_buffer_that_another_set_of_this_process_holds_cannot_come() {
+    let bytes = Box::leak(Box::new([7u8; 512]));
+    let script = format!("buffer {:#x} 512\n", bytes.as_ptr().addr());
+    let (one, another) = (backup(&script), backup(&script));
+    let (_set, mut device) = one.open();
+    let (_other_set, mut other_device) = another.open();
+    let command = device.get_command(INFINITE).unwrap();
+    assert_violation(&other_device.get_command(INFINITE).unwrap_err(), "already");
+    assert_eq!(command.data(), [7; 512]);
+    command.complete(Completion::transferred(512)).unwrap();
+    // Once it is free, it is anybody's.
+    let again = backup(&script);
+    let (_set, mut device) = again.open();
+    device.get_command(INFINITE).unwrap().complete(Completion::transferred(512)).unwrap();
+}
+
+/// A device is in one call at a time, which two of this program's could not keep for one of the library's.
+#[test]
+fn a_device_that_is_given_twice_is_a_violation() {
+    let played = backup("same OpenDevice\nquiet 100000\n");
+    let (set, mut device) = played.open();
+    assert_violation(&set.open_device("another").unwrap_err(), "a device that it has given before");
+    assert_eq!(device.get_command(INFINITE).unwrap_err().code(), VdError::Abort);
+}
+
+#[test]
+fn a_command_that_is_refused_for_nonsense_is_not_outstanding() {
+    let played = backup("answer CompleteCommand 0x80770006\nbuffer 0x1000 512\n");
+    let (_set, mut device) = played.open();
+    assert_violation(&device.get_command(INFINITE).unwrap_err(), "no such memory");
+    assert_eq!((played.count("CompleteCommand"), device.outstanding()), (1, 0));
 }
 
 #[test]
@@ -592,152 +474,4 @@ fn names_and_order_are_checked_before_the_library_hears_of_them() {
         device.complete_command(other.get_command(INFINITE).unwrap(), Completion::transferred(512)).unwrap_err();
     assert_eq!(refused.error.code(), VdError::Invalid);
     refused.command.unwrap().complete(Completion::transferred(512)).unwrap();
-}
-
-// ---- libraries that cannot be used
-
-#[track_caller]
-fn refused(library: &Path) -> (VdError, String) {
-    let vendor = SqlServer { library: Some(library.into()), ..SqlServer::default() };
-    let error = ClientVirtualDeviceSet::with_back_end(BackEnd::SqlServer(vendor)).unwrap_err();
-    (error.code(), error.to_string())
-}
-
-#[test]
-fn wrong_libraries_are_refused_with_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let (code, text) = refused(&path("none.so"));
-    assert!(code == VdError::Invalid && text.contains("none.so") && text.contains("mssql-server"), "{text}");
-    let (code, text) = refused(folder.path());
-    assert!(code == VdError::Invalid && text.contains("no regular file"), "{text}");
-    fs::write(path("text.so"), "INPUT(libsqlvdi.so.1)").unwrap();
-    let (code, text) = refused(&path("text.so"));
-    assert!(code == VdError::Invalid && text.contains("no ELF header"), "{text}");
-    fs::write(path("empty.so"), "").unwrap();
-    assert_eq!(refused(&path("empty.so")).0, VdError::Invalid);
-    let (code, text) = refused(&std::env::current_exe().unwrap());
-    assert!(code != VdError::Timeout && text.contains("library"), "{text}");
-
-    // Another machine's: by its header, since nobody has a compiler for it.
-    let mut library = fs::read(recorder()).unwrap();
-    library[18..20].copy_from_slice(&(if cfg!(target_arch = "aarch64") { 62u16 } else { 183 }).to_le_bytes());
-    fs::write(path("foreign.so"), &library).unwrap();
-    let (code, text) = refused(&path("foreign.so"));
-    assert!(code == VdError::Invalid && text.contains("aarch64") && text.contains("x86_64"), "{text}");
-    // Cut short: the loader itself would crash on it.
-    let library = fs::read(recorder()).unwrap();
-    for len in [19, 63, 100, 2000, 8192] {
-        fs::write(path("short.so"), &library[..len]).unwrap();
-        let (code, text) = refused(&path("short.so"));
-        assert!(code == VdError::Invalid && text.contains("cut short"), "{len}: {text}");
-    }
-}
-
-#[test]
-fn what_a_library_lacks_is_named() {
-    // No symbol of the interface, or one too few.
-    let other = compile("lacking.cpp", &["-DNEEDED", "-Wl,-soname,libnowhere.so.7"]);
-    let (code, text) = refused(&other);
-    assert!(code == VdError::NotSupported && text.contains("_ZN22ClientVirtualDeviceSetC1Ev"), "{text}");
-    let (code, text) = refused(&compile("recording_sqlvdi.cpp", &["-DSignalAbort=Signal"]));
-    assert!(code == VdError::NotSupported && text.contains("_ZN22ClientVirtualDeviceSet11SignalAbortEv"), "{text}");
-
-    // It needs a library that is nowhere.
-    let library = compile("lacking.cpp", &[other.to_str().unwrap()]);
-    let (code, text) = refused(&library);
-    assert!(code == VdError::Unexpected && text.contains("needs libnowhere.so.7"), "{text}");
-    let remedy = format!("LD_LIBRARY_PATH={}", library.parent().unwrap().canonicalize().unwrap().display());
-    assert!(text.contains(&remedy), "{text}");
-
-    // It needs a symbol, and does not say of what library.
-    let (code, text) = refused(&compile("lacking.cpp", &[]));
-    assert!(code == VdError::Unexpected && text.contains("the symbol _Z7nowherev"), "{text}");
-}
-
-// ---- the drop-in library against the simulator
-
-/// The same agents, on the shared memory of vdi-client and on the drop-in library that brings it to C++ programs.
-#[test]
-fn the_same_agents_run_on_either_back_end() {
-    let drop_in = drop_in();
-    let folders = Folders::new();
-    let (backup, runtime) = (folders.path("backup"), folders.path("runtime"));
-    let run = |program: &Path, arguments: &[&str], statement: &str, library: Option<&Path>, said: &str| {
-        let environment: Vec<_> = library.map(|library| ("VDI_LIBRARY", library)).into_iter().collect();
-        let client = Client::start_with(program, arguments, &runtime, &environment);
-        folders.sql(statement);
-        let text = client.finish();
-        assert!(text.contains(said), "{text}");
-    };
-    // What one back end wrote, the other one reads, and the files are the same.
-    let mut files = Vec::new();
-    for (name, library) in [("own", None), ("library", Some(&*drop_in))] {
-        let file = backup.join(name);
-        let arguments = ["agent", file.to_str().unwrap()];
-        run(agent(), &arguments, "BACKUP DATABASE db TO VIRTUAL_DEVICE='agent'", library, "bytes written");
-        let other = if library.is_none() { Some(&*drop_in) } else { None };
-        for (copy, library) in [("same", library), ("other", other)] {
-            let statement = format!("RESTORE DATABASE {name}_{copy} FROM VIRTUAL_DEVICE='agent'");
-            run(agent(), &arguments, &statement, library, "bytes read");
-            assert_eq!(folders.files("db"), folders.files(&format!("{name}_{copy}")));
-        }
-        files.push(fs::metadata(&file).unwrap().len());
-    }
-    assert_eq!(files[0], files[1]);
-    folders.assert_clean(2);
-}
-
-#[test]
-fn every_example_runs_on_a_library() {
-    let drop_in = drop_in();
-    let start = |program: &Path, arguments: &[&str], folders: &Folders| {
-        Client::start_with(program, arguments, &folders.path("runtime"), &[("VDI_LIBRARY", &drop_in)])
-    };
-    let kinds = example("kinds");
-    for kind in ["disk", "tape", "volumes"] {
-        let folders = Folders::new();
-        let path = folders.path("backup").join("db");
-        for (statement, said) in [
-            ("BACKUP DATABASE db TO VIRTUAL_DEVICE='kinds' WITH MAXTRANSFERSIZE = 1048576", "bytes written"),
-            ("RESTORE DATABASE copy FROM VIRTUAL_DEVICE='kinds'", "bytes read"),
-        ] {
-            let client = start(&kinds, &["kinds", kind, path.to_str().unwrap()], &folders);
-            folders.sql(statement);
-            assert!(client.finish().contains(said));
-        }
-        assert_eq!(folders.files("db"), folders.files("copy"));
-        folders.assert_clean(1);
-    }
-
-    let folders = Folders::new();
-    let backup = folders.path("backup");
-    let client = start(&example("handles"), &["handles", "3"], &folders);
-    folders.sql("BACKUP DATABASE db TO VIRTUAL_DEVICE='handles' WITH MAXTRANSFERSIZE=131072, NO_CHECKSUM");
-    assert!(client.finish().contains("buffers summed by workers"));
-    let secondaries = example("secondaries");
-    for statement in [
-        "BACKUP DATABASE db TO VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'",
-        "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'",
-    ] {
-        let client = start(&secondaries, &["many", "3", backup.to_str().unwrap()], &folders);
-        folders.sql(statement);
-        assert!(client.finish().contains("all 3 devices are done"));
-    }
-    assert_eq!(folders.files("db"), folders.files("copy"));
-    folders.assert_clean(3);
-
-    let folders = Folders::new();
-    let (database, backup) = (folders.path("data/db"), folders.path("backup"));
-    let before = folders.files("db");
-    let snapshot = example("snapshot");
-    for (statement, said) in [
-        ("BACKUP DATABASE db TO VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT", "taken"),
-        ("RESTORE DATABASE db FROM VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT, REPLACE", "mounted"),
-    ] {
-        let client = start(&snapshot, &["snapshot", database.to_str().unwrap(), backup.to_str().unwrap()], &folders);
-        folders.sql(statement);
-        assert!(client.finish().contains(said));
-    }
-    assert_eq!(folders.files("db"), before);
 }

@@ -10,8 +10,9 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::name::check_name;
 use vdi_proto::status::VdError;
 
+use super::buffers::{Buffer, Unheld};
 use super::library::{BlockAddress, DeviceObject, Given};
-use super::session::{Buffer, Look, Session, Unheld};
+use super::session::{Look, Session};
 use crate::command::Command;
 use crate::error::{Error, ErrorKind};
 use crate::trace;
@@ -98,7 +99,10 @@ impl DeviceShared {
             if let Some(evidence) = evidence {
                 let error = self.session.accuse(CALL, &format!("it sent {} with {evidence}", record.code));
                 // It is not kept from the server: the answer is a failure, whatever the library makes of it.
-                let _ = held.complete(CompletionCode::OPERATION_ABORTED, 0, 0);
+                if held.complete(CompletionCode::OPERATION_ABORTED, 0, 0).is_err_and(|refused| !refused.answered) {
+                    // Nor is there anything more to be done about it.
+                    held.forget();
+                }
                 return Err(error.of_command(record.code));
             }
         }
@@ -124,11 +128,12 @@ impl Device {
                     return Err(session.judge(CALL, None).err().unwrap_or_else(|| session.accuse(CALL, "no answer")));
                 }
             };
-            let object = opened.ok_or_else(|| session.accuse(CALL, "OpenDevice gave no device"))?;
+            let object = opened.ok_or_else(|| {
+                session.accuse(CALL, "OpenDevice gave no device, or a device that it has given before")
+            })?;
             Ok((object, config))
         };
         let (object, config) = open().map_err(|error: Error| error.of_device(name))?;
-        session.device_opened();
         trace::event!(DEBUG, call = CALL, set = session.set_name(), device = name, "device opened");
         let (outstanding, commands) = (AtomicU32::new(0), AtomicU32::new(0));
         let shared = DeviceShared { session, object, name: name.to_owned(), config, outstanding, commands };
@@ -282,8 +287,13 @@ impl Held {
                     self.buffer = Some(buffer);
                     false
                 }
-                // The library has given it out again, or the set is closed.
-                Err(_) => true,
+                Err(Unheld::Closed) => true,
+                // The library has given it out again although it refused. Nobody can complete it any more, and the server must
+                // not wait for that.
+                Err(_) => {
+                    session.abort();
+                    true
+                }
             });
         if over {
             self.forget();

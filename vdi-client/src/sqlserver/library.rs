@@ -7,18 +7,20 @@
 //! 2. A set object is constructed before its first call and destroyed after its last. `gate` orders calls: Close waits until
 //!    no other call is inside, and from then on none begins. So no pointer to a device, to a command or to a buffer is
 //!    passed to the library, or followed, after the Close that ended it.
-//! 3. A device is in one call at a time (`turn`); the set may be in several.
+//! 3. A device is in one call at a time (`turn`), and is taken once (`devices`); the set may be in several.
 //! 4. An exception that the library lets out ends the process, with a message that names the call: it never passes through
 //!    frames of this crate.
 //!
 //! What is taken on trust, because nothing can check it: that a library which has the interface's symbols has its functions,
-//! with the layouts that were published for x86_64; and that a command's block and its buffer stay where they are until the
-//! command is completed, or the set closed.
+//! with the layouts that were published for x86_64; that a command's block and its buffer stay where they are until the
+//! command is completed, or the set closed; and that a buffer is none of the memory that Rust code of this process owns.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null_mut};
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -92,7 +94,8 @@ impl Library {
         // SAFETY: loading runs the library's initialisers. That these may run here is what the caller asks for who names a
         // library; nothing can check it.
         let library = unsafe { unix::Library::open(Some(&path), flags) };
-        let library = library.map_err(|error| loading::refused(&path, &error))?;
+        // Never to be unloaded (invariant 1), also where it turns out to lack something: its initialisers have run.
+        let library = ManuallyDrop::new(library.map_err(|error| loading::refused(&path, &error))?);
         let functions = Functions {
             construct: function(&library, &path, "_ZN22ClientVirtualDeviceSetC1Ev")?,
             destroy: function(&library, &path, "_ZN22ClientVirtualDeviceSetD1Ev")?,
@@ -111,8 +114,6 @@ impl Library {
             get_command: function(&library, &path, "_ZN19ClientVirtualDevice10GetCommandElPP11VDC_Command")?,
             complete_command: function(&library, &path, "_ZN19ClientVirtualDevice15CompleteCommandEP11VDC_Commandiml")?,
         };
-        // Never to be unloaded (invariant 1).
-        let _ = library.into_raw();
         Ok(Arc::new(Library { path, functions }))
     }
 
@@ -124,10 +125,17 @@ impl Library {
 
 /// A function by its symbol. `T` is one of the types of [`Functions`].
 fn function<T: Copy>(library: &unix::Library, path: &Path, symbol: &'static str) -> Result<T, LoadError> {
+    let lacking = || LoadError::Symbol { path: path.to_owned(), symbol };
+    // SAFETY: any symbol's value is an address, which is not followed here.
+    let address = unsafe { library.get::<*mut c_void>(symbol) }.map_err(|_| lacking())?;
+    // A symbol may be there and have no address; that would be no function pointer.
+    if address.is_null() {
+        return Err(lacking());
+    }
     // SAFETY: the symbol's mangled name tells the types of its arguments, and `T` was written from it; that a function of
-    // this name is the interface's is taken on trust (module documentation).
+    // this name is the interface's is taken on trust (module documentation). It is not null.
     let found = unsafe { library.get::<T>(symbol) };
-    found.map(|found| *found).map_err(|_| LoadError::Symbol { path: path.to_owned(), symbol })
+    found.map(|found| *found).map_err(|_| lacking())
 }
 
 /// Makes a call whose exceptions end the process (invariant 4).
@@ -169,6 +177,8 @@ pub(super) struct SetObject {
     library: Arc<Library>,
     this: NonNull<Storage>,
     gate: RwLock<Gate>,
+    /// Where the devices are that the library gave.
+    devices: Mutex<BTreeSet<usize>>,
 }
 
 // SAFETY: the interface lets a set object be used from any thread; the storage is owned by this value alone.
@@ -188,7 +198,7 @@ impl SetObject {
         let construct = library.functions.construct;
         // SAFETY: the storage is zeroed, aligned, larger than the object, and nobody else's.
         call("the constructor", || unsafe { construct(this.as_ptr().cast()) });
-        SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New) }
+        SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New), devices: Mutex::default() }
     }
 
     pub(super) fn library(&self) -> &Library {
@@ -240,7 +250,7 @@ impl SetObject {
         })
     }
 
-    /// The device is `Ok(None)` where the library says that it opened one, and gives none.
+    /// The device is `Ok(None)` where the library says that it opened one, and gives none, or one that it gave before.
     pub(super) fn open_device(self: &Arc<Self>, name: &str) -> Option<Result<Option<DeviceObject>, i32>> {
         let mut name = terminated(name)?;
         let mut device: This = null_mut();
@@ -251,6 +261,10 @@ impl SetObject {
                 return Err(answer);
             }
             let device = NonNull::new(device).filter(|device| device.as_ptr().addr() % align_of::<usize>() == 0);
+            let device = device.filter(|device| {
+                // It is whole at every moment.
+                self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(device.addr().get())
+            });
             let object = |this| DeviceObject { set: Arc::clone(self), this, turn: Mutex::default(), wanting: 0.into() };
             Ok(device.map(object))
         })

@@ -53,12 +53,13 @@ impl LoadError {
 pub(super) fn find(path: &Path) -> Result<PathBuf, LoadError> {
     let missing = |source| LoadError::Missing { path: path.to_owned(), source };
     let path = path.canonicalize().map_err(missing)?;
-    let mut header = Vec::new();
-    let file = File::open(&path).map_err(missing)?;
-    let metadata = file.metadata().map_err(missing)?;
+    // Before it is opened: opening a pipe would wait for somebody to write.
+    let metadata = path.metadata().map_err(missing)?;
     if !metadata.is_file() {
         return Err(LoadError::NotALibrary { path, found: "it is no regular file" });
     }
+    let mut header = Vec::new();
+    let file = File::open(&path).map_err(missing)?;
     file.take(HEADERS).read_to_end(&mut header).map_err(missing)?;
     match judge(&header).and_then(|()| whole(&header, metadata.len()).ok_or(Header::Not("it is cut short"))) {
         Ok(()) => Ok(path),

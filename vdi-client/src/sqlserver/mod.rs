@@ -2,13 +2,16 @@
 //!
 //! # Invariants
 //!
-//! 1. `unsafe` is in [`library`], which says what is taken on trust, and in the one line of [`session`] that vouches for a buffer. What the library gives is looked at before it
-//!    is used: what can be seen to be wrong aborts the set and is a violation, and is never followed.
-//! 2. No two buffers that this process has overlap, prefix zones included, whatever the library gives.
+//! 1. `unsafe` is in [`library`], which says what is taken on trust, and in the one line of [`buffers`] that vouches for a
+//!    buffer. What the library gives is looked at before it is used: what can be seen to be wrong aborts the set and is a
+//!    violation, and is never followed.
+//! 2. No two buffers that this process has overlap, prefix zones included, whatever the library gives, and to whichever of
+//!    the process's sets.
 //! 3. The library's Close, which takes the memory of buffers away, waits until the program has dropped them; the set counts
 //!    as closed before.
 //! 4. The library is never asked to wait for long: waits are made of short ones, so that they can be ended from here.
 
+mod buffers;
 mod device;
 mod library;
 mod loading;
@@ -26,14 +29,15 @@ use vdi_proto::name::check_name;
 use vdi_proto::set::client::State;
 use vdi_proto::status::VdError;
 
+pub(crate) use self::buffers::Buffer;
 pub(crate) use self::device::{Device, DeviceShared, Held, Refused};
 use self::library::Library;
-pub(crate) use self::session::{Buffer, Session};
+pub(crate) use self::session::Session;
 use crate::back_end::{SqlServer, TimeOutUnit};
 use crate::buffer::MappedBuffer;
+use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
-use crate::set::Canceller;
 use crate::trace;
 
 /// A set object on SQL Server's library.

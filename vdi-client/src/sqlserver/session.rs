@@ -4,24 +4,22 @@
 //!
 //! 1. The state is what this process knows: it changes by [`vdi_proto::set::client`] for calls that the library answered.
 //!    What other processes did shows only where an answer tells it.
-//! 2. `held` has every buffer of this process, from before its [`Buffer`] exists until it is dropped.
+//! 2. `held` has every buffer of the set in this process; see [`super::buffers`].
 //! 3. The library's set is closed once: by `close`, or, where buffers were held then, when the last of them is dropped.
 
-use core::ptr::NonNull;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use vdi_proto::config::{MAX_PREFIX_ZONE, VdConfig};
-use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
 use vdi_proto::status::VdError;
 use vdi_shm::wait;
 
-use super::library::{Bytes, Library, SetObject};
+use super::library::{Library, SetObject};
 use super::memory::Memory;
 use crate::back_end::TimeOutUnit;
 use crate::error::{Error, ErrorKind};
@@ -37,27 +35,27 @@ const MAX_TRANSFER: u32 = 64 << 20;
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
-struct Known {
+pub(super) struct Known {
     state: State,
     /// Devices opened here that have not returned VD_E_CLOSE.
     open: u32,
     /// Devices opened here that have.
     ended: u32,
-    /// Buffers that this process has: where they begin, prefix zones included, and end.
-    held: BTreeMap<usize, usize>,
+    /// Buffers of this set that this process has: where they begin, prefix zones included.
+    pub(super) held: BTreeSet<usize>,
     /// The library's Close waits for `held` to be empty.
-    close_due: bool,
+    pub(super) close_due: bool,
 }
 
 /// A set in the library.
 #[derive(Debug)]
 pub(crate) struct Session {
-    object: Arc<SetObject>,
+    pub(super) object: Arc<SetObject>,
     name: String,
     primary: bool,
     get_command_unit: TimeOutUnit,
-    config: OnceLock<VdConfig>,
-    memory: Memory,
+    pub(super) config: OnceLock<VdConfig>,
+    pub(super) memory: Memory,
     known: Mutex<Known>,
     closed: AtomicBool,
     cancelled: AtomicBool,
@@ -75,7 +73,7 @@ pub(super) enum Look<T> {
 impl Session {
     fn new(object: Arc<SetObject>, unit: TimeOutUnit, name: &str, primary: bool) -> Arc<Session> {
         let state = if primary { State::Configurable } else { State::Initializing };
-        let known = Known { state, open: 0, ended: 0, held: BTreeMap::new(), close_due: false };
+        let known = Known { state, open: 0, ended: 0, held: BTreeSet::new(), close_due: false };
         Arc::new(Session {
             object,
             name: name.to_owned(),
@@ -125,7 +123,7 @@ impl Session {
         &self.memory
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         // It is whole at every moment.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,7 +181,7 @@ impl Session {
         Error::new(kind, code, call, &self.name, what)
     }
 
-    fn closed_now(&self, call: &'static str) -> Error {
+    pub(super) fn closed_now(&self, call: &'static str) -> Error {
         self.error(ErrorKind::Misuse, VdError::Protocol, call, "the set was closed in this process")
     }
 
@@ -330,17 +328,20 @@ impl Session {
 
     // ---- devices
 
-    /// Runs a call of OpenDevice, which a close can end.
-    pub(super) fn opening<T>(&self, work: impl FnOnce() -> T) -> T {
-        self.opening.fetch_add(1, Ordering::AcqRel);
-        let answer = work();
-        self.opening.fetch_sub(1, Ordering::AcqRel);
+    /// Runs OpenDevice, which a close can end: `None` where the set is closed. What was opened counts as open at once.
+    pub(super) fn opening<T>(
+        &self,
+        work: impl FnOnce() -> Option<Result<Option<T>, i32>>,
+    ) -> Option<Result<Option<T>, i32>> {
+        self.opening.fetch_add(1, Ordering::SeqCst);
+        // Either this sees the close, or the close sees this (SeqCst): else it would wait for a call that nobody ends.
+        let answer = if self.closed.load(Ordering::SeqCst) { None } else { work() };
+        if matches!(answer, Some(Ok(Some(_)))) {
+            self.known().open += 1;
+            self.step(Call::OpenDevice(Opening::Unopened));
+        }
+        self.opening.fetch_sub(1, Ordering::SeqCst);
         answer
-    }
-
-    pub(super) fn device_opened(&self) {
-        self.known().open += 1;
-        self.step(Call::OpenDevice(Opening::Unopened));
     }
 
     pub(super) fn device_ended(&self) {
@@ -354,100 +355,6 @@ impl Session {
         self.step(Call::GetCommand(got));
     }
 
-    // ---- buffers
-
-    /// Takes `len` bytes at `start`, and the prefix zone before them, which the library said are a buffer. The error is the
-    /// evidence.
-    pub(super) fn hold(self: &Arc<Self>, start: *mut u8, len: usize) -> Result<Buffer, Unheld> {
-        let prefix = self.config.get().map_or(0, |config| config.prefix_zone_size as usize);
-        let nonsense =
-            |what: &str| Err(Unheld::Nonsense(format!("a buffer of {len} bytes at {:#x}{what}", start.addr())));
-        let Some(start) = NonNull::new(start) else { return nonsense("") };
-        let address = start.addr().get();
-        let (Some(begin), Some(end)) = (address.checked_sub(prefix), address.checked_add(len.max(1))) else {
-            return nonsense(", beyond all memory");
-        };
-        if !self.memory.can_write(begin, end - begin) {
-            return nonsense(", where there is no such memory");
-        }
-        let mut known = self.known();
-        if known.close_due {
-            return Err(Unheld::Closed);
-        }
-        let before = known.held.range(..end).next_back();
-        if before.is_some_and(|(_, before)| *before > begin) {
-            return Err(Unheld::Here(address));
-        }
-        known.held.insert(begin, end);
-        drop(known);
-        // SAFETY-relevant facts: `held` has no other buffer with these bytes, they are in memory that can be written to, and
-        // the set is closed only when `held` is empty.
-        Ok(Buffer { bytes: bytes_of(start, len, prefix), begin, session: Arc::clone(self) })
-    }
-
-    /// A buffer is gone.
-    fn release(&self, begin: usize) {
-        let mut known = self.known();
-        known.held.remove(&begin);
-        let close = known.close_due && known.held.is_empty();
-        drop(known);
-        if close {
-            // The program has had its answer from the close that could not wait.
-            let _ = self.object.close();
-        }
-    }
-
-    pub(crate) fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
-        const CALL: &str = "GetBufferHandle";
-        if let Some(closed) = self.closed_error(CALL) {
-            return Err(closed);
-        }
-        let prefix = self.config.get().map_or(0, |config| config.prefix_zone_size as usize);
-        let begin = address.addr().checked_sub(prefix);
-        if !begin.is_some_and(|begin| self.known().held.contains_key(&begin)) {
-            let what = format!(
-                "{:#x} is not the data start of a buffer that an outstanding command of this process holds",
-                address.addr()
-            );
-            return Err(self.error(ErrorKind::Misuse, VdError::Invalid, CALL, what));
-        }
-        let answer = self.object.get_buffer_handle(address.cast_mut());
-        self.judge(CALL, answer.map(|(answer, _)| answer))?;
-        Ok(BufferHandle::from_number(answer.map_or(0, |(_, handle)| handle)))
-    }
-
-    pub(super) fn map_buffer_handle(self: &Arc<Self>, handle: BufferHandle, bytes: usize) -> Result<Buffer, Error> {
-        const CALL: &str = "MapBufferHandle";
-        let limit = match self.closed_error(CALL) {
-            Some(closed) => return Err(closed),
-            None => self.agreed(CALL)?.max_transfer_size as usize,
-        };
-        if bytes > limit {
-            let what =
-                format!("{bytes} bytes of a buffer of at most {limit} (maxTransferSize): ask the command's holder");
-            return Err(self.error(ErrorKind::Misuse, VdError::Invalid, CALL, what));
-        }
-        match self.hold(self.map_buffer_address(handle)?.as_ptr(), bytes) {
-            Ok(buffer) => Ok(buffer),
-            Err(Unheld::Closed) => Err(self.closed_now(CALL)),
-            Err(Unheld::Here(_)) => {
-                let what = format!(
-                    "this process has buffer {handle} already, by its command or by an earlier mapping; use that, or drop it"
-                );
-                Err(self.error(ErrorKind::NotYet, VdError::Busy, CALL, what))
-            }
-            Err(Unheld::Nonsense(evidence)) => Err(self.accuse(CALL, &format!("MapBufferHandle gave {evidence}"))),
-        }
-    }
-
-    pub(super) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
-        const CALL: &str = "MapBufferHandle";
-        let answer = self.object.map_buffer_handle(handle.number());
-        self.judge(CALL, answer.map(|(answer, _)| answer))?;
-        let start = answer.and_then(|(_, start)| NonNull::new(start));
-        start.ok_or_else(|| self.accuse(CALL, "MapBufferHandle gave no address"))
-    }
-
     // ---- the end
 
     pub(super) fn signal_abort(&self) -> Result<(), Error> {
@@ -456,14 +363,26 @@ impl Session {
         Ok(())
     }
 
+    /// Aborts a set whose devices are open, or being opened; whether any is open. Also ends the waits inside the library, for
+    /// which Close has to wait.
+    fn abort_what_is_open(&self) -> bool {
+        let opening = self.opening.load(Ordering::SeqCst) > 0;
+        let known = self.known();
+        let (state, devices_open) = (known.state, known.open > 0 && known.state != State::Abort);
+        drop(known);
+        if (devices_open || opening) && !matches!(state, State::Abort | State::NormallyTerminated) {
+            let _ = self.object.signal_abort();
+            self.aborted();
+        }
+        devices_open
+    }
+
     pub(super) fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
-        let devices_open = self.known().open > 0 && self.state() != State::Abort;
-        if devices_open || self.opening.load(Ordering::Acquire) > 0 {
-            // Also ends the waits inside the library, for which Close has to wait.
-            self.abort();
-        }
-        self.closed.store(true, Ordering::Release);
+        let devices_open = self.abort_what_is_open();
+        self.closed.store(true, Ordering::SeqCst);
+        // Also what was opened, or began to open, before that was to be seen.
+        let devices_open = self.abort_what_is_open() || devices_open;
         let mut known = self.known();
         known.close_due = true;
         let now = known.held.is_empty();
@@ -480,16 +399,6 @@ impl Session {
             answer => Err(self.refused(CALL, answer)),
         }
     }
-}
-
-/// Why bytes cannot be held as a buffer.
-pub(super) enum Unheld {
-    /// They cannot be a buffer; what they are.
-    Nonsense(String),
-    /// This process has them already; their address.
-    Here(usize),
-    /// The set was closed.
-    Closed,
 }
 
 /// What to pass to the library for one look, and how long a look has to take at least.
@@ -550,45 +459,6 @@ fn remedy(call: &str, code: VdError) -> &'static str {
         ("OpenDevice", VdError::Invalid) => ": the statement names no such device; names are case-sensitive",
         (_, VdError::Protocol) => "; see the state of the set",
         _ => "",
-    }
-}
-
-/// A buffer that this process has: of a command, or mapped by its handle.
-#[derive(Debug)]
-pub(crate) struct Buffer {
-    bytes: Bytes,
-    begin: usize,
-    session: Arc<Session>,
-}
-
-#[allow(unsafe_code)]
-fn bytes_of(start: NonNull<u8>, len: usize, prefix: usize) -> Bytes {
-    // SAFETY: the one caller, `Session::hold`, has just entered these bytes, prefix zone included, in `held`, where no others
-    // overlap them, after it has seen that they can be written to; the set is not closed while they are there.
-    unsafe { Bytes::new(start, len, prefix) }
-}
-
-impl Buffer {
-    pub(crate) fn data(&self) -> &[u8] {
-        self.bytes.data()
-    }
-
-    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
-        self.bytes.data_mut()
-    }
-
-    pub(crate) fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut()
-    }
-
-    pub(crate) fn address(&self) -> NonNull<u8> {
-        self.bytes.start()
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        self.session.release(self.begin);
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod conduct;
 pub(crate) mod examples;
 pub(crate) mod native;
 pub(crate) mod processes;
+pub(crate) mod recorder;
 pub(crate) mod server;
 pub(crate) mod tasks;
 

@@ -3,6 +3,8 @@
 // A set's name is the path of a folder. `script` in it has a line for each thing that is to happen:
 //
 //     config N1 ... N11     what GetConfiguration gives
+//     wait OpenDevice       OpenDevice waits until the set is aborted
+//     same OpenDevice       every OpenDevice gives the first one's device
 //     answer CALL N         the next call of CALL (Create, OpenDevice, CompleteCommand, ...) does nothing and returns N
 // and, in the order in which GetCommand gives them:
 //     write SIZE BYTE       a Write of SIZE bytes, each of them BYTE
@@ -60,6 +62,8 @@ struct State {
     std::vector<ClientVirtualDevice *> devices;
     uint8_t *last_buffer = nullptr;
     bool quiet = false;
+    bool open_waits = false;
+    bool open_same = false;
     bool aborted = false;
     bool there = false;
 
@@ -105,6 +109,10 @@ void State::load(const char *name) {
             for (size_t i = 0; i < 11; i++) fields[i] = static_cast<uint32_t>(number(step.at(i + 1)));
         } else if (step[0] == "answer") {
             answers.emplace(step.at(1), number(step.at(2)));
+        } else if (step[0] == "wait") {
+            open_waits = true;
+        } else if (step[0] == "same") {
+            open_same = true;
         } else {
             script.push_back(step);
         }
@@ -203,6 +211,14 @@ int ClientVirtualDeviceSet::OpenDevice(char *name, ClientVirtualDevice **device)
     state->record("OpenDevice %s", strcmp(name, state->folder.c_str()) == 0 ? "(the set's name)" : name);
     int answer = 0;
     if (state->scripted("OpenDevice", &answer)) return answer;
+    if (state->open_waits) {
+        state->changed.wait(lock, [&] { return state->aborted; });
+        return VD_E_ABORT;
+    }
+    if (state->open_same && !state->devices.empty()) {
+        *device = state->devices[0];
+        return 0;
+    }
     *device = new ClientVirtualDevice;
     auto *reserved_of_device = reinterpret_cast<void **>(*device);
     // Another library's constructor was called, by the names that both have.
