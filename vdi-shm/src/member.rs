@@ -67,12 +67,13 @@ struct Answers {
     last: Option<Result<(), VdError>>,
 }
 
+/// What is found instead of a message where the peer hung up.
+const HUNG_UP: &str = "the end of the connection";
+
 fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Packet, ShmError> {
     match link.receive_until(deadline, step)? {
         Received::Packet(packet) => Ok(packet),
-        Received::HungUp | Received::Nothing => {
-            Err(ShmError::OutOfTurn { found: "the end of the connection", expected: "an answer" })
-        }
+        Received::HungUp | Received::Nothing => Err(ShmError::OutOfTurn { found: HUNG_UP, expected: "an answer" }),
     }
 }
 
@@ -106,9 +107,17 @@ impl Member {
             Err(ShmError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {}
             sent => sent?,
         }
-        let session = Self::attach(&link, role, place).inspect_err(|_| {
+        let path = runtime.path_of(&place);
+        let session = Self::attach(&link, role, place).map_err(|error| {
             // The primary may have counted this process in already; that it cannot come is no death.
             let _ = link.send(&Message::Leave, None);
+            match error {
+                // The set ended while this process knocked, and is no more.
+                ShmError::OutOfTurn { found: HUNG_UP, .. } => {
+                    ShmError::NoSuchSet { set: set.to_owned(), instance: instance.to_owned(), path }
+                }
+                error => error,
+            }
         })?;
         let shared = Arc::new(Shared {
             session,

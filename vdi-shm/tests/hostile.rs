@@ -369,8 +369,8 @@ fn primaries_that_do_not_welcome() {
         (
             "another message",
             Box::new(|link| link.send(&Message::Leave, None).expect("a joiner")),
-            VdError::Unexpected,
-            Blame::Peer,
+            VdError::Invalid,
+            Blame::Caller,
         ),
         (
             "a refusal",
@@ -438,8 +438,8 @@ fn primaries_that_do_not_welcome() {
                 let (_control, segment) = Control::create(1).expect("memory");
                 link.send(&welcome(SERVER_MEMBER, 1), Some(segment.fd())).expect("a joiner");
             }),
-            VdError::Unexpected,
-            Blame::Peer,
+            VdError::Invalid,
+            Blame::Caller,
         ),
         (
             "an area that is none",

@@ -29,14 +29,17 @@ pub(crate) fn begin(path: &Path, statement: &str) -> Result<(), Box<dyn std::err
     let file =
         File::create(path).map_err(|error| format!("could not create the transcript {}: {error}", path.display()))?;
     let transcript = Transcript { path: path.to_owned(), started: Instant::now(), file: Mutex::new(Some(file)) };
-    transcript.write(format!("# {}\n#     ms  device\n", one_line(statement)));
+    transcript.write(|_| format!("# {}\n#     ms  device\n", one_line(statement)));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(transcript))?;
     Ok(())
 }
 
 impl Transcript {
-    fn write(&self, lines: String) {
+    /// Writes what `lines` makes of the time since the start, which is taken in the writer's turn, so that time goes on from line
+    /// to line.
+    fn write(&self, lines: impl FnOnce(Duration) -> String) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lines(self.started.elapsed());
         if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(lines.as_bytes())) {
             *file = None;
             let _ = writeln!(std::io::stderr(), "vdi-sim: the transcript {} ends here: {error}", self.path.display());
@@ -52,7 +55,7 @@ impl<S: Subscriber> Layer<S> for Transcript {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.write(fields.line(self.started.elapsed()));
+        self.write(|at| fields.line(at));
     }
 }
 
