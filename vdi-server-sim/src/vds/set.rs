@@ -54,6 +54,8 @@ pub(super) struct Pretence {
 pub(crate) struct OpenSet {
     pub(crate) session: Arc<Session>,
     pub(super) pretence: Pretence,
+    /// A subscriber was told of the abort: once is enough.
+    abort_told: AtomicBool,
     member: Mutex<Option<Member>>,
     state: AtomicU8,
     closed: AtomicBool,
@@ -140,6 +142,7 @@ impl OpenSet {
     pub(crate) fn tell_abort(&self) {
         if trace::listening!(DEBUG)
             && let Some(reason) = self.session.abort_reason()
+            && !self.abort_told.swap(true, Ordering::Relaxed)
         {
             let evidence = self.session.evidence();
             let set = self.session.set_name();
@@ -235,6 +238,7 @@ impl ServerVirtualDeviceSet {
         }
         *slot = Some(Arc::new(OpenSet {
             pretence: *self.pretence(),
+            abort_told: AtomicBool::new(false),
             member: Mutex::new(Some(member)),
             state: AtomicU8::new(State::Connected as u8),
             closed: AtomicBool::new(false),
@@ -550,7 +554,8 @@ impl ServerVirtualDeviceSet {
         set.closed.store(true, Ordering::Release);
         wait::ring(set.session.control().agent_doorbell());
         if set.session.abort_reason().is_some() && !set.has_ended() {
-            // The agent does the same; whoever comes first.
+            // The agent does the same; whoever comes first. It comes never where the set is closed before it begins.
+            set.tell_abort();
             set.devices.iter().for_each(|device| device.abort());
         }
         let member = set.member.lock().unwrap_or_else(PoisonError::into_inner).take();
