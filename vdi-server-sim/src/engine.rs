@@ -55,6 +55,7 @@
 
 mod backup;
 mod driver;
+mod list;
 mod reads;
 mod restore;
 mod snapshot;
@@ -352,6 +353,27 @@ impl Engine {
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
         Ok(summary)
     }
+}
+
+/// What tells one backup from all others.
+fn new_set_id() -> Result<[u8; 16], Failure> {
+    let mut set_id = [0; 16];
+    rustix::rand::getrandom(&mut set_id, rustix::rand::GetRandomFlags::empty())
+        .map_err(|errno| Failure::System { action: "get random numbers", source: errno.into() })?;
+    Ok(set_id)
+}
+
+/// Refuses what the grammar lets pass and no restore honours.
+fn refuse_unsupported(options: &tsql::RestoreOptions) -> Result<(), Failure> {
+    for (asked, option) in [
+        (options.recovery == Some(false), "NORECOVERY"),
+        (options.continue_after_error == Some(true), "CONTINUE_AFTER_ERROR"),
+    ] {
+        if asked {
+            return Err(Failure::Option { option });
+        }
+    }
+    Ok(())
 }
 
 /// Buffers that devices share when the statement does not say how many.

@@ -11,9 +11,10 @@ use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
 use super::driver::{Driver, Homes};
+use super::list::{LEAST_SMALL, List};
 use super::work::{Gate, Stopped, Work};
 use super::writes::Writes;
-use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
+use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
 use crate::database::{Database, DatabaseError};
 use crate::messages::{Message, Verb};
 use crate::stream::{Catalog, Checksum, DataPiece, Identity, StreamWriter, payload_capacity};
@@ -38,9 +39,6 @@ struct Sizes {
     /// Length of a small buffer.
     small: u32,
 }
-
-/// The least length of a small buffer, in bytes.
-const LEAST_SMALL: u32 = 8192;
 
 impl Sizes {
     fn new(transfer: u32, block: u32) -> Sizes {
@@ -72,9 +70,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     // What describes the data goes in small buffers that belong to one device: a writer that needs one never waits for
     // readers, who may have all the large ones. Two make a segment; two more let the next one begin.
     let small = if sizes.separate_headers() { 4 } else { 2 };
-    let mut set_id = [0; 16];
-    rustix::rand::getrandom(&mut set_id, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| Failure::System { action: "get random numbers", source: errno.into() })?;
+    let set_id = new_set_id()?;
 
     let work = Work::open(engine, devices)?;
     let started = Instant::now();
@@ -165,25 +161,6 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.
 fn readers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4)
-}
-
-/// A free list.
-struct List {
-    give: Sender<ServerBuffer>,
-    take: Receiver<ServerBuffer>,
-}
-
-impl List {
-    /// A list of `count` buffers of `size` bytes.
-    fn fill(work: &Work, size: u32, count: u32) -> Result<List, Failure> {
-        let (give, take) = bounded(count as usize);
-        for _ in 0..count {
-            // There is room for all of them.
-            let buffer = work.set.allocate_buffer(size, 0).map_err(|error| work.explain(error.into()))?;
-            let _ = give.send(buffer);
-        }
-        Ok(List { give, take })
-    }
 }
 
 /// Hands out the pieces of the database's files in ascending order.

@@ -12,7 +12,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use super::driver::Driver;
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::work::{Gate, Stopped, Work};
-use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
+use super::{Engine, Failure, Progress, Summary, default_buffers, refuse_unsupported, report_files};
 use crate::database::{DataFolder, DatabaseError, RestoreTarget};
 use crate::messages::{Message, Verb};
 use crate::stream::{
@@ -24,14 +24,7 @@ use crate::vds::ServerBuffer;
 /// Carries out a RESTORE.
 pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
     let options = &statement.options;
-    for (asked, option) in [
-        (options.recovery == Some(false), "NORECOVERY"),
-        (options.continue_after_error == Some(true), "CONTINUE_AFTER_ERROR"),
-    ] {
-        if asked {
-            return Err(Failure::Option { option });
-        }
-    }
+    refuse_unsupported(options)?;
     // The answer of RestoreTarget comes later; this one costs the client nothing.
     if !options.replace && engine.folder.contains(&statement.database)? {
         return Err(DatabaseError::Exists {

@@ -29,10 +29,11 @@ use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
 use super::driver::{Driver, Homes};
+use super::list::{LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::work::{Stopped, Work};
 use super::writes::Writes;
-use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
+use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, refuse_unsupported, report_files};
 use crate::database::{Database, DatabaseError, Frozen};
 use crate::messages::{Message, Verb};
 use crate::stream::{
@@ -40,13 +41,9 @@ use crate::stream::{
     file_info,
 };
 use crate::tsql::{Backup, Restore};
-use crate::vds::ServerBuffer;
 
 /// How long writers have to end before the statement gives up.
 const FREEZE_PATIENCE: Duration = Duration::from_secs(30);
-
-/// The least length of a buffer for headers, in bytes.
-const LEAST_SMALL: u32 = 8192;
 
 /// A segment takes a small buffer and a large one; a second small one lets the end follow at once.
 const SMALL_BUFFERS: u32 = 2;
@@ -63,9 +60,7 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let small = block_size.max(LEAST_SMALL);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
-    let mut set_id = [0; 16];
-    rustix::rand::getrandom(&mut set_id, rustix::rand::GetRandomFlags::empty())
-        .map_err(|errno| Failure::System { action: "get random numbers", source: errno.into() })?;
+    let set_id = new_set_id()?;
     let identity = Identity { set_id, family_index: 0, family_count: 1 };
     let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
 
@@ -75,28 +70,18 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     let (config, opened) =
         work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices)?;
     let (tell, told) = unbounded();
-    let (give_large, large) = list(&work, transfer, buffers)?;
-    let (give_small, small) = list(&work, small, SMALL_BUFFERS)?;
-    let homes = Homes { large: give_large, small: give_small };
+    let (large, small) = (List::fill(&work, transfer, buffers)?, List::fill(&work, small, SMALL_BUFFERS)?);
+    let homes = Homes { large: large.give.clone(), small: small.give.clone() };
     // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
     let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), tell));
     let mut commands = 0;
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
         if let Some(driver) = driver {
-            let writes = Writes::new(driver, homes.clone());
+            let writes = Writes::new(driver, homes);
             let checksums = options.checksum != Some(false);
-            let taker = Taker {
-                database: &database,
-                catalog: &catalog,
-                checksums,
-                block_size,
-                large,
-                small,
-                homes,
-                writes,
-                stream,
-            };
+            let taker =
+                Taker { database: &database, catalog: &catalog, checksums, block_size, large, small, writes, stream };
             work.spawn(scope, move || taker.run());
         }
         commands = count(&work, &told);
@@ -106,17 +91,6 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     Progress::new(database.size(), options.stats).add(database.size(), report);
     report_files(database.files(), database.name(), report);
     Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands, elapsed: started.elapsed() })
-}
-
-/// A free list of `count` buffers of `size` bytes.
-fn list(work: &Work, size: u32, count: u32) -> Result<(Sender<ServerBuffer>, Receiver<ServerBuffer>), Failure> {
-    let (give, take) = bounded(count as usize);
-    for _ in 0..count {
-        // There is room for all of them.
-        let buffer = work.set.allocate_buffer(size, 0).map_err(|error| work.explain(error.into()))?;
-        let _ = give.send(buffer);
-    }
-    Ok((give, take))
 }
 
 /// Counts the commands that succeed until the device's thread is through, or all is over.
@@ -148,9 +122,8 @@ struct Taker<'a> {
     /// Whether the files' checksums are to be taken.
     checksums: bool,
     block_size: u32,
-    large: Receiver<ServerBuffer>,
-    small: Receiver<ServerBuffer>,
-    homes: Homes,
+    large: List,
+    small: List,
     writes: Writes<'a>,
     stream: StreamWriter,
 }
@@ -207,7 +180,7 @@ impl Taker<'_> {
         &mut self,
         mut next: impl FnMut(&mut StreamWriter, &mut [u8], &mut [u8]) -> Result<Option<usize>, WriteError>,
     ) -> Result<(), Stopped> {
-        let (small, large) = (self.small.clone(), self.large.clone());
+        let (small, large) = (self.small.take.clone(), self.large.take.clone());
         loop {
             let mut header = self.writes.wait_for(&small)?.ok_or(Stopped)?;
             let mut payload = self.writes.wait_for(&large)?.ok_or(Stopped)?;
@@ -219,8 +192,8 @@ impl Taker<'_> {
                 }
                 None => {
                     // There is room for all of them.
-                    let _ = self.homes.small.send(header);
-                    let _ = self.homes.large.send(payload);
+                    let _ = self.small.give.send(header);
+                    let _ = self.large.give.send(payload);
                     return Ok(());
                 }
             }
@@ -228,7 +201,7 @@ impl Taker<'_> {
     }
 
     fn end(&mut self) -> Result<(), Stopped> {
-        let small = self.small.clone();
+        let small = self.small.take.clone();
         let mut buffer = self.writes.wait_for(&small)?.ok_or(Stopped)?;
         self.stream.end(buffer.data_mut()).map_err(|error| self.writes.driver.work.stop(error))?;
         self.writes.write(buffer, self.block_size, 0, true)
@@ -242,14 +215,7 @@ pub(super) fn restore(
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
     let options = &statement.options;
-    for (asked, option) in [
-        (options.recovery == Some(false), "NORECOVERY"),
-        (options.continue_after_error == Some(true), "CONTINUE_AFTER_ERROR"),
-    ] {
-        if asked {
-            return Err(Failure::Option { option });
-        }
-    }
+    refuse_unsupported(options)?;
     let incoming = Incoming { engine, name: &statement.database, replace: options.replace };
     // Costs the client nothing; it is looked at once more before the client puts anything there.
     incoming.existing()?;
