@@ -11,7 +11,7 @@ use vdi_proto::status::VdError;
 #[derive(Debug, Error)]
 pub(super) enum LoadError {
     #[error("cannot find the library {}: {source}; install SQL Server (package mssql-server), or give the path of its \
-             libsqlvdi.so", path.display())]
+             libsqlvdi.so, and see that this user may read it", path.display())]
     Missing { path: PathBuf, source: std::io::Error },
     #[error("{} is no shared library ({found}); give the path of SQL Server's libsqlvdi.so", path.display())]
     NotALibrary { path: PathBuf, found: &'static str },
