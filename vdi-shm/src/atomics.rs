@@ -1,14 +1,133 @@
-//! The one door through which atomics come, so that loom can stand in for them in the model checks.
+//! The one door through which atomics come, so that loom can stand in for them in the model checks, and so that each
+//! ordering that matters has a name there.
+//!
+//! # Sites
+//!
+//! An ordering is written `ordering("ring.lap", Ordering::Release)`, a fence `fence("doorbell.arm", Ordering::SeqCst)`; steps
+//! whose order matters are written with [`in_order`] or [`try_in_order`], and one that must not be left out with [`step`].
+//! Outside of model checks these are the plain ordering, the plain fence, and the steps as they stand: they inline to nothing.
+//! In model checks the variable `VDI_WEAKEN` names one site that is weakened, and a model has to notice:
+//! `loom_tests/weakened.rs` has the table.
 
 #[cfg(not(loom))]
 pub(crate) use core::hint::spin_loop;
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(loom)]
 pub(crate) use loom::hint::spin_loop;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+#[cfg(loom)]
+pub(crate) use seeded::{fence, in_order, ordering, step, try_in_order};
+
+/// An ordering that another one pairs with; `site` is its name in the model checks.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) const fn ordering(_site: &'static str, ordering: Ordering) -> Ordering {
+    ordering
+}
+
+/// A fence that another one pairs with; `site` is its name in the model checks.
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) fn fence(_site: &'static str, ordering: Ordering) {
+    core::sync::atomic::fence(ordering);
+}
+
+/// Two steps that must be taken in this order.
+#[inline(always)]
+#[cfg(not(loom))]
+pub(crate) fn in_order<A, B>(_site: &'static str, first: impl FnOnce() -> A, second: impl FnOnce() -> B) -> (A, B) {
+    let first = first();
+    (first, second())
+}
+
+/// Two steps that must be taken in this order, the second one only if the first one succeeds.
+#[inline(always)]
+#[cfg(not(loom))]
+pub(crate) fn try_in_order<A, B, E>(
+    _site: &'static str,
+    first: impl FnOnce() -> Result<A, E>,
+    second: impl FnOnce() -> B,
+) -> Result<(A, B), E> {
+    let first = first()?;
+    Ok((first, second()))
+}
+
+/// A step that must not be left out.
+#[inline(always)]
+#[cfg(not(loom))]
+pub(crate) fn step(_site: &'static str, step: impl FnOnce()) {
+    step();
+}
+
+/// The same with one site weakened.
+#[cfg(loom)]
+mod seeded {
+    use std::sync::OnceLock;
+
+    use super::Ordering;
+
+    /// How the site is to be weakened, if it is the one: what follows its name and a colon in `VDI_WEAKEN`.
+    fn weakened(site: &str) -> Option<&'static str> {
+        static SEED: OnceLock<Option<(String, String)>> = OnceLock::new();
+        let seed = SEED.get_or_init(|| {
+            let seed = std::env::var("VDI_WEAKEN").ok()?;
+            seed.split_once(':').map(|(site, how)| (site.into(), how.into()))
+        });
+        seed.as_ref().filter(|(seeded, _)| seeded == site).map(|(_, how)| how.as_str())
+    }
+
+    pub(crate) fn ordering(site: &'static str, ordering: Ordering) -> Ordering {
+        match weakened(site) {
+            None => ordering,
+            Some("Relaxed") => Ordering::Relaxed,
+            Some(how) => panic!("an ordering cannot be weakened to {how}"),
+        }
+    }
+
+    pub(crate) fn fence(site: &'static str, ordering: Ordering) {
+        match weakened(site) {
+            None => loom::sync::atomic::fence(ordering),
+            Some("AcqRel") => loom::sync::atomic::fence(Ordering::AcqRel),
+            Some("left out") => {}
+            Some(how) => panic!("a fence cannot be weakened to {how}"),
+        }
+    }
+
+    pub(crate) fn in_order<A, B>(site: &'static str, first: impl FnOnce() -> A, second: impl FnOnce() -> B) -> (A, B) {
+        let Ok(both) = try_in_order(site, || Ok::<A, core::convert::Infallible>(first()), second);
+        both
+    }
+
+    pub(crate) fn try_in_order<A, B, E>(
+        site: &'static str,
+        first: impl FnOnce() -> Result<A, E>,
+        second: impl FnOnce() -> B,
+    ) -> Result<(A, B), E> {
+        match weakened(site) {
+            None => {
+                let first = first()?;
+                Ok((first, second()))
+            }
+            Some("swapped") => {
+                let second = second();
+                Ok((first()?, second))
+            }
+            Some(how) => panic!("two steps cannot be {how}"),
+        }
+    }
+
+    pub(crate) fn step(site: &'static str, step: impl FnOnce()) {
+        match weakened(site) {
+            None => step(),
+            Some("left out") => {}
+            Some(how) => panic!("a step cannot be {how}"),
+        }
+    }
+}
 
 /// Bears witness to the accesses of words that other words must order.
 ///

@@ -18,6 +18,7 @@ use vdi_proto::abort::AbortReason;
 use vdi_proto::layout::{self, Geometry, LayoutError, RawIdentity, ServerWord};
 use vdi_proto::name::{MAX_NAME_BYTES, check_name};
 
+use crate::abort_word::AbortWord;
 use crate::doorbell::Doorbell;
 use crate::error::ShmError;
 use crate::ring::RingMemory;
@@ -45,7 +46,7 @@ struct Header {
     version: AtomicU32,
     device_count: AtomicU32,
     len: AtomicU64,
-    abort: Line<AtomicU32>,
+    abort: Line<AbortWord>,
     set_doorbell: Doorbell,
     agent_doorbell: Doorbell,
     counts: Line<Counts>,
@@ -190,18 +191,12 @@ impl Control {
     #[must_use]
     #[inline]
     pub fn abort_reason(&self) -> Option<AbortReason> {
-        AbortReason::from_word(self.header.abort.0.load(Ordering::Acquire))
+        self.header.abort.0.look()
     }
 
     /// Aborts the set unless it is aborted already, and wakes everybody. Returns the reason that stands.
     pub fn abort(&self, reason: AbortReason) -> AbortReason {
-        let stands =
-            match self.header.abort.0.compare_exchange(0, reason.to_word(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => reason,
-                Err(word) => AbortReason::from_word(word).unwrap_or(reason),
-            };
-        self.ring_all();
-        stands
+        self.header.abort.0.set(reason, || self.ring_all())
     }
 
     /// Wakes everybody who waits for anything of this set, also those whom a process left asleep that died ringing.
@@ -229,9 +224,7 @@ impl Control {
     /// Gives up whatever leases a member has: it left or died.
     pub fn void_leases(&self, member: u32) {
         for slot in &self.slots.0 {
-            if slot.is_leased_by(member) {
-                slot.release(member);
-            }
+            slot.void_lease(member);
         }
     }
 

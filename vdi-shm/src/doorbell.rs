@@ -29,7 +29,7 @@
 
 use core::time::Duration;
 
-use crate::atomics::{AtomicU32, Ordering, fence};
+use crate::atomics::{AtomicU32, Ordering, fence, in_order, step, try_in_order};
 
 /// Sleeping on a word, and waking those who do. The operating system's futex, or a stand-in for model checks.
 pub trait Futex {
@@ -63,8 +63,8 @@ impl Doorbell {
     /// Wakes whoever sleeps, or is about to, after something was published.
     #[inline]
     pub fn ring(&self, futex: &impl Futex) {
-        // SYNC doorbell: pairs with the fence in `arm`.
-        fence(Ordering::SeqCst);
+        // SYNC doorbell.ring: pairs with doorbell.arm.
+        fence("doorbell.ring", Ordering::SeqCst);
         let word = self.word.load(Ordering::Relaxed);
         if word & 1 == 1 {
             self.answer(word, futex);
@@ -74,22 +74,30 @@ impl Doorbell {
     #[cold]
     fn answer(&self, word: u32, futex: &impl Futex) {
         // If this fails another ring has answered, and whoever armed the word since then sees what was published.
-        if self.word.compare_exchange(word, word.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-            futex.wake_all(&self.word);
-        }
+        let change = || {
+            let even = word.wrapping_add(1);
+            self.word.compare_exchange(word, even, Ordering::Relaxed, Ordering::Relaxed).map(drop)
+        };
+        let wake = || step("doorbell.answer.wake", || futex.wake_all(&self.word));
+        let _ = try_in_order("doorbell.answer.change-wake", change, wake);
     }
 
     /// Wakes whoever sleeps, or is about to, also those whom an interrupted ring left asleep. Always a system call.
     #[cold]
     pub fn alarm(&self, futex: &impl Futex) {
-        // SYNC doorbell: pairs with the fence in `arm`.
-        fence(Ordering::SeqCst);
-        let word = self.word.load(Ordering::Relaxed);
-        if word & 1 == 1 {
-            // Those who are about to sleep find another word than the one that they remember. If this fails, they do already.
-            let _ = self.word.compare_exchange(word, word.wrapping_add(1), Ordering::Relaxed, Ordering::Relaxed);
-        }
-        futex.wake_all(&self.word);
+        // SYNC doorbell.alarm: pairs with doorbell.arm.
+        fence("doorbell.alarm", Ordering::SeqCst);
+        let change = || {
+            let word = self.word.load(Ordering::Relaxed);
+            if word & 1 == 1 {
+                // Those who are about to sleep find another word than the one that they remember. If this fails, they do
+                // already.
+                let even = word.wrapping_add(1);
+                let _ = self.word.compare_exchange(word, even, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        };
+        let wake = || step("doorbell.alarm.wake", || futex.wake_all(&self.word));
+        in_order("doorbell.alarm.change-wake", || step("doorbell.alarm.change", change), wake);
     }
 
     /// Arms the doorbell. Afterwards look once more for what you wait for, then [`Doorbell::sleep`].
@@ -101,9 +109,20 @@ impl Doorbell {
                 Err(found) => word = found,
             }
         }
-        // SYNC doorbell: pairs with the fence in `ring`.
-        fence(Ordering::SeqCst);
+        // SYNC doorbell.arm: pairs with doorbell.ring and doorbell.alarm.
+        fence("doorbell.arm", Ordering::SeqCst);
         Armed(word)
+    }
+
+    /// One round of a wait: arms, looks whether there is something by now, else sleeps, at most for `timeout`, and looks
+    /// again.
+    pub fn wait<T>(&self, timeout: Duration, futex: &impl Futex, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+        let (armed, found) = in_order("doorbell.wait.arm-look", || self.arm(), &mut ready);
+        if found.is_some() {
+            return found;
+        }
+        self.sleep(armed, timeout, futex);
+        ready()
     }
 
     /// Sleeps until the doorbell is rung, at most for `timeout`; may return early.

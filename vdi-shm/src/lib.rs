@@ -30,7 +30,10 @@
 //! Linux. The system calls sit behind one small module.
 #![deny(unsafe_code)]
 
+mod abort_word;
 mod atomics;
+#[cfg_attr(not(loom), expect(dead_code, reason = "until control.rs uses it"))]
+mod device_name;
 pub mod doorbell;
 pub mod ring;
 pub mod slots;

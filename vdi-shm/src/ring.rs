@@ -25,7 +25,7 @@ use core::ops::Deref;
 use thiserror::Error;
 use vdi_proto::layout::RING_CAPACITY;
 
-use crate::atomics::{AtomicU32, AtomicU64, Ordering, Witness};
+use crate::atomics::{AtomicU32, AtomicU64, Ordering, Witness, in_order, ordering};
 
 /// Entries of a set's rings.
 pub const CAPACITY: usize = RING_CAPACITY as usize;
@@ -160,20 +160,23 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
             }
         }
         let entry = &self.ring.entries[self.produced as usize % N];
-        entry.witness.writes();
-        for (shared, word) in entry.words.iter().zip(words) {
-            shared.store(word, Ordering::Relaxed);
-        }
-        // SYNC ring.lap: pairs with the acquire load in `Consumer::pop`.
-        entry.lap.store(lap::<N>(self.produced), Ordering::Release);
+        let write = || {
+            entry.witness.writes();
+            for (shared, word) in entry.words.iter().zip(words) {
+                shared.store(word, Ordering::Relaxed);
+            }
+        };
+        // SYNC ring.push.lap: pairs with ring.pop.lap.
+        let publish = || entry.lap.store(lap::<N>(self.produced), ordering("ring.push.lap", Ordering::Release));
+        in_order("ring.push.words-lap", write, publish);
         self.produced += 1;
         Ok(())
     }
 
     /// Looks how far the consumer has come.
     fn learn_consumed(&mut self) -> Result<(), RingViolation> {
-        // SYNC ring.cursor: pairs with the release store in `Consumer::pop`.
-        let found = self.ring.head.cursor.load(Ordering::Acquire);
+        // SYNC ring.push.cursor: pairs with ring.pop.cursor.
+        let found = self.ring.head.cursor.load(ordering("ring.push.cursor", Ordering::Acquire));
         let produced = self.produced as u32;
         let unread = produced.wrapping_sub(found);
         if unread as usize > N {
@@ -215,19 +218,23 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Consumer<R, N> {
         let at = self.consumed as usize % N;
         let entry = &self.ring.entries[at];
         let expected = lap::<N>(self.consumed);
-        // SYNC ring.lap: pairs with the release store in `Producer::push`.
-        let found = entry.lap.load(Ordering::Acquire);
+        // SYNC ring.pop.lap: pairs with ring.push.lap.
+        let found = entry.lap.load(ordering("ring.pop.lap", Ordering::Acquire));
         if found != expected {
             if found == expected.wrapping_sub(1) {
                 return Ok(None);
             }
             return Err(RingViolation::Lap { entry: at as u32, found, expected });
         }
-        entry.witness.reads();
-        let words = core::array::from_fn(|i| entry.words[i].load(Ordering::Relaxed));
-        self.consumed += 1;
-        // SYNC ring.cursor: pairs with the acquire load in `Producer::learn_consumed`.
-        self.ring.head.cursor.store(self.consumed as u32, Ordering::Release);
+        let read = || {
+            entry.witness.reads();
+            core::array::from_fn(|i| entry.words[i].load(Ordering::Relaxed))
+        };
+        let consumed = self.consumed + 1;
+        // SYNC ring.pop.cursor: pairs with ring.push.cursor.
+        let publish = || self.ring.head.cursor.store(consumed as u32, ordering("ring.pop.cursor", Ordering::Release));
+        let (words, ()) = in_order("ring.pop.words-cursor", read, publish);
+        self.consumed = consumed;
         Ok(Some(words))
     }
 }

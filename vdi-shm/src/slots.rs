@@ -9,8 +9,9 @@
 //! 1. The word goes `Home(g) -> Lent(g + 1)` by the server, `Lent(g) -> Returning(g) -> Home(g)` or back to `Lent(g)` by the
 //!    holder of the command. Nobody else writes it.
 //! 2. *Taking back and leasing exclude each other.* [`Slot::take_back`] writes `Returning` and then looks at the leases;
-//!    [`Slot::lease`] sets its bit and then looks at the word. These four accesses are sequentially consistent, so at least
-//!    one sees the other. So when a slot is back home, nobody has a lease on it, and nobody gets one for that generation.
+//!    [`Slot::lease`] sets its bit and then looks at the word. Between writing and looking each has a sequentially consistent
+//!    fence, so at least one sees the other. So when a slot is back home, nobody has a lease on it, and nobody gets one for
+//!    that generation.
 //! 3. A lease that was refused leaves no bit; a return that was refused leaves the word `Lent(g)`.
 //! 4. A member writes only its own bit; the primary clears the bits of the dead. The bytes that a lessee wrote are
 //!    visible to whoever sees its bit cleared (release, acquire).
@@ -23,7 +24,7 @@ use vdi_proto::command::Loan;
 use vdi_proto::handle::{SlotState, SlotWord};
 use vdi_proto::layout::{MAX_MEMBERS, RawPlace};
 
-use crate::atomics::{AtomicU32, AtomicU64, Ordering, spin_loop};
+use crate::atomics::{AtomicU32, AtomicU64, Ordering, fence, in_order, ordering, spin_loop, step, try_in_order};
 
 const LEASE_WORDS: usize = (MAX_MEMBERS / u64::BITS) as usize;
 
@@ -72,14 +73,6 @@ const RETURNING_LOOKS: u32 = 1000;
 #[cfg(loom)]
 const RETURNING_LOOKS: u32 = 2;
 
-/// Loom knows sequential consistency of fences only; the accesses around this one have it by themselves. So the model checks
-/// show that the order of the steps is right given that consistency, and not that each access asks for it.
-#[inline]
-fn fence_for_loom() {
-    #[cfg(loom)]
-    crate::atomics::fence(Ordering::SeqCst);
-}
-
 const fn lease_bit(member: u32) -> (usize, u64) {
     ((member / u64::BITS) as usize % LEASE_WORDS, 1 << (member % u64::BITS))
 }
@@ -123,12 +116,15 @@ impl Slot {
     /// The word as it is now; `None` for one that nobody writes.
     #[must_use]
     pub fn look(&self) -> Option<SlotWord> {
-        SlotWord::from_word(self.word.load(Ordering::Acquire))
+        // SYNC slot.look: pairs with slot.home.
+        SlotWord::from_word(self.word.load(ordering("slot.look", Ordering::Acquire)))
     }
 
     /// Server: lends the slot in this generation.
     pub fn lend(&self, generation: u32) {
-        self.word.store(SlotWord { generation, state: SlotState::Lent }.to_word(), Ordering::Release);
+        let lent = SlotWord { generation, state: SlotState::Lent }.to_word();
+        // SYNC slot.lend: pairs with slot.lease.look, for the place.
+        self.word.store(lent, ordering("slot.lend", Ordering::Release));
     }
 
     /// Member: takes a lease on the loan.
@@ -139,29 +135,42 @@ impl Slot {
         let lent = SlotWord { generation: loan.generation, state: SlotState::Lent }.to_word();
         let returning = SlotWord { generation: loan.generation, state: SlotState::Returning }.to_word();
         let (index, bit) = lease_bit(member);
-        // SYNC slot: pairs with `take_back`; both write first and look then, in one order for all.
-        self.leases[index].fetch_or(bit, Ordering::SeqCst);
-        fence_for_loom();
-        for _ in 0..RETURNING_LOOKS {
-            let word = self.word.load(Ordering::SeqCst);
-            if word == lent {
-                return Ok(());
+        let set = || {
+            self.leases[index].fetch_or(bit, Ordering::Relaxed);
+            // SYNC slot.lease: pairs with slot.take-back; both write first and look then.
+            fence("slot.lease", Ordering::SeqCst);
+        };
+        let look = || {
+            for _ in 0..RETURNING_LOOKS {
+                // SYNC slot.lease.look: pairs with slot.lend, and with slot.take-back where the loan was kept.
+                let word = self.word.load(ordering("slot.lease.look", Ordering::Acquire));
+                if word != returning {
+                    return word == lent;
+                }
+                // The holder is looking at the leases this moment, and may find another's and keep the loan.
+                spin_loop();
             }
-            if word != returning {
-                break;
-            }
-            // The holder is looking at the leases this moment, and may find another's and keep the loan.
-            spin_loop();
+            false
+        };
+        if let ((), true) = in_order("slot.lease.set-look", set, look) {
+            return Ok(());
         }
-        self.release(member);
+        step("slot.lease.refused", || self.release(member));
         Err(NotLent { loan })
     }
 
-    /// Member: gives up its lease; primary: voids that of a dead member.
+    /// Member: gives up its lease.
     pub fn release(&self, member: u32) {
         let (index, bit) = lease_bit(member);
-        // SYNC slot.lease: pairs with the acquire load in `take_back`.
-        self.leases[index].fetch_and(!bit, Ordering::Release);
+        // SYNC slot.release: pairs with slot.take-back.look, for the bytes.
+        self.leases[index].fetch_and(!bit, ordering("slot.release", Ordering::Release));
+    }
+
+    /// Primary: gives up the lease of a member that left or died, if it has one.
+    pub fn void_lease(&self, member: u32) {
+        if self.is_leased_by(member) {
+            self.release(member);
+        }
     }
 
     /// Whether the member's bit is set.
@@ -178,21 +187,29 @@ impl Slot {
     pub fn take_back(&self, generation: u32) -> Result<(), TakeBackError> {
         let word = |state| SlotWord { generation, state }.to_word();
         let (lent, returning) = (word(SlotState::Lent), word(SlotState::Returning));
-        // SYNC slot: pairs with `lease`.
-        if let Err(word) = self.word.compare_exchange(lent, returning, Ordering::SeqCst, Ordering::Relaxed) {
-            return Err(TakeBackError::NotLent { generation, word });
-        }
-        fence_for_loom();
-        let mut leases = 0u128;
-        for (index, bits) in self.leases.iter().enumerate() {
-            // SYNC slot.lease: pairs with the release in `release`.
-            leases |= u128::from(bits.load(Ordering::SeqCst)) << (index as u32 * u64::BITS);
-        }
+        let say = || {
+            let said = self.word.compare_exchange(lent, returning, Ordering::Relaxed, Ordering::Relaxed);
+            // SYNC slot.take-back: pairs with slot.lease. It also stands before `lent` below, for the place.
+            fence("slot.take-back", Ordering::SeqCst);
+            said
+        };
+        let look = || {
+            let mut leases = 0u128;
+            for (index, bits) in self.leases.iter().enumerate() {
+                // SYNC slot.take-back.look: pairs with slot.release.
+                let bits = bits.load(ordering("slot.take-back.look", Ordering::Acquire));
+                leases |= u128::from(bits) << (index as u32 * u64::BITS);
+            }
+            leases
+        };
+        let (_, leases) = try_in_order("slot.take-back.say-look", say, look)
+            .map_err(|word| TakeBackError::NotLent { generation, word })?;
         if leases == 0 {
-            self.word.store(word(SlotState::Home), Ordering::Release);
+            // SYNC slot.home: pairs with slot.look, for the bytes.
+            self.word.store(word(SlotState::Home), ordering("slot.home", Ordering::Release));
             Ok(())
         } else {
-            self.word.store(lent, Ordering::Release);
+            step("slot.take-back.kept", || self.word.store(lent, Ordering::Relaxed));
             Err(TakeBackError::Leased { leases })
         }
     }

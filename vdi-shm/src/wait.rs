@@ -67,12 +67,7 @@ pub fn wait_until<T>(
         if left.is_zero() {
             return ready();
         }
-        let armed = doorbell.arm();
-        if let Some(found) = ready() {
-            return Some(found);
-        }
-        doorbell.sleep(armed, left, &SharedFutex);
-        if let Some(found) = ready() {
+        if let Some(found) = doorbell.wait(left, &SharedFutex, &mut ready) {
             return Some(found);
         }
     }
