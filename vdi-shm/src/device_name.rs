@@ -7,9 +7,9 @@ use crate::atomics::{AtomicU8, AtomicU32, AtomicU64, Ordering, in_order, orderin
 /// The server's word of a device.
 #[derive(Debug, Default)]
 #[repr(transparent)]
-pub(crate) struct DeviceWord(AtomicU64);
+pub(crate) struct Announcement(AtomicU64);
 
-impl DeviceWord {
+impl Announcement {
     /// The word, to be judged. Whoever sees that the device was announced sees its name.
     #[inline]
     pub(crate) fn look(&self) -> u64 {
@@ -34,7 +34,7 @@ pub(crate) struct Name<const N: usize = MAX_NAME_BYTES> {
 
 impl<const N: usize> Name<N> {
     /// Writes the name with its seal, and then the word that says that it is there.
-    pub(crate) fn announce(&self, name: &[u8], seal: u32, device: &DeviceWord, word: u64) {
+    pub(crate) fn announce(&self, name: &[u8], seal: u32, device: &Announcement, word: u64) {
         let write = || {
             for (shared, byte) in self.bytes.iter().zip(name) {
                 shared.store(*byte, Ordering::Relaxed);

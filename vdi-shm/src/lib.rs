@@ -32,7 +32,6 @@
 
 mod abort_word;
 mod atomics;
-#[cfg_attr(not(loom), expect(dead_code, reason = "until control.rs uses it"))]
 mod device_name;
 pub mod doorbell;
 pub mod ring;

@@ -4,7 +4,7 @@ use vdi_proto::abort::{AbortReason, Cause, Party};
 
 use super::*;
 use crate::abort_word::AbortWord;
-use crate::device_name::{DeviceWord, Name};
+use crate::device_name::{Announcement, Name};
 use crate::slots::Slot;
 
 const DIED: AbortReason = AbortReason { party: Party::Secondary(3), cause: Cause::Died };
@@ -96,7 +96,7 @@ fn loom_name_is_whole_once_it_is_announced() {
     const OPEN: u64 = 5;
     const CLOSED: u64 = 6;
     check("device name", None, 20, || {
-        let device = Arc::new((DeviceWord::default(), Name::<3>::new()));
+        let device = Arc::new((Announcement::default(), Name::<3>::new()));
         let server = {
             let device = Arc::clone(&device);
             thread::spawn(move || {

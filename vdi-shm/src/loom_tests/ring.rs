@@ -1,11 +1,14 @@
 //! Rings, and a consumer that sleeps until there is a record.
 
+use vdi_proto::seal::{Ring, Seals};
+
 use super::*;
 use crate::ring::{Consumer, Producer, PushError, RingMemory};
 
 fn ends<const N: usize>() -> (Producer<Arc<RingMemory<N>>, N>, Consumer<Arc<RingMemory<N>>, N>) {
     let memory = Arc::new(RingMemory::new());
-    (Producer::new(Arc::clone(&memory)), Consumer::new(memory))
+    let key = Seals::new(1).ring(0, Ring::Submission);
+    (Producer::new(Arc::clone(&memory), key), Consumer::new(memory, key))
 }
 
 const RECORDS: u64 = 5;

@@ -9,6 +9,8 @@ use crate::slots::{Slot, TakeBackError};
 
 const PLACE: RawPlace = RawPlace { area: 3, len: 4096, offset: 8192 };
 
+const SEAL: u32 = 77;
+
 const LOAN: Loan = Loan { slot: 0, generation: 1 };
 
 fn lent() -> Arc<Slot> {
@@ -120,15 +122,15 @@ fn loom_slot_place_is_visible_to_the_lessee() {
         let slot = Arc::new(Slot::new());
         let lessee = {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.lease(LOAN, 2).is_ok().then(|| slot.place()))
+            thread::spawn(move || slot.lease(LOAN, 2).is_ok().then(|| (slot.place(), slot.seal())))
         };
-        slot.set_place(PLACE);
+        slot.set_place(PLACE, SEAL);
         slot.lend(LOAN.generation);
         // A return that may be refused writes the word again.
         let returned = slot.take_back(LOAN.generation).is_ok();
         if let Some(place) = lessee.join().expect("the lessee") {
             assert!(!returned);
-            assert_eq!(place, PLACE, "the lessee sees another place than the one that was lent");
+            assert_eq!(place, (PLACE, SEAL), "the lessee sees another place than the one that was lent");
         }
     });
 }
@@ -161,7 +163,7 @@ fn loom_slot_place_is_visible_also_after_a_refused_return() {
         let server = {
             let (slot, told) = (Arc::clone(&slot), Arc::clone(&told));
             thread::spawn(move || {
-                slot.set_place(PLACE);
+                slot.set_place(PLACE, SEAL);
                 slot.lend(LOAN.generation);
                 // A lease of somebody who keeps it, so that the return is refused.
                 slot.lease(LOAN, 5).expect("it is lent");
@@ -179,7 +181,11 @@ fn loom_slot_place_is_visible_also_after_a_refused_return() {
             })
         };
         if slot.lease(LOAN, 2).is_ok() {
-            assert_eq!(slot.place(), PLACE, "the lessee sees another place than the one that was lent");
+            assert_eq!(
+                (slot.place(), slot.seal()),
+                (PLACE, SEAL),
+                "the lessee sees another place than the one that was lent"
+            );
         }
         server.join().expect("the server");
         holder.join().expect("the holder");
