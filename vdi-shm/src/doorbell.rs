@@ -75,8 +75,12 @@ impl Doorbell {
     fn answer(&self, word: u32, futex: &impl Futex) {
         // If this fails another ring has answered, and whoever armed the word since then sees what was published.
         let change = || {
-            let even = word.wrapping_add(1);
-            self.word.compare_exchange(word, even, Ordering::Relaxed, Ordering::Relaxed).map(drop)
+            let mut changed = Ok(word);
+            step("doorbell.answer.change", || {
+                let even = word.wrapping_add(1);
+                changed = self.word.compare_exchange(word, even, Ordering::Relaxed, Ordering::Relaxed);
+            });
+            changed
         };
         let wake = || step("doorbell.answer.wake", || futex.wake_all(&self.word));
         let _ = try_in_order("doorbell.answer.change-wake", change, wake);

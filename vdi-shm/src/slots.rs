@@ -17,7 +17,8 @@
 //!    visible to whoever sees its bit cleared (release, acquire).
 //!
 //! The place of the buffer is written by the server before it lends the slot for the first time; readers load it once and
-//! judge it, by its seal ([`vdi_proto::seal`]) and by its area ([`vdi_proto::layout::RawPlace::check`]). The loom tests check 2 and 3 over all interleavings.
+//! judge it, by its seal ([`vdi_proto::seal`]) and by its area ([`vdi_proto::layout::RawPlace::check`]). The loom tests
+//! check 2, 3 and 4 over all interleavings.
 
 use thiserror::Error;
 use vdi_proto::command::Loan;

@@ -70,7 +70,7 @@ fn loom_abort_has_one_reason() {
 fn loom_abort_comes_after_what_the_aborter_did() {
     // The primary voids the leases of the dead and aborts then; whoever learns of it may rely on that, by looking or by
     // being second.
-    check("abort, leases", None, 20, || {
+    check("abort, leases", None, 8, || {
         let set = Arc::new(Set::default());
         let slot = Arc::new(Slot::new());
         slot.lend(1);
@@ -95,7 +95,7 @@ fn loom_abort_comes_after_what_the_aborter_did() {
 fn loom_name_is_whole_once_it_is_announced() {
     const OPEN: u64 = 5;
     const CLOSED: u64 = 6;
-    check("device name", None, 20, || {
+    check("device name", None, 8, || {
         let device = Arc::new((Announcement::default(), Name::<3>::new()));
         let server = {
             let device = Arc::clone(&device);

@@ -5,7 +5,7 @@ use vdi_proto::seal::{Ring, Seals};
 use super::*;
 use crate::ring::{Consumer, Producer, PushError, RingMemory};
 
-fn ends<const N: usize>() -> (Producer<Arc<RingMemory<N>>, N>, Consumer<Arc<RingMemory<N>>, N>) {
+pub(super) fn ends<const N: usize>() -> (Producer<Arc<RingMemory<N>>, N>, Consumer<Arc<RingMemory<N>>, N>) {
     let memory = Arc::new(RingMemory::new());
     let key = Seals::new(1).ring(0, Ring::Submission);
     (Producer::new(Arc::clone(&memory), key), Consumer::new(memory, key))
@@ -13,7 +13,7 @@ fn ends<const N: usize>() -> (Producer<Arc<RingMemory<N>>, N>, Consumer<Arc<Ring
 
 const RECORDS: u64 = 5;
 
-fn record(n: u64) -> [u64; 4] {
+pub(super) fn record(n: u64) -> [u64; 4] {
     [n + 1, n + 101, n + 201, n + 301]
 }
 
@@ -83,7 +83,7 @@ fn loom_ring_full_is_true() {
 
 #[test]
 fn loom_ring_no_record_is_slept_through() {
-    check("ring, sleeping", Some(3), 1000, || {
+    check("ring, sleeping", Some(5), 1000, || {
         let (mut producer, mut consumer) = ends::<2>();
         let scene = Arc::new((Doorbell::new(), ModelFutex::default()));
         let sender = {

@@ -124,8 +124,7 @@ fn loom_slot_place_is_visible_to_the_lessee() {
             let slot = Arc::clone(&slot);
             thread::spawn(move || slot.lease(LOAN, 2).is_ok().then(|| (slot.place(), slot.seal())))
         };
-        slot.set_place(PLACE, SEAL);
-        slot.lend(LOAN.generation);
+        in_order("caller.place-lend", || slot.set_place(PLACE, SEAL), || slot.lend(LOAN.generation));
         // A return that may be refused writes the word again.
         let returned = slot.take_back(LOAN.generation).is_ok();
         if let Some(place) = lessee.join().expect("the lessee") {
@@ -137,20 +136,35 @@ fn loom_slot_place_is_visible_to_the_lessee() {
 
 #[test]
 fn loom_slot_seen_home_means_that_the_bytes_are_back() {
-    check("slot, home", None, 20, || {
+    check("slot, home", Some(3), 1000, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
-        let holder = {
+        let lessee = {
             let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
             thread::spawn(move || {
-                byte.write(7);
-                slot.take_back(LOAN.generation).expect("nobody has a lease");
+                let leased = slot.lease(LOAN, 2).is_ok();
+                if leased {
+                    byte.write(7);
+                    slot.release(2);
+                }
+                leased
             })
         };
-        if slot.look() == word(SlotState::Home) {
-            assert_eq!(byte.read(), 7);
+        // Neither the lessee nor the holder: all that it knows of either is the word.
+        let watcher = {
+            let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
+            thread::spawn(move || (slot.look() == word(SlotState::Home)).then(|| byte.read()))
+        };
+        for _ in 0..2 {
+            if slot.take_back(LOAN.generation).is_ok() {
+                break;
+            }
+            thread::yield_now();
         }
-        holder.join().expect("the holder");
+        let leased = lessee.join().expect("the lessee");
+        if let Some(seen) = watcher.join().expect("the watcher") {
+            assert_eq!(seen, if leased { 7 } else { 0 }, "the slot is home, and the lessee's byte is not there");
+        }
     });
 }
 
@@ -196,7 +210,7 @@ fn loom_slot_place_is_visible_also_after_a_refused_return() {
 fn loom_slot_lease_of_the_dead_is_voided() {
     // One member leases and dies, another leases, writes and releases; the holder takes the slot back meanwhile, and it is
     // lent again.
-    check("slot, a death", Some(2), 1000, || {
+    check("slot, a death", Some(3), 1000, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
         let dying = Arc::clone(&slot);
@@ -236,5 +250,44 @@ fn loom_slot_lease_of_the_dead_is_voided() {
         assert_eq!(seen, if leased { 7 } else { 0 }, "a lessee of the last loan writes into the next one");
         assert!(!slot.is_leased_by(70));
         assert_eq!(slot.take_back(LOAN.generation + 1), Ok(()), "a lease of the last loan is left");
+    });
+}
+
+/// A command's way: the server lends a buffer, the client finds its place, fills it, gives it back and says so; the server
+/// lends the slot again, for another buffer.
+#[test]
+fn loom_slot_goes_out_and_home_with_its_command() {
+    const ELSEWHERE: RawPlace = RawPlace { area: 4, len: 512, offset: 1024 };
+    check("slot, a command", Some(4), 100, || {
+        let slot = Arc::new(Slot::new());
+        let byte = Arc::new(Byte::default());
+        let bells = Arc::new([(); 2].map(|()| (Doorbell::new(), ModelFutex::default())));
+        let (mut commands, mut to_serve) = ring::ends::<1>();
+        let (mut completions, mut completed) = ring::ends::<1>();
+        let client = {
+            let (slot, byte, bells) = (Arc::clone(&slot), Arc::clone(&byte), Arc::clone(&bells));
+            thread::spawn(move || {
+                let [(doorbell, futex), (server, servers)] = &*bells;
+                let command = wait_until(doorbell, futex, || to_serve.pop().expect("an honest server"));
+                assert_eq!((command, slot.place(), slot.seal()), (ring::record(0), PLACE, SEAL));
+                assert_eq!(byte.read(), 1, "the server's byte is not there");
+                byte.write(2);
+                let give_back = || slot.take_back(LOAN.generation).expect("it is lent, and nobody has a lease");
+                in_order("caller.return-complete", give_back, || completions.push(ring::record(1)).expect("room"));
+                server.ring(servers);
+            })
+        };
+        let [(clients, sleeping), (doorbell, futex)] = &*bells;
+        byte.write(1);
+        slot.set_place(PLACE, SEAL);
+        let lend = || slot.lend(LOAN.generation);
+        in_order("caller.lend-command", lend, || commands.push(ring::record(0)).expect("room"));
+        clients.ring(sleeping);
+        assert_eq!(wait_until(doorbell, futex, || completed.pop().expect("an honest client")), ring::record(1));
+        assert_eq!(byte.read(), 2, "the client's byte is not there");
+        assert_eq!(slot.look(), word(SlotState::Home));
+        slot.set_place(ELSEWHERE, SEAL + 1);
+        slot.lend(LOAN.generation + 1);
+        client.join().expect("the client");
     });
 }
