@@ -186,10 +186,12 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
                 shared.store(word, Ordering::Relaxed);
             }
         };
-        let seal = u64::from(self.key.record(self.produced, words)) << 32;
-        let lap = seal | u64::from(lap::<N>(self.produced));
-        // SYNC ring.push.lap: pairs with ring.pop.lap.
-        let publish = || entry.lap.store(lap, ordering("ring.push.lap", Ordering::Release));
+        let publish = || {
+            let seal = u64::from(self.key.record(self.produced, words)) << 32;
+            // SYNC ring.push.lap: pairs with ring.pop.lap.
+            let release = ordering("ring.push.lap", Ordering::Release);
+            entry.lap.store(seal | u64::from(lap::<N>(self.produced)), release);
+        };
         in_order("ring.push.words-lap", write, publish);
         self.produced += 1;
         Ok(())

@@ -113,3 +113,38 @@ fn loom_name_is_whole_once_it_is_announced() {
         server.join().expect("the server");
     });
 }
+
+#[test]
+fn loom_closed_comes_after_the_commands() {
+    // The server sends a command and closes the device; the client, as it waits for commands.
+    const CLOSED: u64 = 6;
+    check("device closed", None, 100, || {
+        let (mut producer, mut consumer) = ring::ends::<2>();
+        let device = Arc::new((Announcement::default(), Doorbell::new(), ModelFutex::default()));
+        let server = {
+            let device = Arc::clone(&device);
+            thread::spawn(move || {
+                let send = || producer.push(ring::record(0)).expect("room");
+                in_order("caller.send-close", send, || device.0.write(CLOSED));
+                device.1.ring(&device.2);
+            })
+        };
+        let mut received = 0;
+        loop {
+            let ready = wait_until(&device.1, &device.2, || {
+                if consumer.is_ready() {
+                    return Some(true);
+                }
+                let (word, ready) = in_order("caller.closed-look", || device.0.look(), || consumer.is_ready());
+                (ready || word == CLOSED).then_some(ready)
+            });
+            if !ready {
+                break;
+            }
+            assert_eq!(consumer.pop(), Ok(Some(ring::record(received))));
+            received += 1;
+        }
+        assert_eq!(received, 1, "the device is closed, and a command is lost");
+        server.join().expect("the server");
+    });
+}
