@@ -17,7 +17,10 @@ pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 #[cfg(loom)]
 pub(crate) use loom::hint::spin_loop;
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(all(loom, test))]
+pub(crate) use loom::sync::atomic::AtomicU8;
 
 #[cfg(loom)]
 pub(crate) use seeded::{fence, in_order, ordering, step, try_in_order};

@@ -30,8 +30,10 @@
 //! Linux. The system calls sit behind one small module.
 #![deny(unsafe_code)]
 
+#[cfg(any(test, not(loom)))]
 mod abort_word;
 mod atomics;
+#[cfg(any(test, not(loom)))]
 mod device_name;
 pub mod doorbell;
 pub mod ring;

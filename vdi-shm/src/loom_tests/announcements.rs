@@ -35,7 +35,7 @@ impl Set {
 
 #[test]
 fn loom_abort_wakes_everybody() {
-    check("abort, two sleepers", Some(3), 1000, || {
+    check("abort, two sleepers", Some(4), 8_000, || {
         let set = Arc::new(Set::default());
         let aborter = Arc::clone(&set);
         let aborter = thread::spawn(move || {
@@ -53,7 +53,7 @@ fn loom_abort_wakes_everybody() {
 
 #[test]
 fn loom_abort_has_one_reason() {
-    check("abort, two aborters", Some(3), 1000, || {
+    check("abort, two aborters", Some(4), 20_000, || {
         let set = Arc::new(Set::default());
         let aborters = [DIED, SIGNALLED].map(|reason| {
             let set = Arc::clone(&set);
@@ -118,7 +118,7 @@ fn loom_name_is_whole_once_it_is_announced() {
 fn loom_closed_comes_after_the_commands() {
     // The server sends a command and closes the device; the client, as it waits for commands.
     const CLOSED: u64 = 6;
-    check("device closed", None, 100, || {
+    check("device closed", None, 2_500, || {
         let (mut producer, mut consumer) = ring::ends::<2>();
         let device = Arc::new((Announcement::default(), Doorbell::new(), ModelFutex::default()));
         let server = {

@@ -56,7 +56,7 @@ fn loom_doorbell_is_armed_again() {
 
 #[test]
 fn loom_doorbell_two_sleepers() {
-    check("doorbell 1:2", Some(3), 3000, || {
+    check("doorbell 1:2", Some(4), 15_000, || {
         let scene = Scene::new();
         let ringer = Arc::clone(&scene);
         let ringer = thread::spawn(move || ringer.publish(0, 1));
@@ -70,7 +70,7 @@ fn loom_doorbell_two_sleepers() {
 
 #[test]
 fn loom_doorbell_two_ringers() {
-    check("doorbell 2:1", Some(3), 3000, || {
+    check("doorbell 2:1", Some(4), 15_000, || {
         let scene = Scene::new();
         let ringers = [0, 1].map(|flag| {
             let scene = Arc::clone(&scene);

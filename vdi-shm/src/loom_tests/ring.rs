@@ -20,7 +20,7 @@ pub(super) fn record(n: u64) -> [u64; 4] {
 #[test]
 fn loom_ring_two_entries_two_laps() {
     // Two entries, five records: two laps and a half.
-    check("ring", Some(3), 2000, || {
+    check("ring", Some(4), 9_000, || {
         let (mut producer, mut consumer) = ends::<2>();
         let sender = thread::spawn(move || {
             let mut sent = 0;
@@ -83,7 +83,7 @@ fn loom_ring_full_is_true() {
 
 #[test]
 fn loom_ring_no_record_is_slept_through() {
-    check("ring, sleeping", Some(5), 1000, || {
+    check("ring, sleeping", Some(5), 1_700, || {
         let (mut producer, mut consumer) = ends::<2>();
         let scene = Arc::new((Doorbell::new(), ModelFutex::default()));
         let sender = {

@@ -46,7 +46,7 @@ fn loom_slot_lease_and_return_exclude_each_other() {
 
 #[test]
 fn loom_slot_two_members() {
-    check("slot, two members", None, 300, || {
+    check("slot, two members", None, 40_000, || {
         let slot = lent();
         // Members in different words of the table.
         let lessees = [3, 70].map(|member| {
@@ -136,7 +136,7 @@ fn loom_slot_place_is_visible_to_the_lessee() {
 
 #[test]
 fn loom_slot_seen_home_means_that_the_bytes_are_back() {
-    check("slot, home", Some(3), 1000, || {
+    check("slot, home", Some(4), 20_000, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
         let lessee = {
@@ -171,7 +171,7 @@ fn loom_slot_seen_home_means_that_the_bytes_are_back() {
 #[test]
 fn loom_slot_place_is_visible_also_after_a_refused_return() {
     // The server lends, the holder of the command tries to give back, and who leases then sees the word that the holder wrote.
-    check("slot place, kept", Some(3), 100, || {
+    check("slot place, kept", Some(3), 500, || {
         let slot = Arc::new(Slot::new());
         let told = Arc::new(AtomicU32::new(0));
         let server = {
@@ -210,7 +210,7 @@ fn loom_slot_place_is_visible_also_after_a_refused_return() {
 fn loom_slot_lease_of_the_dead_is_voided() {
     // One member leases and dies, another leases, writes and releases; the holder takes the slot back meanwhile, and it is
     // lent again.
-    check("slot, a death", Some(3), 1000, || {
+    check("slot, a death", Some(4), 30_000, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
         let dying = Arc::clone(&slot);
@@ -258,7 +258,7 @@ fn loom_slot_lease_of_the_dead_is_voided() {
 #[test]
 fn loom_slot_goes_out_and_home_with_its_command() {
     const ELSEWHERE: RawPlace = RawPlace { area: 4, len: 512, offset: 1024 };
-    check("slot, a command", Some(4), 100, || {
+    check("slot, a command", Some(4), 250, || {
         let slot = Arc::new(Slot::new());
         let byte = Arc::new(Byte::default());
         let bells = Arc::new([(); 2].map(|()| (Doorbell::new(), ModelFutex::default())));
