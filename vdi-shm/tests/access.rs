@@ -523,6 +523,11 @@ fn primaries_take_no_wrong_descriptors() {
     let dir = directory(0o700);
     let mut primary = Child::new(dir.path());
     primary.ok("create nightly");
+    let mut descriptors = || -> u32 {
+        let resources = primary.ok("resources");
+        resources.split(' ').next().and_then(|count| count.parse().ok()).expect("a number")
+    };
+    let alone = descriptors();
     let place = Place::new(INSTANCE, "nightly").expect("a name");
     let runtime = RuntimeDir::open(&options(dir.path()), false).expect("a directory");
     let link = runtime.connect(&place, &Access::default()).expect("a set");
@@ -534,6 +539,8 @@ fn primaries_take_no_wrong_descriptors() {
         other => format!("{other:?}"),
     };
     assert!(answer(&link).starts_with("Welcome"));
+    // What came with the Hello is closed a moment after the Welcome; what stays is the connection.
+    eventually("the Hello's descriptor to be closed", || descriptors() == alone + 1);
     let before = primary.ok("resources");
     for _ in 0..20 {
         for (what, descriptors) in wrong(AREA_LEN) {
