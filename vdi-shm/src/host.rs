@@ -46,6 +46,9 @@ pub const MAX_PENDING: usize = 32;
 /// ones is still served.
 pub const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many joiners the keeper takes before it listens to the members again.
+const ACCEPTED_A_TURN: u32 = 64;
+
 /// How long the keeper takes no joiners after the system had no descriptor for one.
 const DEAF: Duration = Duration::from_millis(50);
 
@@ -248,7 +251,11 @@ impl Keeper {
     }
 
     fn accept(&mut self) {
-        while self.pending(true) < MAX_PENDING {
+        // A bounded number a turn: strangers who knock as fast as they are sent away cannot keep the members waiting.
+        for _ in 0..ACCEPTED_A_TURN {
+            if self.pending(true) >= MAX_PENDING {
+                return;
+            }
             let socket = match rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) => socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,

@@ -51,16 +51,18 @@ impl Packet {
         Ok(Message::decode(&self.bytes[..self.len])?)
     }
 
-    /// Takes the descriptor out, if one came.
+    /// Takes the descriptor out, if exactly one came.
     pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()
     }
 }
 
-/// Who is at the other end, as the system saw it when the link was made.
+/// Who is at the other end, as the system saw it when the link was made: for one who accepts, the process that connected,
+/// at that moment; for one who connects, the process that began to listen. What becomes of that process later, and who gets
+/// the socket from it, changes nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process id.
+    /// Its process id; 0 where that is none here, because it lives outside of this process's container.
     pub pid: i32,
     /// Its effective user id.
     pub uid: u32,
@@ -80,13 +82,8 @@ impl Link {
     /// # Errors
     /// [`ShmError::System`].
     pub fn peer(&self) -> Result<Peer, ShmError> {
-        let credentials = rustix::net::sockopt::socket_peercred(&self.socket)
-            .map_err(|errno| ShmError::system("ask who is at the other end of a socket", errno))?;
-        Ok(Peer {
-            pid: credentials.pid.as_raw_nonzero().get(),
-            uid: credentials.uid.as_raw(),
-            gid: credentials.gid.as_raw(),
-        })
+        crate::sys::peer(self.socket.as_fd())
+            .map_err(|errno| ShmError::system("ask who is at the other end of a socket", errno))
     }
 
     /// Sends a message without waiting: a peer that does not read its messages is as good as dead.
@@ -139,14 +136,14 @@ impl Link {
             return Ok(Received::HungUp);
         }
         packet.len = received.bytes;
+        // No message has two, so that which of several is meant cannot be told: all of them are closed here.
+        let mut descriptors = Vec::new();
         for message in ancillary.drain() {
-            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
-                // One is expected; whatever else came is closed here.
-                for descriptor in descriptors {
-                    packet.descriptor.get_or_insert(descriptor);
-                }
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                descriptors.extend(rights);
             }
         }
+        packet.descriptor = if descriptors.len() == 1 { descriptors.pop() } else { None };
         Ok(Received::Packet(packet))
     }
 

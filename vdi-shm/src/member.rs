@@ -79,8 +79,9 @@ fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Pac
 }
 
 fn take_segment(packet: &mut Packet, len: u64) -> Result<Segment, ShmError> {
-    let descriptor =
-        packet.take_descriptor().ok_or(ShmError::OutOfTurn { found: "no descriptor", expected: "a segment" })?;
+    let descriptor = packet
+        .take_descriptor()
+        .ok_or(ShmError::OutOfTurn { found: "no or several descriptors", expected: "a segment" })?;
     Ok(Segment::from_peer(descriptor, len)?)
 }
 

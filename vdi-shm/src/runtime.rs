@@ -6,19 +6,25 @@
 //! # Invariants
 //!
 //! 1. The directory is trusted before anything in it is: it is a real directory, owned by this user, by root, or by
-//!    somebody whom the access rule names, and writable by others only with the sticky bit set.
+//!    somebody whom the access rule names, and writable by others only with the sticky bit set. No link on the way to it is
+//!    a stranger's, and no directory above it is everybody's without the sticky bit.
 //! 2. A set's socket is bound, replaced and removed only under an exclusive lock on the directory. A socket on which nobody
 //!    listens (connecting is refused) belongs to the dead, and whoever finds it removes it.
 //! 3. Two live sets never share a socket: while somebody listens, another set of the same name is refused.
-//! 4. Names travel in the Hello message; the file's name is only where to look, so any name will do for a set.
+//! 4. What is done in the directory is done by way of its open descriptor, never by its path again: whoever swaps it, or one
+//!    above it, between two steps leads nobody elsewhere. A file in it is held before it is judged and used, and never
+//!    followed where it is a link. Only where no /proc is mounted sockets are found by their path.
+//! 5. A stranger who takes a set's name first keeps it: nothing of his is removed, and the error says who he is. He gets
+//!    nobody's trust by it, since a joiner asks the system who listens.
+//! 6. Names travel in the Hello message; the file's name is only where to look, so any name will do for a set.
 
 use std::fs::DirBuilder;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vdi_proto::name::{check_instance, check_name};
@@ -44,6 +50,11 @@ impl Access {
         peer.uid == rustix::process::geteuid().as_raw()
             || self.uids.contains(&peer.uid)
             || self.gids.contains(&peer.gid)
+    }
+
+    /// Whether what a user owns is trusted: he may be allowed to join, and against root nothing helps.
+    fn trusts_owner(&self, uid: u32) -> bool {
+        uid == rustix::process::geteuid().as_raw() || uid == 0 || self.uids.contains(&uid)
     }
 
     fn is_exclusive(&self) -> bool {
@@ -79,6 +90,89 @@ const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long to wait for the directory's lock, which is only ever held for a moment.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many joiners the system queues before they have to knock again.
+const QUEUE: i32 = 64;
+
+/// What to do about a runtime directory that is closed to a user.
+const OPEN_UP: &str = "run as the same user as the other side, or have its owner give this user read and search permission \
+                       (chmod 0755)";
+
+fn this_user() -> String {
+    format!("uid {}", rustix::process::geteuid().as_raw())
+}
+
+/// Creates what is missing of a directory and of those above it, with mode 0700 whatever the umask is.
+fn create_private(path: &Path) -> std::io::Result<()> {
+    let missing: Vec<_> = path
+        .ancestors()
+        .take_while(|dir| !dir.as_os_str().is_empty() && std::fs::symlink_metadata(dir).is_err())
+        .collect();
+    for dir in missing.into_iter().rev() {
+        match DirBuilder::new().mode(0o700).create(dir) {
+            // Another process was faster.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            created => created?,
+        }
+        // A umask can have taken this user's own permissions away. Held, so that it is what was made, and not a link by now.
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let made = rustix::fs::open(dir, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&made)?;
+        if stat.st_mode & 0o7777 != 0o700 && stat.st_uid == rustix::process::geteuid().as_raw() {
+            rustix::fs::chmod(path_of_descriptor(&made), Mode::RWXU)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a directory cannot be opened that may not be.
+fn closed(path: &Path) -> String {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => format!(
+            "the runtime directory {} of uid {} (mode {:o}) may not be read by {}",
+            path.display(),
+            found.uid(),
+            found.mode() & 0o7777,
+            this_user()
+        ),
+        Err(_) => {
+            format!("a directory above the runtime directory {} may not be searched by {}", path.display(), this_user())
+        }
+    }
+}
+
+/// Judges what lies on the way to the runtime directory. Who owns a directory above can take it away, which is an error for
+/// those who look for it; but nobody is to be led astray by a link of a stranger, or by what everybody can rename.
+fn judge_way(path: &Path, access: &Access) -> Result<(), ShmError> {
+    for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
+        // What is missing is made, or missed, by whoever opens the directory; so is what may not be looked at.
+        let Ok(found) = std::fs::symlink_metadata(above) else { continue };
+        if found.is_symlink() && !access.trusts_owner(found.uid()) {
+            return Err(ShmError::Security {
+                what: format!(
+                    "the way to the runtime directory {} leads over {}, a link of uid {}, whom this process does not trust",
+                    path.display(),
+                    above.display(),
+                    found.uid()
+                ),
+                remedy: "set VDI_RUNTIME_DIR to a directory of your own, without that link",
+            });
+        }
+        let Ok(found) = std::fs::metadata(above) else { continue };
+        if found.is_dir() && found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0 {
+            return Err(ShmError::Security {
+                what: format!(
+                    "{}, above the runtime directory {}, is writable by everybody (mode {:o}) without the sticky bit",
+                    above.display(),
+                    path.display(),
+                    found.mode() & 0o7777
+                ),
+                remedy: "chmod it to 1777, or set VDI_RUNTIME_DIR to a directory of your own",
+            });
+        }
+    }
+    Ok(())
+}
 
 /// A trusted runtime directory.
 #[derive(Debug)]
@@ -119,6 +213,35 @@ impl Place {
     }
 }
 
+/// A file in the directory, held so that it stays the same one.
+struct Pinned {
+    fd: OwnedFd,
+    stat: Stat,
+}
+
+impl Pinned {
+    fn is_socket(&self) -> bool {
+        FileType::from_raw_mode(self.stat.st_mode) == FileType::Socket
+    }
+
+    /// What it is, in words.
+    fn kind(&self) -> &'static str {
+        match FileType::from_raw_mode(self.stat.st_mode) {
+            FileType::RegularFile => "a file",
+            FileType::Directory => "a directory",
+            FileType::Symlink => "a link",
+            FileType::Fifo => "a FIFO",
+            FileType::Socket => "a socket",
+            _ => "a device",
+        }
+    }
+}
+
+/// The path of what a descriptor of this process is open on: the thing itself, whatever its name leads to by now.
+fn path_of_descriptor(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
 /// Holds the directory's lock until dropped.
 struct Locked<'a>(&'a OwnedFd);
 
@@ -136,11 +259,18 @@ impl RuntimeDir {
     pub fn open(options: &Options, create: bool) -> Result<RuntimeDir, ShmError> {
         // By its components: a slash at the end would make the system follow a link that is refused below.
         let path: PathBuf = options.runtime_dir().components().collect();
+        judge_way(&path, &options.access)?;
         if create {
-            match DirBuilder::new().recursive(true).mode(0o700).create(&path) {
+            match create_private(&path) {
                 Ok(()) => {}
                 // Whatever is there instead of a directory is judged below.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                    return Err(ShmError::Security {
+                        what: format!("the runtime directory {} may not be created by {}", path.display(), this_user()),
+                        remedy: "set VDI_RUNTIME_DIR to a directory that this user can create or write to",
+                    });
+                }
                 Err(error) => {
                     return Err(ShmError::system(
                         format!("create the runtime directory {} (set VDI_RUNTIME_DIR to another)", path.display()),
@@ -155,12 +285,13 @@ impl RuntimeDir {
                 what: format!("the runtime directory {} is no directory but a link or a file", path.display()),
                 remedy: "set VDI_RUNTIME_DIR to a directory of your own",
             },
+            Errno::ACCESS | Errno::PERM => ShmError::Security { what: closed(&path), remedy: OPEN_UP },
             errno => ShmError::system(format!("open the runtime directory {}", path.display()), errno),
         })?;
         let stat = rustix::fs::fstat(&dir)
             .map_err(|errno| ShmError::system(format!("inspect the runtime directory {}", path.display()), errno))?;
         let own = rustix::process::geteuid().as_raw();
-        if stat.st_uid != own && stat.st_uid != 0 && !options.access.uids.contains(&stat.st_uid) {
+        if !options.access.trusts_owner(stat.st_uid) {
             return Err(ShmError::Security {
                 what: format!(
                     "the runtime directory {} belongs to uid {}, this process runs as uid {own}",
@@ -203,13 +334,27 @@ impl RuntimeDir {
         }
     }
 
-    /// The socket address of a file in this directory. Socket addresses are short, so a long path goes by way of the open
-    /// directory.
+    /// The socket address of a new file in this directory, by way of the open directory.
     fn address(&self, file: &str) -> Result<SocketAddrUnix, ShmError> {
-        use std::os::fd::AsRawFd;
-        SocketAddrUnix::new(self.path.join(file))
-            .or_else(|_| SocketAddrUnix::new(format!("/proc/self/fd/{}/{file}", self.dir.as_raw_fd())))
+        let open = path_of_descriptor(&self.dir);
+        let dir = if Path::new(&open).exists() { Path::new(&open) } else { &self.path };
+        SocketAddrUnix::new(dir.join(file))
             .map_err(|errno| ShmError::system(format!("form a socket address below {}", self.path.display()), errno))
+    }
+
+    /// Takes hold of a file in this directory, without following or opening it.
+    fn pin(&self, file: &str) -> Result<Pinned, Errno> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.dir, file, flags, Mode::empty())?;
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(Pinned { fd, stat })
+    }
+
+    /// Connects a socket to a pinned one, without waiting.
+    fn knock(&self, socket: &OwnedFd, pinned: &Pinned, file: &str) -> Result<(), Errno> {
+        let open = path_of_descriptor(&pinned.fd);
+        let open = if Path::new(&open).exists() { PathBuf::from(open) } else { self.path.join(file) };
+        rustix::net::connect(socket, &SocketAddrUnix::new(open)?)
     }
 
     fn socket() -> Result<OwnedFd, ShmError> {
@@ -236,25 +381,90 @@ impl RuntimeDir {
         let listener = Self::socket()?;
         match rustix::net::bind(&listener, &address) {
             Ok(()) => {}
-            // The sweep left it, so somebody lives there.
-            Err(Errno::ADDRINUSE) => {
-                return Err(ShmError::SetExists {
-                    set: place.set.clone(),
-                    instance: place.instance.clone(),
-                    path: self.path_of(place),
+            Err(Errno::ADDRINUSE) => return Err(self.taken(place, access)),
+            Err(Errno::ACCESS | Errno::PERM) => {
+                return Err(ShmError::Security {
+                    what: format!("no socket may be made in {} by {}", self.path.display(), this_user()),
+                    remedy: "have its owner let this user write to it, or set VDI_RUNTIME_DIR to a directory of your own",
                 });
             }
             Err(errno) => return Err(failed("bind", errno)),
         }
         // Whatever the umask is: others may connect only where others may join; who joins is checked anyway.
         let mode = if access.is_exclusive() { 0o600 } else { 0o666 };
-        rustix::fs::chmodat(&self.dir, &*place.file, Mode::from_bits_truncate(mode), AtFlags::empty())
-            .and_then(|()| rustix::net::listen(&listener, 64))
-            .map_err(|errno| {
-                self.unlink(&place.file);
-                failed("listen on", errno)
+        self.pin(&place.file)
+            .and_then(|pinned| self.chmod(&pinned, &place.file, Mode::from_bits_truncate(mode)))
+            .and_then(|()| rustix::net::listen(&listener, QUEUE))
+            .map_err(|errno| match errno {
+                Errno::STALE => ShmError::Security {
+                    what: format!("the socket {} was replaced while it was made", self.path_of(place).display()),
+                    remedy: "set VDI_RUNTIME_DIR to a directory of your own",
+                },
+                errno => {
+                    self.unlink(&place.file);
+                    failed("listen on", errno)
+                }
             })?;
         Ok(listener)
+    }
+
+    /// Sets the mode of a socket that this process has made. What is there instead by now is left as it is: the directory's
+    /// owner, who need not be this user, can put a link to anything into its place.
+    fn chmod(&self, pinned: &Pinned, file: &str, mode: Mode) -> Result<(), Errno> {
+        if !pinned.is_socket() || pinned.stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Err(Errno::STALE);
+        }
+        let open = path_of_descriptor(&pinned.fd);
+        if Path::new(&open).exists() {
+            rustix::fs::chmod(&open, mode)
+        } else {
+            rustix::fs::chmodat(&self.dir, file, mode, AtFlags::empty())
+        }
+    }
+
+    /// Why a set cannot be made where something is that the sweep has left.
+    fn taken(&self, place: &Place, access: &Access) -> ShmError {
+        let path = self.path_of(place);
+        let exists =
+            || ShmError::SetExists { set: place.set.clone(), instance: place.instance.clone(), path: path.clone() };
+        let Ok(pinned) = self.pin(&place.file) else { return exists() };
+        let owner = pinned.stat.st_uid;
+        if !pinned.is_socket() {
+            return ShmError::Security {
+                what: format!("{} is {} of uid {owner} where the set's socket would be", path.display(), pinned.kind()),
+                remedy: "remove it, or choose another name or another VDI_RUNTIME_DIR",
+            };
+        }
+        let Ok(socket) = Self::socket() else { return exists() };
+        let knocked = self.knock(&socket, &pinned, &place.file);
+        match knocked {
+            Err(Errno::CONNREFUSED) => ShmError::Security {
+                what: format!(
+                    "a dead process of uid {owner} left the socket {}, which {} may not remove",
+                    path.display(),
+                    this_user()
+                ),
+                remedy: "have it removed by that user or root, or choose another name or another VDI_RUNTIME_DIR",
+            },
+            Err(Errno::PROTOTYPE) => ShmError::Security {
+                what: format!("{} is a socket of uid {owner}, but not one of a set", path.display()),
+                remedy: "end the program that listens there, or choose another name or another VDI_RUNTIME_DIR",
+            },
+            // The system may not let this process ask who listens.
+            knocked if !access.trusts_owner(owner) => ShmError::Security {
+                what: format!(
+                    "the set's name is taken: the socket {} belongs to {}uid {owner}, whom this process does not trust",
+                    path.display(),
+                    match knocked.ok().and_then(|()| Link::new(socket).peer().ok()) {
+                        Some(peer) => format!("process {} of ", peer.pid),
+                        None => String::new(),
+                    }
+                ),
+                remedy: "have it removed by root, choose another name, or use a runtime directory that only trusted users \
+                         can write to",
+            },
+            _ => exists(),
+        }
     }
 
     /// Connects to a set.
@@ -263,11 +473,30 @@ impl RuntimeDir {
     /// [`ShmError::NoSuchSet`], [`ShmError::Security`] when somebody listens there who is not trusted,
     /// [`ShmError::System`].
     pub fn connect(&self, place: &Place, access: &Access) -> Result<Link, ShmError> {
+        let path = self.path_of(place);
+        let no_such_set =
+            || ShmError::NoSuchSet { set: place.set.clone(), instance: place.instance.clone(), path: path.clone() };
+        let not_for_us = |owner: &str| ShmError::Security {
+            what: format!("the socket {}{owner} may not be used by {}", path.display(), this_user()),
+            remedy: "run as the same user, or have the set's creator allow this uid or gid",
+        };
+        let pinned = match self.pin(&place.file) {
+            Ok(pinned) => pinned,
+            Err(Errno::NOENT) => return Err(no_such_set()),
+            Err(Errno::ACCESS | Errno::PERM) => return Err(not_for_us("")),
+            Err(errno) => return Err(ShmError::system(format!("look at {}", path.display()), errno)),
+        };
+        let owner = pinned.stat.st_uid;
+        if !pinned.is_socket() {
+            return Err(ShmError::Security {
+                what: format!("{} is no socket but {} of uid {owner}", path.display(), pinned.kind()),
+                remedy: "remove it, and use a runtime directory that only trusted users can write to",
+            });
+        }
         let socket = Self::socket()?;
-        let address = self.address(&place.file)?;
         let deadline = Instant::now() + KNOCK_PATIENCE;
         let connected = loop {
-            match rustix::net::connect(&socket, &address) {
+            match self.knock(&socket, &pinned, &place.file) {
                 Err(Errno::INTR) => {}
                 // The primary takes joiners as they come: its queue is full for a moment only.
                 Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(1)),
@@ -277,22 +506,19 @@ impl RuntimeDir {
         match connected {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Err(ShmError::Timeout { step: "the set's creator to take a joiner" }),
-            Err(Errno::NOENT | Errno::CONNREFUSED) => {
-                return Err(ShmError::NoSuchSet {
-                    set: place.set.clone(),
-                    instance: place.instance.clone(),
-                    path: self.path_of(place),
-                });
-            }
+            Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(no_such_set()),
             Err(Errno::ACCESS | Errno::PERM) => {
+                let mode = pinned.stat.st_mode & 0o7777;
+                return Err(not_for_us(&format!(" of uid {owner} (mode {mode:o})")));
+            }
+            Err(Errno::PROTOTYPE) => {
                 return Err(ShmError::Security {
-                    what: format!("the socket {} may not be used by this user", self.path_of(place).display()),
-                    remedy: "run as the same user, or have the set's creator allow this uid or gid",
+                    what: format!("{} is a socket of uid {owner}, but not one of a set", path.display()),
+                    remedy: "end the program that listens there, and use a runtime directory that only trusted users can \
+                             write to",
                 });
             }
-            Err(errno) => {
-                return Err(ShmError::system(format!("connect to {}", self.path_of(place).display()), errno));
-            }
+            Err(errno) => return Err(ShmError::system(format!("connect to {}", path.display()), errno)),
         }
         let link = Link::new(socket);
         let peer = link.peer()?;
@@ -328,10 +554,9 @@ impl RuntimeDir {
 
     /// Removes the sockets of the dead. Only under the lock.
     fn sweep(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        let Ok(entries) = rustix::fs::Dir::read_from(&self.dir) else { return };
         for entry in entries.flatten() {
-            let name = entry.file_name();
-            if let Some(file) = name.to_str()
+            if let Ok(file) = entry.file_name().to_str()
                 && Path::new(file).extension().is_some_and(|extension| extension == "vdi")
                 && self.is_dead(file)
             {
@@ -343,14 +568,12 @@ impl RuntimeDir {
     /// Whether a file is a socket on which nobody listens.
     fn is_dead(&self, file: &str) -> bool {
         // Connecting to a file that is no socket is refused as well, and such a file is somebody's.
-        let is_socket = rustix::fs::statat(&self.dir, file, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Socket);
-        if !is_socket {
+        let Ok(pinned) = self.pin(file) else { return false };
+        if !pinned.is_socket() {
             return false;
         }
         let Ok(socket) = Self::socket() else { return false };
-        let Ok(address) = self.address(file) else { return false };
-        matches!(rustix::net::connect(&socket, &address), Err(Errno::CONNREFUSED))
+        matches!(self.knock(&socket, &pinned, file), Err(Errno::CONNREFUSED))
     }
 
     fn unlink(&self, file: &str) {
@@ -358,3 +581,6 @@ impl RuntimeDir {
         let _ = rustix::fs::unlinkat(&self.dir, file, AtFlags::empty());
     }
 }
+
+#[cfg(test)]
+mod tests;

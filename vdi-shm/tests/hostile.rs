@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::fs::SealFlags;
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::{ServerTerms, VdConfig};
@@ -22,6 +22,11 @@ use vdi_shm::member::Member;
 use vdi_shm::runtime::{Access, Options, Place, RuntimeDir};
 use vdi_shm::segment::{Segment, SegmentError};
 use vdi_shm::session::Session;
+
+#[path = "common/descriptors.rs"]
+mod descriptors;
+
+use descriptors::{huge_pages, memfd, no_segments};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const HELLO: Message<'static> = Message::Hello { role: Role::Server, instance: "", set: "nightly" };
@@ -203,46 +208,11 @@ fn members_that_break_the_protocol() {
     assert_eq!(set.aborts(), AbortReason { party: Party::Server, cause: Cause::BrokeProtocol });
 }
 
-fn memfd(len: u64, seals: SealFlags) -> OwnedFd {
-    let fd = rustix::fs::memfd_create("vdi-test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memfd");
-    rustix::fs::ftruncate(&fd, len).expect("a length");
-    rustix::fs::fcntl_add_seals(&fd, seals).expect("seals");
-    fd
-}
-
-/// What is no segment: with what it is, and the descriptor.
-fn no_segments() -> Vec<(&'static str, OwnedFd)> {
-    const LEN: u64 = 4096;
-    let sealed = SealFlags::SHRINK | SealFlags::GROW;
-    let file = tempfile::tempfile().expect("a file");
-    file.set_len(LEN).expect("a length");
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    let socket = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    let zero = std::fs::OpenOptions::new().read(true).write(true).open("/dev/zero").expect("a device");
-    vec![
-        ("a pipe's end", reader.into()),
-        ("a pipe's other end", writer.into()),
-        ("a file", file.into()),
-        ("a socket", socket.into()),
-        ("a device", zero.into()),
-        ("an unsealed memfd", memfd(LEN, SealFlags::empty())),
-        ("one that can grow", memfd(LEN, SealFlags::SHRINK)),
-        ("one that can shrink", memfd(LEN, SealFlags::GROW)),
-        ("a shorter one", memfd(LEN - 1, sealed)),
-        ("a longer one", memfd(LEN + 1, sealed)),
-        ("an empty one", memfd(0, sealed)),
-    ]
-}
-
 /// Memory in huge pages can be sealed as ours is, but a page that the system lacks is a fault.
 #[test]
 fn huge_pages_are_no_segment() {
     const LEN: u64 = 2 << 20;
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB;
-    let made = rustix::fs::memfd_create("vdi-test", flags)
-        .and_then(|fd| rustix::fs::ftruncate(&fd, LEN).map(|()| fd))
-        .and_then(|fd| rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).map(|()| fd));
-    match made {
+    match huge_pages(LEN) {
         Ok(fd) => assert!(matches!(Segment::from_peer(fd, LEN), Err(SegmentError::NotSealed { .. }))),
         Err(error) => {
             use std::io::Write;
@@ -259,7 +229,7 @@ fn descriptors_that_are_no_segment() {
     let area = |index| Message::Area { index, len: 4096 };
     link.send(&area(0), None).expect("a set that listens");
     assert_eq!(next(&link), refused, "no descriptor");
-    for (what, fd) in no_segments() {
+    for (what, fd) in no_segments(4096) {
         link.send(&area(0), Some(fd.as_fd())).expect("a set that listens");
         assert_eq!(next(&link), refused, "{what}");
         assert!(Segment::from_peer(fd, 4096).is_err(), "{what}");

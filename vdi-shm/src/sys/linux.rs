@@ -1,11 +1,11 @@
-//! Linux: memfd, mmap, futex.
+//! Linux: memfd, mmap, futex, credentials.
 #![allow(unsafe_code)]
 
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::AtomicU32;
 use core::time::Duration;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 use rustix::thread::futex;
 
 use crate::doorbell::Futex;
+use crate::link::Peer;
 
 /// The seals of a segment: its length can never change, nor can the seals.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
@@ -59,6 +60,32 @@ pub(crate) fn sealed_len(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
         return Ok(None);
     }
     Ok(u64::try_from(rustix::fs::fstat(fd)?.st_size).ok())
+}
+
+/// Who is at the other end of a socket.
+///
+/// By the system's own structure: rustix has a process id that is never 0, but the system says 0 of a process that has none
+/// here, since it lives outside of this process's container.
+pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
+    let mut found = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: `found` is `len` bytes that the call may write, and any bytes are a valid `ucred`: it consists of integers.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut found).cast::<libc::c_void>(),
+            &raw mut len,
+        )
+    };
+    if outcome != 0 {
+        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+    }
+    if len as usize != size_of::<libc::ucred>() {
+        return Err(Errno::NOTSUP);
+    }
+    Ok(Peer { pid: found.pid, uid: found.uid, gid: found.gid })
 }
 
 /// A shared, writable mapping of a whole descriptor, at a multiple of [`MAP_ALIGNMENT`].

@@ -2,24 +2,29 @@
 //! runtime directory in its environment, one command a line on its input and one answer a line on its output.
 #![allow(dead_code, unreachable_pub)] // each test binary uses its part
 
+pub mod descriptors;
+
+use std::fs::File;
 use std::io::{BufRead, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vdi_proto::command::Loan;
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::handle::BufferHandle;
-use vdi_proto::join::{Agreement, Role};
+use vdi_proto::join::{Agreement, Message, Role};
 use vdi_proto::layout::BufferRules;
 use vdi_proto::set::View;
 use vdi_shm::allocator::{BufferPool, ServerBuffer};
 use vdi_shm::area::{LentBuffer, MappedBuffer};
 use vdi_shm::error::ShmError;
 use vdi_shm::host::Host;
-use vdi_shm::link::Link;
+use vdi_shm::link::{Link, Received};
 use vdi_shm::member::Member;
 use vdi_shm::runtime::{Access, Options, Place, RuntimeDir};
 use vdi_shm::session::Session;
@@ -27,6 +32,9 @@ use vdi_shm::wait;
 
 /// How long anything may take before a test gives up on it. Nothing should ever take it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The group of those who become another user.
+pub const STRANGERS: u32 = 65534;
 
 const DIR: &str = "VDI_TEST_DIR";
 const MARK: &str = "vdi:";
@@ -88,7 +96,18 @@ pub struct Child {
 
 impl Child {
     pub fn new(dir: &Path) -> Child {
-        let mut process = Command::new(std::env::current_exe().expect("this binary"))
+        Child::start(dir, Command::new(std::env::current_exe().expect("this binary")))
+    }
+
+    /// A child that numbers processes by itself, as one in a container does: others have no process id there.
+    pub fn in_a_container(dir: &Path) -> Child {
+        let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().expect("this binary"));
+        Child::start(dir, command)
+    }
+
+    fn start(dir: &Path, mut command: Command) -> Child {
+        let mut process = command
             .args(["--exact", "child_entry", "--nocapture", "--test-threads", "1"])
             .env(DIR, dir)
             .stdin(Stdio::piped())
@@ -150,6 +169,15 @@ impl Child {
         assert!(answer.starts_with(&format!("err {status} ")), "{command}: {answer}, where {status} was due");
     }
 
+    /// Asks for something that must fail with this status, for reasons that name all of these.
+    pub fn refused(&mut self, command: &str, status: &str, reasons: &[&str]) {
+        let answer = self.ask(command);
+        assert!(answer.starts_with(&format!("err {status} ")), "{command}: {answer}, where {status} was due");
+        for reason in reasons {
+            assert!(answer.contains(reason), "{command}: {answer}, where {reason:?} was due");
+        }
+    }
+
     /// SIGKILL. Returns when it was sent.
     pub fn kill(mut self) -> u64 {
         let sent = now();
@@ -189,6 +217,7 @@ struct Doll {
     command: Option<LentBuffer>,
     mapped: Option<MappedBuffer>,
     crowd: Vec<Link>,
+    squatter: Option<OwnedFd>,
 }
 
 fn failed(error: &ShmError) -> String {
@@ -208,6 +237,14 @@ impl Doll {
                 self.options.access.uids.push(uid.parse().expect("a uid"));
                 done
             }
+            ["allow-group", gid] => {
+                self.options.access.gids.push(gid.parse().expect("a gid"));
+                done
+            }
+            ["forget-allowed"] => {
+                self.options.access = Access::default();
+                done
+            }
             ["umask", mask] => {
                 let mask = u32::from_str_radix(mask, 8).expect("a mask");
                 rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
@@ -216,6 +253,10 @@ impl Doll {
             // This thread alone, and those that it starts: what the system looks at when this thread connects.
             ["become", uid] => {
                 let uid = rustix::process::Uid::from_raw(uid.parse().expect("a uid"));
+                // Root's groups would go on opening doors.
+                let gid = rustix::process::Gid::from_raw(STRANGERS);
+                rustix::thread::set_thread_groups(&[]).expect("root can leave any group");
+                rustix::thread::set_thread_res_gid(gid, gid, gid).expect("root can be in any group");
                 rustix::thread::set_thread_res_uid(uid, uid, uid).expect("root can become anybody");
                 done
             }
@@ -242,6 +283,52 @@ impl Doll {
                     self.crowd.push(runtime.connect(&place, &self.options.access)?);
                 }
                 done
+            }
+            // Knocks this often without staying.
+            ["flood", count, set] => {
+                let runtime = RuntimeDir::open(&self.options, false)?;
+                let place = Place::new(INSTANCE, set)?;
+                let count: u32 = count.parse().expect("a number");
+                Ok((0..count).filter(|_| runtime.connect(&place, &self.options.access).is_ok()).count().to_string())
+            }
+            // One of the crowd says who it is.
+            ["hello", set] => {
+                let link = self.crowd.pop().expect("a crowd");
+                link.send(&Message::Hello { role: Role::Server, instance: INSTANCE, set }, None)?;
+                Ok(match link.receive_until(Instant::now() + PATIENCE, "an answer")? {
+                    Received::Packet(packet) => match packet.message()? {
+                        Message::Welcome { .. } => "welcome".to_owned(),
+                        other => format!("{other:?}"),
+                    },
+                    other => format!("{other:?}"),
+                })
+            }
+            // Passes one of the crowd on to whoever listens there.
+            ["pass-on", path] => {
+                let socket = seqpacket();
+                rustix::net::connect(&socket, &SocketAddrUnix::new(path).expect("a short path")).expect("a listener");
+                Link::new(socket).send(&Message::Leave, Some(self.crowd.pop().expect("a crowd").as_fd()))?;
+                done
+            }
+            // Listens where a set would, and never answers.
+            ["squat", path] => {
+                let socket = seqpacket();
+                rustix::net::bind(&socket, &SocketAddrUnix::new(path).expect("a short path")).expect("a free name");
+                rustix::fs::chmod(path, rustix::fs::Mode::from_bits_truncate(0o666)).expect("its own socket");
+                rustix::net::listen(&socket, 8).expect("its own socket");
+                self.squatter = Some(socket);
+                done
+            }
+            ["link", target, path] => {
+                std::os::unix::fs::symlink(target, path).expect("a directory for everybody");
+                done
+            }
+            // How many of a process's first descriptors can be opened from outside of it.
+            ["peek", pid] => {
+                let open = |number: &u32| File::open(format!("/proc/{pid}/fd/{number}")).is_ok();
+                let listed = std::fs::read_dir(format!("/proc/{pid}/fd")).is_ok();
+                let memory = File::open(format!("/proc/{pid}/mem")).is_ok();
+                Ok(format!("{} {listed} {memory}", (0..64).filter(open).count()))
             }
             ["area", index] => {
                 let member = self.member.as_ref().expect("a set");
@@ -342,6 +429,11 @@ impl Doll {
             ref unknown => panic!("no such command: {unknown:?}"),
         }
     }
+}
+
+/// A socket of the kind that sets have.
+pub fn seqpacket() -> OwnedFd {
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket")
 }
 
 /// Descriptors, mappings of sets, and threads of this process.
