@@ -148,6 +148,7 @@ impl Member {
         let (member, secret, asked, agreement, areas) = match packet.message()? {
             Message::Welcome { member, secret, asked, agreement, areas } => (member, secret, asked, agreement, areas),
             Message::Refused { status } => return Err(ShmError::Refused { set: place.set, status }),
+            Message::Aborted(reason) => return Err(ShmError::Aborted(reason)),
             _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "Welcome" }),
         };
         asked.validate_client()?;
