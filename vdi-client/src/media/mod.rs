@@ -64,6 +64,7 @@ mod partial;
 mod progress;
 mod snapshot;
 mod staging;
+mod stale;
 mod stream;
 mod tape;
 mod tape_image;
