@@ -74,6 +74,6 @@ fn nothing_is_lost_whatever_dies() {
     eprintln!("{count} rounds from seed {first} took {:?}", begun.elapsed());
     tally.print();
     if count >= ROUNDS {
-        tally.assert_breadth();
+        tally.assert_breadth(count);
     }
 }

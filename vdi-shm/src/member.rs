@@ -102,9 +102,10 @@ impl Member {
                 runtime.remove_if_dead(&place);
             }
         })?;
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
         match link.send(&Message::Hello { role, instance, set }, None) {
-            // It hung up already: what it said before, if anything, is read below.
-            Err(ShmError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {}
+            // It hung up already, or died without ever having answered the knock: what it said before, if anything, is read below.
+            Err(ShmError::System { source, .. }) if matches!(source.kind(), BrokenPipe | ConnectionReset) => {}
             sent => sent?,
         }
         let path = runtime.path_of(&place);

@@ -10,7 +10,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
@@ -109,7 +109,7 @@ mod tests {
             std::fs::write(place.path().join(name), b"x").unwrap();
         }
         let directory = File::open(place.path()).unwrap();
-        assert_eq!(left_behind(&directory, OsStr::from_bytes(b"a.bak")), [OsStr::new(&hidden)]);
+        assert_eq!(left_behind(&directory, OsStr::new("a.bak")), [OsStr::new(&hidden)]);
 
         // Not while somebody works on it.
         let at_work = File::open(place.path().join(&hidden)).unwrap();

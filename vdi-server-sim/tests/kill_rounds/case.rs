@@ -278,10 +278,11 @@ fn size(random: &mut Rng) -> usize {
 
 fn point(random: &mut Rng, verb: Verb, devices: u32, completes: bool) -> Point {
     let (doing, nth) = match (verb, random.u8(..8)) {
-        (Verb::Backup, 0..=2) => (Doing::Write, random.u64(1..=6)),
+        (Verb::Backup, 0..=2) => (Doing::Write, random.u64(1..=4)),
         (Verb::Backup, 3..=4) => (Doing::Flush, 1),
         (Verb::Backup, 5..=6) if completes => (Doing::Complete, 1),
-        (Verb::Restore, 0..=5) => (Doing::Read, random.u64(1..=6)),
+        (Verb::Restore, 0..=3) => (Doing::Read, 1),
+        (Verb::Restore, 4..=5) => (Doing::Read, random.u64(2..=4)),
         _ => (Doing::Close, 1),
     };
     let (device, behind, held) = (random.u32(..devices), random.bool(), random.bool());

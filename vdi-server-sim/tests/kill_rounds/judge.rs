@@ -126,7 +126,14 @@ fn errors_name_their_reason(case: &Case, played: &Played) {
         // Who did not belong to the set yet, or not any more, is missed by those who deal with it.
         let outside =
             !joined || slain.iter().any(|party| !party.joined) || !played.configured || played.server_succeeded();
-        let missed = ["called SignalAbort", "worker process", "ended with", "no virtual device set", "cancelled"];
+        let missed = [
+            "called SignalAbort",
+            "worker process",
+            "ended with",
+            "a pipe to the primary failed",
+            "no virtual device set",
+            "cancelled",
+        ];
         let late = case.server_time_out > 0 && text.contains("waited longer than serverTimeOut allows");
         dead || late || waited_for || (outside && missed.iter().any(|missed| text.contains(missed)))
     };

@@ -89,7 +89,9 @@ pub(crate) fn primary(stage: &Stage) {
 
 fn lead(play: &Arc<Play>) -> Result<(), String> {
     let set = Arc::new(ClientVirtualDeviceSet::new());
-    set.create(SET, &play.case.config()).map_err(show)?;
+    // Undisturbed it may take as long as the machine needs.
+    let server_time_out = if play.disturbed { play.case.server_time_out } else { 0 };
+    set.create(SET, &VdConfig { server_time_out, ..play.case.config() }).map_err(show)?;
     play.say("created");
     let canceller = set.canceller().map_err(show)?;
     std::thread::spawn(move || {
