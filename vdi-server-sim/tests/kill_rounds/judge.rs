@@ -39,7 +39,7 @@ pub(crate) fn round(case: &Case, tally: &mut Tally) -> Option<Duration> {
     let old_data = tree(&bench.data().join("sales"));
     let first = play(&bench, case, Verb::Backup, None);
     assert!(first.client_succeeded() && first.server_succeeded(), "undisturbed: {first:#?}");
-    let lateness = match case.verb {
+    let (played, verdict) = match case.verb {
         Verb::Backup => {
             if !case.replaces {
                 clear(&bench.out());
@@ -51,10 +51,7 @@ pub(crate) fn round(case: &Case, tally: &mut Tally) -> Option<Duration> {
             assert!(tree(&bench.data()) == data, "a backup leaves the databases alone: {played:#?}");
             errors_name_their_reason(case, &played);
             let verdict = judge_backup(&bench, case, &played, &old, &old_data);
-            tally.count(format!("BACKUP: {verdict}"));
-            tidy(&bench, case, &played, tally);
-            tally.note(&played);
-            played.lateness
+            (played, verdict)
         }
         Verb::Restore => {
             if case.replaces {
@@ -66,13 +63,13 @@ pub(crate) fn round(case: &Case, tally: &mut Tally) -> Option<Duration> {
             assert!(tree(&bench.out()) == made, "a restore leaves the backup alone: {played:#?}");
             errors_name_their_reason(case, &played);
             let verdict = judge_restore(&bench, case, &played);
-            tally.count(format!("RESTORE: {verdict}"));
-            tidy(&bench, case, &played, tally);
-            tally.note(&played);
-            played.lateness
+            (played, verdict)
         }
     };
-    lateness
+    tally.count(format!("{}: {verdict}", case.verb.name()));
+    tidy(&bench, case, &played, tally);
+    tally.note(&played);
+    played.lateness
 }
 
 /// Files of random bytes.
