@@ -77,6 +77,12 @@ fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Pac
     }
 }
 
+/// Whether sending failed because nobody is at the other end any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
+
 fn take_segment(packet: &mut Packet, len: u64) -> Result<Segment, ShmError> {
     let descriptor =
         packet.take_descriptor().ok_or(ShmError::OutOfTurn { found: "no descriptor", expected: "a segment" })?;
@@ -102,10 +108,9 @@ impl Member {
                 runtime.remove_if_dead(&place);
             }
         })?;
-        use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
         match link.send(&Message::Hello { role, instance, set }, None) {
             // It hung up already, or died without ever having answered the knock: what it said before, if anything, is read below.
-            Err(ShmError::System { source, .. }) if matches!(source.kind(), BrokenPipe | ConnectionReset) => {}
+            Err(ShmError::System { source, .. }) if is_gone(&source) => {}
             sent => sent?,
         }
         let path = runtime.path_of(&place);
@@ -249,8 +254,12 @@ impl Shared {
             answers.last = None;
             answers.asked
         };
-        // Nobody answers what was not sent.
-        self.link.send(message, segment.map(Segment::fd)).inspect_err(|_| self.answers().asked -= 1)?;
+        match self.link.send(message, segment.map(Segment::fd)) {
+            // The primary is gone. The keeper is about to say how, which ends the wait below.
+            Err(ShmError::System { source, .. }) if is_gone(&source) => {}
+            // Nobody answers what was not sent.
+            sent => sent.inspect_err(|_| self.answers().asked -= 1)?,
+        }
         let outcome = wait::wait_until(self.session.control().set_doorbell(), deadline, || {
             if let Some(aborted) = self.session.aborted() {
                 return Some(Err(aborted));
