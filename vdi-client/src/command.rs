@@ -234,6 +234,15 @@ impl Command {
         }
     }
 
+    /// Whether waits of its device must end.
+    pub(crate) fn has_ended(&self) -> bool {
+        match &self.lent {
+            Lent::Own(_, device) => device.set.interruption("drive").is_some(),
+            #[cfg(feature = "sqlserver")]
+            Lent::SqlServer(held) => held.device().session().interruption("drive").is_some(),
+        }
+    }
+
     pub(crate) fn set_name(&self) -> &str {
         match &self.lent {
             Lent::Own(_, device) => device.set.session.set_name(),

@@ -17,7 +17,7 @@
 //! # Invariants
 //!
 //! 1. Every command given to the pool is completed: by its worker's answer, or, when the worker is gone or the pool is
-//!    dropped, as aborted. A worker that is alive and silent is for `serverTimeOut` to end.
+//!    dropped, as aborted; by then the set knows who died. A worker that is alive and silent is for `serverTimeOut` to end.
 //! 2. A worker gives its lease up before it answers, so the completion is never refused as busy.
 //! 3. A stripe's commands go to one worker, so they are carried out in the order in which they came.
 //! 4. After a final failure of a stripe, that of opening its media included, nothing succeeds for it any more: what is already
@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
@@ -218,8 +218,8 @@ impl WorkerPool {
     /// opened for `stripe`. Several commands are under way at a time. `progress` is told the bytes of each transfer.
     ///
     /// # Errors
-    /// VD_E_ABORT when the set was aborted; VD_E_UNEXPECTED when the worker is gone, or its media could not be closed in good
-    /// order.
+    /// VD_E_ABORT when the set was aborted, by the death of a worker that had joined it for example; VD_E_UNEXPECTED when the
+    /// worker is gone and the set did not know it, or its media could not be closed in good order.
     pub fn drive(
         &self,
         device: &mut ClientVirtualDevice,
@@ -236,7 +236,12 @@ impl WorkerPool {
             };
             commands += u64::from(command.code() != CommandCode::CLEAR_ERROR);
             progress(command.data().len() as u64);
-            self.pass_on(worker, stripe, command, &tally)?;
+            if let Err(unanswered) = self.pass_on(worker, stripe, command, &tally)? {
+                let missed = missed(device, worker);
+                // The server hears of this after the death of whom it is about.
+                drop(unanswered);
+                return Err(missed);
+            }
         }
         // The answer to this is the last, so all are counted then.
         self.close(worker, stripe, device)?;
@@ -244,7 +249,14 @@ impl WorkerPool {
         Ok(Report { commands, bytes_written, bytes_read })
     }
 
-    fn pass_on(&self, worker: &Worker, stripe: u32, command: Command, tally: &Arc<Tally>) -> Result<(), Error> {
+    /// Sends a command to the worker, or gives it back when that is gone.
+    fn pass_on(
+        &self,
+        worker: &Worker,
+        stripe: u32,
+        command: Command,
+        tally: &Arc<Tally>,
+    ) -> Result<Result<(), Waiting>, Error> {
         let mut request = Request {
             tag: self.tags.fetch_add(1, Ordering::Relaxed),
             code: command.code().number(),
@@ -257,33 +269,28 @@ impl WorkerPool {
             request.handle = command.buffer_handle()?.number();
             self.handles.fetch_add(1, Ordering::Relaxed);
         }
-        let gone = command.of(Error::new(
-            ErrorKind::System,
-            vdi_proto::status::VdError::Unexpected,
-            "drive",
-            command.set_name(),
-            "the worker process is gone",
-        ));
-        self.ask(worker, request, Waiting::Command(command, Arc::clone(tally))).ok_or(gone)
+        Ok(self.ask(worker, request, Waiting::Command(command, Arc::clone(tally))))
     }
 
-    /// Sends a request; `None` when the worker is gone, and what waited for it is dropped.
-    fn ask(&self, worker: &Worker, request: Request, waiting: Waiting) -> Option<()> {
+    /// Sends a request. When the worker is gone, what was to wait for it comes back, unless it is with the others that waited.
+    fn ask(&self, worker: &Worker, request: Request, waiting: Waiting) -> Result<(), Waiting> {
         let mut requests = worker.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        lock(&worker.pending).as_mut()?.insert(request.tag, waiting);
-        if requests.write_all(&request.to_bytes()).is_err() {
-            let dropped = lock(&worker.pending).as_mut()?.remove(&request.tag);
-            drop(dropped);
-            return None;
+        match lock(&worker.pending).as_mut() {
+            Some(pending) => drop(pending.insert(request.tag, waiting)),
+            None => return Err(waiting),
         }
-        Some(())
+        if requests.write_all(&request.to_bytes()).is_err() {
+            let unsent = lock(&worker.pending).as_mut().and_then(|pending| pending.remove(&request.tag));
+            return unsent.map_or(Ok(()), Err);
+        }
+        Ok(())
     }
 
     fn close(&self, worker: &Worker, stripe: u32, device: &ClientVirtualDevice) -> Result<(), Error> {
         let (sender, receiver) = channel();
         let tag = self.tags.fetch_add(1, Ordering::Relaxed);
         let request = Request { tag, code: CLOSE, stripe, handle: 0, bytes: 0, position: 0 };
-        let answer = self.ask(worker, request, Waiting::Close(sender)).and_then(|()| {
+        let answer = self.ask(worker, request, Waiting::Close(sender)).ok().and_then(|()| {
             loop {
                 match receiver.recv_timeout(LOOK_AGAIN) {
                     Ok(code) => break Some(Ok(code)),
@@ -302,7 +309,7 @@ impl WorkerPool {
             Some(Ok(code)) => {
                 Err(device.error(ErrorKind::System, "drive", format!("the worker could not close its media: {code}")))
             }
-            None => Err(device.error(ErrorKind::System, "drive", "the worker process is gone".to_owned())),
+            None => Err(missed(device, worker)),
         }
     }
 
@@ -337,6 +344,32 @@ impl Drop for WorkerPool {
 
 /// How often a wait for a worker looks whether the set is still there.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a worker that is gone may stay unknown to the set: its pipes close before its connection.
+const OBITUARY: Duration = Duration::from_millis(200);
+
+/// How often a wait for that looks.
+const LOOK_FOR_OBITUARY: Duration = Duration::from_millis(1);
+
+/// Waits until the set has ended, which it does when one of its processes dies. One that had not joined it is not missed there.
+fn wait_for_obituary<T>(mut over: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + OBITUARY;
+    loop {
+        let found = over();
+        if found.is_some() || Instant::now() >= deadline {
+            return found;
+        }
+        std::thread::sleep(LOOK_FOR_OBITUARY);
+    }
+}
+
+/// The error of a device whose worker is gone: what the set says of that, if it knows.
+fn missed(device: &ClientVirtualDevice, worker: &Worker) -> Error {
+    wait_for_obituary(|| device.interruption("drive")).unwrap_or_else(|| {
+        let what = format!("the worker process is gone (it was process {})", worker.child.id());
+        device.error(ErrorKind::System, "drive", what)
+    })
+}
 
 /// Completes commands as their answers come, until the worker closes its output. A worker that answers nonsense is killed.
 fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
@@ -377,8 +410,15 @@ fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
             }
         }
     }
-    // Whoever still waits never gets an answer.
-    let left = lock(pending).take();
+    // Whoever still waits never gets an answer. Why is known to the set first, so that the statement fails for that reason.
+    let left = lock(pending).take().unwrap_or_default();
+    let mut commands = left.values().filter_map(|waiting| match waiting {
+        Waiting::Command(command, _) => Some(command),
+        Waiting::Close(_) => None,
+    });
+    if let Some(command) = commands.next() {
+        wait_for_obituary(|| command.has_ended().then_some(()));
+    }
     drop(left);
 }
 
@@ -399,7 +439,8 @@ pub struct Served {
 /// `set` has joined the primary's set ([`ClientVirtualDeviceSet::open_in_secondary`]).
 ///
 /// # Errors
-/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration. Failures of the media are answered, not returned.
+/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration, which also tells why where the set ended with the pipe.
+/// Failures of the media are answered, not returned.
 pub fn serve(
     set: &ClientVirtualDeviceSet,
     mut input: impl Read,
@@ -409,7 +450,11 @@ pub fn serve(
     let pipe_failed = |error: io::Error| {
         let what = format!("a pipe to the primary failed: {error}");
         let name = set.name().unwrap_or_default();
-        Error::new(ErrorKind::System, vdi_proto::status::VdError::Unexpected, "serve", &name, what).because(error)
+        // A pipe that is cut off mostly says that the primary died, which the set knows better.
+        let obituary = wait_for_obituary(|| set.get_configuration(Duration::ZERO).err());
+        obituary.unwrap_or_else(|| {
+            Error::new(ErrorKind::System, vdi_proto::status::VdError::Unexpected, "serve", &name, what).because(error)
+        })
     };
     let config = set.get_configuration(INFINITE)?;
     // The media, or what it failed with.

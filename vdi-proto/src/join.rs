@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! joiner  -> Hello                         who I am, which set I want
-//! primary -> Welcome + control segment     or Refused
+//! primary -> Welcome + control segment     or Refused, or Aborted
 //! primary -> Area + segment                for each buffer area that exists
 //! ```
 //!
@@ -18,6 +18,7 @@
 
 use thiserror::Error;
 
+use crate::abort::AbortReason;
 use crate::config::VdConfig;
 use crate::handle::{MAX_SLOT_BITS, MIN_SLOT_BITS};
 use crate::layout::{MAX_MEMBERS, VERSION};
@@ -78,6 +79,8 @@ pub enum Message<'a> {
         /// Why.
         status: VdError,
     },
+    /// The primary's answer to a joiner of a set that was aborted, and why it was; it hangs up after it.
+    Aborted(AbortReason),
     /// A buffer area; its descriptor comes with it.
     Area {
         /// Its number: areas count from 0 in the order in which they are added.
@@ -174,6 +177,7 @@ const AREA_ANSWER: u16 = 5;
 const CONFIGURED: u16 = 6;
 const CONFIGURED_ANSWER: u16 = 7;
 const LEAVE: u16 = 8;
+const ABORTED: u16 = 9;
 
 /// Writes a message into a fixed array. All messages fit: the longest, Hello, is checked by a test.
 struct Writer {
@@ -355,6 +359,10 @@ impl<'a> Message<'a> {
                 w.u16(REFUSED);
                 w.u32(status.hresult());
             }
+            Message::Aborted(reason) => {
+                w.u16(ABORTED);
+                w.u32(reason.to_word());
+            }
             Message::Area { index, len } => {
                 w.u16(AREA);
                 w.u32(*index);
@@ -424,6 +432,13 @@ impl<'a> Message<'a> {
                 Message::Welcome { member, secret, asked, agreement, areas }
             }
             REFUSED => Message::Refused { status: r.status()? },
+            ABORTED => {
+                let found = r.u32()?;
+                match AbortReason::from_word(found) {
+                    Some(reason) if reason.to_word() == found => Message::Aborted(reason),
+                    _ => return Err(JoinError::Field { field: "abort reason", found: u64::from(found) }),
+                }
+            }
             AREA => Message::Area { index: r.u32()?, len: r.u64()? },
             AREA_ANSWER => Message::AreaAnswer { index: r.u32()?, answer: r.answer()? },
             CONFIGURED => Message::Configured(r.agreement()?),

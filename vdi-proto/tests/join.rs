@@ -4,6 +4,7 @@ mod laws;
 
 use laws::bytes::join_message;
 use proptest::prelude::*;
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
 use vdi_proto::join::{Agreement, JoinError, MAGIC, MAX_MESSAGE, Message, Role};
 use vdi_proto::layout::{MAX_MEMBERS, VERSION};
@@ -30,6 +31,7 @@ fn messages() -> Vec<Message<'static>> {
         Message::Configured(agreement()),
         Message::ConfiguredAnswer(Ok(())),
         Message::Leave,
+        Message::Aborted(AbortReason { party: Party::Secondary(126), cause: Cause::Died }),
     ];
     for status in VdError::ALL {
         messages.extend([
@@ -48,7 +50,7 @@ fn bytes_of(message: &Message<'_>) -> Vec<u8> {
 #[test]
 fn every_message_comes_back_and_no_part_of_it_does() {
     let messages = messages();
-    assert_eq!(messages.len(), 9 + 3 * VdError::ALL.len());
+    assert_eq!(messages.len(), 10 + 3 * VdError::ALL.len());
     let mut cut = 0;
     for message in messages {
         let bytes = bytes_of(&message);
@@ -69,7 +71,7 @@ fn every_message_comes_back_and_no_part_of_it_does() {
             assert_eq!(Message::decode(&longer), Err(JoinError::Oversized { found, expected }));
         }
     }
-    assert_eq!(cut, 948, "cuts tried");
+    assert_eq!(cut, 960, "cuts tried");
 }
 
 #[test]
@@ -117,14 +119,15 @@ fn each_wrong_field_has_its_error() {
     let welcome =
         Message::Welcome { member: 2, secret: 3, asked: VdConfig::default(), agreement: Some(agreement()), areas: 0 };
     let flag = BODY + 4 + 8 + 44 + 4;
+    let aborted = Message::Aborted(AbortReason { party: Party::Server, cause: Cause::Died });
     let field = |field, found| JoinError::Field { field, found };
-    let rows: [(Vec<u8>, JoinError, VdError); 20] = [
+    let rows: [(Vec<u8>, JoinError, VdError); 22] = [
         (put(&hello, 0, b"VDIJ"), JoinError::Magic { found: u32::from_le_bytes(*b"VDIJ") }, VdError::Unexpected),
         (put(&hello, 4, &[0, 0]), JoinError::Version { found: 0 }, VdError::NotSupported),
         (put(&hello, 4, &[1, 0]), JoinError::Version { found: 1 }, VdError::NotSupported),
         (put(&hello, 4, &[2, 1]), JoinError::Version { found: 0x102 }, VdError::NotSupported),
         (put(&hello, KIND, &[0, 0]), JoinError::Kind { found: 0 }, VdError::Unexpected),
-        (put(&hello, KIND, &[9, 0]), JoinError::Kind { found: 9 }, VdError::Unexpected),
+        (put(&hello, KIND, &[10, 0]), JoinError::Kind { found: 10 }, VdError::Unexpected),
         (put(&hello, KIND, &[1, 1]), JoinError::Kind { found: 0x101 }, VdError::Unexpected),
         (put(&hello, BODY, &[0, 0]), field("role", 0), VdError::Unexpected),
         (put(&hello, BODY, &[3, 0]), field("role", 3), VdError::Unexpected),
@@ -145,6 +148,8 @@ fn each_wrong_field_has_its_error() {
             VdError::Unexpected,
         ),
         (put(&Message::Refused { status: VdError::Abort }, BODY, &[0; 4]), field("status", 0), VdError::Unexpected),
+        (put(&aborted, BODY, &[0; 4]), field("abort reason", 0), VdError::Unexpected),
+        (put(&aborted, BODY + 2, &[9]), field("abort reason", 0x0209_0000), VdError::Unexpected),
         (
             put(&Message::ConfiguredAnswer(Ok(())), BODY, &[8, 0, 0x77, 0x80]),
             field("status", 0x8077_0008),

@@ -48,7 +48,8 @@
 //! 1. A statement succeeds only if every command succeeded, every byte of every file was moved exactly once, and (restore) the
 //!    database is durable and in place. Anything else is a [`Failure`], and aborts the set. With snapshots no byte of a file is
 //!    moved here: see the engine's `snapshot` module for what holds there.
-//! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not.
+//! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not. A restore that is reported as
+//!    failed has changed nothing: once it puts the database into its place, only that can fail.
 //! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them.
 //!
 //! [`RestoreTarget`]: crate::database::RestoreTarget

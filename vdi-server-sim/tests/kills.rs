@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, device_name, restore_statement, stripe};
 use common::processes::{Part, Stage, take_part};
-use common::{PATIENCE, now_ns};
+use common::{PATIENCE, eventually, now_ns};
 use vdi_client::media::{FileMedia, Media};
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Completion, Error, INFINITE};
 use vdi_proto::command::CommandCode;
@@ -29,7 +29,14 @@ const DEVICES: u32 = 2;
 
 #[test]
 fn child_entry() {
-    take_part(&[("server", server), ("client", client), ("worker", worker), ("agent", agent), ("reader", reader)]);
+    take_part(&[
+        ("server", server),
+        ("client", client),
+        ("worker", worker),
+        ("agent", agent),
+        ("reader", reader),
+        ("finisher", finisher),
+    ]);
 }
 
 /// Says when a party heard of the end, and how.
@@ -442,6 +449,63 @@ fn a_restore_whose_server_is_killed_leaves_the_old_database() {
     bench.restore("copy", 1, "REPLACE");
     bench.assert_identical("sales", "copy");
     bench.assert_databases(&["copy", "sales"]);
+}
+
+/// A client that died while the server, which had all the data, was putting the database into its place made the statement report a
+/// failure of what then took place.
+#[test]
+fn a_restore_whose_client_dies_while_it_is_put_into_place_succeeds() {
+    let bench = Bench::new();
+    bench.database("sales", 3_000_000);
+    bench.back_up("sales", 1, "");
+    bench.database("copy", 20_000);
+    let mut primary = bench.part("finisher", &[bench.out().to_str().unwrap()]);
+    primary.expect("created");
+    let transcript = bench.out().join("transcript");
+    let statement = bench.sql_with(&restore_statement("copy", SET, 1, "REPLACE"), |command| {
+        command.arg("--transcript").arg(&transcript);
+    });
+    primary.expect("half done");
+    // The server waits for this lock when all the data is there.
+    let data = fs::File::open(bench.data()).unwrap();
+    data.lock().unwrap();
+    primary.order("go on");
+    eventually("the server waits for the data folder", || {
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        let server = format!(" {} ", statement.process.id());
+        let waits = locks.lines().any(|lock| lock.contains("-> FLOCK") && lock.contains(&server));
+        if waits { Ok(()) } else { Err(locks) }
+    });
+    primary.process.kill();
+    eventually("the server has heard of the death", || {
+        let said = fs::read_to_string(&transcript).unwrap();
+        if said.contains("the primary client died") { Ok(()) } else { Err(said) }
+    });
+    drop(data);
+    statement.outcome().assert_success();
+    bench.assert_identical("sales", "copy");
+    bench.assert_databases(&["copy", "sales"]);
+    bench.assert_name_is_free(SET);
+}
+
+/// An agent that delivers the first half of a backup, and when told so the rest.
+fn finisher(stage: &Stage) {
+    let set = ClientVirtualDeviceSet::new();
+    set.create(SET, &config(1)).unwrap();
+    stage.say("created");
+    let agreed = set.get_configuration(PATIENCE).unwrap();
+    let mut device = set.open_device(SET).unwrap();
+    let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
+    media.begin(&agreed).unwrap();
+    for count in 1.. {
+        let Ok(mut command) = device.get_command(INFINITE) else { return };
+        let bytes = media.read(0, command.data_mut()).unwrap();
+        command.complete(Completion::transferred(bytes)).unwrap();
+        if count == 10 {
+            stage.say("half done");
+            stage.hear();
+        }
+    }
 }
 
 /// An agent that delivers the first half of a backup, holds the next Reads, and waits for more.

@@ -15,10 +15,12 @@ use common::processes::take_part;
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use common::{PATIENCE, eventually};
+use vdi_client::media::{Media, StreamMedia};
 use vdi_client::raw::RawDevice;
-use vdi_client::workers::WorkerPool;
+use vdi_client::workers::{WorkerPool, serve};
 use vdi_client::{
-    ClientVirtualDevice, Command, CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig, VdError,
+    ClientVirtualDevice, ClientVirtualDeviceSet, Command, CommandCode, Completion, CompletionCode, Features, INFINITE,
+    VdConfig, VdError,
 };
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::ServerTerms;
@@ -202,6 +204,42 @@ fn a_worker_that_answers_nonsense_is_killed_and_its_commands_are_aborted() {
     let (outcome, ended) = driving.result();
     assert!(outcome.unwrap_err().contains("the worker process is gone"));
     assert!(ended.iter().all(|status| !status.success()), "{ended:?}");
+}
+
+/// A worker whose primary was gone spoke of a broken pipe, whatever the set knew of it.
+#[test]
+fn a_worker_tells_why_its_pipe_broke() {
+    struct Broken(Arc<ClientVirtualDeviceSet>);
+    impl std::io::Write for Broken {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            self.0.signal_abort().unwrap();
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let bench = Bench::new();
+    let (set, _server, _device) = pair(&bench);
+    let worker = ClientVirtualDeviceSet::with_options(bench.options());
+    worker.open_in_secondary("nightly").unwrap();
+    // The request to close a media.
+    let media = |_| Ok(Box::new(StreamMedia::sink(std::io::sink())) as Box<dyn Media>);
+    let error = serve(&worker, &[0; 32][..], Broken(set), media).unwrap_err();
+    assert_eq!(error.code(), VdError::Abort);
+    assert!(error.to_string().contains("the primary client called SignalAbort"), "{error}");
+}
+
+/// Who came to a set that had been aborted was told so, but not why.
+#[test]
+fn who_joins_a_set_that_was_aborted_is_told_why() {
+    let bench = Bench::new();
+    let (_set, server, _device) = pair(&bench);
+    server.set.signal_abort().unwrap();
+    let late = ClientVirtualDeviceSet::with_options(bench.options());
+    let error = late.open_in_secondary("nightly").unwrap_err();
+    assert_eq!(error.code(), VdError::Abort);
+    assert!(error.to_string().contains("the server called SignalAbort"), "{error}");
 }
 
 /// A worker that never answered the last request of its device held the primary for ever, whatever became of the set.

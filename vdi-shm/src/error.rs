@@ -142,7 +142,6 @@ const fn refusal_remedy(status: VdError) -> &'static str {
     match status {
         VdError::Security => "run as the same user, or have the creator allow this uid or gid",
         VdError::Protocol => "secondaries may join between the primary's GetConfiguration and the end of the work",
-        VdError::Abort => "create a new set",
         VdError::Memory => "the set has as many processes as it can",
         _ => "check that name and instance are the ones that the client created, and that no server has it open",
     }

@@ -299,10 +299,10 @@ impl Keeper {
         match (joined, packet.message()) {
             (None, Ok(Message::Hello { role, instance, set })) => match self.admit(from, role, instance, set) {
                 Ok(()) => true,
-                Err(status) => self.refuse(from, status),
+                Err(answer) => self.refuse(from, &answer),
             },
-            (None, Ok(_)) => self.refuse(from, VdError::Unexpected),
-            (None, Err(error)) => self.refuse(from, error.code()),
+            (None, Ok(_)) => self.refuse(from, &Message::Refused { status: VdError::Unexpected }),
+            (None, Err(error)) => self.refuse(from, &Message::Refused { status: error.code() }),
             (Some((Role::Server, _)), Ok(Message::Area { index, len })) => {
                 let answer = self.add_area(index, len, descriptor);
                 self.connections[from].link.send(&Message::AreaAnswer { index, answer }, None).is_ok()
@@ -322,9 +322,9 @@ impl Keeper {
     }
 
     /// Tells a joiner why not. False: it is over.
-    fn refuse(&self, connection: usize, status: VdError) -> bool {
+    fn refuse(&self, connection: usize, answer: &Message<'_>) -> bool {
         // One that is gone needs no answer.
-        let _ = self.connections[connection].link.send(&Message::Refused { status }, None);
+        let _ = self.connections[connection].link.send(answer, None);
         false
     }
 
@@ -335,28 +335,29 @@ impl Keeper {
         false
     }
 
-    /// Decides on a joiner and welcomes it.
-    fn admit(&mut self, from: usize, role: Role, instance: &str, set: &str) -> Result<(), VdError> {
+    /// Decides on a joiner and welcomes it. Else gives the answer that refuses it.
+    fn admit(&mut self, from: usize, role: Role, instance: &str, set: &str) -> Result<(), Message<'static>> {
+        let refused = |status| Err(Message::Refused { status });
         let place = self.session.place();
         if place.set != set || place.instance != instance {
-            return Err(VdError::Invalid);
+            return refused(VdError::Invalid);
         }
         if !self.access.allows(&self.connections[from].peer) {
-            return Err(VdError::Security);
+            return refused(VdError::Security);
         }
-        if self.session.abort_reason().is_some() {
-            return Err(VdError::Abort);
+        if let Some(reason) = self.session.abort_reason() {
+            return Err(Message::Aborted(reason));
         }
         let member = match role {
             // A set serves one server, and one that was configured no other.
-            Role::Server if self.members & 1 << SERVER_MEMBER != 0 => return Err(VdError::Invalid),
-            Role::Server if self.session.agreement().is_some() => return Err(VdError::Invalid),
+            Role::Server if self.members & 1 << SERVER_MEMBER != 0 => return refused(VdError::Invalid),
+            Role::Server if self.session.agreement().is_some() => return refused(VdError::Invalid),
             Role::Server => SERVER_MEMBER,
             Role::Secondary if !self.admitting.load(Ordering::Acquire) || self.session.work_has_ended() => {
-                return Err(VdError::Protocol);
+                return refused(VdError::Protocol);
             }
             Role::Secondary => match (self.members | 1 << SERVER_MEMBER).trailing_ones() {
-                MAX_MEMBERS => return Err(VdError::Memory),
+                MAX_MEMBERS => return refused(VdError::Memory),
                 member => member,
             },
         };
@@ -373,7 +374,7 @@ impl Keeper {
             sent =
                 sent.and_then(|()| link.send(&Message::Area { index: index as u32, len: area.len() }, Some(area.fd())));
         }
-        sent.map_err(|error| error.code())?;
+        sent.map_err(|error| Message::Refused { status: error.code() })?;
         self.members |= 1 << member;
         self.connections[from].joined = Some((role, member));
         Ok(())

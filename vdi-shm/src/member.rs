@@ -78,6 +78,12 @@ fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Pac
     }
 }
 
+/// Whether sending failed because nobody is at the other end any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
+    matches!(error.kind(), BrokenPipe | ConnectionReset)
+}
+
 fn take_segment(packet: &mut Packet, len: u64) -> Result<Segment, ShmError> {
     let descriptor = packet
         .take_descriptor()
@@ -105,8 +111,8 @@ impl Member {
             }
         })?;
         match link.send(&Message::Hello { role, instance, set }, None) {
-            // It hung up already: what it said before, if anything, is read below.
-            Err(ShmError::System { source, .. }) if source.kind() == std::io::ErrorKind::BrokenPipe => {}
+            // It hung up already, or died without ever having answered the knock: what it said before, if anything, is read below.
+            Err(ShmError::System { source, .. }) if is_gone(&source) => {}
             sent => sent?,
         }
         let path = runtime.path_of(&place);
@@ -150,6 +156,7 @@ impl Member {
         let (member, secret, asked, agreement, areas) = match packet.message()? {
             Message::Welcome { member, secret, asked, agreement, areas } => (member, secret, asked, agreement, areas),
             Message::Refused { status } => return Err(ShmError::Refused { set: place.set, status }),
+            Message::Aborted(reason) => return Err(ShmError::Aborted(reason)),
             _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "Welcome" }),
         };
         asked.validate_client()?;
@@ -249,8 +256,12 @@ impl Shared {
             answers.last = None;
             answers.asked
         };
-        // Nobody answers what was not sent.
-        self.link.send(message, segment.map(Segment::fd)).inspect_err(|_| self.answers().asked -= 1)?;
+        match self.link.send(message, segment.map(Segment::fd)) {
+            // The primary is gone. The keeper is about to say how, which ends the wait below.
+            Err(ShmError::System { source, .. }) if is_gone(&source) => {}
+            // Nobody answers what was not sent.
+            sent => sent.inspect_err(|_| self.answers().asked -= 1)?,
+        }
         let outcome = wait::wait_until(self.session.control().set_doorbell(), deadline, || {
             if let Some(aborted) = self.session.aborted() {
                 return Some(Err(aborted));

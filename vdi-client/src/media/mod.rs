@@ -18,8 +18,24 @@
 //!   next time.) What is no failure but a condition of the medium, a filemark for example, says so:
 //!   [`MediaError::is_final`].
 //! - A Write after Complete is refused.
-//! - Without Complete the server learns from nobody whether the commit succeeded. Ask for
-//!   [`Features::REQUEST_COMPLETE`] in every configuration, and look at what was agreed on.
+//!
+//! # Whose word counts
+//!
+//! | Complete was agreed on | a backup is good, and restores whatever dies afterwards, when |
+//! |---|---|
+//! | yes | the server says so, **or** the client does: [`pump`](fn@crate::pump) returned `Ok` for every device |
+//! | no | the client says so. The server's word alone is not enough |
+//!
+//! Without Complete the last Flush looks like every other: the client cannot know that it is the last before the server closes the
+//! device, and by then the server does not wait for anybody and reports success. A client that is killed between that and its
+//! commit leaves the target as it was: what Flush has made durable until then is a file without a name, which vanishes with
+//! the process. So ask for [`Features::REQUEST_COMPLETE`] in every configuration, look at what was agreed on, and without it record
+//! a backup as good only after all devices have returned.
+//!
+//! Of several devices each target keeps the invariant for itself. A statement that fails between the commit of one and that of
+//! another, or a client that is killed there, leaves some targets new and some old, which restore neither the one backup nor the
+//! other (the server refuses such a mixture). To keep the old backup until the new one is good, give the new one names of its
+//! own, and remove the old one after that.
 //!
 //! What cannot be replaced in one step (pipes, devices, streams) is written straight away. There the invariant is about the
 //! answers only: Complete and close succeed under the same conditions, but what was written cannot be taken back.
@@ -64,6 +80,7 @@ mod partial;
 mod progress;
 mod snapshot;
 mod staging;
+mod stale;
 mod stream;
 mod tape;
 mod tape_image;

@@ -14,6 +14,7 @@ use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::MediaError;
+use super::stale;
 #[cfg(test)]
 pub(super) use super::tests::checkpoint;
 
@@ -173,6 +174,8 @@ impl Partial {
             })?;
         }
 
+        stale::remove_files(&directory, target);
+
         // Where there is an old file, its permissions are taken over below; until then nobody else gets at the new one.
         let mode = if old.is_some() { Mode::from_raw_mode(0o600) } else { Mode::from_raw_mode(0o666) };
         let unnamed = match keep {
@@ -180,11 +183,15 @@ impl Partial {
             Keep::Hidden => Ok(None),
         };
         let partial = match unnamed.map_err(|error| cannot("cannot create a file in", error))? {
-            Some(file) => Partial { file, directory, target: target.to_owned(), hidden: None },
+            Some(file) => {
+                stale::claim(&file);
+                Partial { file, directory, target: target.to_owned(), hidden: None }
+            }
             None => {
                 let (file, hidden) = with_hidden_name(target, |name| {
                     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                    retry_on_intr(|| rustix::fs::openat(&directory, name, flags, mode)).map(File::from)
+                    let file = retry_on_intr(|| rustix::fs::openat(&directory, name, flags, mode)).map(File::from)?;
+                    if stale::claim_named(&directory, name, &file) { Ok(file) } else { Err(Errno::EXIST) }
                 })
                 .map_err(|error| cannot("cannot create a file in", error))?;
                 Partial { file, directory, target: target.to_owned(), hidden: Some(hidden) }
@@ -273,22 +280,27 @@ pub(super) fn proc_path(file: &File) -> String {
 /// The longest part of the target's name that a hidden name repeats, in bytes.
 const NAME_PART: usize = 64;
 
-/// Calls `make` with hidden names for `target` until one is free.
-pub(super) fn with_hidden_name<T>(
-    target: &OsStr,
-    mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
-) -> io::Result<(T, OsString)> {
+/// What the hidden names for `target` begin with.
+pub(super) fn hidden_prefix(target: &OsStr) -> Vec<u8> {
     let target = target.as_bytes();
     let mut end = target.len().min(NAME_PART);
     // Never cut through a character of UTF-8: some file systems refuse such names.
     while end > 0 && target.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
         end -= 1;
     }
+    [b".", target.get(..end).unwrap_or_default(), b".vdi-partial-"].concat()
+}
+
+/// Calls `make` with hidden names for `target` until one is free.
+pub(super) fn with_hidden_name<T>(
+    target: &OsStr,
+    mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
+) -> io::Result<(T, OsString)> {
+    let prefix = hidden_prefix(target);
     let mut last = Errno::EXIST;
     for _ in 0..16 {
-        let mut name = vec![b'.'];
-        name.extend_from_slice(target.get(..end).unwrap_or_default());
-        name.extend_from_slice(format!(".vdi-partial-{:016x}", RandomState::new().hash_one(0)).as_bytes());
+        let mut name = prefix.clone();
+        name.extend_from_slice(format!("{:016x}", RandomState::new().hash_one(0)).as_bytes());
         let name = OsString::from_vec(name);
         match make(&name) {
             Ok(made) => return Ok((made, name)),

@@ -23,6 +23,7 @@ use super::partial::{
     CommitError, Keep, Step, checkpoint, open_directory, open_unnamed, proc_path, refuse_dangling, split,
     sync_if_possible, take_over, with_hidden_name,
 };
+use super::stale;
 
 /// Descriptors that a commit, or clearing up, has open at a time beside the media: the hidden directory and its parent, and a
 /// directory that is looked into, twice.
@@ -74,8 +75,15 @@ struct Hidden {
 impl Hidden {
     fn create(parent: &File, target: &OsStr, mode: Mode) -> io::Result<Hidden> {
         let parent = parent.try_clone()?;
-        let ((), name) = with_hidden_name(target, |name| retry_on_intr(|| rustix::fs::mkdirat(&parent, name, mode)))?;
-        match open_at(&parent, &name) {
+        let (opened, name) = with_hidden_name(target, |name| {
+            retry_on_intr(|| rustix::fs::mkdirat(&parent, name, mode))?;
+            match open_at(&parent, name) {
+                Ok(made) if !stale::claim_named(&parent, name, &made) => Err(Errno::EXIST),
+                Err(error) if error.kind() == ErrorKind::NotFound => Err(Errno::EXIST),
+                opened => Ok(opened),
+            }
+        })?;
+        match opened {
             Ok(directory) => Ok(Hidden { parent, name, directory, stays: false }),
             Err(error) => {
                 let _ = rustix::fs::unlinkat(&parent, &name, AtFlags::REMOVEDIR);
@@ -143,6 +151,11 @@ impl Staging {
                 .with_remedy("name a directory that may be replaced")
         })?;
         let directory = open_directory(parent)?;
+        stale::remove_directories(&directory, target, |name, left| {
+            if let Ok(parent) = directory.try_clone() {
+                drop(Hidden { parent, name, directory: left, stays: false });
+            }
+        });
         let mut old_medium = None;
         if let Some(found) = &old {
             rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {

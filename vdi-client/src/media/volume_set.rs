@@ -38,7 +38,8 @@ use super::staging::{Staging, look_into, medium_name};
 /// **The whole set is committed or nothing is.** The media are files without a name until then. To commit, they are
 /// linked into a hidden directory beside the target, `.NAME.vdi-partial-RANDOM`, which then takes the target's place in one
 /// step; the old set is removed after that. A process that is killed in the middle of the commit, or right at the
-/// beginning where there is an old set, leaves such directories behind, which may be removed. Where there are no unnamed files, that holds for the whole backup.
+/// beginning where there is an old set, leaves such directories behind, which the next backup to the same target removes, as
+/// [`FileMedia`](super::FileMedia) does. Where there are no unnamed files, that holds for the whole backup.
 ///
 /// Every medium takes one of the files that the process may have open (`ulimit -n`) until then; a Load that gets none fails the
 /// backup.

@@ -3,6 +3,7 @@
 use std::string::String;
 use std::vec::Vec;
 
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::command::{CommandCode, CommandId, CommandRecord, Loan};
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
@@ -35,6 +36,7 @@ pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
         ("welcome", welcome(None)),
         ("welcome-configured", welcome(Some(agreement))),
         ("refused", Message::Refused { status: VdError::Security }),
+        ("aborted", Message::Aborted(AbortReason { party: Party::Server, cause: Cause::Died })),
         ("area", Message::Area { index: 0, len: 1 << 22 }),
         ("area-taken", Message::AreaAnswer { index: 0, answer: Ok(()) }),
         ("area-refused", Message::AreaAnswer { index: 1, answer: Err(VdError::Memory) }),

@@ -93,14 +93,12 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
                 recv(read.arrivals()) -> _ => {
                     arrived += 1;
                     if arrived == reading {
-                        match database.commit() {
-                            Ok(leftover) => {
-                                if let Some(error) = leftover {
-                                    report(Message::own_information(error.to_string()));
-                                }
-                                read.open();
+                        // A failure is recorded there.
+                        if let Ok(leftover) = work.settle(|| database.commit()) {
+                            if let Some(error) = leftover {
+                                report(Message::own_information(error.to_string()));
                             }
-                            Err(failure) => work.fail(failure),
+                            read.open();
                         }
                     }
                 }

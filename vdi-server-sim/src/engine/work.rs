@@ -7,6 +7,9 @@
 //!    the client throws away what it has. Nothing is sent to it after that. **Decision**: the documents do not say when Discard
 //!    comes. A device in IO-ERROR cannot take it, and hears only of the abort.
 //! 3. The set is aborted. Only then may anybody close it, so that clients hear of an abort and not of a hasty close.
+//!
+//! A statement that changes something takes that step behind [`Work::settle`]: either something has failed before, and the step is not
+//! taken, or the step decides alone. So no failure is reported of what has taken place, whoever dies meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::Scope;
@@ -52,6 +55,8 @@ pub(super) struct Work {
 struct State {
     running: Option<Sender<()>>,
     failure: Option<Failure>,
+    /// The last step is being taken, or was taken: nothing else fails the statement any more.
+    settled: bool,
 }
 
 /// The work is over because of a failure that is recorded.
@@ -76,7 +81,7 @@ impl Work {
             source: std::io::ErrorKind::NotConnected.into(),
         })?;
         let (running, stop) = bounded(0);
-        let state = Mutex::new(State { running: Some(running), failure: None });
+        let state = Mutex::new(State { running: Some(running), failure: None, settled: false });
         let (discarding, sending, failing) = (Mutex::default(), RwLock::default(), Mutex::default());
         let work = Work { set, faults, discarding, sending, failing, session, first_device, stop, state };
         // From here on the client hears of a failure: dropping the work aborts the set.
@@ -205,17 +210,34 @@ impl Work {
         }
     }
 
-    /// Records a failure, unless there is one already, ends every thread, and aborts the set.
+    /// Takes the step that decides: not if something has failed, or the set was aborted; and what fails later is no failure of the
+    /// statement.
+    pub(super) fn settle<T>(&self, step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stopped> {
+        let may = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.settled = state.failure.is_none() && !self.is_aborted();
+            state.settled
+        };
+        if !may {
+            return Err(self.stop(self.aborted()));
+        }
+        step().map_err(|failure| {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).settled = false;
+            self.stop(failure)
+        })
+    }
+
+    /// Records a failure, unless there is one already or the statement is settled, ends every thread, and aborts the set.
     pub(super) fn fail(&self, failure: Failure) {
         let failure = self.explain(failure);
         let _failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let own = failure.is_the_servers_own();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = state.failure.is_none();
+        let first = state.failure.is_none() && !state.settled;
         if first {
             event!(INFO, set = self.set_name(), failure = %failure, "statement fails");
+            state.failure = Some(failure);
         }
-        state.failure.get_or_insert(failure);
         let running = state.running.take();
         drop(state);
         drop(running);
@@ -288,6 +310,8 @@ impl Work {
         drop(state.running.take());
         match state.failure.take() {
             Some(failure) => Err(failure),
+            // What could not be closed in order any more is the client's business.
+            None if state.settled => Ok(()),
             None => Ok(closed?),
         }
     }

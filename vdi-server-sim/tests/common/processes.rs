@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -102,8 +103,8 @@ impl Bench {
 
     pub(crate) fn part_with(&self, name: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Part {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "child_entry", "--nocapture", "--test-threads=1"]);
-        command.env(PART, name).env(ARGUMENTS, arguments.join("\n")).env("VDI_RUNTIME_DIR", self.runtime());
+        cast(&mut command, name, arguments);
+        command.env("VDI_RUNTIME_DIR", self.runtime());
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         change(&mut command);
         let mut process = Guarded::start(&mut command);
@@ -112,6 +113,12 @@ impl Bench {
         let orders = process.0.stdin.take();
         Part { name: name.to_owned(), process, orders, lines, log: Arc::default() }
     }
+}
+
+/// Has a command that starts this test program take a part: see [`take_part`].
+pub(crate) fn cast<'a>(command: &'a mut Command, part: &str, arguments: &[&str]) -> &'a mut Command {
+    command.args(["--exact", "child_entry", "--nocapture", "--test-threads=1"]);
+    command.env(PART, part).env(ARGUMENTS, arguments.join("\n"))
 }
 
 fn forward_lines(output: impl Read + Send + 'static, tell: Sender<String>) {
@@ -207,6 +214,27 @@ impl Part {
         }
     }
 
+    /// The next report, if one comes within this time. Refused when none will come any more: neither from this process nor from
+    /// others that have its standard error.
+    pub(crate) fn report_within(&self, patience: Duration) -> Result<Option<String>, RecvTimeoutError> {
+        match self.lines.recv_timeout(patience) {
+            Ok(line) => {
+                let report = line.split_once(MARK).map(|(_, report)| report.to_owned());
+                if report.is_none() {
+                    self.log.lock().unwrap().push(line);
+                }
+                Ok(report)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What it said besides reports.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
     /// The next report begins with this word; gives the rest.
     #[track_caller]
     pub(crate) fn expect(&self, word: &str) -> String {
@@ -220,6 +248,11 @@ impl Part {
     #[track_caller]
     pub(crate) fn order(&mut self, order: &str) {
         writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
+    }
+
+    /// Orders; one that is gone does not hear it.
+    pub(crate) fn try_order(&mut self, order: &str) {
+        let _ = writeln!(self.orders.as_mut().unwrap(), "{order}");
     }
 
     /// Orders, and waits for the answer.

@@ -192,9 +192,10 @@ fn killed_between_any_two_steps_a_target_is_the_old_or_the_complete_new_one() {
                     assert!(left.iter().all(|name| name.starts_with(".a.bak.vdi-partial-")), "{after}: {left:?}");
                     // Two empty directories are exchanged on trial at first.
                     assert!(left.len() <= 1 + usize::from(kind == "set" && replaces), "{after}: {left:?}");
-                    // What is left does not stand in the way of the next.
+                    // What is left does not stand in the way of the next, which removes it.
                     make(kind, &place.target, kept, 3);
                     assert!(content(&place.target) != now, "{after}");
+                    assert_eq!(place.names(), ["a.bak"], "{after}");
                     if survived {
                         assert!(left.is_empty(), "{after}: {left:?}");
                         break;
