@@ -77,6 +77,19 @@ pub(crate) fn attempt(
     hinder_agent: impl FnOnce(&mut Command),
     hinder_server: impl FnOnce(&mut Command),
 ) -> Trial {
+    attempt_with(bench, verb, kind, "", hinder_agent, hinder_server)
+}
+
+/// As [`attempt`], with more options; REPLACE is one already.
+#[track_caller]
+pub(crate) fn attempt_with(
+    bench: &Bench,
+    verb: Verb,
+    kind: &str,
+    options: &str,
+    hinder_agent: impl FnOnce(&mut Command),
+    hinder_server: impl FnOnce(&mut Command),
+) -> Trial {
     let over = bench.out().with_file_name("over");
     let path = target(bench);
     let name = if verb == Verb::Backup { "backup" } else { "restore" };
@@ -86,8 +99,8 @@ pub(crate) fn attempt(
     let mut statement = None;
     if last.as_deref() == Some("created") {
         let text = match verb {
-            Verb::Backup => backup_statement("sales", "nightly", 1, ""),
-            Verb::Restore => restore_statement("copy", "nightly", 1, "REPLACE"),
+            Verb::Backup => backup_statement("sales", "nightly", 1, options),
+            Verb::Restore => restore_statement("copy", "nightly", 1, &["REPLACE", options].join(if options.is_empty() { "" } else { ", " })),
         };
         let outcome = bench.sql_with(&text, hinder_server).outcome();
         fs::write(&over, "").unwrap();
