@@ -118,7 +118,8 @@ impl Bench {
     }
 }
 
-fn serve(
+/// Serves a device with a media until it ends.
+pub(crate) fn serve(
     set: &ClientVirtualDeviceSet,
     mut device: ClientVirtualDevice,
     media: Box<dyn Media>,
