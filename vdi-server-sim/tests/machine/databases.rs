@@ -98,7 +98,10 @@ fn an_old_database_that_cannot_be_put_back_is_kept() {
     let hidden: Vec<_> = names(&data).into_iter().filter(|name| name.starts_with('.')).collect();
     assert_eq!(hidden.len(), 1, "{trial:#?}");
     assert!(visible(&data.join(&hidden[0])) == old, "{trial:#?}");
-    let told = format!("may not survive a crash of the system, and the old one is kept at {}", data.join(&hidden[0]).display());
+    let told = format!(
+        "may not survive a crash of the system, and the old one is kept at {}",
+        data.join(&hidden[0]).display()
+    );
     assert!(trial.text().contains(&told), "{trial:#?}");
     // The next restore, with a disk that works, removes it.
     assert!(attempt(&bench, Verb::Restore, "file", nothing, nothing).judge());

@@ -36,7 +36,9 @@ fn under(bench: &Bench, in_the_agent: bool, limit: &str, options: &str) -> (Came
         true => attempt_with(bench, Verb::Backup, "file", options, limited, nothing),
         false => attempt_with(bench, Verb::Backup, "file", options, nothing, limited),
     };
-    let clear = |outcome: &crate::common::processes::Outcome| outcome.text.contains("Msg ") || outcome.text.contains("vdi-sim: ");
+    let clear = |outcome: &crate::common::processes::Outcome| {
+        outcome.text.contains("Msg ") || outcome.text.contains("vdi-sim: ")
+    };
     let agent_clear = trial.agent.as_ref().is_err_and(|told| told.starts_with("failed "));
     let came = match (&trial.statement, &trial.agent) {
         (Some(outcome), agent) if outcome.status.success() => {
@@ -47,9 +49,15 @@ fn under(bench: &Bench, in_the_agent: bool, limit: &str, options: &str) -> (Came
         (_, Ok(())) => panic!("{limit}: the agent has a backup, and the server none: {trial:#?}"),
         (Some(outcome), _) if agent_clear && clear(outcome) => Came::Failed,
         (None, _) if agent_clear => Came::Failed,
-        (None, Err(told)) if in_the_agent && !told.contains("memory allocation of") && !told.contains("panicked") => Came::NotBegun,
-        (Some(outcome), _) if !in_the_agent && outcome.text.contains("error while loading shared libraries") => Came::NotBegun,
-        (Some(outcome), Err(_)) if !in_the_agent && outcome.status.code() != Some(1) && outcome.text.is_empty() => Came::NotBegun,
+        (None, Err(told)) if in_the_agent && !told.contains("memory allocation of") && !told.contains("panicked") => {
+            Came::NotBegun
+        }
+        (Some(outcome), _) if !in_the_agent && outcome.text.contains("error while loading shared libraries") => {
+            Came::NotBegun
+        }
+        (Some(outcome), Err(_)) if !in_the_agent && outcome.status.code() != Some(1) && outcome.text.is_empty() => {
+            Came::NotBegun
+        }
         (_, Err(told)) if in_the_agent && starved(told) => Came::Starved,
         (Some(outcome), _) if !in_the_agent && starved(&outcome.text) => Came::Starved,
         _ => Came::Died,
@@ -73,7 +81,7 @@ fn every_limit_on_descriptors_ends_in_success_or_in_a_clear_error() {
         for limit in 4..100 {
             let (came, trial) = under(&bench, in_the_agent, &format!("ulimit -n {limit}"), "");
             assert_ne!(came, Came::Died, "{who}, {limit} descriptors: {trial:#?}");
-            // An agent that could not take the descriptor of an area used to be told from one that was given nonsense by nobody.
+            // So an agent refused an area whose descriptor it could not take, as if the server had sent none.
             assert!(!trial.text().contains("VD_E_INVALID"), "{who}, {limit} descriptors: {trial:#?}");
             if came == Came::Failed {
                 failed += 1;
@@ -115,7 +123,9 @@ fn every_limit_on_memory_ends_in_success_or_in_a_clear_error() {
             assert!(limit < 1_000_000, "{who}: {tally:?}");
         }
         let [not_begun, starved, _, failed, _] = tally;
-        eprintln!("{who}: {not_begun} limits did not let it begin, {starved} starved it, {failed} failed clearly, {of_areas} of them with VD_E_MEMORY");
+        eprintln!(
+            "{who}: {not_begun} limits did not let it begin, {starved} starved it, {failed} failed clearly, {of_areas} of them with VD_E_MEMORY"
+        );
         assert!(of_areas > 0);
     }
 }

@@ -11,17 +11,40 @@ use super::calls::{Call, Rules, can_fail_calls, faults, reported};
 use super::trial::{KINDS, Verb, attempt, is_complete, nothing, target};
 use crate::common::bench::{Bench, names, tree};
 use crate::common::conduct::Kept;
+use vdi_server_sim::sample;
 
 /// What is done with files. Not close: the system lets go of the descriptor whatever it answers, which a call that is not carried
 /// out does not; and what it could tell of writing, the sync before has told.
 pub(super) const FILE_CALLS: &[&str] = &[
-    "read", "pread64", "write", "pwrite64", "writev", "copy_file_range", "fsync", "fdatasync", "syncfs", "ftruncate",
-    "fallocate", "fchmod", "fchown", "flock", "lseek", "getdents64", "openat", "mkdirat", "unlinkat", "renameat2",
-    "linkat", "statx", "readlinkat", "faccessat",
+    "read",
+    "pread64",
+    "write",
+    "pwrite64",
+    "writev",
+    "copy_file_range",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+    "ftruncate",
+    "fallocate",
+    "fchmod",
+    "fchown",
+    "flock",
+    "lseek",
+    "getdents64",
+    "openat",
+    "mkdirat",
+    "unlinkat",
+    "renameat2",
+    "linkat",
+    "statx",
+    "readlinkat",
+    "faccessat",
 ];
 /// And where the architecture has them.
 #[cfg(target_arch = "x86_64")]
-pub(super) const OLD_CALLS: &[&str] = &["open", "mkdir", "unlink", "rmdir", "rename", "renameat", "readlink", "newfstatat"];
+pub(super) const OLD_CALLS: &[&str] =
+    &["open", "mkdir", "unlink", "rmdir", "rename", "renameat", "readlink", "newfstatat"];
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OLD_CALLS: &[&str] = &[];
 
@@ -31,7 +54,8 @@ pub(super) fn file_calls() -> Vec<&'static str> {
 
 /// After one of these failed no statement may succeed.
 pub(super) fn is_a_promise(call: &Call) -> bool {
-    ["write", "pwrite64", "fsync", "fdatasync", "linkat", "renameat", "renameat2", "rename", "ftruncate"].contains(&&*call.name)
+    ["write", "pwrite64", "fsync", "fdatasync", "linkat", "renameat", "renameat2", "rename", "ftruncate"]
+        .contains(&&*call.name)
 }
 
 /// Where a disk does not let something hidden be found or removed, it stays behind. What has no hidden name is whole all the same.
@@ -93,11 +117,15 @@ fn fail_each_call_of_a_backup(kind: &str, kept: Kept) {
             assert!(told.contains(&system) && told.contains(out.to_str().unwrap()), "no evidence: {story}");
             assert!(told.contains("; "), "no remedy: {story}");
             assert!(trial.text().contains("Msg 3013,"), "{story}");
-            assert!(visible(&out) == before || is_complete(&bench, kept), "the old is gone, and there is no new: {story}");
+            assert!(
+                visible(&out) == before || is_complete(&bench, kept),
+                "the old is gone, and there is no new: {story}"
+            );
         }
         let hidden = names(&out).iter().any(|name| name.starts_with('.'));
         // An old set is kept where nobody knows which of the two a crash would bring back; the error says so.
-        let kept_on_purpose = trial.agent.as_ref().is_err_and(|told| told.contains("an old set is kept under a hidden name"));
+        let kept_on_purpose =
+            trial.agent.as_ref().is_err_and(|told| told.contains("an old set is kept under a hidden name"));
         assert!(!hidden || may_leave(&calls) || kept_on_purpose, "{story}");
         if hidden {
             place_old(&bench, kept);
@@ -106,6 +134,43 @@ fn fail_each_call_of_a_backup(kind: &str, kept: Kept) {
     }
     eprintln!("{kind}: {} calls, {} faults: {succeeded} succeeded, {failed} failed", seen.len(), faults.len());
     assert!(failed > 0);
+}
+
+/// Fails one call in a backup on a volume set: the last of this name on a path that is meant. The agent has to say why.
+fn fail_one_call_on_a_volume_set(name: &str, meant: impl Fn(&Bench, &str) -> bool) {
+    if !can_fail_calls() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.database("sales", 400_000);
+    let (kind, kept) = KINDS[1];
+    let (report, out, calls) = (bench.out().with_file_name("calls"), bench.out(), [name]);
+    let undisturbed = Rules { calls: &calls, under: &out, at: 0, persists: false, error: Errno::IO };
+    place_old(&bench, kept);
+    let before = visible(&out);
+    assert!(attempt(&bench, Verb::Backup, kind, |command| undisturbed.apply(command, &report), nothing).judge());
+    let at = 1 + reported(&report).iter().rposition(|call| meant(&bench, &call.path)).unwrap();
+    place_old(&bench, kept);
+    let rules = Rules { at, ..undisturbed };
+    let trial = attempt(&bench, Verb::Backup, kind, |command| rules.apply(command, &report), nothing);
+    assert!(
+        !trial.judge() && trial.agent.as_ref().unwrap_err().contains("Input/output error (os error 5)"),
+        "{trial:#?}"
+    );
+    assert_eq!(visible(&out), before);
+    bench.assert_output(&["stripe-00"]);
+}
+
+/// It said that the old set was not empty, which was true and no reason.
+#[test]
+fn a_volume_set_that_cannot_be_looked_at_before_it_is_replaced_says_why() {
+    fail_one_call_on_a_volume_set("openat", |bench, path| path == target(bench).to_str().unwrap());
+}
+
+/// It said that files without a name were not supported.
+#[test]
+fn a_new_medium_that_cannot_be_looked_at_says_why() {
+    fail_one_call_on_a_volume_set("statx", |_, path| path.ends_with(" (deleted)"));
 }
 
 #[test]
@@ -124,4 +189,55 @@ fn every_call_on_the_files_of_a_volume_set_may_fail() {
 fn every_call_on_a_tape_image_may_fail() {
     let (kind, kept) = KINDS[2];
     fail_each_call_of_a_backup(kind, kept);
+}
+
+#[test]
+fn every_call_on_the_files_that_a_restore_reads_may_fail() {
+    if !can_fail_calls() {
+        return;
+    }
+    let bench = Bench::new();
+    bench.database("sales", 400_000);
+    let (report, out, calls) = (bench.out().with_file_name("calls"), bench.out(), file_calls());
+    let undisturbed = Rules { calls: &calls, under: &out, at: 0, persists: false, error: Errno::IO };
+    for (kind, kept) in KINDS {
+        place_old(&bench, kept);
+        assert!(attempt(&bench, Verb::Backup, kind, nothing, nothing).judge());
+        let place_copy = || {
+            let _ = fs::remove_dir_all(bench.data().join("copy"));
+            sample::create(&bench.data().join("copy"), 100_000, 9).unwrap();
+        };
+        place_copy();
+        let old = tree(&bench.data().join("copy"));
+        assert!(attempt(&bench, Verb::Restore, kind, |command| undisturbed.apply(command, &report), nothing).judge());
+        let seen = reported(&report);
+        let faults = faults(&seen, &[Errno::IO]);
+        let mut failed = 0;
+        for fault in &faults {
+            place_copy();
+            let rules = Rules { at: fault.at, persists: fault.persists, error: fault.error, ..undisturbed.clone() };
+            let trial = attempt(&bench, Verb::Restore, kind, |command| rules.apply(command, &report), nothing);
+            let calls = reported(&report);
+            let story = format!("{kind}, {fault:?}, {:?}: {trial:#?}", calls.get(fault.at - 1));
+            if let Err(told) = &trial.agent {
+                let system = std::io::Error::from(fault.error).to_string();
+                assert!(told.contains(&system) && told.contains(out.to_str().unwrap()), "no evidence: {story}");
+            }
+            // Where only what lies behind the end of the data could not be read, the server has all of it, verified, and the agent
+            // tells of its disk all the same.
+            match &trial.statement {
+                Some(outcome) if outcome.status.success() => {
+                    outcome.assert_success();
+                    bench.assert_identical("sales", "copy");
+                }
+                _ => {
+                    assert!(!trial.judge() && tree(&bench.data().join("copy")) == old, "{story}");
+                    failed += 1;
+                }
+            }
+            bench.assert_databases(&["copy", "sales"]);
+        }
+        eprintln!("restore of {kind}: {} calls, {} faults: {failed} failed", seen.len(), faults.len());
+        assert!(failed > 0);
+    }
 }

@@ -100,7 +100,12 @@ pub(crate) fn attempt_with(
     if last.as_deref() == Some("created") {
         let text = match verb {
             Verb::Backup => backup_statement("sales", "nightly", 1, options),
-            Verb::Restore => restore_statement("copy", "nightly", 1, &["REPLACE", options].join(if options.is_empty() { "" } else { ", " })),
+            Verb::Restore => restore_statement(
+                "copy",
+                "nightly",
+                1,
+                &["REPLACE", options].join(if options.is_empty() { "" } else { ", " }),
+            ),
         };
         let outcome = bench.sql_with(&text, hinder_server).outcome();
         fs::write(&over, "").unwrap();

@@ -51,12 +51,7 @@ impl Memory {
             line.split_whitespace().nth(1).unwrap().parse().unwrap()
         };
         let mappings = fs::read_to_string(format!("/proc/{process}/maps")).unwrap().lines().count() as f64;
-        Memory {
-            anonymous: field("RssAnon"),
-            shared: field("RssShmem"),
-            addresses: field("VmSize"),
-            mappings,
-        }
+        Memory { anonymous: field("RssAnon"), shared: field("RssShmem"), addresses: field("VmSize"), mappings }
     }
 }
 
@@ -65,11 +60,13 @@ impl Memory {
 pub(super) struct Sample {
     memory: [Memory; 2],
     times: Times,
+    /// How long something took right behind the round that never changes.
+    yardstick: Duration,
 }
 
 impl Sample {
-    pub(super) fn take(agent: u32, server: u32, times: Times) -> Sample {
-        Sample { memory: [Memory::of(agent), Memory::of(server)], times }
+    pub(super) fn take(agent: u32, server: u32, times: Times, yardstick: Duration) -> Sample {
+        Sample { memory: [Memory::of(agent), Memory::of(server)], times, yardstick }
     }
 }
 
@@ -91,6 +88,9 @@ const MAPPINGS: Margin = Margin { ratio: 1.0, more: 10.0 };
 /// Times: other work on the machine moves them, and medians of a long run less.
 const TIMES: Margin = Margin { ratio: 1.5, more: 0.0 };
 const TIMES_OF_A_SHORT_RUN: Margin = Margin { ratio: 3.0, more: 30.0 };
+const QUOTIENT_OF_A_SHORT_RUN: Margin = Margin { ratio: 3.0, more: 3.0 };
+/// Not judged: beside it stands what is.
+const ANYTHING: Margin = Margin { ratio: f64::INFINITY, more: 0.0 };
 /// What is a long run.
 const LONG: Duration = Duration::from_secs(300);
 
@@ -114,7 +114,8 @@ impl Series {
 
     /// The table; what grows instead, with it.
     pub(super) fn judge(&self, elapsed: Duration) -> Result<String, String> {
-        let times = if elapsed < LONG { TIMES_OF_A_SHORT_RUN } else { TIMES };
+        let (times, quotient) =
+            if elapsed < LONG { (TIMES_OF_A_SHORT_RUN, QUOTIENT_OF_A_SHORT_RUN) } else { (TIMES, TIMES) };
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         let mut table = format!(
             "{} rounds in {elapsed:.0?}, {} of them disturbed; {} MB out and back; medians of {} reference rounds, by quarters:\n\
@@ -144,7 +145,10 @@ impl Series {
         }
         row("agent: CPU of a round, ms".to_owned(), times, &|sample| milliseconds(sample.times.agent));
         row("server: CPU of a round, ms".to_owned(), times, &|sample| milliseconds(sample.times.server));
-        row("a round, ms".to_owned(), times, &|sample| milliseconds(sample.times.wall));
+        row("a round, ms".to_owned(), ANYTHING, &|sample| milliseconds(sample.times.wall));
+        row("a round / the yardstick".to_owned(), quotient, &|sample| {
+            sample.times.wall.as_secs_f64() / sample.yardstick.as_secs_f64()
+        });
         if wrong.is_empty() { Ok(table) } else { Err(format!("{}\n{table}", wrong.join("\n"))) }
     }
 }
@@ -163,7 +167,9 @@ fn judge(name: &str, [_, second, _, fourth]: [f64; 4], margin: Margin) -> Result
     if fourth <= second * margin.ratio + margin.more {
         return Ok(());
     }
-    Err(format!("{name} grew from {second:.1} in the second quarter to {fourth:.1} in the fourth, which {margin:?} does not allow"))
+    Err(format!(
+        "{name} grew from {second:.1} in the second quarter to {fourth:.1} in the fourth, which {margin:?} does not allow"
+    ))
 }
 
 #[test]

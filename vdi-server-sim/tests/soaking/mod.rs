@@ -5,6 +5,7 @@ pub(crate) mod parts;
 mod rounds;
 
 use std::fs;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use figures::{Held, Sample, Series};
@@ -26,11 +27,11 @@ pub(crate) enum Leak {
 /// Every so many rounds comes one that is always the same, for its time.
 const REFERENCE: usize = 3;
 
-/// Reference rounds that a run has at least: four in a quarter.
-const LEAST: usize = 16;
+/// Reference rounds that a run has at least: three in a quarter.
+const LEAST: usize = 12;
 
 /// Reference rounds before anything is counted: what is allocated once is allocated then.
-const WARM_UP: usize = 4;
+const WARM_UP: usize = 3;
 
 /// Runs rounds for this long. The table of what was measured, or what was wrong.
 pub(crate) fn soak(time: Duration, seed: u64, leak: Option<Leak>) -> Result<String, String> {
@@ -49,13 +50,14 @@ pub(crate) fn soak(time: Duration, seed: u64, leak: Option<Leak>) -> Result<Stri
     let begin = Instant::now();
     let mut held: Option<[Held; 2]> = None;
     for number in 0.. {
-        let warm = number >= WARM_UP * REFERENCE;
+        // A run that leaks on purpose is to be short.
+        let every = if leak.is_some() { 1 } else { REFERENCE };
+        let warm = number >= WARM_UP * every;
         if series.len() >= LEAST && begin.elapsed() >= time {
             break;
         }
-        let is_reference = number % REFERENCE == 0;
-        // A run that leaks on purpose is to be short.
-        let round = if is_reference || leak.is_some() { reference.clone() } else { Round::random(&mut random) };
+        let is_reference = number % every == 0;
+        let round = if is_reference { reference.clone() } else { Round::random(&mut random) };
         let times = pair.run(&round);
         series.rounds += 1;
         series.bytes += round.bytes;
@@ -82,7 +84,8 @@ pub(crate) fn soak(time: Duration, seed: u64, leak: Option<Leak>) -> Result<Stri
             }
         }
         if warm && is_reference {
-            series.add(Sample::take(pair.agent.process.id(), pair.server.process.id(), times));
+            let yardstick = pair.yardstick();
+            series.add(Sample::take(pair.agent.process.id(), pair.server.process.id(), times, yardstick));
         }
     }
     pair.agent.end();
@@ -147,6 +150,23 @@ impl Pair<'_> {
             left => Err(format!("{left:?} is there")),
         });
         times
+    }
+
+    /// How long something takes now that never changes: words with both processes, and a disk that is written to. Other work on the
+    /// machine makes a round last longer, and this as well.
+    fn yardstick(&mut self) -> Duration {
+        let begin = Instant::now();
+        for _ in 0..20 {
+            assert_eq!(self.agent.ask("nothing"), "nothing");
+            assert_eq!(self.server.ask("nothing"), "nothing");
+        }
+        let path = self.bench.out().join("yardstick");
+        for _ in 0..4 {
+            let mut file = fs::File::create(&path).unwrap();
+            file.write_all(&[7; 1 << 20]).unwrap();
+            file.sync_all().unwrap();
+        }
+        begin.elapsed()
     }
 
     /// One statement: whether it succeeded, and both sides' times on a CPU.
