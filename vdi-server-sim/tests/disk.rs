@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use common::PATIENCE;
 use common::bench::{Bench, names, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::processes::{Stage, take_part};
+use common::processes::{Stage, after, take_part};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vdi_client::media::FileMedia;
@@ -101,18 +101,8 @@ fn a_limit_on_file_sizes_fails_the_backup_with_112() {
     bench.database("sales", 5_000_000);
     fs::write(stripe(&bench.out(), 0), b"old").unwrap();
     let folder = bench.out();
-    // The shell sets the limit, in blocks of 512 or 1024 bytes, and has the signal ignored: then the system says EFBIG.
-    let limited = |command: &mut std::process::Command| {
-        let program = command.get_program().to_owned();
-        let arguments: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
-        let variables: Vec<_> =
-            command.get_envs().map(|(name, value)| (name.to_owned(), value.unwrap().to_owned())).collect();
-        let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", "trap '' XFSZ; ulimit -f 2048 && exec \"$0\" \"$@\""]).arg(program).args(arguments);
-        shell.envs(variables).stdin(std::process::Stdio::piped());
-        shell.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped());
-        *command = shell;
-    };
+    // In blocks of 512 or 1024 bytes. With the signal ignored the system says EFBIG.
+    let limited = |command: &mut std::process::Command| after(command, "trap '' XFSZ; ulimit -f 2048");
     let part = bench.part_with("agent", &[folder.to_str().unwrap()], limited);
     part.expect("created");
     let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome();

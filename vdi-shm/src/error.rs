@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use thiserror::Error;
 use vdi_proto::abort::AbortReason;
 use vdi_proto::config::ConfigError;
@@ -125,7 +126,7 @@ pub enum ShmError {
     #[error("the set was aborted: {0}")]
     Aborted(AbortReason),
     /// The system refused something: VD_E_UNEXPECTED.
-    #[error("could not {action}: {source}")]
+    #[error("could not {action}: {source}{}", remedy(source))]
     System {
         /// What was tried.
         action: String,
@@ -138,11 +139,29 @@ fn show_instance(instance: &str) -> String {
     if instance.is_empty() { "the default instance".to_owned() } else { format!("instance {instance:?}") }
 }
 
+/// What to do where the system lacks or forbids something.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => "; raise this process's limit of descriptors (ulimit -n)",
+        Some(Errno::NFILE) => "; raise the system's limit of open files (sysctl fs.file-max)",
+        Some(Errno::NOMEM | Errno::NOSPC | Errno::NOBUFS) => {
+            "; free memory, raise the process's limits (ulimit -v, its control group), or ask for fewer or smaller buffers"
+        }
+        Some(Errno::AGAIN) => "; raise the limit of processes and threads (ulimit -u, its control group)",
+        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => {
+            "; have whatever confines this process (seccomp, a container's profile, file permissions) permit it"
+        }
+        _ => "",
+    }
+}
+
 const fn refusal_remedy(status: VdError) -> &'static str {
     match status {
         VdError::Security => "run as the same user, or have the creator allow this uid or gid",
         VdError::Protocol => "secondaries may join between the primary's GetConfiguration and the end of the work",
-        VdError::Memory => "the set has as many processes as it can",
+        VdError::Memory => {
+            "it has no memory or no descriptors left (ulimit -v, ulimit -n), or the set has as many processes as it can"
+        }
         _ => "check that name and instance are the ones that the client created, and that no server has it open",
     }
 }

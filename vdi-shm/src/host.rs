@@ -33,7 +33,7 @@ use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
 use crate::control::Control;
-use crate::error::ShmError;
+use crate::error::{Blame, ShmError};
 use crate::link::{Link, Packet, Peer, Received, poll_readable};
 use crate::runtime::{Access, Options, Place, RuntimeDir};
 use crate::segment::Segment;
@@ -294,7 +294,6 @@ impl Keeper {
     }
 
     fn handle(&mut self, from: usize, mut packet: Packet) -> bool {
-        let descriptor = packet.take_descriptor();
         let joined = self.connections[from].joined;
         match (joined, packet.message()) {
             (None, Ok(Message::Hello { role, instance, set })) => match self.admit(from, role, instance, set) {
@@ -304,7 +303,12 @@ impl Keeper {
             (None, Ok(_)) => self.refuse(from, &Message::Refused { status: VdError::Unexpected }),
             (None, Err(error)) => self.refuse(from, &Message::Refused { status: error.code() }),
             (Some((Role::Server, _)), Ok(Message::Area { index, len })) => {
-                let answer = self.add_area(index, len, descriptor);
+                let answer = packet.take_segment(len).and_then(|segment| self.add_area(index, segment));
+                let answer = answer.map_err(|error| match error {
+                    // No lack of this process's, but nothing that a segment could be.
+                    error if error.blame() == Blame::Peer => VdError::Invalid,
+                    error => error.code(),
+                });
                 self.connections[from].link.send(&Message::AreaAnswer { index, answer }, None).is_ok()
             }
             (Some((Role::Server, _)), Ok(Message::Configured(agreement))) => {
@@ -381,12 +385,12 @@ impl Keeper {
     }
 
     /// Takes an area from the server and passes it on to the secondaries.
-    fn add_area(&mut self, index: u32, len: u64, descriptor: Option<OwnedFd>) -> Result<(), VdError> {
+    fn add_area(&mut self, index: u32, segment: Segment) -> Result<(), ShmError> {
         if index as usize != self.areas.len() || index >= MAX_AREAS {
-            return Err(VdError::Invalid);
+            return Err(ShmError::OutOfTurn { found: "another area", expected: "the next area" });
         }
-        let segment = Segment::from_peer(descriptor.ok_or(VdError::Invalid)?, len).map_err(|_| VdError::Invalid)?;
-        self.session.add_area(index, &segment).map_err(|error| error.code())?;
+        let len = segment.len();
+        self.session.add_area(index, &segment)?;
         for connection in &self.connections {
             if let Some((Role::Secondary, _)) = connection.joined
                 && connection.link.send(&Message::Area { index, len }, Some(segment.fd())).is_err()

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags,
 };
 use vdi_proto::join::{MAX_MESSAGE, Message};
 
 use crate::error::ShmError;
+use crate::segment::{Segment, SegmentError};
 
 /// One end of a link.
 #[derive(Debug)]
@@ -40,6 +42,8 @@ pub struct Packet {
     bytes: [u8; MAX_MESSAGE + 1],
     len: usize,
     descriptor: Option<OwnedFd>,
+    /// Descriptors came that this process could not take.
+    lost: bool,
 }
 
 impl Packet {
@@ -54,6 +58,22 @@ impl Packet {
     /// Takes the descriptor out, if exactly one came.
     pub fn take_descriptor(&mut self) -> Option<OwnedFd> {
         self.descriptor.take()
+    }
+
+    /// Takes the segment of `len` bytes out that has to have come.
+    ///
+    /// # Errors
+    /// [`ShmError::Segment`] for anything but such a segment, and where this process has no descriptor left for it;
+    /// [`ShmError::OutOfTurn`] where none or several came.
+    pub fn take_segment(&mut self, len: u64) -> Result<Segment, ShmError> {
+        match self.take_descriptor() {
+            Some(descriptor) => Ok(Segment::from_peer(descriptor, len)?),
+            None if self.lost => {
+                let (action, source) = ("take", Errno::MFILE.into());
+                Err(SegmentError::System { action, len, source }.into())
+            }
+            None => Err(ShmError::OutOfTurn { found: "no or several descriptors", expected: "a segment" }),
+        }
     }
 }
 
@@ -114,7 +134,7 @@ impl Link {
     /// # Errors
     /// [`ShmError::System`]; a connection that was reset counts as hung up.
     pub fn receive(&self) -> Result<Received, ShmError> {
-        let mut packet = Packet { bytes: [0; MAX_MESSAGE + 1], len: 0, descriptor: None };
+        let mut packet = Packet { bytes: [0; MAX_MESSAGE + 1], len: 0, descriptor: None, lost: false };
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
@@ -138,11 +158,13 @@ impl Link {
         packet.len = received.bytes;
         // No message has two, so that which of several is meant cannot be told: all of them are closed here.
         let mut descriptors = Vec::new();
+        let cut = received.flags.contains(ReturnFlags::CTRUNC);
         for message in ancillary.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 descriptors.extend(rights);
             }
         }
+        packet.lost = cut && descriptors.is_empty();
         packet.descriptor = if descriptors.len() == 1 { descriptors.pop() } else { None };
         Ok(Received::Packet(packet))
     }

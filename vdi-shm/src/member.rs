@@ -25,7 +25,7 @@ use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
 use crate::control::Control;
-use crate::error::ShmError;
+use crate::error::{Blame, ShmError};
 use crate::host::KEEPER_STACK;
 use crate::link::{Link, Packet, Received, poll_readable};
 use crate::runtime::{Options, Place, RuntimeDir};
@@ -82,13 +82,6 @@ fn next_packet(link: &Link, deadline: Instant, step: &'static str) -> Result<Pac
 fn is_gone(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionReset};
     matches!(error.kind(), BrokenPipe | ConnectionReset)
-}
-
-fn take_segment(packet: &mut Packet, len: u64) -> Result<Segment, ShmError> {
-    let descriptor = packet
-        .take_descriptor()
-        .ok_or(ShmError::OutOfTurn { found: "no or several descriptors", expected: "a segment" })?;
-    Ok(Segment::from_peer(descriptor, len)?)
 }
 
 impl Member {
@@ -160,7 +153,7 @@ impl Member {
             _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "Welcome" }),
         };
         asked.validate_client()?;
-        let segment = take_segment(&mut packet, vdi_proto::layout::control_len(asked.device_count))?;
+        let segment = packet.take_segment(vdi_proto::layout::control_len(asked.device_count))?;
         let control = Control::attach(&segment, Seals::new(secret))?;
         if (member == SERVER_MEMBER) != (role == Role::Server) || areas > MAX_AREAS {
             return Err(ShmError::OutOfTurn { found: "another's Welcome", expected: "Welcome" });
@@ -177,7 +170,7 @@ impl Member {
             let mut packet = next_packet(link, deadline, "the set's buffer areas")?;
             match packet.message()? {
                 Message::Area { index, len } if index == expected => {
-                    let segment = take_segment(&mut packet, len)?;
+                    let segment = packet.take_segment(len)?;
                     session.add_area(index, &segment)?;
                 }
                 _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "the next area" }),
@@ -284,9 +277,17 @@ impl Shared {
             match self.link.receive() {
                 Ok(Received::Nothing) => {}
                 Ok(Received::Packet(packet)) => {
-                    if let Err(error) = self.handle(packet) {
-                        self.session.accuse(Party::Primary, error);
-                        return;
+                    match self.handle(packet) {
+                        Ok(()) => {}
+                        // What this process cannot have is nobody else's fault.
+                        Err(error) if error.blame() == Blame::System => {
+                            self.session.give_up(error);
+                            return;
+                        }
+                        Err(error) => {
+                            self.session.accuse(Party::Primary, error);
+                            return;
+                        }
                     }
                 }
                 Ok(Received::HungUp) | Err(_) => break,
@@ -324,7 +325,7 @@ impl Shared {
             _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "an area or an answer" }),
         };
         if let Some((index, len)) = area {
-            let segment = take_segment(&mut packet, len)?;
+            let segment = packet.take_segment(len)?;
             self.session.add_area(index, &segment)?;
         }
         wait::ring(self.session.control().set_doorbell());

@@ -18,13 +18,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::error::remedy;
 use crate::sys;
 
 /// Why memory could not be made, taken or mapped.
 #[derive(Debug, Error)]
 pub enum SegmentError {
     /// The system refused.
-    #[error("could not {action} a shared segment of {len} bytes: {source}")]
+    #[error("could not {action} a shared segment of {len} bytes: {source}{}", remedy(source))]
     System {
         /// What was tried.
         action: &'static str,

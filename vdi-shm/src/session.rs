@@ -40,7 +40,7 @@ pub struct Session {
     aborted: AtomicU32,
     /// Waits of this process are to end.
     cancelled: AtomicBool,
-    /// The first protocol violation that this process found: evidence for whoever asks why.
+    /// The first protocol violation that this process found, or why it gave up: evidence for whoever asks why.
     violation: Mutex<Option<String>>,
 }
 
@@ -208,6 +208,12 @@ impl Session {
             .unwrap_or_else(PoisonError::into_inner)
             .get_or_insert_with(|| format!("{party}: {evidence}"));
         self.abort_for(party, Cause::BrokeProtocol);
+    }
+
+    /// Aborts the set because this process cannot go on, and keeps the reason.
+    pub(crate) fn give_up(&self, reason: impl core::fmt::Display) {
+        self.violation.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| reason.to_string());
+        self.abort(Cause::ClosedEarly);
     }
 
     /// The evidence of the first violation that this process found.

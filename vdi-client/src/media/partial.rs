@@ -261,9 +261,15 @@ pub(super) fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<Fi
         Ok(file) => {
             let file = File::from(file);
             // Without /proc it could not be linked. Learning that after hours of writing would be too late.
-            let linkable = match (fs::metadata(proc_path(&file)), file.metadata()) {
-                (Ok(seen), Ok(own)) => (seen.dev(), seen.ino()) == (own.dev(), own.ino()),
-                _ => false,
+            let linkable = match fs::metadata(proc_path(&file)) {
+                Ok(seen) => {
+                    let own = file.metadata()?;
+                    (seen.dev(), seen.ino()) == (own.dev(), own.ino())
+                }
+                Err(error) => match error.kind() {
+                    ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => false,
+                    _ => return Err(error),
+                },
             };
             Ok(linkable.then_some(file))
         }

@@ -272,12 +272,13 @@ impl Staging {
                 refuse_foreign(&old)?;
                 exchange(&self.parent, &hidden.name, &self.target)
             }
-            // What is no directory by now is not replaced by one.
-            Err(_) => {
+            // What is no directory by now is not replaced by one: the system refuses that.
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => {
                 let renamed =
                     retry_on_intr(|| rustix::fs::renameat(&self.parent, &hidden.name, &self.parent, &self.target));
                 renamed.map_err(io::Error::from)
             }
+            Err(error) => Err(error),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What can go wrong with the files of a database.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Why a database cannot be listed, read or built.
@@ -120,6 +120,21 @@ pub enum DatabaseError {
         /// What the system answered.
         source: io::Error,
     },
+    /// The restored database is in its place, but the system does not know whether for good, and could not take that back.
+    #[error(
+        "cannot make durable that the restored database is at {}: {source}; it is there, but may not survive a crash of the \
+         system{}: look for errors of the disk in the system's log and run the statement again",
+        path.display(),
+        kept(old.as_deref())
+    )]
+    NotDurable {
+        /// The database's folder.
+        path: PathBuf,
+        /// Where the database that was replaced is now; the next restore removes it.
+        old: Option<PathBuf>,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// Somebody else kept the database from being frozen.
     #[error(
         "{} could not be frozen within {waited:?}: its {lock} is locked by a writer that does not end, or by another statement \
@@ -234,6 +249,10 @@ impl DatabaseError {
     }
 }
 
+fn kept(old: Option<&Path>) -> String {
+    old.map_or_else(String::new, |old| format!(", and the old one is kept at {}", old.display()))
+}
+
 fn at_offset(offset: Option<u64>) -> String {
     offset.map_or_else(String::new, |offset| format!(" at offset {offset}"))
 }
@@ -243,6 +262,9 @@ fn remedy(error: &io::Error) -> &'static str {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space and run the statement again",
         io::ErrorKind::PermissionDenied => ": give the simulator's user the right to do so",
         io::ErrorKind::NotFound => ": make sure that the path is entered correctly",
+        _ if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            ": look for errors of that disk in the system's log"
+        }
         _ if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
             ": raise the limit of open files (ulimit -n); a restore holds each of the database's files open"
         }

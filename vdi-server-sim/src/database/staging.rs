@@ -92,6 +92,10 @@ pub(super) fn remove_stale(folder: &DataFolder) -> Result<(), DatabaseError> {
         }
         let opened = rustix::fs::openat(&folder.handle, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty());
         let Ok(handle) = opened else { continue };
+        // It may be the old database of a restore that could not make its exchange durable: not before that is.
+        if rustix::fs::fsync(&folder.handle).is_err() {
+            return Ok(());
+        }
         if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
             // The name is random and never used again, so what stands under it is the folder that was just locked, or
             // the old database which another process is removing after a commit. Either may go.

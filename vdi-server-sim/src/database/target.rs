@@ -216,6 +216,8 @@ impl RestoreTarget {
     /// [`DatabaseError::Exists`]: a database of this name has appeared in the meantime, and `replace` is false.
     /// [`DatabaseError::CannotExchange`]: the file system cannot replace a folder by another in one step.
     /// [`DatabaseError::Io`]: the system refused a call. After each of these everything is as it was before.
+    /// [`DatabaseError::NotDurable`]: the new database is in its place, which a crash might undo, and could not be taken back; the
+    /// old one is kept beside it.
     pub fn commit(mut self) -> Result<Committed, DatabaseError> {
         self.reach(Step::SyncFiles)?;
         for (spec, file) in self.specs.iter().zip(&self.files) {
@@ -276,7 +278,7 @@ impl RestoreTarget {
 
     /// Puts the staging folder in the database's place, and what was there in the place of the staging folder. Says whether
     /// there was something.
-    fn exchange(&self) -> Result<bool, DatabaseError> {
+    fn exchange(&mut self) -> Result<bool, DatabaseError> {
         let Some(staging) = &self.staging else { return Ok(false) };
         let path = self.folder_path.join(&self.name);
         let failed = |source| DatabaseError::io("put the restored database at", &path, source);
@@ -313,12 +315,18 @@ impl RestoreTarget {
                 Ok(()) => Ok(replaced),
                 Err(source) => {
                     // Not known to be durable: back to where it was, as far as that goes.
-                    let _ = if replaced {
+                    let back = if replaced {
                         rename(RenameFlags::EXCHANGE)
                     } else {
                         rustix::fs::renameat(&self.folder, &self.name, &self.folder, &staging.name)
                     };
-                    Err(DatabaseError::io("make durable", &self.folder_path, source))
+                    if back.is_ok() {
+                        return Err(DatabaseError::io("make durable", &self.folder_path, source));
+                    }
+                    // A crash might bring the old database back to its name: what is there then has to be whole.
+                    let old = replaced.then(|| staging.path.clone());
+                    self.staging.take().into_iter().for_each(Staging::release);
+                    Err(DatabaseError::NotDurable { path, old, source: source.into() })
                 }
             };
         }

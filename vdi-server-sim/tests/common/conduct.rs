@@ -118,7 +118,8 @@ impl Bench {
     }
 }
 
-fn serve(
+/// Serves a device with a media until it ends.
+pub(crate) fn serve(
     set: &ClientVirtualDeviceSet,
     mut device: ClientVirtualDevice,
     media: Box<dyn Media>,
@@ -343,13 +344,18 @@ pub(crate) enum Kept {
 impl Kept {
     /// The media for a backup or a restore.
     pub(crate) fn media(self, path: &Path, restore: bool) -> Box<dyn Media> {
-        match (self, restore) {
-            (Kept::File, false) => Box::new(FileMedia::create(path).unwrap()),
-            (Kept::File, true) => Box::new(FileMedia::open(path).unwrap()),
-            (Kept::Tape, false) => Box::new(TapeImage::create(path).unwrap()),
-            (Kept::Tape, true) => Box::new(TapeImage::open(path).unwrap()),
-            (Kept::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity).unwrap()),
-            (Kept::Volumes(_), true) => Box::new(VolumeSet::open(path).unwrap()),
-        }
+        self.try_media(path, restore).unwrap()
+    }
+
+    /// The media for a backup or a restore, where there can be one.
+    pub(crate) fn try_media(self, path: &Path, restore: bool) -> Result<Box<dyn Media>, MediaError> {
+        Ok(match (self, restore) {
+            (Kept::File, false) => Box::new(FileMedia::create(path)?),
+            (Kept::File, true) => Box::new(FileMedia::open(path)?),
+            (Kept::Tape, false) => Box::new(TapeImage::create(path)?),
+            (Kept::Tape, true) => Box::new(TapeImage::open(path)?),
+            (Kept::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity)?),
+            (Kept::Volumes(_), true) => Box::new(VolumeSet::open(path)?),
+        })
     }
 }

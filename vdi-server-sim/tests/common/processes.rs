@@ -1,5 +1,6 @@
 //! Real processes: the simulator with a statement, and this test program in another part.
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -105,8 +106,8 @@ impl Bench {
         let mut command = Command::new(std::env::current_exe().unwrap());
         cast(&mut command, name, arguments);
         command.env("VDI_RUNTIME_DIR", self.runtime());
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         change(&mut command);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Guarded::start(&mut command);
         let (tell, lines) = channel();
         forward_lines(process.0.stderr.take().unwrap(), tell);
@@ -119,6 +120,24 @@ impl Bench {
 pub(crate) fn cast<'a>(command: &'a mut Command, part: &str, arguments: &[&str]) -> &'a mut Command {
     command.args(["--exact", "child_entry", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(ARGUMENTS, arguments.join("\n"))
+}
+
+/// Has a program be run by another one, which is given the program and its arguments behind its own.
+pub(crate) fn within(command: &mut Command, outer: &[&OsStr]) {
+    let mut whole = Command::new(outer[0]);
+    whole.args(&outer[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
+    }
+    *command = whole;
+}
+
+/// Has a program be run by a shell that has run this line before.
+pub(crate) fn after(command: &mut Command, line: &str) {
+    within(command, &["sh".as_ref(), "-c".as_ref(), format!("{line} && exec \"$0\" \"$@\"").as_ref()]);
 }
 
 fn forward_lines(output: impl Read + Send + 'static, tell: Sender<String>) {
@@ -233,6 +252,31 @@ impl Part {
     /// What it said besides reports.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
+    }
+
+    /// The next report; `None` when the part has ended, and there will be none.
+    #[track_caller]
+    pub(crate) fn last_report(&self) -> Option<String> {
+        loop {
+            match self.lines.recv_timeout(PATIENCE) {
+                Ok(line) => match line.split_once(MARK) {
+                    Some((_, report)) => return Some(report.to_owned()),
+                    None => self.log.lock().unwrap().push(line),
+                },
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => panic!("{} lives on in silence; it said {:#?}", self.name, self.log),
+            }
+        }
+    }
+
+    /// How a part ended that may have failed, and what it said besides its reports.
+    #[track_caller]
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
+        drop(self.orders.take());
+        let status = self.process.wait();
+        let mut said = self.log.lock().unwrap().clone();
+        said.extend(self.lines.iter());
+        (status, said.join("\n"))
     }
 
     /// The next report begins with this word; gives the rest.
