@@ -10,7 +10,9 @@
 //! ```
 //!
 //! Later the server sends `Area` (with the segment) and `Configured`, each answered; the primary passes areas on to the
-//! secondaries. `Leave` before hanging up makes the difference between leaving and dying.
+//! secondaries. Whoever learns first that the set is aborted says `Aborted`, and the primary passes that on as well: the
+//! word in the control segment is faster, but anybody can clear it. `Leave` before hanging up makes the difference between
+//! leaving and dying.
 //!
 //! Encoding: little-endian integers, strings as a u16 length and UTF-8; first a u32 magic, a u16 version, a u16 kind.
 //! [`Message::decode`] is total: every packet is a message or a [`JoinError`], and a message decodes from exactly the
@@ -18,6 +20,7 @@
 
 use thiserror::Error;
 
+use crate::abort::AbortReason;
 use crate::config::VdConfig;
 use crate::handle::{MAX_SLOT_BITS, MIN_SLOT_BITS};
 use crate::layout::{MAX_MEMBERS, VERSION};
@@ -98,6 +101,11 @@ pub enum Message<'a> {
     ConfiguredAnswer(Result<(), VdError>),
     /// The sender leaves the set in order; the hang-up that follows is no death.
     Leave,
+    /// The set is aborted.
+    Aborted {
+        /// Why.
+        reason: AbortReason,
+    },
 }
 
 /// A packet that is no message.
@@ -174,6 +182,7 @@ const AREA_ANSWER: u16 = 5;
 const CONFIGURED: u16 = 6;
 const CONFIGURED_ANSWER: u16 = 7;
 const LEAVE: u16 = 8;
+const ABORTED: u16 = 9;
 
 /// Writes a message into a fixed array. All messages fit: the longest, Hello, is checked by a test.
 struct Writer {
@@ -289,6 +298,14 @@ impl<'a> Reader<'a> {
         VdError::from_hresult(found).ok_or(JoinError::Field { field: "status", found: u64::from(found) })
     }
 
+    fn reason(&mut self) -> Result<AbortReason, JoinError> {
+        let found = self.u32()?;
+        // Other words stand for reasons as well, but nobody sends them.
+        AbortReason::from_word(found)
+            .filter(|reason| reason.to_word() == found)
+            .ok_or(JoinError::Field { field: "abort reason", found: u64::from(found) })
+    }
+
     fn answer(&mut self) -> Result<Result<(), VdError>, JoinError> {
         match self.u32()? {
             0 => Ok(Ok(())),
@@ -374,6 +391,10 @@ impl<'a> Message<'a> {
                 w.answer(*answer);
             }
             Message::Leave => w.u16(LEAVE),
+            Message::Aborted { reason } => {
+                w.u16(ABORTED);
+                w.u32(reason.to_word());
+            }
         }
         Encoded { bytes: w.bytes, len: w.len }
     }
@@ -429,6 +450,7 @@ impl<'a> Message<'a> {
             CONFIGURED => Message::Configured(r.agreement()?),
             CONFIGURED_ANSWER => Message::ConfiguredAnswer(r.answer()?),
             LEAVE => Message::Leave,
+            ABORTED => Message::Aborted { reason: r.reason()? },
             found => return Err(JoinError::Kind { found }),
         };
         if r.at != bytes.len() {

@@ -4,6 +4,7 @@ mod laws;
 
 use laws::bytes::join_message;
 use proptest::prelude::*;
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
 use vdi_proto::join::{Agreement, JoinError, MAGIC, MAX_MESSAGE, Message, Role};
 use vdi_proto::layout::{MAX_MEMBERS, VERSION};
@@ -30,6 +31,7 @@ fn messages() -> Vec<Message<'static>> {
         Message::Configured(agreement()),
         Message::ConfiguredAnswer(Ok(())),
         Message::Leave,
+        Message::Aborted { reason: AbortReason { party: Party::Secondary(7), cause: Cause::TimedOut } },
     ];
     for status in VdError::ALL {
         messages.extend([
@@ -48,7 +50,7 @@ fn bytes_of(message: &Message<'_>) -> Vec<u8> {
 #[test]
 fn every_message_comes_back_and_no_part_of_it_does() {
     let messages = messages();
-    assert_eq!(messages.len(), 9 + 3 * VdError::ALL.len());
+    assert_eq!(messages.len(), 10 + 3 * VdError::ALL.len());
     let mut cut = 0;
     for message in messages {
         let bytes = bytes_of(&message);
@@ -69,7 +71,7 @@ fn every_message_comes_back_and_no_part_of_it_does() {
             assert_eq!(Message::decode(&longer), Err(JoinError::Oversized { found, expected }));
         }
     }
-    assert_eq!(cut, 948, "cuts tried");
+    assert_eq!(cut, 960, "cuts tried");
 }
 
 #[test]

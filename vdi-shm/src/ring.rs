@@ -20,6 +20,9 @@
 //! 5. A record is taken only with its seal ([`vdi_proto::seal`]), which binds it to this ring and to its number: one that
 //!    was written over, copied from elsewhere, or comes again is a violation as well.
 //!
+//! An entry that a member made to look empty again keeps the consumer waiting, which no seal can show:
+//! [`Producer::check_written`] is for producers that wait as well.
+//!
 //! The loom tests check 2 and 3 over all interleavings; `tests/ring_model.rs` checks 1, 4 and 5 against a queue.
 
 use core::ops::Deref;
@@ -113,6 +116,16 @@ pub enum RingViolation {
         /// The seal that follows from what it says.
         expected: u32,
     },
+    /// A record that this process wrote is there no more: its consumer would wait for it for ever.
+    #[error("entry {entry} of a ring has lap {found} where this process wrote {written}: somebody took a record back")]
+    TakenBack {
+        /// The entry.
+        entry: u32,
+        /// Its lap.
+        found: u32,
+        /// The lap that was written.
+        written: u32,
+    },
     /// The published cursor lies outside what was produced.
     #[error("the consumer's cursor {found} is none that can belong to {produced} records in {capacity} entries")]
     Cursor {
@@ -188,6 +201,22 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
         // SYNC ring.lap: pairs with the acquire load in `Consumer::pop`.
         entry.lap.store(seal | u64::from(lap::<N>(self.produced)), Ordering::Release);
         self.produced += 1;
+        Ok(())
+    }
+
+    /// Whether all that was written is still there, for a producer that waits for what the consumer does about it. An
+    /// entry that somebody made to look as if nothing had come keeps the consumer waiting, and only the producer knows better.
+    ///
+    /// # Errors
+    /// [`RingViolation::TakenBack`].
+    pub fn check_written(&self) -> Result<(), RingViolation> {
+        for n in self.produced.saturating_sub(N as u64)..self.produced {
+            let at = n as usize % N;
+            let (found, written) = (self.ring.entries[at].lap.load(Ordering::Relaxed) as u32, lap::<N>(n));
+            if found != written {
+                return Err(RingViolation::TakenBack { entry: at as u32, found, written });
+            }
+        }
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use std::string::String;
 use std::vec::Vec;
 
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::command::{CommandCode, CommandId, CommandRecord, Loan};
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
@@ -42,6 +43,7 @@ pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
         ("configuration-taken", Message::ConfiguredAnswer(Ok(()))),
         ("configuration-refused", Message::ConfiguredAnswer(Err(VdError::NotSupported))),
         ("leave", Message::Leave),
+        ("aborted", Message::Aborted { reason: AbortReason { party: Party::Server, cause: Cause::Died } }),
     ]
     .into_iter()
     .map(|(name, message)| (name.into(), message.encode().bytes().to_vec()))
