@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::case::{Act, Case, Role, Verb};
 use super::honest::{ADMITTED, INNOCENT};
 use crate::common::bench::{Bench, names};
-use crate::common::client::{backup_statement, restore_statement};
+use crate::common::client::{backup_statement, config, restore_statement};
 use crate::common::eventually;
 use crate::common::processes::Part;
 
@@ -143,6 +143,10 @@ impl<'a> Cast<'a> {
         }
         if dies {
             self.hostile.process.wait();
+            if role == Role::Primary {
+                // Its socket may have outlived it where the server had left before. Who creates a set removes it.
+                let _ = self.bench.create("another", &config(1)).close();
+            }
             self.hostile = start(self.bench, "hostile");
             self.said.retain(|(who, _), _| *who != Who::Hostile);
         }
@@ -173,7 +177,8 @@ impl<'a> Cast<'a> {
         if client == Who::Hostile {
             return self.follow_hostile(played);
         }
-        let mut dead = false;
+        // Acts that were ordered and not reported yet.
+        let (mut dead, mut owed) = (false, 0);
         loop {
             let said = self.hear(Who::Client, "main");
             if let Some(ended) = said.strip_prefix("ended ") {
@@ -190,8 +195,10 @@ impl<'a> Cast<'a> {
                     self.order(Who::Hostile, &format!("act|{}|{}|{burst}", case.seed, verb.word()));
                     let plan = &case.raid(verb).unwrap().bursts[burst];
                     let dies = played.refused.is_none() && plan.acts.iter().any(|(act, _)| *act == Act::Die);
-                    if dies || !plan.free {
-                        while !self.has_acted(played, &mut dead) {}
+                    owed += 1;
+                    while (dies || !plan.free) && owed > 0 && !dead {
+                        dead = self.has_died_acting(played);
+                        owed -= 1;
                     }
                 }
             }
@@ -215,13 +222,13 @@ impl<'a> Cast<'a> {
         }
     }
 
-    fn has_acted(&mut self, played: &mut Played, dead: &mut bool) -> bool {
+    fn has_died_acting(&mut self, played: &mut Played) -> bool {
         let said = self.hear(Who::Hostile, "raid");
-        if let Some(account) = said.strip_prefix("dying") {
+        let account = said.strip_prefix("dying");
+        if let Some(account) = account {
             note(account, played);
-            *dead = true;
         }
-        *dead || said == "acted"
+        account.is_some()
     }
 
     fn take_leave(&mut self, played: &mut Played) -> bool {
