@@ -358,9 +358,8 @@ impl Own {
         self.closed = true;
         self.shared.core().machine.closed();
         let set = &self.shared.set;
-        let control = set.session.control();
-        control.close_device(self.shared.index);
-        let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
+        set.close_device(self.shared.index);
+        let got = if set.all_closed() { Got::LastClosed } else { Got::Closed };
         // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all closed, that
         // the set has ended; this call returns VD_E_CLOSE either way.
         let _ = set.step(Call::GetCommand(got));
@@ -511,7 +510,7 @@ impl Own {
             let look = self.look();
             if matches!(look, Some(Look::Closed)) {
                 self.closed = true;
-                self.shared.set.session.control().close_device(self.shared.index);
+                self.shared.set.close_device(self.shared.index);
             } else {
                 self.shared.set.abort(Cause::AbandonedDevice);
             }

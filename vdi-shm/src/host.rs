@@ -254,7 +254,8 @@ impl Keeper {
                 .min();
             let open = self.deaf_until.is_none() && self.pending(true) < MAX_PENDING;
             let knocking = if open { PollFlags::IN } else { PollFlags::empty() };
-            let mut descriptors = vec![PollFd::new(&self.bell.event, PollFlags::IN), PollFd::new(&self.listener, knocking)];
+            let mut descriptors =
+                vec![PollFd::new(&self.bell.event, PollFlags::IN), PollFd::new(&self.listener, knocking)];
             descriptors.extend(self.connections.iter().map(|c| PollFd::new(&c.link, PollFlags::IN)));
             if poll_readable(&mut descriptors, patience).is_err() {
                 // The system cannot even wait any more: nobody would notice a death, so end the set.

@@ -329,7 +329,12 @@ impl Shared {
                 self.session.abort_for(reason.party, reason.cause);
                 None
             }
-            _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "an area, an answer or an abort" }),
+            _ => {
+                return Err(ShmError::OutOfTurn {
+                    found: "another message",
+                    expected: "an area, an answer or an abort",
+                });
+            }
         };
         if let Some((index, len)) = area {
             let segment = take_segment(&mut packet, len)?;

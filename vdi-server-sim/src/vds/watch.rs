@@ -56,7 +56,9 @@ impl Watch {
                 let index = device.index;
                 match control.server_word(index) {
                     Ok(found) if found == told => None,
-                    Ok(found) => Some(format!("the server's word of device {index} says {found:?}, it had said {told:?}")),
+                    Ok(found) => {
+                        Some(format!("the server's word of device {index} says {found:?}, it had said {told:?}"))
+                    }
                     Err(violation) => Some(violation.to_string()),
                 }
             })

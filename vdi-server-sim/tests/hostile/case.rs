@@ -178,9 +178,9 @@ impl Raid {
                 Burst { moment, acts, free: random.u8(..3) == 0 }
             })
             .collect();
-        // A hundred words in every raid; in half of them where they meet no one.
+        // Many words in every raid; in most of them where they meet no one.
         let many = if random.u8(..4) == 0 { Act::Anywhere } else { Act::Unused };
-        bursts[0].acts.insert(0, (many, 100));
+        bursts[0].acts.insert(0, (many, 120));
         Raid { bursts }
     }
 }
@@ -222,9 +222,9 @@ impl Case {
         let eom_warning_size = if kind.contains(Features::REMOVABLE) { 2 * 65536 } else { 0 };
         let kept = match kind {
             Features::TAPE if random.bool() => Kept::Tape,
-            kind if kind.contains(Features::REMOVABLE) => {
-                Kept::Volumes(u64::from(eom_warning_size) + u64::from(block) * random.u64(1..200_000 / u64::from(block)))
-            }
+            kind if kind.contains(Features::REMOVABLE) => Kept::Volumes(
+                u64::from(eom_warning_size) + u64::from(block) * random.u64(1..200_000 / u64::from(block)),
+            ),
             _ => Kept::File,
         };
         let role = match random.u8(..10) {

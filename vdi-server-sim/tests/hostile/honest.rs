@@ -129,12 +129,16 @@ pub(crate) fn serve(
     let opening = || {
         if let Some(raid) = raid {
             at(ADMITTED);
-            (0..).zip(&raid.bursts).filter(|(_, burst)| burst.moment == Moment::Opening).for_each(|(burst, _)| at(burst));
+            (0..)
+                .zip(&raid.bursts)
+                .filter(|(_, burst)| burst.moment == Moment::Opening)
+                .for_each(|(burst, _)| at(burst));
         }
     };
     let command = |device: u32, number: u64| {
         let due = Moment::Command { device, number };
-        for (burst, _) in raid.iter().flat_map(|raid| (0..).zip(&raid.bursts)).filter(|(_, burst)| burst.moment == due) {
+        for (burst, _) in raid.iter().flat_map(|raid| (0..).zip(&raid.bursts)).filter(|(_, burst)| burst.moment == due)
+        {
             at(burst);
         }
     };

@@ -49,8 +49,18 @@ pub(crate) struct Raider {
     dying: bool,
 }
 
+/// What a joiner gets.
+pub(crate) struct Joined {
+    pub(crate) link: Link,
+    /// Its place among the members.
+    pub(crate) member: u32,
+    /// What the set's seals are made with.
+    pub(crate) secret: u64,
+    pub(crate) words: Words,
+}
+
 /// Joins by hand.
-fn knock(options: &Options, set: &str) -> Result<(Link, u32, u32, std::os::fd::OwnedFd), String> {
+pub(crate) fn knock(options: &Options, set: &str) -> Result<Joined, String> {
     let runtime = RuntimeDir::open(options, false).map_err(|error| error.to_string())?;
     let place = Place::new("", set).unwrap();
     let link = runtime.connect(&place, &options.access).map_err(|error| error.to_string())?;
@@ -60,7 +70,10 @@ fn knock(options: &Options, set: &str) -> Result<(Link, u32, u32, std::os::fd::O
         Received::Packet(mut packet) => {
             let descriptor = packet.take_descriptor();
             match packet.message().unwrap() {
-                Message::Welcome { member, asked, .. } => Ok((link, member, asked.device_count, descriptor.unwrap())),
+                Message::Welcome { member, secret, asked, .. } => {
+                    let words = Words::new(descriptor.unwrap(), asked.device_count);
+                    Ok(Joined { link, member, secret, words })
+                }
                 Message::Refused { status } => {
                     let fair = [VdError::Abort, VdError::Memory, VdError::Protocol];
                     assert!(fair.contains(&status), "refused with {status}");
@@ -75,8 +88,7 @@ fn knock(options: &Options, set: &str) -> Result<(Link, u32, u32, std::os::fd::O
 
 impl Raider {
     pub(crate) fn join(options: &Options, set: &str, seed: u64) -> Result<Raider, String> {
-        let (link, member, devices, descriptor) = knock(options, set)?;
-        let words = Words::new(descriptor, devices);
+        let Joined { link, member, words, .. } = knock(options, set)?;
         let yesterday = words.bytes(0, words.len() as usize);
         Ok(Raider {
             options: options.clone(),
@@ -282,13 +294,9 @@ impl Raider {
                 self.words.put_u64(at, value);
             }
             Act::Yesterday => return self.yesterday(),
-            Act::ClearAbort
-            | Act::Doorbells
-            | Act::Leave
-            | Act::Malformed
-            | Act::OutOfTurn
-            | Act::Joins
-            | Act::Die => return 0,
+            Act::ClearAbort | Act::Doorbells | Act::Leave | Act::Malformed | Act::OutOfTurn | Act::Joins | Act::Die => {
+                return 0;
+            }
         }
         1
     }
@@ -369,7 +377,7 @@ impl Raider {
     fn join_often(&mut self, times: u32) -> u64 {
         let stays = times.is_multiple_of(2);
         for _ in 0..if stays { MAX_MEMBERS } else { 1000 } {
-            let Ok((link, ..)) = knock(&self.options, &self.set) else { return 0 };
+            let Ok(Joined { link, .. }) = knock(&self.options, &self.set) else { return 0 };
             if stays {
                 self.crowd.push(link);
             } else {
