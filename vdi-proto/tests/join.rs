@@ -118,15 +118,16 @@ fn each_wrong_field_has_its_error() {
     let hello = Message::Hello { role: Role::Server, instance: "I", set: "s" };
     let welcome =
         Message::Welcome { member: 2, secret: 3, asked: VdConfig::default(), agreement: Some(agreement()), areas: 0 };
+    let aborted = Message::Aborted { reason: AbortReason { party: Party::Server, cause: Cause::Died } };
     let flag = BODY + 4 + 8 + 44 + 4;
     let field = |field, found| JoinError::Field { field, found };
-    let rows: [(Vec<u8>, JoinError, VdError); 20] = [
+    let rows: [(Vec<u8>, JoinError, VdError); 22] = [
         (put(&hello, 0, b"VDIJ"), JoinError::Magic { found: u32::from_le_bytes(*b"VDIJ") }, VdError::Unexpected),
         (put(&hello, 4, &[0, 0]), JoinError::Version { found: 0 }, VdError::NotSupported),
         (put(&hello, 4, &[1, 0]), JoinError::Version { found: 1 }, VdError::NotSupported),
         (put(&hello, 4, &[2, 1]), JoinError::Version { found: 0x102 }, VdError::NotSupported),
         (put(&hello, KIND, &[0, 0]), JoinError::Kind { found: 0 }, VdError::Unexpected),
-        (put(&hello, KIND, &[9, 0]), JoinError::Kind { found: 9 }, VdError::Unexpected),
+        (put(&hello, KIND, &[10, 0]), JoinError::Kind { found: 10 }, VdError::Unexpected),
         (put(&hello, KIND, &[1, 1]), JoinError::Kind { found: 0x101 }, VdError::Unexpected),
         (put(&hello, BODY, &[0, 0]), field("role", 0), VdError::Unexpected),
         (put(&hello, BODY, &[3, 0]), field("role", 3), VdError::Unexpected),
@@ -152,6 +153,9 @@ fn each_wrong_field_has_its_error() {
             field("status", 0x8077_0008),
             VdError::Unexpected,
         ),
+        (put(&aborted, BODY, &[0; 4]), field("abort reason", 0), VdError::Unexpected),
+        // A word that stands for a reason, but not the one by which it is sent.
+        (put(&aborted, BODY, &[5, 0, 1, 2]), field("abort reason", 0x0201_0005), VdError::Unexpected),
         (vec![0; MAX_MESSAGE + 1], JoinError::Oversized { found: 1025, expected: 1024 }, VdError::Unexpected),
     ];
     for (bytes, error, status) in rows {

@@ -304,6 +304,20 @@ mod tests {
         (std::sync::Arc::new(memory), n)
     }
 
+    /// An entry that was made to look empty again is told by its producer, read or not.
+    #[test]
+    fn a_record_that_is_taken_back_is_noticed() {
+        let (memory, key) = (std::sync::Arc::new(RingMemory::<4>::new()), vdi_proto::seal::Seals::new(1));
+        let key = key.ring(0, vdi_proto::seal::Ring::Submission);
+        let (mut producer, mut consumer) = (Producer::new(memory.clone(), key), Consumer::new(memory.clone(), key));
+        producer.push([1; 4]).expect("room");
+        producer.push([2; 4]).expect("room");
+        assert_eq!(consumer.pop(), Ok(Some([1; 4])));
+        memory.entries[1].lap.store(0, Ordering::Relaxed);
+        assert_eq!(consumer.pop(), Ok(None), "to the consumer it looks as if nothing had come");
+        assert_eq!(producer.check_written(), Err(RingViolation::TakenBack { entry: 1, found: 0, written: 1 }));
+    }
+
     /// Cursors of 32 bits wrap after 2^32 records, lap words after 2^32 laps: both pass unnoticed.
     #[test]
     fn words_wrap_unnoticed() {
@@ -317,6 +331,7 @@ mod tests {
             for round in 0..20 {
                 while producer.push([pushed; 4]).is_ok() {
                     pushed += 1;
+                    assert_eq!(producer.check_written(), Ok(()));
                 }
                 assert_eq!(pushed - popped, N as u64, "round {round} of {start}");
                 assert_eq!(producer.push([0; 4]), Err(PushError::Full));
