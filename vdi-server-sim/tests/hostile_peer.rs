@@ -33,6 +33,9 @@ const SETS: u64 = 60;
 /// Words that are changed in each set, on an average.
 const WORDS: u64 = 100;
 
+/// The act that writes where nobody looks.
+const UNUSED: &str = "Unused";
+
 /// The act that puts whole parts of the segment back.
 const PUT_BACK: &str = "Yesterday";
 
@@ -59,6 +62,10 @@ impl Tally {
     /// Words that were changed: those that were put back to what they had been are counted apart.
     fn words(&self) -> u64 {
         self.acts.iter().filter(|(act, _)| *act != PUT_BACK).map(|(_, (_, words))| words).sum()
+    }
+
+    fn words_of(&self, act: &str) -> u64 {
+        self.acts.get(act).map_or(0, |(_, words)| *words)
     }
 
     fn of(&self, part: &str) -> u64 {
@@ -95,11 +102,13 @@ fn whatever_a_member_does_the_others_end_right_or_with_an_error() {
 fn report(tally: &Tally, first: u64, count: u64, elapsed: Duration) {
     let (slowest, seed) = tally.slowest;
     eprintln!(
-        "{count} sets from seed {first}, {} statements raided, {} words changed, {} put back; {elapsed:.1?}, the slowest \
+        "{count} sets from seed {first}, {} statements raided, {} words changed, {} of them where a set of this size has nothing, \
+         {} put back; {elapsed:.1?}, the slowest \
          statement ({seed}) {slowest:.1?}",
         tally.raids,
         tally.words(),
-        tally.acts.get(PUT_BACK).map_or(0, |(_, words)| *words)
+        tally.words_of(UNUSED),
+        tally.words_of(PUT_BACK)
     );
     for (act, (times, words)) in &tally.acts {
         eprintln!("{times:6} times {words:8} words  {act}");
@@ -111,6 +120,8 @@ fn report(tally: &Tally, first: u64, count: u64, elapsed: Duration) {
     assert!(tally.words() >= count * WORDS / 2, "{} words only", tally.words());
     if count >= SETS {
         assert!(tally.words() >= count * WORDS, "{} words only", tally.words());
+        let used = tally.words() - tally.words_of(UNUSED);
+        assert!(used >= count * WORDS / 2, "{used} words only where somebody looks");
         for (what, least) in [("both succeeded", count / 10), ("broke the protocol", count / 10)] {
             assert!(tally.of(what) >= least, "{what}: {} times only", tally.of(what));
         }

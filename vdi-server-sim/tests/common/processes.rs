@@ -241,9 +241,15 @@ impl Part {
         self.log.lock().unwrap().clone()
     }
 
-    /// No more orders: the part ends in good order. What it printed besides its reports.
+    /// No more orders: the part ends in good order.
     #[track_caller]
-    pub(crate) fn end(mut self) -> Vec<String> {
+    pub(crate) fn end(self) {
+        self.last_words();
+    }
+
+    /// As [`Part::end`]; gives what it has printed besides its reports.
+    #[track_caller]
+    pub(crate) fn last_words(mut self) -> Vec<String> {
         drop(self.orders.take());
         let status = self.process.wait();
         let said: Vec<String> = self.lines.iter().collect();

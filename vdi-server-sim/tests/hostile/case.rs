@@ -172,7 +172,7 @@ impl Raid {
                     // A single word.
                     0 => vec![(Act::any(random), 1)],
                     // Many of a kind.
-                    1 => vec![(Act::any(random), random.u32(2..20))],
+                    1 => vec![(Act::any(random), random.u32(50..250))],
                     _ => (0..random.usize(2..5)).map(|_| (Act::any(random), random.u32(1..8))).collect(),
                 };
                 Burst { moment, acts, free: random.u8(..3) == 0 }

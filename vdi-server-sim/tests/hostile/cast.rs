@@ -285,7 +285,7 @@ impl<'a> Cast<'a> {
     #[track_caller]
     pub(crate) fn end(self) {
         for part in [self.client, self.server, self.hostile] {
-            assert_sound(&part.end());
+            assert_sound(&part.last_words());
         }
     }
 }

@@ -390,7 +390,7 @@ impl Raider {
 
     fn talk(&mut self, act: Act, times: u32) -> u64 {
         let agreement = Agreement { config: VdConfig::default(), slot_bits: 6 };
-        for _ in 0..times * 100 {
+        for _ in 0..times.min(20) * 100 {
             // Refused once the primary has had enough.
             let _ = match act {
                 Act::Leave => self.link.send(&Message::Leave, None),
