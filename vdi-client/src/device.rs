@@ -12,6 +12,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::{CommandId, CommandRecord};
@@ -309,7 +310,7 @@ impl Own {
             None => {
                 let shared = Arc::clone(&self.shared);
                 waited = trace::Clock::start();
-                wait::wait_until(shared.block.doorbell(), wait::deadline(timeout), || self.look())
+                self.wait_for_look(&shared, wait::deadline(timeout))
             }
         };
         // Where it lies, so that it is not moved once more.
@@ -326,6 +327,23 @@ impl Own {
         Err(error)
     }
 
+    /// Waits for a look that gives something; `None` when `deadline` has passed. Now and then it makes sure that the server
+    /// can still see what this process told it, or both would wait for each other.
+    fn wait_for_look(&mut self, shared: &DeviceShared, deadline: Option<Instant>) -> Option<Look> {
+        loop {
+            let slice = Instant::now() + wait::SLICE;
+            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+            let look = wait::wait_until(shared.block.doorbell(), Some(until), || self.look());
+            if look.is_some() || deadline == Some(until) {
+                return look;
+            }
+            let written = shared.core().completions.check_written();
+            if let Err(violation) = written {
+                return Some(self.accuse(Party::Somebody, violation));
+            }
+        }
+    }
+
     fn look_unless_closed(&mut self) -> Option<Look> {
         if self.closed { Some(Look::Closed) } else { self.look() }
     }
@@ -340,9 +358,8 @@ impl Own {
         self.closed = true;
         self.shared.core().machine.closed();
         let set = &self.shared.set;
-        let control = set.session.control();
-        control.close_device(self.shared.index);
-        let got = if control.all_closed() { Got::LastClosed } else { Got::Closed };
+        set.close_device(self.shared.index);
+        let got = if set.all_closed() { Got::LastClosed } else { Got::Closed };
         // The table's answer is VD_E_CLOSE, or where another device was closed at the same moment, and saw all closed, that
         // the set has ended; this call returns VD_E_CLOSE either way.
         let _ = set.step(Call::GetCommand(got));
@@ -394,7 +411,7 @@ impl Own {
                 match self.shared.set.session.control().server_word(self.shared.index) {
                     Ok(ServerWord::Closed) => {}
                     Ok(_) => return None,
-                    Err(violation) => return Some(self.accuse(violation)),
+                    Err(violation) => return Some(self.accuse(Party::Server, violation)),
                 }
                 // What was sent before the device was closed is visible now.
                 if !self.submissions.is_ready() {
@@ -408,14 +425,14 @@ impl Own {
                         return Some(look);
                     }
                 }
-                Err(violation) => return Some(self.accuse(violation)),
+                Err(violation) => return Some(self.accuse(Party::Server, violation)),
             }
         }
     }
 
-    fn accuse(&self, evidence: impl core::fmt::Display) -> Look {
+    fn accuse(&self, party: Party, evidence: impl core::fmt::Display) -> Look {
         let set = &self.shared.set;
-        set.accuse(Party::Server, evidence);
+        set.accuse(party, evidence);
         Look::Interrupted(set.aborted("GetCommand"))
     }
 
@@ -447,11 +464,11 @@ impl Own {
                     .and_then(|()| core.completions.push(completion.to_words()).map_err(|error| error.to_string()));
                 drop(core);
                 self.shared.announce_completion();
-                pushed.err().map(|evidence| self.accuse(evidence))
+                pushed.err().map(|evidence| self.accuse(Party::Server, evidence))
             }
             Err(violation) => {
                 drop(core);
-                Some(self.accuse(violation))
+                Some(self.accuse(Party::Server, violation))
             }
         }
     }
@@ -470,8 +487,8 @@ impl Own {
         let buffer = if record.code.is_transfer() {
             match self.shared.set.session.buffers().map(|buffers| buffers.take(record.loan, record.size as u32)) {
                 Some(Ok(buffer)) => Some(buffer),
-                Some(Err(error)) => return self.accuse(error),
-                None => return self.accuse("it sent a transfer before the set was configured"),
+                Some(Err(error)) => return self.accuse(Party::Server, error),
+                None => return self.accuse(Party::Server, "it sent a transfer before the set was configured"),
             }
         } else {
             None
@@ -493,7 +510,7 @@ impl Own {
             let look = self.look();
             if matches!(look, Some(Look::Closed)) {
                 self.closed = true;
-                self.shared.set.session.control().close_device(self.shared.index);
+                self.shared.set.close_device(self.shared.index);
             } else {
                 self.shared.set.abort(Cause::AbandonedDevice);
             }

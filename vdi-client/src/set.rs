@@ -475,17 +475,7 @@ impl Own {
             return self.attached(CALL).map(drop);
         };
         let session = &attached.session;
-        let control = session.control();
-        let devices_open = if attached.primary {
-            !control.all_closed()
-        } else {
-            // A device that nobody can tell the opener of any more counts as this process's.
-            (0..control.device_count()).any(|device| match control.client_word(device) {
-                Ok(ClientWord::Open { member }) => member == session.member(),
-                Ok(ClientWord::Unopened | ClientWord::Closed) => false,
-                Err(_) => true,
-            })
-        };
+        let devices_open = if attached.primary { !attached.all_closed() } else { attached.has_open_devices() };
         let ended = attached.state() == State::NormallyTerminated;
         let answer = attached.step(Call::Close { devices_open });
         if devices_open && !ended {
@@ -547,7 +537,7 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
     for index in 0..count {
         match control.device_name(index) {
             Ok(Some(found)) if found == name => {
-                let opening = if control.open_device(index, session.member()) {
+                let opening = if attached.open_device(index) {
                     Opening::Unopened
                 } else if all_open().map_err(violation)? {
                     Opening::AllOpen

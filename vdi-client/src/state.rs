@@ -4,9 +4,11 @@
 //!
 //! 1. The state changes only by [`vdi_proto::set::client`]: by `step` for this process's calls, by `observe` for what
 //!    others did, which is looked up before every step.
-//! 2. `closed` is set once, before the membership is dropped; from then on every call of a device is VD_E_PROTOCOL.
+//! 2. Which devices this process opened, and which returned VD_E_CLOSE here, it knows by itself: what others write into
+//!    their words changes nothing about it.
+//! 3. `closed` is set once, before the membership is dropped; from then on every call of a device is VD_E_PROTOCOL.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use vdi_proto::abort::{AbortReason, Cause, Party};
@@ -14,6 +16,7 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::set::View;
 use vdi_proto::set::client::{self, Call, Observation, State};
 use vdi_proto::status::VdError;
+use vdi_shm::control::ClientWord;
 use vdi_shm::host::Host;
 use vdi_shm::member::Member;
 use vdi_shm::session::Session;
@@ -49,6 +52,10 @@ pub(crate) struct Attached {
     pub(crate) primary: bool,
     state: AtomicU8,
     closed: AtomicBool,
+    /// The devices that this process opened, a bit each.
+    opened_here: AtomicU64,
+    /// Those of them that are closed.
+    closed_here: AtomicU64,
     /// A subscriber was told of the abort: once is enough.
     abort_told: AtomicBool,
 }
@@ -62,6 +69,8 @@ impl Attached {
             membership: Mutex::new(Some(membership)),
             state: AtomicU8::new(state as u8),
             closed: AtomicBool::new(false),
+            opened_here: AtomicU64::new(0),
+            closed_here: AtomicU64::new(0),
             abort_told: AtomicBool::new(false),
         })
     }
@@ -81,11 +90,38 @@ impl Attached {
         }
         if control.counts().0 > 0 {
             state = client::observe(state, Observation::DeviceOpened);
-            if control.all_closed() {
+            if self.all_closed() {
                 state = client::observe(state, Observation::AllClosed);
             }
         }
         state
+    }
+
+    /// Opens a device for this process; false when somebody has it.
+    pub(crate) fn open_device(&self, device: u32) -> bool {
+        let opened = self.session.control().open_device(device, self.session.member());
+        if opened {
+            self.opened_here.fetch_or(1 << device, Ordering::AcqRel);
+        }
+        opened
+    }
+
+    /// VD_E_CLOSE was returned for a device that this process had opened.
+    pub(crate) fn close_device(&self, device: u32) {
+        self.closed_here.fetch_or(1 << device, Ordering::AcqRel);
+        self.session.control().close_device(device);
+    }
+
+    /// Whether a device that this process opened is not closed.
+    pub(crate) fn has_open_devices(&self) -> bool {
+        self.opened_here.load(Ordering::Acquire) & !self.closed_here.load(Ordering::Acquire) != 0
+    }
+
+    /// Whether every device of the set has returned VD_E_CLOSE.
+    pub(crate) fn all_closed(&self) -> bool {
+        let (control, here) = (self.session.control(), self.closed_here.load(Ordering::Acquire));
+        (0..control.device_count())
+            .all(|device| here >> device & 1 == 1 || control.client_word(device) == Ok(ClientWord::Closed))
     }
 
     /// The state now.

@@ -14,6 +14,8 @@ pub enum Party {
     Primary,
     /// A process that joined by OpenInSecondary; the number is its place in the set.
     Secondary(u16),
+    /// One of its processes, and nobody can tell which: it wrote where it must not.
+    Somebody,
 }
 
 impl fmt::Display for Party {
@@ -22,6 +24,7 @@ impl fmt::Display for Party {
             Party::Server => f.write_str("the server"),
             Party::Primary => f.write_str("the primary client"),
             Party::Secondary(member) => write!(f, "secondary client {member}"),
+            Party::Somebody => f.write_str("a process of the set"),
         }
     }
 }
@@ -98,6 +101,7 @@ impl AbortReason {
             Party::Server => (1, 0),
             Party::Primary => (2, 0),
             Party::Secondary(member) => (3, member as u32),
+            Party::Somebody => (4, 0),
         };
         cause << 24 | side << 16 | member
     }
@@ -121,6 +125,7 @@ impl AbortReason {
         let party = match (word >> 16) as u8 {
             1 => Party::Server,
             2 => Party::Primary,
+            4 => Party::Somebody,
             _ => Party::Secondary(word as u16),
         };
         Some(AbortReason { party, cause })

@@ -27,6 +27,8 @@
 //! | GetCommand again after VD_E_CLOSE | VD_E_CLOSE again while other devices of the set are open; then the table's VD_E_PROTOCOL. |
 //! | Death of the server after it closed all devices | Not noticed: the client's work had ended well. |
 //! | Words in shared memory that somebody else wrote over | Records, places of buffers, device words and names bear keyed seals ([`crate::seal`]); without its seal a word is a violation, which aborts the set. |
+//! | Words that somebody put back to what they were | Their writer looks twice a second, while it waits, whether what it said still stands; where it does not the set is aborted, by a process of the set that nobody can name. |
+//! | How processes hear of an abort | By a word in shared memory, which is fast, and by a message over the links, which nobody can take back. |
 //!
 //! # What the simulated server and the ready-made media do
 //!

@@ -10,7 +10,9 @@
 //! ```
 //!
 //! Later the server sends `Area` (with the segment) and `Configured`, each answered; the primary passes areas on to the
-//! secondaries. `Leave` before hanging up makes the difference between leaving and dying.
+//! secondaries. Whoever learns first that the set is aborted says `Aborted`, and the primary passes that on as well: the
+//! word in the control segment is faster, but anybody can clear it. `Leave` before hanging up makes the difference between
+//! leaving and dying.
 //!
 //! Encoding: little-endian integers, strings as a u16 length and UTF-8; first a u32 magic, a u16 version, a u16 kind.
 //! [`Message::decode`] is total: every packet is a message or a [`JoinError`], and a message decodes from exactly the
@@ -79,8 +81,6 @@ pub enum Message<'a> {
         /// Why.
         status: VdError,
     },
-    /// The primary's answer to a joiner of a set that was aborted, and why it was; it hangs up after it.
-    Aborted(AbortReason),
     /// A buffer area; its descriptor comes with it.
     Area {
         /// Its number: areas count from 0 in the order in which they are added.
@@ -101,6 +101,11 @@ pub enum Message<'a> {
     ConfiguredAnswer(Result<(), VdError>),
     /// The sender leaves the set in order; the hang-up that follows is no death.
     Leave,
+    /// The set is aborted. As the primary's answer to a joiner it stands for a refusal, and the primary hangs up after it.
+    Aborted {
+        /// Why.
+        reason: AbortReason,
+    },
 }
 
 /// A packet that is no message.
@@ -293,6 +298,14 @@ impl<'a> Reader<'a> {
         VdError::from_hresult(found).ok_or(JoinError::Field { field: "status", found: u64::from(found) })
     }
 
+    fn reason(&mut self) -> Result<AbortReason, JoinError> {
+        let found = self.u32()?;
+        // Other words stand for reasons as well, but nobody sends them.
+        AbortReason::from_word(found)
+            .filter(|reason| reason.to_word() == found)
+            .ok_or(JoinError::Field { field: "abort reason", found: u64::from(found) })
+    }
+
     fn answer(&mut self) -> Result<Result<(), VdError>, JoinError> {
         match self.u32()? {
             0 => Ok(Ok(())),
@@ -359,10 +372,6 @@ impl<'a> Message<'a> {
                 w.u16(REFUSED);
                 w.u32(status.hresult());
             }
-            Message::Aborted(reason) => {
-                w.u16(ABORTED);
-                w.u32(reason.to_word());
-            }
             Message::Area { index, len } => {
                 w.u16(AREA);
                 w.u32(*index);
@@ -382,6 +391,10 @@ impl<'a> Message<'a> {
                 w.answer(*answer);
             }
             Message::Leave => w.u16(LEAVE),
+            Message::Aborted { reason } => {
+                w.u16(ABORTED);
+                w.u32(reason.to_word());
+            }
         }
         Encoded { bytes: w.bytes, len: w.len }
     }
@@ -432,18 +445,12 @@ impl<'a> Message<'a> {
                 Message::Welcome { member, secret, asked, agreement, areas }
             }
             REFUSED => Message::Refused { status: r.status()? },
-            ABORTED => {
-                let found = r.u32()?;
-                match AbortReason::from_word(found) {
-                    Some(reason) if reason.to_word() == found => Message::Aborted(reason),
-                    _ => return Err(JoinError::Field { field: "abort reason", found: u64::from(found) }),
-                }
-            }
             AREA => Message::Area { index: r.u32()?, len: r.u64()? },
             AREA_ANSWER => Message::AreaAnswer { index: r.u32()?, answer: r.answer()? },
             CONFIGURED => Message::Configured(r.agreement()?),
             CONFIGURED_ANSWER => Message::ConfiguredAnswer(r.answer()?),
             LEAVE => Message::Leave,
+            ABORTED => Message::Aborted { reason: r.reason()? },
             found => return Err(JoinError::Kind { found }),
         };
         if r.at != bytes.len() {

@@ -31,7 +31,7 @@ fn messages() -> Vec<Message<'static>> {
         Message::Configured(agreement()),
         Message::ConfiguredAnswer(Ok(())),
         Message::Leave,
-        Message::Aborted(AbortReason { party: Party::Secondary(126), cause: Cause::Died }),
+        Message::Aborted { reason: AbortReason { party: Party::Secondary(7), cause: Cause::TimedOut } },
     ];
     for status in VdError::ALL {
         messages.extend([
@@ -118,10 +118,10 @@ fn each_wrong_field_has_its_error() {
     let hello = Message::Hello { role: Role::Server, instance: "I", set: "s" };
     let welcome =
         Message::Welcome { member: 2, secret: 3, asked: VdConfig::default(), agreement: Some(agreement()), areas: 0 };
+    let aborted = Message::Aborted { reason: AbortReason { party: Party::Server, cause: Cause::Died } };
     let flag = BODY + 4 + 8 + 44 + 4;
-    let aborted = Message::Aborted(AbortReason { party: Party::Server, cause: Cause::Died });
     let field = |field, found| JoinError::Field { field, found };
-    let rows: [(Vec<u8>, JoinError, VdError); 22] = [
+    let rows: [(Vec<u8>, JoinError, VdError); 23] = [
         (put(&hello, 0, b"VDIJ"), JoinError::Magic { found: u32::from_le_bytes(*b"VDIJ") }, VdError::Unexpected),
         (put(&hello, 4, &[0, 0]), JoinError::Version { found: 0 }, VdError::NotSupported),
         (put(&hello, 4, &[1, 0]), JoinError::Version { found: 1 }, VdError::NotSupported),
@@ -148,13 +148,15 @@ fn each_wrong_field_has_its_error() {
             VdError::Unexpected,
         ),
         (put(&Message::Refused { status: VdError::Abort }, BODY, &[0; 4]), field("status", 0), VdError::Unexpected),
-        (put(&aborted, BODY, &[0; 4]), field("abort reason", 0), VdError::Unexpected),
         (put(&aborted, BODY + 2, &[9]), field("abort reason", 0x0209_0000), VdError::Unexpected),
         (
             put(&Message::ConfiguredAnswer(Ok(())), BODY, &[8, 0, 0x77, 0x80]),
             field("status", 0x8077_0008),
             VdError::Unexpected,
         ),
+        (put(&aborted, BODY, &[0; 4]), field("abort reason", 0), VdError::Unexpected),
+        // A word that stands for a reason, but not the one by which it is sent.
+        (put(&aborted, BODY, &[5, 0, 1, 2]), field("abort reason", 0x0201_0005), VdError::Unexpected),
         (vec![0; MAX_MESSAGE + 1], JoinError::Oversized { found: 1025, expected: 1024 }, VdError::Unexpected),
     ];
     for (bytes, error, status) in rows {

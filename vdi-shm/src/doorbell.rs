@@ -49,6 +49,10 @@ pub struct Doorbell {
     word: AtomicU32,
 }
 
+/// How often to try to arm. Honest sleepers fail when others arm or ring at the same moment; one who fails so often that a
+/// member floods the word goes to sleep without, and wakes with its slice.
+const ARM_TRIES: u32 = 1000;
+
 /// The armed word that a sleeper remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Armed(u32);
@@ -107,7 +111,10 @@ impl Doorbell {
     /// Arms the doorbell. Afterwards look once more for what you wait for, then [`Doorbell::sleep`].
     pub fn arm(&self) -> Armed {
         let mut word = self.word.load(Ordering::Relaxed);
-        while word & 1 == 0 {
+        for _ in 0..ARM_TRIES {
+            if word & 1 == 1 {
+                break;
+            }
             match self.word.compare_exchange(word, word | 1, Ordering::Relaxed, Ordering::Relaxed) {
                 Ok(_) => word |= 1,
                 Err(found) => word = found,

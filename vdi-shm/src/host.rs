@@ -14,7 +14,8 @@
 //! 3. A member whose link ends without Leave has died: its leases are void, and the set is aborted with its name, unless the
 //!    server had closed every device before, or every device that this member had opened. One that leaves with a device open
 //!    aborts the set as well.
-//! 4. The keeper never waits for a member: what cannot be sent at once is a dead member.
+//! 4. Every member is told of an abort over its link, whoever aborted and whatever the control segment says of it since.
+//! 5. The keeper never waits for a member: what cannot be sent at once is a dead member.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::OwnedFd;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use vdi_proto::abort::{Cause, Party};
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
 use vdi_proto::join::{Message, Role};
 use vdi_proto::layout::{MAX_AREAS, MAX_MEMBERS, PRIMARY_MEMBER, SERVER_MEMBER};
@@ -37,7 +38,7 @@ use crate::error::{Blame, ShmError};
 use crate::link::{Link, Packet, Peer, Received, poll_readable};
 use crate::runtime::{Access, Options, Place, RuntimeDir};
 use crate::segment::Segment;
-use crate::session::Session;
+use crate::session::{Session, Teller};
 use crate::wait;
 
 /// Joiners that have not said who they are.
@@ -55,12 +56,54 @@ const DEAF: Duration = Duration::from_millis(50);
 /// The stack of a keeper thread: it calls nothing deep.
 pub(crate) const KEEPER_STACK: usize = 256 * 1024;
 
+/// Calls the keeper from its links.
+#[derive(Debug)]
+struct Bell {
+    event: OwnedFd,
+    /// The set ends.
+    stop: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> Result<Arc<Bell>, ShmError> {
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| ShmError::system("create an event descriptor", errno))?;
+        Ok(Arc::new(Bell { event, stop: AtomicBool::new(false) }))
+    }
+
+    fn ring(&self) {
+        // Refused only where it was rung so often that the keeper is called anyway.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// The keeper has come; whether the set ends.
+    fn answer(&self) -> bool {
+        let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
+        self.stop.load(Ordering::Acquire)
+    }
+}
+
+/// Has the keeper tell the members of an abort.
+#[derive(Debug)]
+struct ToMembers(Arc<Bell>);
+
+impl Teller for ToMembers {
+    fn tell(&self, _: AbortReason) {
+        self.0.ring();
+    }
+}
+
 /// A set, in the process that created it.
 #[derive(Debug)]
 pub struct Host {
     session: Arc<Session>,
     admitting: Arc<AtomicBool>,
-    stop: Arc<OwnedFd>,
+    bell: Arc<Bell>,
     keeper: Option<JoinHandle<()>>,
 }
 
@@ -78,7 +121,7 @@ impl Host {
         // From here on the socket has to go when something fails.
         let created = Host::serve(&options.access, &place, asked, listener);
         match created {
-            Ok((session, admitting, stop, mut keeper)) => {
+            Ok((session, admitting, bell, mut keeper)) => {
                 let path = place.clone();
                 let thread = std::thread::Builder::new()
                     .name("vdi-keeper".to_owned())
@@ -89,7 +132,7 @@ impl Host {
                     })
                     .map_err(|error| ShmError::system("start the keeper thread", error));
                 match thread {
-                    Ok(thread) => Ok(Host { session, admitting, stop, keeper: Some(thread) }),
+                    Ok(thread) => Ok(Host { session, admitting, bell, keeper: Some(thread) }),
                     Err(error) => {
                         RuntimeDir::open(options, false)?.remove(&place);
                         Err(error)
@@ -109,16 +152,15 @@ impl Host {
         place: &Place,
         asked: &VdConfig,
         listener: OwnedFd,
-    ) -> Result<(Arc<Session>, Arc<AtomicBool>, Arc<OwnedFd>, Keeper), ShmError> {
+    ) -> Result<(Arc<Session>, Arc<AtomicBool>, Arc<Bell>, Keeper), ShmError> {
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| ShmError::system("get random numbers", errno))?;
         let secret = u64::from_ne_bytes(secret);
         let (control, segment) = Control::create(asked.device_count, Seals::new(secret))?;
         let session = Session::new(control, place.clone(), Party::Primary, PRIMARY_MEMBER, secret, *asked);
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|errno| ShmError::system("create an event descriptor", errno))?;
-        let stop = Arc::new(stop);
+        let bell = Bell::new()?;
+        session.set_teller(Box::new(ToMembers(Arc::clone(&bell))));
         let admitting = Arc::new(AtomicBool::new(false));
         let keeper = Keeper {
             session: Arc::clone(&session),
@@ -127,13 +169,14 @@ impl Host {
             secret,
             segment,
             listener,
-            stop: Arc::clone(&stop),
+            bell: Arc::clone(&bell),
+            told: false,
             areas: Vec::new(),
             connections: Vec::new(),
             deaf_until: None,
             members: 1 << PRIMARY_MEMBER,
         };
-        Ok((session, admitting, stop, keeper))
+        Ok((session, admitting, bell, keeper))
     }
 
     /// What this process knows of the set.
@@ -154,7 +197,7 @@ impl Drop for Host {
         if !self.session.work_has_ended() {
             self.session.abort(Cause::ClosedEarly);
         }
-        let _ = rustix::io::write(&*self.stop, &1u64.to_ne_bytes());
+        self.bell.stop();
         if let Some(keeper) = self.keeper.take() {
             // A keeper that panicked has dropped its links, which is all that is left to do.
             let _ = keeper.join();
@@ -186,7 +229,9 @@ struct Keeper {
     secret: u64,
     segment: Segment,
     listener: OwnedFd,
-    stop: Arc<OwnedFd>,
+    bell: Arc<Bell>,
+    /// The members were told of an abort.
+    told: bool,
     areas: Vec<Segment>,
     connections: Vec<Connection>,
     /// While this process has no descriptor left for a joiner.
@@ -212,7 +257,8 @@ impl Keeper {
                 .min();
             let open = self.deaf_until.is_none() && self.pending(true) < MAX_PENDING;
             let knocking = if open { PollFlags::IN } else { PollFlags::empty() };
-            let mut descriptors = vec![PollFd::new(&*self.stop, PollFlags::IN), PollFd::new(&self.listener, knocking)];
+            let mut descriptors =
+                vec![PollFd::new(&self.bell.event, PollFlags::IN), PollFd::new(&self.listener, knocking)];
             descriptors.extend(self.connections.iter().map(|c| PollFd::new(&c.link, PollFlags::IN)));
             if poll_readable(&mut descriptors, patience).is_err() {
                 // The system cannot even wait any more: nobody would notice a death, so end the set.
@@ -220,8 +266,10 @@ impl Keeper {
                 return;
             }
             let ready = |index: usize| !descriptors[index].revents().is_empty();
-            let (stopped, knocked) = (ready(0), ready(1));
+            let (called, knocked) = (ready(0), ready(1));
             let talking: Vec<bool> = (0..self.connections.len()).map(|index| ready(index + 2)).collect();
+            let stopped = called && self.bell.answer();
+            self.tell_abort();
             if stopped {
                 return;
             }
@@ -241,6 +289,16 @@ impl Keeper {
             if knocked {
                 self.accept();
             }
+        }
+    }
+
+    /// Tells every member of an abort that this process has seen, once.
+    fn tell_abort(&mut self) {
+        let Some(reason) = self.session.latched().filter(|_| !self.told) else { return };
+        self.told = true;
+        for connection in self.connections.iter().filter(|connection| connection.joined.is_some()) {
+            // One that does not take it is noticed as hung up, or reads the shared word.
+            let _ = connection.link.send(&Message::Aborted { reason }, None);
         }
     }
 
@@ -316,6 +374,10 @@ impl Keeper {
                 wait::ring(self.session.control().set_doorbell());
                 self.connections[from].link.send(&Message::ConfiguredAnswer(answer), None).is_ok()
             }
+            (Some(_), Ok(Message::Aborted { reason })) => {
+                self.session.abort_for(reason.party, reason.cause);
+                true
+            }
             (Some(_), Ok(Message::Leave)) => {
                 self.connections[from].left = true;
                 true
@@ -350,7 +412,7 @@ impl Keeper {
             return refused(VdError::Security);
         }
         if let Some(reason) = self.session.abort_reason() {
-            return Err(Message::Aborted(reason));
+            return Err(Message::Aborted { reason });
         }
         let member = match role {
             // A set serves one server, and one that was configured no other.

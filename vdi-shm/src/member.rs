@@ -9,16 +9,18 @@
 //! 2. The primary's death aborts the set here, unless the server had closed every device before. Whoever notices it also
 //!    removes the dead set's socket.
 //! 3. Leaving in order sends Leave first, so that it is no death; so does whoever cannot complete joining.
-//! 4. The primary answers each question once and in order. Questions are counted, so that an answer that comes after its
+//! 4. An abort that this process sees first is told to the primary, and one that the primary tells is believed, whatever
+//!    the control segment says.
+//! 5. The primary answers each question once and in order. Questions are counted, so that an answer that comes after its
 //!    asker gave up is not taken for the next one's.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use vdi_proto::abort::{Cause, Party};
+use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::join::{Agreement, Message, Role};
 use vdi_proto::layout::{MAX_AREAS, SERVER_MEMBER};
 use vdi_proto::seal::Seals;
@@ -30,7 +32,7 @@ use crate::host::KEEPER_STACK;
 use crate::link::{Link, Packet, Received, poll_readable};
 use crate::runtime::{Options, Place, RuntimeDir};
 use crate::segment::Segment;
-use crate::session::Session;
+use crate::session::{Session, Teller};
 use crate::wait;
 
 /// How long the primary has to answer a joiner.
@@ -58,6 +60,19 @@ struct Shared {
     /// Held while the server asks, one thing at a time.
     asking: Mutex<()>,
     answers: Mutex<Answers>,
+}
+
+/// Tells the primary of an abort.
+#[derive(Debug)]
+struct ToPrimary(Weak<Shared>);
+
+impl Teller for ToPrimary {
+    fn tell(&self, reason: AbortReason) {
+        if let Some(shared) = self.0.upgrade() {
+            // A primary that does not take it is dead, or told it itself.
+            let _ = shared.link.send(&Message::Aborted { reason }, None);
+        }
+    }
 }
 
 /// The primary's answers to the server.
@@ -127,6 +142,7 @@ impl Member {
             asking: Mutex::default(),
             answers: Mutex::default(),
         });
+        shared.session.set_teller(Box::new(ToPrimary(Arc::downgrade(&shared))));
         let keeper = std::thread::Builder::new()
             .name("vdi-keeper".to_owned())
             .stack_size(KEEPER_STACK)
@@ -149,7 +165,7 @@ impl Member {
         let (member, secret, asked, agreement, areas) = match packet.message()? {
             Message::Welcome { member, secret, asked, agreement, areas } => (member, secret, asked, agreement, areas),
             Message::Refused { status } => return Err(ShmError::Refused { set: place.set, status }),
-            Message::Aborted(reason) => return Err(ShmError::Aborted(reason)),
+            Message::Aborted { reason } => return Err(ShmError::Aborted(reason)),
             _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "Welcome" }),
         };
         asked.validate_client()?;
@@ -322,7 +338,16 @@ impl Shared {
                 None
             }
             Message::Area { index, len } if !server => Some((index, len)),
-            _ => return Err(ShmError::OutOfTurn { found: "another message", expected: "an area or an answer" }),
+            Message::Aborted { reason } => {
+                self.session.abort_for(reason.party, reason.cause);
+                None
+            }
+            _ => {
+                return Err(ShmError::OutOfTurn {
+                    found: "another message",
+                    expected: "an area, an answer or an abort",
+                });
+            }
         };
         if let Some((index, len)) = area {
             let segment = packet.take_segment(len)?;

@@ -20,6 +20,9 @@
 //! 5. A record is taken only with its seal ([`vdi_proto::seal`]), which binds it to this ring and to its number: one that
 //!    was written over, copied from elsewhere, or comes again is a violation as well.
 //!
+//! An entry that a member made to look empty again keeps the consumer waiting, which no seal can show:
+//! [`Producer::check_written`] is for producers that wait as well.
+//!
 //! The loom tests check 2 and 3 over all interleavings; `tests/ring_model.rs` checks 1, 4 and 5 against a queue.
 
 use core::ops::Deref;
@@ -113,6 +116,16 @@ pub enum RingViolation {
         /// The seal that follows from what it says.
         expected: u32,
     },
+    /// A record that this process wrote is there no more: its consumer would wait for it for ever.
+    #[error("entry {entry} of a ring has lap {found} where this process wrote {written}: somebody took a record back")]
+    TakenBack {
+        /// The entry.
+        entry: u32,
+        /// Its lap.
+        found: u32,
+        /// The lap that was written.
+        written: u32,
+    },
     /// The published cursor lies outside what was produced.
     #[error("the consumer's cursor {found} is none that can belong to {produced} records in {capacity} entries")]
     Cursor {
@@ -194,6 +207,22 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
         };
         in_order("ring.push.words-lap", write, publish);
         self.produced += 1;
+        Ok(())
+    }
+
+    /// Whether all that was written is still there, for a producer that waits for what the consumer does about it. An
+    /// entry that somebody made to look as if nothing had come keeps the consumer waiting, and only the producer knows better.
+    ///
+    /// # Errors
+    /// [`RingViolation::TakenBack`].
+    pub fn check_written(&self) -> Result<(), RingViolation> {
+        for n in self.produced.saturating_sub(N as u64)..self.produced {
+            let at = n as usize % N;
+            let (found, written) = (self.ring.entries[at].lap.load(Ordering::Relaxed) as u32, lap::<N>(n));
+            if found != written {
+                return Err(RingViolation::TakenBack { entry: at as u32, found, written });
+            }
+        }
         Ok(())
     }
 
@@ -286,6 +315,20 @@ mod tests {
         (std::sync::Arc::new(memory), n)
     }
 
+    /// An entry that was made to look empty again is told by its producer, read or not.
+    #[test]
+    fn a_record_that_is_taken_back_is_noticed() {
+        let (memory, key) = (std::sync::Arc::new(RingMemory::<4>::new()), vdi_proto::seal::Seals::new(1));
+        let key = key.ring(0, vdi_proto::seal::Ring::Submission);
+        let (mut producer, mut consumer) = (Producer::new(memory.clone(), key), Consumer::new(memory.clone(), key));
+        producer.push([1; 4]).expect("room");
+        producer.push([2; 4]).expect("room");
+        assert_eq!(consumer.pop(), Ok(Some([1; 4])));
+        memory.entries[1].lap.store(0, Ordering::Relaxed);
+        assert_eq!(consumer.pop(), Ok(None), "to the consumer it looks as if nothing had come");
+        assert_eq!(producer.check_written(), Err(RingViolation::TakenBack { entry: 1, found: 0, written: 1 }));
+    }
+
     /// Cursors of 32 bits wrap after 2^32 records, lap words after 2^32 laps: both pass unnoticed.
     #[test]
     fn words_wrap_unnoticed() {
@@ -299,6 +342,7 @@ mod tests {
             for round in 0..20 {
                 while producer.push([pushed; 4]).is_ok() {
                     pushed += 1;
+                    assert_eq!(producer.check_written(), Ok(()));
                 }
                 assert_eq!(pushed - popped, N as u64, "round {round} of {start}");
                 assert_eq!(producer.push([0; 4]), Err(PushError::Full));

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. An abort that this process has seen stays seen: [`Session::abort_reason`] latches it privately.
+//! 1. An abort that this process has seen stays seen: [`Session::abort_reason`] latches it privately, and tells the others
+//!    over the links, once. So clearing the shared word keeps nobody from hearing of it.
 //! 2. The agreement comes once, over the link, was judged, and never changes.
 //! 3. Whoever waits is woken by whatever can end the wait: an abort, a cancellation, closing, a message.
 
@@ -22,6 +23,12 @@ use crate::error::ShmError;
 use crate::runtime::Place;
 use crate::segment::{Mapping, Segment};
 
+/// Tells the other processes of a set that it is aborted.
+pub(crate) trait Teller: core::fmt::Debug + Send + Sync {
+    /// Without waiting for anybody, and from any thread.
+    fn tell(&self, reason: AbortReason);
+}
+
 /// What one process knows of a set.
 #[derive(Debug)]
 pub struct Session {
@@ -38,6 +45,8 @@ pub struct Session {
     membership: OnceLock<Weak<dyn Any + Send + Sync>>,
     /// The abort word as this process first saw it.
     aborted: AtomicU32,
+    /// What tells the other processes of an abort, beside the shared word.
+    teller: OnceLock<Box<dyn Teller>>,
     /// Waits of this process are to end.
     cancelled: AtomicBool,
     /// The first protocol violation that this process found, or why it gave up: evidence for whoever asks why.
@@ -65,6 +74,7 @@ impl Session {
             buffers: OnceLock::new(),
             membership: OnceLock::new(),
             aborted: AtomicU32::new(0),
+            teller: OnceLock::new(),
             cancelled: AtomicBool::new(false),
             violation: Mutex::default(),
         })
@@ -133,6 +143,12 @@ impl Session {
         let _ = self.membership.set(membership);
     }
 
+    /// What tells the others of an abort from now on.
+    pub(crate) fn set_teller(&self, teller: Box<dyn Teller>) {
+        // Once, right after creating or joining.
+        let _ = self.teller.set(teller);
+    }
+
     /// The buffers as a client sees them, once the set is configured. The server has none: see
     /// [`crate::allocator::BufferPool`].
     ///
@@ -184,7 +200,10 @@ impl Session {
 
     #[cold]
     fn latch(&self, reason: AbortReason) -> Option<AbortReason> {
-        let _ = self.aborted.compare_exchange(0, reason.to_word(), Ordering::Relaxed, Ordering::Relaxed);
+        let first = self.aborted.compare_exchange(0, reason.to_word(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if first && let Some(teller) = self.teller.get() {
+            teller.tell(reason);
+        }
         AbortReason::from_word(self.aborted.load(Ordering::Relaxed))
     }
 
@@ -194,6 +213,11 @@ impl Session {
         self.latch(reason);
         // Those who wait in this process look at the latch, which was set after they were woken.
         self.control.ring_all();
+    }
+
+    /// The reason that this process has seen, without a look at the shared word.
+    pub(crate) fn latched(&self) -> Option<AbortReason> {
+        AbortReason::from_word(self.aborted.load(Ordering::Relaxed))
     }
 
     /// Aborts the set for something that this process did.

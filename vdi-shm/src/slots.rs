@@ -21,9 +21,10 @@
 //! check 2, 3 and 4 over all interleavings.
 
 use thiserror::Error;
+use vdi_proto::abort::Party;
 use vdi_proto::command::Loan;
 use vdi_proto::handle::{SlotState, SlotWord};
-use vdi_proto::layout::{MAX_MEMBERS, RawPlace};
+use vdi_proto::layout::{MAX_MEMBERS, PRIMARY_MEMBER, RawPlace, SERVER_MEMBER};
 
 use crate::atomics::{AtomicU32, AtomicU64, Ordering, fence, in_order, ordering, spin_loop, step, try_in_order};
 
@@ -53,7 +54,7 @@ pub struct NotLent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TakeBackError {
     /// Somebody has a lease: the members by their bits.
-    #[error("{} member(s) still have the buffer mapped", leases.count_ones())]
+    #[error("the buffer is still mapped by {}", show_members(*leases))]
     Leased {
         /// A bit a member.
         leases: u128,
@@ -66,6 +67,18 @@ pub enum TakeBackError {
         /// The word.
         word: u64,
     },
+}
+
+/// Members by their bits, as others call them.
+fn show_members(members: u128) -> String {
+    let name = |member: u32| match member {
+        SERVER_MEMBER => Party::Server,
+        PRIMARY_MEMBER => Party::Primary,
+        member => Party::Secondary(member as u16),
+    };
+    let names: Vec<String> =
+        (0..MAX_MEMBERS).filter(|member| members >> member & 1 == 1).map(|member| name(member).to_string()).collect();
+    names.join(", ")
 }
 
 /// How often a lease looks again while the slot is being returned. A return takes a few instructions; whoever dies in

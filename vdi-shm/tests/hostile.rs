@@ -108,7 +108,7 @@ fn next(link: &Link) -> Option<Answer> {
         Received::Packet(packet) => Some(match packet.message().expect("a message") {
             Message::Welcome { .. } => Answer::Welcome,
             Message::Refused { status } => Answer::Refused(status),
-            Message::Aborted(_) => Answer::Refused(VdError::Abort),
+            Message::Aborted { .. } => Answer::Refused(VdError::Abort),
             Message::AreaAnswer { answer, .. } => Answer::Area(answer),
             _ => Answer::Other,
         }),

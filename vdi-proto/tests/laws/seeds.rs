@@ -36,7 +36,6 @@ pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
         ("welcome", welcome(None)),
         ("welcome-configured", welcome(Some(agreement))),
         ("refused", Message::Refused { status: VdError::Security }),
-        ("aborted", Message::Aborted(AbortReason { party: Party::Server, cause: Cause::Died })),
         ("area", Message::Area { index: 0, len: 1 << 22 }),
         ("area-taken", Message::AreaAnswer { index: 0, answer: Ok(()) }),
         ("area-refused", Message::AreaAnswer { index: 1, answer: Err(VdError::Memory) }),
@@ -44,6 +43,7 @@ pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
         ("configuration-taken", Message::ConfiguredAnswer(Ok(()))),
         ("configuration-refused", Message::ConfiguredAnswer(Err(VdError::NotSupported))),
         ("leave", Message::Leave),
+        ("aborted", Message::Aborted { reason: AbortReason { party: Party::Server, cause: Cause::Died } }),
     ]
     .into_iter()
     .map(|(name, message)| (name.into(), message.encode().bytes().to_vec()))

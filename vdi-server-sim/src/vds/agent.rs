@@ -10,6 +10,7 @@ use vdi_shm::segment::Shared;
 use vdi_shm::wait;
 
 use super::set::OpenSet;
+use super::watch::Watch;
 use crate::trace;
 
 /// The reading ends of all completion rings.
@@ -27,16 +28,18 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let started = Instant::now();
     let now = || started.elapsed();
     let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
-    let mut watch = ServerTimeOut::new(time_out, Duration::ZERO);
+    let mut time_out_watch = ServerTimeOut::new(time_out, Duration::ZERO);
+    let mut watch = Watch::new(set);
     let mut seen = 0;
     loop {
         let opened = set.opened() as usize;
-        let deadline = watch.look_again_after().and_then(|patience| Instant::now().checked_add(patience));
+        let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
+        let deadline = Instant::now().checked_add(patience);
         let event = wait::wait_until(set.session.control().agent_doorbell(), deadline, || {
-            // What anybody does after every device was closed changes nothing.
+            // What anybody does after every device was closed changes nothing, and a ring that was written over stays so.
             if set.session.abort_reason().is_some() && !set.has_ended() {
                 Some(Event::Aborted)
-            } else if completions[..opened].iter().any(Consumer::is_ready) {
+            } else if completions[..opened].iter().any(Consumer::is_ready) && !set.has_ended() {
                 Some(Event::Completions)
             } else if set.is_closed() {
                 Some(Event::Closed)
@@ -50,7 +53,7 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         match event {
             Some(Event::Completions) => {
                 let completed = take(set, &mut completions[..opened], &mut seen);
-                watch.completed(now(), completed);
+                time_out_watch.completed(now(), completed);
             }
             Some(Event::Closed) => return true,
             Some(Event::Aborted) => {
@@ -62,8 +65,12 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             }
             None => {}
         }
+        if let Some(evidence) = watch.look(set) {
+            set.session.accuse(Party::Somebody, evidence);
+            continue;
+        }
         let pending = set.devices().iter().any(|device| device.outstanding() > 0);
-        if watch.expired(now(), pending) {
+        if time_out_watch.expired(now(), pending) {
             let name = set.session.set_name();
             trace::event!(INFO, set = name, server_time_out_ms = time_out, "serverTimeOut passed");
             set.session.abort_for(Party::Server, Cause::TimedOut);
@@ -89,7 +96,9 @@ fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>], seen: &
             };
             any = true;
             if let Err(evidence) = handled {
-                set.session.accuse(device.client(), evidence);
+                if !set.has_ended() {
+                    set.session.accuse(device.client(), evidence);
+                }
                 return any;
             }
         }

@@ -19,7 +19,7 @@ use vdi_proto::set::server::{Call, Closing};
 use vdi_proto::status::VdError;
 use vdi_shm::allocator::ServerBuffer;
 use vdi_shm::control::ClientWord;
-use vdi_shm::ring::{Producer, RingMemory};
+use vdi_shm::ring::{Producer, RingMemory, RingViolation};
 use vdi_shm::segment::Shared;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
@@ -151,6 +151,16 @@ impl DeviceCore {
     /// Its name, which it gets once.
     pub(crate) fn name_it(&self, name: &str) {
         let _ = self.name.set(name.to_owned());
+    }
+
+    /// Whether it was opened under this name.
+    pub(crate) fn has_name(&self, name: &str) -> bool {
+        self.name.get().is_some_and(|own| own == name)
+    }
+
+    /// Whether the commands that were sent are still there for the client to see.
+    pub(super) fn check_sent(&self) -> Result<(), RingViolation> {
+        self.locked().submissions.check_written()
     }
 
     fn name(&self) -> &str {

@@ -38,6 +38,7 @@ mod agent;
 mod device;
 mod error;
 mod set;
+mod watch;
 
 pub use device::{Completed, CompletionRoutine, ServerVirtualDevice, VdsCommand};
 pub use error::VdsError;

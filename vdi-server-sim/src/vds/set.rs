@@ -111,6 +111,13 @@ impl OpenSet {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// While nobody opens or closes a device: what this process has told of each, `None` where somebody is at it.
+    pub(super) fn told<T>(&self, look: impl FnOnce(u32) -> T) -> Option<T> {
+        let _plan = self.plan.try_lock().ok()?;
+        let _closing = self.closing.try_lock().ok()?;
+        Some(look(self.opened()))
+    }
+
     /// The turn to close a device.
     pub(crate) fn closing(&self) -> MutexGuard<'_, ()> {
         self.closing.lock().unwrap_or_else(PoisonError::into_inner)
@@ -438,8 +445,7 @@ impl ServerVirtualDeviceSet {
         let plan = set.plan();
         let control = set.session.control();
         let index = set.opened();
-        let taken =
-            (0..index).any(|other| control.device_name(other).is_ok_and(|other| other.as_deref() == Some(name)));
+        let taken = set.devices.iter().any(|device| device.has_name(name));
         let opening = if index == control.device_count() {
             Opening::AllOpen
         } else if check_name(name).is_err() {

@@ -313,13 +313,25 @@ impl Part {
         wait_until_asleep(self.process.id(), thread);
     }
 
+    /// What it has printed so far besides its reports.
+    pub(crate) fn noise(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
     /// No more orders: the part ends in good order.
     #[track_caller]
-    pub(crate) fn end(mut self) {
+    pub(crate) fn end(self) {
+        self.last_words();
+    }
+
+    /// As [`Part::end`]; gives what it has printed besides its reports.
+    #[track_caller]
+    pub(crate) fn last_words(mut self) -> Vec<String> {
         drop(self.orders.take());
         let status = self.process.wait();
         let said: Vec<String> = self.lines.iter().collect();
         assert!(status.success(), "{} ended with {status}; it said {:#?} {said:#?}", self.name, self.log.lock());
+        [self.noise(), said].concat()
     }
 }
 
