@@ -589,7 +589,7 @@ fn joiners_take_no_wrong_descriptors() {
     }
     for (what, descriptors) in wrong(AREA_LEN) {
         let after = join(what, &|link| {
-            let (_control, segment) = Control::create(1).expect("memory");
+            let (_control, segment) = Control::create(1, vdi_proto::seal::Seals::new(1)).expect("memory");
             send_with(link, &welcome(1), &[segment.fd()]);
             send_with(link, &Message::Area { index: 0, len: AREA_LEN }, &borrowed(&descriptors));
         });
