@@ -187,8 +187,8 @@ impl ClientVirtualDevice {
         let limits = Limits::new(&agreement.config, agreement.slot_bits);
         let control = session.control();
         let Some(block) = control.device(index).cloned() else { return Err(set.refuse(CALL, VdError::Invalid)) };
-        let completions = Producer::new(control.completion_ring(index).map_err(failed)?);
-        let submissions = Consumer::new(control.submission_ring(index).map_err(failed)?);
+        let completions = control.completion_producer(index).map_err(failed)?;
+        let submissions = control.submission_consumer(index).map_err(failed)?;
         let core = Mutex::new(Core { machine: ClientDevice::new(limits), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
@@ -391,8 +391,10 @@ impl Own {
         }
         loop {
             if !self.submissions.is_ready() {
-                if self.shared.block.server_word() != ServerWord::Closed as u32 {
-                    return None;
+                match self.shared.set.session.control().server_word(self.shared.index) {
+                    Ok(ServerWord::Closed) => {}
+                    Ok(_) => return None,
+                    Err(violation) => return Some(self.accuse(violation)),
                 }
                 // What was sent before the device was closed is visible now.
                 if !self.submissions.is_ready() {

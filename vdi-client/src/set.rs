@@ -10,6 +10,7 @@ use vdi_proto::abort::Cause;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::join::Role;
+use vdi_proto::layout::LayoutError;
 use vdi_proto::name::check_name;
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, State};
@@ -478,9 +479,12 @@ impl Own {
         let devices_open = if attached.primary {
             !control.all_closed()
         } else {
-            (0..control.device_count())
-                .filter_map(|index| control.device(index))
-                .any(|device| matches!(device.client(), ClientWord::Open { member } if member == session.member()))
+            // A device that nobody can tell the opener of any more counts as this process's.
+            (0..control.device_count()).any(|device| match control.client_word(device) {
+                Ok(ClientWord::Open { member }) => member == session.member(),
+                Ok(ClientWord::Unopened | ClientWord::Closed) => false,
+                Err(_) => true,
+            })
         };
         let ended = attached.state() == State::NormallyTerminated;
         let answer = attached.step(Call::Close { devices_open });
@@ -524,8 +528,19 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
     let session = &attached.session;
     let control = session.control();
     let count = control.device_count();
-    let all_open = || (0..count).filter_map(|i| control.device(i)).all(|d| d.client() != ClientWord::Unopened);
-    if all_open() {
+    let violation = |error: LayoutError| {
+        attached.accuse(vdi_proto::abort::Party::Server, error);
+        attached.aborted("OpenDevice")
+    };
+    let all_open = || -> Result<bool, LayoutError> {
+        for device in 0..count {
+            if control.client_word(device)? == ClientWord::Unopened {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    if all_open().map_err(violation)? {
         return Ok(Some((Opening::AllOpen, 0)));
     }
     let mut announced = 0;
@@ -534,7 +549,7 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
             Ok(Some(found)) if found == name => {
                 let opening = if control.open_device(index, session.member()) {
                     Opening::Unopened
-                } else if all_open() {
+                } else if all_open().map_err(violation)? {
                     Opening::AllOpen
                 } else {
                     Opening::AlreadyOpen
@@ -543,10 +558,7 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
             }
             Ok(Some(_)) => announced += 1,
             Ok(None) => {}
-            Err(error) => {
-                attached.accuse(vdi_proto::abort::Party::Server, error);
-                return Err(attached.aborted("OpenDevice"));
-            }
+            Err(error) => return Err(violation(error)),
         }
     }
     Ok((announced == count).then_some((Opening::NoSuchDevice, 0)))

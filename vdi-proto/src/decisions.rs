@@ -26,6 +26,7 @@
 //! | Death of a secondary | Aborts the set, like that of the server or the primary, unless every device that it had opened had returned VD_E_CLOSE. In the vendor's implementation only those two are noticed. |
 //! | GetCommand again after VD_E_CLOSE | VD_E_CLOSE again while other devices of the set are open; then the table's VD_E_PROTOCOL. |
 //! | Death of the server after it closed all devices | Not noticed: the client's work had ended well. |
+//! | Words in shared memory that somebody else wrote over | Records, places of buffers, device words and names bear keyed seals ([`crate::seal`]); without its seal a word is a violation, which aborts the set. |
 //!
 //! # What the simulated server and the ready-made media do
 //!

@@ -19,6 +19,7 @@ use core::fmt;
 
 use crate::command::Loan;
 use crate::set::View;
+use crate::spread::spread;
 use crate::status::VdError;
 
 /// The least bits of a slot field: 64 slots.
@@ -88,14 +89,6 @@ const fn inverse(odd: u32) -> u32 {
         good_bits *= 2;
     }
     x
-}
-
-/// One step of splitmix64: spreads the secret over the key words.
-const fn spread(state: u64, step: u64) -> u64 {
-    let mut z = state.wrapping_add(step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 impl HandleCodec {

@@ -15,7 +15,7 @@
 //!
 //! Any process that joined can write anywhere. So nothing here is believed twice: the identity is loaded once when
 //! attaching and judged by [`RawIdentity::check`], places of buffers by [`RawPlace::check`]; what follows from them is
-//! kept privately. Everything that could be kept out of the segment (the configuration, the handles' secret, the
+//! kept privately; what cannot be judged by itself bears a seal ([`crate::seal`]). Everything that could be kept out of the segment (the configuration, the handles' secret, the
 //! segments' sizes) travels in [`crate::join`] messages instead.
 
 use static_assertions::const_assert;
@@ -30,7 +30,7 @@ use crate::status::VdError;
 /// Tells a control segment: "VDISET" and two digits.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VDISET01");
 /// The version of the layout and of the join messages. Both sides must have the same.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Bytes that one CPU takes exclusively when it writes.
 pub const CACHE_LINE: u64 = 64;
 /// The most slots that a set's slot table has, and that the segment has room for.
@@ -60,14 +60,14 @@ pub const COUNTS_OFFSET: u64 = 256;
 /// A doorbell is one 32-bit word.
 pub const DOORBELL_LEN: u64 = 4;
 
-/// In a device's block: the server's word ([`ServerWord`]).
+/// In a device's block: the server's word ([`ServerWord`]), 8 bytes with its seal ([`crate::seal`]).
 pub const DEVICE_SERVER_OFFSET: u64 = 0;
 /// In a device's block: the client's word: 0 unopened, else the opener's member number plus 1, with
-/// [`CLIENT_CLOSED`] once VD_E_CLOSE was returned.
+/// [`CLIENT_CLOSED`] once VD_E_CLOSE was returned; 8 bytes with its seal.
 pub const DEVICE_CLIENT_OFFSET: u64 = 64;
 /// In a device's block: the doorbell of whoever waits for commands.
 pub const DEVICE_DOORBELL_OFFSET: u64 = 128;
-/// In a device's block: length of the name (4 bytes), then the name in UTF-8.
+/// In a device's block: length of the name (4 bytes), its seal (4), then the name in UTF-8.
 pub const DEVICE_NAME_OFFSET: u64 = 192;
 /// In a device's block: the ring from server to client.
 pub const SUBMISSION_OFFSET: u64 = 768;
@@ -80,7 +80,7 @@ pub const CLIENT_CLOSED: u32 = 1 << 31;
 
 /// Entries of a ring: room for as many commands as a device can hold.
 pub const RING_CAPACITY: u32 = QUEUE_DEPTH;
-/// Length of a ring's entry: a lap word and the record's four words.
+/// Length of a ring's entry: a lap word (8 bytes: the lap, and above it the record's seal), and the record's four words.
 pub const RING_ENTRY_LEN: u64 = CACHE_LINE;
 /// In a ring: the consumer's published cursor; the entries follow in the next line.
 pub const RING_HEAD_OFFSET: u64 = 0;
@@ -95,12 +95,12 @@ pub const SLOT_LEN: u64 = CACHE_LINE;
 pub const SLOT_WORD_OFFSET: u64 = 0;
 /// In a slot: a bit a member that has a lease, 16 bytes.
 pub const SLOT_LEASES_OFFSET: u64 = 8;
-/// In a slot: the buffer's place: area (4 bytes), length (4), offset of the data start (8).
+/// In a slot: the buffer's place: area (4 bytes), length (4), offset of the data start (8), seal (4).
 pub const SLOT_PLACE_OFFSET: u64 = 24;
 
-const_assert!(DEVICE_NAME_OFFSET + 4 + MAX_NAME_BYTES as u64 <= SUBMISSION_OFFSET);
+const_assert!(DEVICE_NAME_OFFSET + 8 + MAX_NAME_BYTES as u64 <= SUBMISSION_OFFSET);
 const_assert!(COUNTS_OFFSET + 8 <= HEADER_LEN);
-const_assert!(SLOT_PLACE_OFFSET + 16 <= SLOT_LEN);
+const_assert!(SLOT_PLACE_OFFSET + 20 <= SLOT_LEN);
 const_assert!(RING_CAPACITY.is_power_of_two());
 const_assert!(SUBMISSION_OFFSET.is_multiple_of(CACHE_LINE) && DEVICE_LEN.is_multiple_of(CACHE_LINE));
 // A set needs less than 1 MB beyond its buffer areas, even with 64 devices.
@@ -203,21 +203,37 @@ pub enum LayoutError {
         /// The set's prefix zone.
         prefix: u32,
     },
-    /// A device's name that is none.
-    #[error("the name of device {device} has {len} bytes or is no text that a name may be")]
+    /// A buffer's place that does not bear its seal.
+    #[error("the place of buffer slot {slot} does not bear the set's seal: somebody wrote over it")]
+    PlaceSeal {
+        /// The slot.
+        slot: u32,
+    },
+    /// A device's name that is none, or does not bear its seal.
+    #[error(
+        "the name of device {device} has {len} bytes, is no text that a name may be, or does not bear the set's seal"
+    )]
     DeviceName {
         /// The device's index.
         device: u32,
         /// The length that it says.
         len: u32,
     },
-    /// A device's word with a value that no server writes.
-    #[error("the server's word of device {device} is {found}")]
+    /// A device's word with a value that no server writes, or without its seal.
+    #[error("the server's word of device {device} is {found:#x}, which no server of this set wrote")]
     ServerWord {
         /// The device's index.
         device: u32,
         /// The word.
-        found: u32,
+        found: u64,
+    },
+    /// A device's word with a value that no client writes, or without its seal.
+    #[error("the client's word of device {device} is {found:#x}, which no client of this set wrote")]
+    ClientWord {
+        /// The device's index.
+        device: u32,
+        /// The word.
+        found: u64,
     },
 }
 
@@ -231,9 +247,11 @@ impl LayoutError {
             LayoutError::Magic { .. } | LayoutError::DeviceCount { .. } | LayoutError::Length { .. } => {
                 VdError::Unexpected
             }
-            LayoutError::Place { .. } | LayoutError::DeviceName { .. } | LayoutError::ServerWord { .. } => {
-                VdError::Abort
-            }
+            LayoutError::Place { .. }
+            | LayoutError::PlaceSeal { .. }
+            | LayoutError::DeviceName { .. }
+            | LayoutError::ServerWord { .. }
+            | LayoutError::ClientWord { .. } => VdError::Abort,
         }
     }
 }

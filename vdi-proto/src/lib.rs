@@ -18,6 +18,7 @@
 //! | [`handle`] | process-independent buffer handles |
 //! | [`abort`], [`timeout`] | why a set was aborted; the server's time-out |
 //! | [`layout`], [`join`] | the control segment, and the messages by which processes join a set |
+//! | [`seal`] | keyed checks over the control segment, so that stray writes are found |
 //!
 //! # Facts and decisions
 //!
@@ -66,6 +67,8 @@ pub mod handle;
 pub mod join;
 pub mod layout;
 pub mod name;
+pub mod seal;
 pub mod set;
+mod spread;
 pub mod status;
 pub mod timeout;

@@ -75,10 +75,10 @@ fn every_message_comes_back_and_no_part_of_it_does() {
 #[test]
 fn the_bytes_of_a_message_hold() {
     let hello = Message::Hello { role: Role::Secondary, instance: "A", set: "set" };
-    assert_eq!(bytes_of(&hello), b"vdiJ\x01\0\x01\0\x02\0\x01\0A\x03\0set");
-    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x01\0\x08\0");
+    assert_eq!(bytes_of(&hello), b"vdiJ\x02\0\x01\0\x02\0\x01\0A\x03\0set");
+    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x02\0\x08\0");
     let answer = Message::AreaAnswer { index: 2, answer: Err(VdError::Memory) };
-    assert_eq!(bytes_of(&answer), b"vdiJ\x01\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
+    assert_eq!(bytes_of(&answer), b"vdiJ\x02\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
 }
 
 #[test]
@@ -121,8 +121,8 @@ fn each_wrong_field_has_its_error() {
     let rows: [(Vec<u8>, JoinError, VdError); 20] = [
         (put(&hello, 0, b"VDIJ"), JoinError::Magic { found: u32::from_le_bytes(*b"VDIJ") }, VdError::Unexpected),
         (put(&hello, 4, &[0, 0]), JoinError::Version { found: 0 }, VdError::NotSupported),
-        (put(&hello, 4, &[2, 0]), JoinError::Version { found: 2 }, VdError::NotSupported),
-        (put(&hello, 4, &[1, 1]), JoinError::Version { found: 0x101 }, VdError::NotSupported),
+        (put(&hello, 4, &[1, 0]), JoinError::Version { found: 1 }, VdError::NotSupported),
+        (put(&hello, 4, &[2, 1]), JoinError::Version { found: 0x102 }, VdError::NotSupported),
         (put(&hello, KIND, &[0, 0]), JoinError::Kind { found: 0 }, VdError::Unexpected),
         (put(&hello, KIND, &[9, 0]), JoinError::Kind { found: 9 }, VdError::Unexpected),
         (put(&hello, KIND, &[1, 1]), JoinError::Kind { found: 0x101 }, VdError::Unexpected),

@@ -160,9 +160,7 @@ impl BufferPool {
         }
         let generation = space.generations[slot as usize];
         drop(guard);
-        if let Some(shared) = self.control.slot(slot) {
-            shared.set_place(place.to_raw());
-        }
+        self.control.set_place(slot, place.to_raw());
         // SAFETY: the place was cut from this area within its length, so the sum stays within the mapping.
         let start = unsafe { mapping.address().add(place.offset() as usize) };
         Ok(ServerBuffer { start, place, class, slot, generation, pool: Arc::clone(self), _mapping: mapping })

@@ -14,7 +14,8 @@
 //!    slot: each is entered in `held` before it exists, and leaves it when it is dropped; the places of slots that are held
 //!    do not overlap. So no two slices alias, whatever a peer puts into the rings or the slot table: a loan of a slot that
 //!    is held, or of bytes that are, is refused.
-//! 2. A buffer's place is loaded once, judged against the area as mapped here, and kept; it cannot leave the area.
+//! 2. A buffer's place is loaded once, judged by its seal and against the area as mapped here, and kept; it cannot leave
+//!    the area.
 //! 3. A buffer keeps its area mapped, also after the set was aborted or closed.
 //! 4. A lease and its entry in `held` end together, under its lock. So nobody in this process sees the one without the
 //!    other: not who maps the buffer again, nor who gets it with a new command.
@@ -237,11 +238,7 @@ impl ClientBuffers {
 
     /// Loads and judges a slot's place; waits for an area that is being announced.
     fn locate(&self, slot: u32) -> Result<Place, LayoutError> {
-        let raw = match self.control.slot(slot) {
-            Some(slot) => slot.place(),
-            // Slots were checked against the width of their field, which is at most the table's.
-            None => RawPlace { area: u32::MAX, len: 0, offset: 0 },
-        };
+        let raw = self.control.place(slot)?;
         let known = || self.book.areas().get(raw.area).map(|mapping| mapping.len() as u64);
         let area_len = known().or_else(|| {
             if raw.area >= MAX_AREAS {

@@ -7,6 +7,7 @@
 //!    that clears it fools only those who have not looked: [`crate::session::Session`] latches it.
 //! 3. A device's name is written before its server word becomes `Open` (release), and read after that was seen (acquire).
 //! 4. Whoever opens a device changes its client word from 0 by compare-and-swap, so one process gets it.
+//! 5. The words of a device, its name, and the places of buffers are believed only with their seals ([`vdi_proto::seal`]).
 #![allow(unsafe_code)]
 
 use core::mem::offset_of;
@@ -15,12 +16,13 @@ use std::sync::Arc;
 
 use static_assertions::const_assert_eq;
 use vdi_proto::abort::AbortReason;
-use vdi_proto::layout::{self, Geometry, LayoutError, RawIdentity, ServerWord};
+use vdi_proto::layout::{self, Geometry, LayoutError, RawIdentity, RawPlace, ServerWord};
 use vdi_proto::name::{MAX_NAME_BYTES, check_name};
+use vdi_proto::seal::{DeviceWord, Ring, Seals};
 
 use crate::doorbell::Doorbell;
 use crate::error::ShmError;
-use crate::ring::RingMemory;
+use crate::ring::{Consumer, Producer, RingMemory};
 use crate::segment::{Mapping, Segment, Shared, SharedLayout};
 use crate::slots::Slot;
 use crate::wait;
@@ -55,6 +57,7 @@ struct Header {
 #[repr(C)]
 struct Name {
     len: AtomicU32,
+    seal: AtomicU32,
     bytes: [AtomicU8; MAX_NAME_BYTES],
 }
 
@@ -62,8 +65,8 @@ struct Name {
 #[derive(Debug)]
 #[repr(C)]
 pub struct DeviceBlock {
-    server: Line<AtomicU32>,
-    client: Line<AtomicU32>,
+    server: Line<AtomicU64>,
+    client: Line<AtomicU64>,
     doorbell: Doorbell,
     name: Line<Name>,
     submission: RingMemory,
@@ -111,7 +114,12 @@ pub struct Control {
     devices: Vec<Shared<DeviceBlock>>,
     slots: Shared<SlotTable>,
     geometry: Geometry,
+    seals: Seals,
+    /// The words that a server may write, of each device: looked at for as long as somebody waits for a command.
+    server_words: Vec<[u64; 3]>,
 }
+
+const SERVER_WORDS: [ServerWord; 3] = [ServerWord::Unopened, ServerWord::Open, ServerWord::Closed];
 
 /// What a device is, seen from the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,11 +136,11 @@ pub enum ClientWord {
 }
 
 impl Control {
-    /// A new control segment for a set of `device_count` devices, 1 to 64.
+    /// A new control segment for a set of `device_count` devices, 1 to 64, whose words bear these seals.
     ///
     /// # Errors
     /// [`ShmError`] when the system refuses the memory.
-    pub fn create(device_count: u32) -> Result<(Control, Segment), ShmError> {
+    pub fn create(device_count: u32, seals: Seals) -> Result<(Control, Segment), ShmError> {
         let segment = Segment::create("vdi-control", layout::control_len(device_count), false)?;
         let mapping = Arc::new(segment.map()?);
         let header: Shared<Header> = mapping.place(0)?;
@@ -141,18 +149,18 @@ impl Control {
         header.version.store(identity.version, Ordering::Relaxed);
         header.device_count.store(identity.device_count, Ordering::Relaxed);
         header.len.store(identity.len, Ordering::Release);
-        Ok((Control::attach_mapping(mapping)?, segment))
+        Ok((Control::attach_mapping(mapping, seals)?, segment))
     }
 
     /// Attaches a control segment that a peer passed.
     ///
     /// # Errors
     /// [`ShmError`] when it is no control segment, or one of another version.
-    pub fn attach(segment: &Segment) -> Result<Control, ShmError> {
-        Control::attach_mapping(Arc::new(segment.map()?))
+    pub fn attach(segment: &Segment, seals: Seals) -> Result<Control, ShmError> {
+        Control::attach_mapping(Arc::new(segment.map()?), seals)
     }
 
-    fn attach_mapping(mapping: Arc<Mapping>) -> Result<Control, ShmError> {
+    fn attach_mapping(mapping: Arc<Mapping>, seals: Seals) -> Result<Control, ShmError> {
         let header: Shared<Header> = mapping.place(0)?;
         let identity = RawIdentity {
             magic: header.magic.load(Ordering::Acquire),
@@ -165,7 +173,9 @@ impl Control {
         let devices =
             (0..count).map(|device| mapping.place(layout::device_offset(device))).collect::<Result<_, _>>()?;
         let slots = mapping.place(layout::slots_offset(count))?;
-        Ok(Control { mapping, header, devices, slots, geometry })
+        let sealed = |device| SERVER_WORDS.map(|word| seals.seal_word(device, DeviceWord::Server, word as u32));
+        let server_words = (0..count).map(sealed).collect();
+        Ok(Control { mapping, header, devices, slots, geometry, seals, server_words })
     }
 
     /// Devices of the set.
@@ -226,6 +236,23 @@ impl Control {
         self.slots.0.get(slot as usize)
     }
 
+    /// Server: says where a slot's buffer is. Only while the slot is home.
+    pub fn set_place(&self, slot: u32, place: RawPlace) {
+        if let Some(shared) = self.slot(slot) {
+            shared.set_place(place, self.seals.place(slot, &place));
+        }
+    }
+
+    /// Where a slot says that its buffer is, once its seal was found good.
+    ///
+    /// # Errors
+    /// [`LayoutError::PlaceSeal`], also for a slot that the table does not have.
+    pub fn place(&self, slot: u32) -> Result<RawPlace, LayoutError> {
+        let shared = self.slot(slot).ok_or(LayoutError::PlaceSeal { slot })?;
+        let place = shared.place();
+        if shared.seal() == self.seals.place(slot, &place) { Ok(place) } else { Err(LayoutError::PlaceSeal { slot }) }
+    }
+
     /// Gives up whatever leases a member has: it left or died.
     pub fn void_leases(&self, member: u32) {
         for slot in &self.slots.0 {
@@ -245,19 +272,70 @@ impl Control {
     /// Whether every device has returned VD_E_CLOSE.
     #[must_use]
     pub fn all_closed(&self) -> bool {
-        self.devices.iter().all(|device| device.client() == ClientWord::Closed)
+        (0..self.device_count()).all(|device| self.client_word(device) == Ok(ClientWord::Closed))
     }
 
     /// Whether the server has closed every device.
     #[must_use]
     pub fn server_closed_all(&self) -> bool {
-        self.devices.iter().all(|device| device.server_word() == ServerWord::Closed as u32)
+        (0..self.device_count()).all(|device| self.server_word(device) == Ok(ServerWord::Closed))
+    }
+
+    /// What the server says of a device; unopened for one that the set does not have.
+    ///
+    /// # Errors
+    /// [`LayoutError::ServerWord`] for a word that no server of this set wrote.
+    #[inline]
+    pub fn server_word(&self, device: u32) -> Result<ServerWord, LayoutError> {
+        let (Some(block), Some(words)) = (self.device(device), self.server_words.get(device as usize)) else {
+            return Ok(ServerWord::Unopened);
+        };
+        // SYNC device.name: pairs with the release store in `write_server_word`.
+        let found = block.server.0.load(Ordering::Acquire);
+        let known = SERVER_WORDS.into_iter().zip(words).find(|(_, word)| **word == found);
+        known.map(|(word, _)| word).ok_or(LayoutError::ServerWord { device, found })
+    }
+
+    fn write_server_word(&self, device: u32, block: &DeviceBlock, word: ServerWord) {
+        // SYNC device.name: pairs with the acquire load in `server_word`.
+        block.server.0.store(self.seals.seal_word(device, DeviceWord::Server, word as u32), Ordering::Release);
+    }
+
+    /// What the client's word of a device says: its opener's number plus 1 and [`layout::CLIENT_CLOSED`], and the word as
+    /// it was found.
+    fn client_value(&self, device: u32) -> Result<(u32, u64), LayoutError> {
+        let Some(block) = self.device(device) else { return Ok((0, 0)) };
+        let found = block.client.0.load(Ordering::Acquire);
+        let value = self.seals.open_word(device, DeviceWord::Client, found);
+        value.map(|value| (value, found)).ok_or(LayoutError::ClientWord { device, found })
+    }
+
+    /// Who has a device, on the client's side; nobody where the set does not have it.
+    ///
+    /// # Errors
+    /// [`LayoutError::ClientWord`] for a word that no client of this set wrote.
+    pub fn client_word(&self, device: u32) -> Result<ClientWord, LayoutError> {
+        Ok(match self.client_value(device)?.0 {
+            0 => ClientWord::Unopened,
+            value if value & layout::CLIENT_CLOSED != 0 => ClientWord::Closed,
+            value => ClientWord::Open { member: value - 1 },
+        })
+    }
+
+    /// The member that opened a device, and whether VD_E_CLOSE was returned to it.
+    ///
+    /// # Errors
+    /// [`LayoutError::ClientWord`] for a word that no client of this set wrote.
+    pub fn opener(&self, device: u32) -> Result<(Option<u32>, bool), LayoutError> {
+        let (value, _) = self.client_value(device)?;
+        Ok(((value & !layout::CLIENT_CLOSED).checked_sub(1), value & layout::CLIENT_CLOSED != 0))
     }
 
     /// Client: opens a device for `member`; false when somebody has it.
     pub fn open_device(&self, device: u32, member: u32) -> bool {
         let Some(block) = self.device(device) else { return false };
-        let opened = block.client.0.compare_exchange(0, member + 1, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let word = self.seals.seal_word(device, DeviceWord::Client, member + 1);
+        let opened = block.client.0.compare_exchange(0, word, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if opened {
             self.header.counts.0.opened.fetch_add(1, Ordering::AcqRel);
         }
@@ -266,8 +344,10 @@ impl Control {
 
     /// Client: VD_E_CLOSE was returned for a device that this process opened. Call it once.
     pub fn close_device(&self, device: u32) {
-        if let Some(block) = self.device(device) {
-            block.client.0.fetch_or(layout::CLIENT_CLOSED, Ordering::AcqRel);
+        // A word that was written over stays as it is, for others to find.
+        if let (Some(block), Ok((value, found))) = (self.device(device), self.client_value(device)) {
+            let word = self.seals.seal_word(device, DeviceWord::Client, value | layout::CLIENT_CLOSED);
+            let _ = block.client.0.compare_exchange(found, word, Ordering::AcqRel, Ordering::Acquire);
             self.header.counts.0.closed.fetch_add(1, Ordering::AcqRel);
             wait::ring(self.set_doorbell());
         }
@@ -281,8 +361,8 @@ impl Control {
                 shared.store(*byte, Ordering::Relaxed);
             }
             block.name.0.len.store(bytes.len() as u32, Ordering::Relaxed);
-            // SYNC device.name: pairs with the acquire load in `device_name`.
-            block.server.0.store(ServerWord::Open as u32, Ordering::Release);
+            block.name.0.seal.store(self.seals.name(device, bytes), Ordering::Relaxed);
+            self.write_server_word(device, block, ServerWord::Open);
             wait::ring(self.set_doorbell());
         }
     }
@@ -290,7 +370,7 @@ impl Control {
     /// Server: closes a device; once its ring is empty GetCommand returns VD_E_CLOSE.
     pub fn server_close_device(&self, device: u32) {
         if let Some(block) = self.device(device) {
-            block.server.0.store(ServerWord::Closed as u32, Ordering::Release);
+            self.write_server_word(device, block, ServerWord::Closed);
             wait::ring(&block.doorbell);
             wait::ring(self.set_doorbell());
         }
@@ -302,36 +382,59 @@ impl Control {
     /// [`LayoutError`] when the words are none that a server writes.
     pub fn device_name(&self, device: u32) -> Result<Option<String>, LayoutError> {
         let Some(block) = self.device(device) else { return Ok(None) };
-        // SYNC device.name: pairs with the release store in `announce_device`.
-        let word = block.server.0.load(Ordering::Acquire);
-        match ServerWord::from_word(word) {
-            None => return Err(LayoutError::ServerWord { device, found: word }),
-            Some(ServerWord::Unopened) => return Ok(None),
-            Some(ServerWord::Open | ServerWord::Closed) => {}
+        if self.server_word(device)? == ServerWord::Unopened {
+            return Ok(None);
         }
         let len = block.name.0.len.load(Ordering::Relaxed);
         let bad = LayoutError::DeviceName { device, len };
         let bytes = block.name.0.bytes.get(..len as usize).ok_or(bad)?;
-        let bytes = bytes.iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+        let bytes: Vec<u8> = bytes.iter().map(|byte| byte.load(Ordering::Relaxed)).collect();
+        if block.name.0.seal.load(Ordering::Relaxed) != self.seals.name(device, &bytes) {
+            return Err(bad);
+        }
         let name = String::from_utf8(bytes).map_err(|_| bad)?;
         check_name(&name).map_err(|_| bad)?;
         Ok(Some(name))
     }
 
-    /// Server: the ring of commands to a device. One producer a device.
-    ///
-    /// # Errors
-    /// [`ShmError`] never for a device that exists.
-    pub fn submission_ring(&self, device: u32) -> Result<Shared<RingMemory>, ShmError> {
-        Ok(self.mapping.place(layout::device_offset(device) + layout::SUBMISSION_OFFSET)?)
+    fn ring(&self, device: u32, offset: u64) -> Result<Shared<RingMemory>, ShmError> {
+        Ok(self.mapping.place(layout::device_offset(device) + offset)?)
     }
 
-    /// Client: the ring of completions from a device. One producer a device.
+    /// Server: sends commands to a device. One a device.
     ///
     /// # Errors
     /// [`ShmError`] never for a device that exists.
-    pub fn completion_ring(&self, device: u32) -> Result<Shared<RingMemory>, ShmError> {
-        Ok(self.mapping.place(layout::device_offset(device) + layout::COMPLETION_OFFSET)?)
+    pub fn submission_producer(&self, device: u32) -> Result<Producer<Shared<RingMemory>>, ShmError> {
+        let ring = self.ring(device, layout::SUBMISSION_OFFSET)?;
+        Ok(Producer::new(ring, self.seals.ring(device, Ring::Submission)))
+    }
+
+    /// Client: receives the commands of a device. One a device.
+    ///
+    /// # Errors
+    /// [`ShmError`] never for a device that exists.
+    pub fn submission_consumer(&self, device: u32) -> Result<Consumer<Shared<RingMemory>>, ShmError> {
+        let ring = self.ring(device, layout::SUBMISSION_OFFSET)?;
+        Ok(Consumer::new(ring, self.seals.ring(device, Ring::Submission)))
+    }
+
+    /// Client: sends completions from a device. One a device.
+    ///
+    /// # Errors
+    /// [`ShmError`] never for a device that exists.
+    pub fn completion_producer(&self, device: u32) -> Result<Producer<Shared<RingMemory>>, ShmError> {
+        let ring = self.ring(device, layout::COMPLETION_OFFSET)?;
+        Ok(Producer::new(ring, self.seals.ring(device, Ring::Completion)))
+    }
+
+    /// Server: receives the completions of a device. One a device.
+    ///
+    /// # Errors
+    /// [`ShmError`] never for a device that exists.
+    pub fn completion_consumer(&self, device: u32) -> Result<Consumer<Shared<RingMemory>>, ShmError> {
+        let ring = self.ring(device, layout::COMPLETION_OFFSET)?;
+        Ok(Consumer::new(ring, self.seals.ring(device, Ring::Completion)))
     }
 }
 
@@ -341,27 +444,7 @@ impl DeviceBlock {
     pub fn doorbell(&self) -> &Doorbell {
         &self.doorbell
     }
-
-    /// The server's word, to be judged by [`ServerWord::from_word`].
-    #[must_use]
-    pub fn server_word(&self) -> u32 {
-        self.server.0.load(Ordering::Acquire)
-    }
-
-    /// The member that opened the device, and whether VD_E_CLOSE was returned to it.
-    #[must_use]
-    pub fn opener(&self) -> (Option<u32>, bool) {
-        let word = self.client.0.load(Ordering::Acquire);
-        ((word & !layout::CLIENT_CLOSED).checked_sub(1), word & layout::CLIENT_CLOSED != 0)
-    }
-
-    /// Who has the device, on the client's side.
-    #[must_use]
-    pub fn client(&self) -> ClientWord {
-        match self.client.0.load(Ordering::Acquire) {
-            0 => ClientWord::Unopened,
-            word if word & layout::CLIENT_CLOSED != 0 => ClientWord::Closed,
-            word => ClientWord::Open { member: word - 1 },
-        }
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,7 @@ use vdi_proto::abort::{Cause, Party};
 use vdi_proto::config::VdConfig;
 use vdi_proto::join::{Message, Role};
 use vdi_proto::layout::{MAX_AREAS, MAX_MEMBERS, PRIMARY_MEMBER, SERVER_MEMBER};
+use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
 use crate::control::Control;
@@ -106,11 +107,11 @@ impl Host {
         asked: &VdConfig,
         listener: OwnedFd,
     ) -> Result<(Arc<Session>, Arc<AtomicBool>, Arc<OwnedFd>, Keeper), ShmError> {
-        let (control, segment) = Control::create(asked.device_count)?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| ShmError::system("get random numbers", errno))?;
         let secret = u64::from_ne_bytes(secret);
+        let (control, segment) = Control::create(asked.device_count, Seals::new(secret))?;
         let session = Session::new(control, place.clone(), Party::Primary, PRIMARY_MEMBER, secret, *asked);
         let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| ShmError::system("create an event descriptor", errno))?;
@@ -409,10 +410,15 @@ impl Keeper {
                 let control = self.session.control();
                 control.void_leases(member);
                 let (mut open, mut closed) = (0u32, 0u32);
-                for device in (0..control.device_count()).filter_map(|index| control.device(index)) {
-                    let (opener, has_closed) = device.opener();
-                    if opener == Some(member) {
-                        *(if has_closed { &mut closed } else { &mut open }) += 1;
+                for device in 0..control.device_count() {
+                    match control.opener(device) {
+                        Ok((opener, has_closed)) if opener == Some(member) => {
+                            *(if has_closed { &mut closed } else { &mut open }) += 1;
+                        }
+                        Ok(_) => {}
+                        // Nobody knows any more whose device that was.
+                        Err(error) if !ended => return self.session.accuse(party(role, member), error),
+                        Err(_) => {}
                     }
                 }
                 match (connection.left, open, closed) {

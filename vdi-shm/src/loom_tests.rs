@@ -12,6 +12,7 @@ use loom::thread;
 use vdi_proto::command::Loan;
 use vdi_proto::handle::{SlotState, SlotWord};
 use vdi_proto::layout::RawPlace;
+use vdi_proto::seal::{Ring, SealKey, Seals};
 
 use crate::atomics::{AtomicU32, Ordering};
 use crate::doorbell::{Doorbell, Futex, Word};
@@ -77,6 +78,10 @@ impl Futex for DiesBeforeWaking {
 
 const RECORDS: u64 = 5;
 
+fn key() -> SealKey {
+    Seals::new(1).ring(0, Ring::Submission)
+}
+
 fn record(n: u64) -> [u64; 4] {
     [n + 1, n + 101, n + 201, n + 301]
 }
@@ -86,7 +91,7 @@ fn loom_ring_two_entries_two_laps() {
     // Two entries, five records: two laps and a half.
     check("ring", Some(3), 2000, || {
         let memory = Arc::new(RingMemory::<2>::new());
-        let mut producer = Producer::new(Arc::clone(&memory));
+        let mut producer = Producer::new(Arc::clone(&memory), key());
         let sender = thread::spawn(move || {
             let mut sent = 0;
             // Full is an answer like any other here: bounded tries keep the model finite.
@@ -105,7 +110,7 @@ fn loom_ring_two_entries_two_laps() {
             }
             sent
         });
-        let mut consumer = Consumer::new(memory);
+        let mut consumer = Consumer::new(memory, key());
         let mut received = 0;
         let mut drain = |received: &mut u64| {
             while let Some(words) = consumer.pop().expect("an honest producer") {
@@ -128,11 +133,11 @@ fn loom_ring_full_is_true() {
     // What Full must not be: a ring whose consumer's cursor the producer has already been told.
     check("ring full", None, 4, || {
         let memory = Arc::new(RingMemory::<2>::new());
-        let mut producer = Producer::new(Arc::clone(&memory));
+        let mut producer = Producer::new(Arc::clone(&memory), key());
         producer.push(record(0)).expect("room");
         producer.push(record(1)).expect("room");
         let reader = thread::spawn(move || {
-            let mut consumer = Consumer::new(memory);
+            let mut consumer = Consumer::new(memory, key());
             assert_eq!(consumer.pop(), Ok(Some(record(0))));
             consumer
         });
@@ -263,6 +268,7 @@ fn loom_doorbell_alarm_after_an_interrupted_ring() {
 // ---- Slots
 
 const PLACE: RawPlace = RawPlace { area: 3, len: 4096, offset: 8192 };
+const SEAL: u32 = 77;
 
 const LOAN: Loan = Loan { slot: 0, generation: 1 };
 
@@ -377,15 +383,15 @@ fn loom_slot_place_is_visible_to_the_lessee() {
         let slot = Arc::new(Slot::new());
         let lessee = {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.lease(LOAN, 2).is_ok().then(|| slot.place()))
+            thread::spawn(move || slot.lease(LOAN, 2).is_ok().then(|| (slot.place(), slot.seal())))
         };
-        slot.set_place(PLACE);
+        slot.set_place(PLACE, SEAL);
         slot.lend(LOAN.generation);
         // A return that may be refused writes the word again.
         let returned = slot.take_back(LOAN.generation).is_ok();
         if let Some(place) = lessee.join().expect("the lessee") {
             assert!(!returned);
-            assert_eq!(place, PLACE, "the lessee sees another place than the one that was lent");
+            assert_eq!(place, (PLACE, SEAL), "the lessee sees another place than the one that was lent");
         }
     });
 }

@@ -21,6 +21,7 @@ use rustix::event::{PollFd, PollFlags};
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::join::{Agreement, Message, Role};
 use vdi_proto::layout::{MAX_AREAS, SERVER_MEMBER};
+use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
 use crate::control::Control;
@@ -152,7 +153,7 @@ impl Member {
         };
         asked.validate_client()?;
         let segment = take_segment(&mut packet, vdi_proto::layout::control_len(asked.device_count))?;
-        let control = Control::attach(&segment)?;
+        let control = Control::attach(&segment, Seals::new(secret))?;
         if (member == SERVER_MEMBER) != (role == Role::Server) || areas > MAX_AREAS {
             return Err(ShmError::OutOfTurn { found: "another's Welcome", expected: "Welcome" });
         }

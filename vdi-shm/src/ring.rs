@@ -3,27 +3,30 @@
 //! # Layout
 //!
 //! A ring is a line with the consumer's published cursor, then [`CAPACITY`] entries of a line each. An entry is a *lap*
-//! word and four words of a record.
+//! word and four words of a record. The lap word has the lap in its lower half and the record's seal in its upper one.
 //!
 //! # Invariants
 //!
 //! 1. The producer's cursor `p` and the consumer's cursor `c` count records from 0 and live in their processes' private
 //!    memory; `c <= p <= c + CAPACITY`.
-//! 2. Record `n` lies in entry `n % CAPACITY`; it is there once the entry's lap word is `n / CAPACITY + 1`. The producer
+//! 2. Record `n` lies in entry `n % CAPACITY`; it is there once the entry's lap is `n / CAPACITY + 1`. The producer
 //!    writes the record's words first and the lap word last (release); the consumer reads the lap word first (acquire).
 //!    So the consumer never sees half a record, and a command costs one line going over, not two.
 //! 3. The producer writes record `n` only after it has seen the consumer publish a cursor above `n - CAPACITY`
 //!    (release, acquire). So no record is overwritten before it was read.
-//! 4. Each side reads back nothing that it wrote itself. Each shared word is loaded once per step and judged: a lap word
+//! 4. Each side reads back nothing that it wrote itself. Each shared word is loaded once per step and judged: a lap
 //!    may only be the expected one or the one before, the published cursor only one that invariant 1 allows. Anything else
 //!    is a [`RingViolation`], and the cursor stays where it is.
+//! 5. A record is taken only with its seal ([`vdi_proto::seal`]), which binds it to this ring and to its number: one that
+//!    was written over, copied from elsewhere, or comes again is a violation as well.
 //!
-//! The loom tests check 2 and 3 over all interleavings; `tests/ring_model.rs` checks 1 and 4 against a queue.
+//! The loom tests check 2 and 3 over all interleavings; `tests/ring_model.rs` checks 1, 4 and 5 against a queue.
 
 use core::ops::Deref;
 
 use thiserror::Error;
 use vdi_proto::layout::RING_CAPACITY;
+use vdi_proto::seal::SealKey;
 
 use crate::atomics::{AtomicU32, AtomicU64, Ordering, Witness};
 
@@ -37,7 +40,8 @@ pub type Words = [u64; 4];
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Entry {
-    lap: AtomicU32,
+    /// The lap, and above it the seal.
+    lap: AtomicU64,
     words: [AtomicU64; 4],
     witness: Witness,
 }
@@ -65,7 +69,7 @@ impl<const N: usize> RingMemory<N> {
         RingMemory {
             head: Head { cursor: AtomicU32::new(0) },
             entries: core::array::from_fn(|_| Entry {
-                lap: AtomicU32::new(0),
+                lap: AtomicU64::new(0),
                 words: core::array::from_fn(|_| AtomicU64::new(0)),
                 witness: Witness::default(),
             }),
@@ -79,7 +83,7 @@ impl<const N: usize> Default for RingMemory<N> {
     }
 }
 
-/// The lap word of record `n`.
+/// The lap of record `n`.
 const fn lap<const N: usize>(n: u64) -> u32 {
     (n / N as u64 + 1) as u32
 }
@@ -87,14 +91,26 @@ const fn lap<const N: usize>(n: u64) -> u32 {
 /// The peer wrote a word that no producer or consumer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RingViolation {
-    /// A lap word is neither the expected one nor the one before.
+    /// A lap is neither the expected one nor the one before.
     #[error("entry {entry} of a ring has lap {found}, where {expected} or the one before was expected")]
     Lap {
         /// The entry.
         entry: u32,
-        /// Its lap word.
+        /// Its lap.
         found: u32,
-        /// The lap word that its next record has.
+        /// The lap that its next record has.
+        expected: u32,
+    },
+    /// A record does not bear its seal.
+    #[error(
+        "the record in entry {entry} of a ring bears seal {found:#010x}, where {expected:#010x} follows from its words"
+    )]
+    Seal {
+        /// The entry.
+        entry: u32,
+        /// The seal that it bears.
+        found: u32,
+        /// The seal that follows from what it says.
         expected: u32,
     },
     /// The published cursor lies outside what was produced.
@@ -126,9 +142,12 @@ pub enum PushError {
 /// use std::sync::Arc;
 /// use vdi_shm::ring::{Consumer, Producer, RingMemory};
 ///
+/// use vdi_proto::seal::{Ring, Seals};
+///
 /// let ring = Arc::new(RingMemory::<64>::new());
-/// let mut producer = Producer::new(Arc::clone(&ring));
-/// let mut consumer = Consumer::new(ring);
+/// let key = Seals::new(42).ring(0, Ring::Submission);
+/// let mut producer = Producer::new(Arc::clone(&ring), key);
+/// let mut consumer = Consumer::new(ring, key);
 /// producer.push([1, 2, 3, 4]).unwrap();
 /// assert_eq!(consumer.pop(), Ok(Some([1, 2, 3, 4])));
 /// assert_eq!(consumer.pop(), Ok(None));
@@ -136,6 +155,7 @@ pub enum PushError {
 #[derive(Debug)]
 pub struct Producer<R, const N: usize = CAPACITY> {
     ring: R,
+    key: SealKey,
     /// Records produced.
     produced: u64,
     /// Records that are known to be consumed.
@@ -143,9 +163,9 @@ pub struct Producer<R, const N: usize = CAPACITY> {
 }
 
 impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
-    /// The producer of a ring that nothing was pushed into yet.
-    pub fn new(ring: R) -> Self {
-        Producer { ring, produced: 0, consumed: 0 }
+    /// The producer of a ring that nothing was pushed into yet. Both ends have the same key.
+    pub fn new(ring: R, key: SealKey) -> Self {
+        Producer { ring, key, produced: 0, consumed: 0 }
     }
 
     /// Pushes a record.
@@ -164,8 +184,9 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
         for (shared, word) in entry.words.iter().zip(words) {
             shared.store(word, Ordering::Relaxed);
         }
+        let seal = u64::from(self.key.record(self.produced, words)) << 32;
         // SYNC ring.lap: pairs with the acquire load in `Consumer::pop`.
-        entry.lap.store(lap::<N>(self.produced), Ordering::Release);
+        entry.lap.store(seal | u64::from(lap::<N>(self.produced)), Ordering::Release);
         self.produced += 1;
         Ok(())
     }
@@ -188,14 +209,15 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
 #[derive(Debug)]
 pub struct Consumer<R, const N: usize = CAPACITY> {
     ring: R,
+    key: SealKey,
     /// Records consumed.
     consumed: u64,
 }
 
 impl<R: Deref<Target = RingMemory<N>>, const N: usize> Consumer<R, N> {
-    /// The consumer of a ring that nothing was popped from yet.
-    pub fn new(ring: R) -> Self {
-        Consumer { ring, consumed: 0 }
+    /// The consumer of a ring that nothing was popped from yet. Both ends have the same key.
+    pub fn new(ring: R, key: SealKey) -> Self {
+        Consumer { ring, key, consumed: 0 }
     }
 
     /// Whether [`Consumer::pop`] has something to say: a record or a violation.
@@ -203,20 +225,22 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Consumer<R, N> {
     #[inline]
     pub fn is_ready(&self) -> bool {
         let entry = &self.ring.entries[self.consumed as usize % N];
-        entry.lap.load(Ordering::Relaxed) != lap::<N>(self.consumed).wrapping_sub(1)
+        entry.lap.load(Ordering::Relaxed) as u32 != lap::<N>(self.consumed).wrapping_sub(1)
     }
 
     /// Pops the next record, if there is one.
     ///
     /// # Errors
-    /// [`RingViolation`] when the entry's lap word cannot be true; it stays so, since nothing is consumed.
+    /// [`RingViolation`] when the entry's lap cannot be true, or its record does not bear its seal; it stays so, since
+    /// nothing is consumed.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Words>, RingViolation> {
         let at = self.consumed as usize % N;
         let entry = &self.ring.entries[at];
         let expected = lap::<N>(self.consumed);
         // SYNC ring.lap: pairs with the release store in `Producer::push`.
-        let found = entry.lap.load(Ordering::Acquire);
+        let word = entry.lap.load(Ordering::Acquire);
+        let found = word as u32;
         if found != expected {
             if found == expected.wrapping_sub(1) {
                 return Ok(None);
@@ -225,6 +249,10 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Consumer<R, N> {
         }
         entry.witness.reads();
         let words = core::array::from_fn(|i| entry.words[i].load(Ordering::Relaxed));
+        let (found, expected) = ((word >> 32) as u32, self.key.record(self.consumed, words));
+        if found != expected {
+            return Err(RingViolation::Seal { entry: at as u32, found, expected });
+        }
         self.consumed += 1;
         // SYNC ring.cursor: pairs with the acquire load in `Producer::learn_consumed`.
         self.ring.head.cursor.store(self.consumed as u32, Ordering::Release);
@@ -240,7 +268,8 @@ mod tests {
     fn at<const N: usize>(n: u64) -> (std::sync::Arc<RingMemory<N>>, u64) {
         let memory = RingMemory::<N>::new();
         for next in n..n + N as u64 {
-            memory.entries[next as usize % N].lap.store(lap::<N>(next).wrapping_sub(1), Ordering::Relaxed);
+            let before = u64::from(lap::<N>(next).wrapping_sub(1));
+            memory.entries[next as usize % N].lap.store(before, Ordering::Relaxed);
         }
         memory.head.cursor.store(n as u32, Ordering::Relaxed);
         (std::sync::Arc::new(memory), n)
@@ -250,10 +279,11 @@ mod tests {
     #[test]
     fn words_wrap_unnoticed() {
         const N: usize = 4;
+        let key = vdi_proto::seal::Seals::new(1).ring(0, vdi_proto::seal::Ring::Submission);
         let starts = [u64::from(u32::MAX) - 5, ((1 << 32) - 2) * N as u64 - 3, (1u64 << 32) * N as u64 - 2];
         for (memory, start) in starts.map(at::<N>) {
-            let mut producer = Producer { ring: memory.clone(), produced: start, consumed: start };
-            let mut consumer = Consumer { ring: memory, consumed: start };
+            let mut producer = Producer { ring: memory.clone(), key, produced: start, consumed: start };
+            let mut consumer = Consumer { ring: memory, key, consumed: start };
             let (mut pushed, mut popped) = (start, start);
             for round in 0..20 {
                 while producer.push([pushed; 4]).is_ok() {

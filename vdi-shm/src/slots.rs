@@ -16,7 +16,7 @@
 //!    visible to whoever sees its bit cleared (release, acquire).
 //!
 //! The place of the buffer is written by the server before it lends the slot for the first time; readers load it once and
-//! judge it ([`vdi_proto::layout::RawPlace::check`]). The loom tests check 2 and 3 over all interleavings.
+//! judge it, by its seal ([`vdi_proto::seal`]) and by its area ([`vdi_proto::layout::RawPlace::check`]). The loom tests check 2 and 3 over all interleavings.
 
 use thiserror::Error;
 use vdi_proto::command::Loan;
@@ -36,6 +36,7 @@ pub struct Slot {
     area: AtomicU32,
     len: AtomicU32,
     offset: AtomicU64,
+    seal: AtomicU32,
 }
 
 /// Why a lease was refused.
@@ -100,24 +101,33 @@ impl Slot {
             area: AtomicU32::new(0),
             len: AtomicU32::new(0),
             offset: AtomicU64::new(0),
+            seal: AtomicU32::new(0),
         }
     }
 
     /// Server: says where the buffer is. Only while the slot is home.
-    pub fn set_place(&self, place: RawPlace) {
+    pub fn set_place(&self, place: RawPlace, seal: u32) {
         self.area.store(place.area, Ordering::Relaxed);
         self.len.store(place.len, Ordering::Relaxed);
         self.offset.store(place.offset, Ordering::Relaxed);
+        self.seal.store(seal, Ordering::Relaxed);
     }
 
-    /// Where the slot says that the buffer is: to be judged.
+    /// Where the slot says that the buffer is: to be judged, first by the seal that has to be with it.
     #[must_use]
+    #[inline]
     pub fn place(&self) -> RawPlace {
         RawPlace {
             area: self.area.load(Ordering::Relaxed),
             len: self.len.load(Ordering::Relaxed),
             offset: self.offset.load(Ordering::Relaxed),
         }
+    }
+
+    /// The seal of the place.
+    #[must_use]
+    pub fn seal(&self) -> u32 {
+        self.seal.load(Ordering::Relaxed)
     }
 
     /// The word as it is now; `None` for one that nobody writes.

@@ -12,6 +12,7 @@ use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::join::{Agreement, MAX_MESSAGE, Message, Role};
 use vdi_proto::layout::{PRIMARY_MEMBER, SERVER_MEMBER, control_len};
+use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 use vdi_shm::control::Control;
 use vdi_shm::error::{Blame, ShmError};
@@ -133,7 +134,7 @@ fn packets_that_are_no_message() {
         ([hello, &[0; MAX_MESSAGE]].concat(), Some(VdError::Unexpected)),
         (vec![0xff; 60_000], Some(VdError::Unexpected)),
         (changed(0, b'x'), Some(VdError::Unexpected)),
-        (changed(4, 2), Some(VdError::NotSupported)),
+        (changed(4, 1), Some(VdError::NotSupported)),
         (changed(6, 99), Some(VdError::Unexpected)),
         (changed(8, 3), Some(VdError::Unexpected)),
     ]);
@@ -400,7 +401,7 @@ fn primaries_that_do_not_welcome() {
         (
             "a segment of another set",
             Box::new(|link| {
-                let (_control, segment) = Control::create(2).expect("memory");
+                let (_control, segment) = Control::create(2, Seals::new(1)).expect("memory");
                 link.send(&welcome(SERVER_MEMBER, 0), Some(segment.fd())).expect("a joiner");
             }),
             VdError::Abort,
@@ -418,7 +419,7 @@ fn primaries_that_do_not_welcome() {
         (
             "another's place",
             Box::new(|link| {
-                let (_control, segment) = Control::create(1).expect("memory");
+                let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
                 link.send(&welcome(PRIMARY_MEMBER, 0), Some(segment.fd())).expect("a joiner");
             }),
             VdError::Unexpected,
@@ -427,7 +428,7 @@ fn primaries_that_do_not_welcome() {
         (
             "more areas than there can be",
             Box::new(|link| {
-                let (_control, segment) = Control::create(1).expect("memory");
+                let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
                 link.send(&welcome(SERVER_MEMBER, 65), Some(segment.fd())).expect("a joiner");
             }),
             VdError::Unexpected,
@@ -436,7 +437,7 @@ fn primaries_that_do_not_welcome() {
         (
             "areas that do not come",
             Box::new(|link| {
-                let (_control, segment) = Control::create(1).expect("memory");
+                let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
                 link.send(&welcome(SERVER_MEMBER, 1), Some(segment.fd())).expect("a joiner");
             }),
             VdError::Invalid,
@@ -445,7 +446,7 @@ fn primaries_that_do_not_welcome() {
         (
             "an area that is none",
             Box::new(|link| {
-                let (_control, segment) = Control::create(1).expect("memory");
+                let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
                 link.send(&welcome(SERVER_MEMBER, 1), Some(segment.fd())).expect("a joiner");
                 let fd = memfd(4096, SealFlags::empty());
                 link.send(&Message::Area { index: 0, len: 4096 }, Some(fd.as_fd())).expect("a joiner");
@@ -467,7 +468,7 @@ fn a_joiner_that_cannot_come_leaves_in_order() {
     let (member, last) = primary(
         |link| {
             heard_hello(&link);
-            let (_control, segment) = Control::create(2).expect("memory");
+            let (_control, segment) = Control::create(2, Seals::new(1)).expect("memory");
             link.send(&welcome(SERVER_MEMBER, 0), Some(segment.fd())).expect("a joiner");
             match link.receive_until(deadline(), "a last word").expect("a last word") {
                 Received::Packet(packet) => packet.message().is_ok_and(|message| message == Message::Leave),
@@ -511,7 +512,7 @@ fn answers_late_and_bad() {
     let (turn, told) = std::sync::mpsc::channel::<()>();
     let play = move |link: Link| {
         heard_hello(&link);
-        let (control, segment) = Control::create(1).expect("memory");
+        let (control, segment) = Control::create(1, Seals::new(1)).expect("memory");
         link.send(&welcome(SERVER_MEMBER, 0), Some(segment.fd())).expect("a joiner");
         assert_eq!(receive(&link), Some(0));
         link.send(&Message::AreaAnswer { index: 0, answer: Err(VdError::Memory) }, None).expect("a joiner");

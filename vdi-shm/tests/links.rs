@@ -8,6 +8,7 @@ use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
 use vdi_proto::join::{Message, Role};
 use vdi_proto::layout::SERVER_MEMBER;
+use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 use vdi_shm::control::Control;
 use vdi_shm::link::{Link, Received};
@@ -48,7 +49,7 @@ fn a_socket_that_dies_after_its_links() {
         let joining = scope.spawn(|| Member::join(&options, Role::Server, "", "nightly"));
         rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).expect("a joiner");
         let link = Link::new(rustix::net::accept(&listener).expect("a joiner"));
-        let (_control, segment) = Control::create(1).expect("memory");
+        let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
         let welcome = Message::Welcome {
             member: SERVER_MEMBER,
             secret: 1,

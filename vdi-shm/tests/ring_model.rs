@@ -1,13 +1,14 @@
 //! Rings in a real segment, mapped three times: for the producer, the consumer, and a member that writes where it must not.
 //!
 //! Record `n` has words that follow from `n`, so whatever is popped as record `n` can be checked without a copy of the
-//! ring. A peer that writes a whole entry has written a record; that is no tampering, and not judged here.
+//! ring.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
+use vdi_proto::seal::{Ring as SealedRing, Seals};
 use vdi_shm::ring::{Consumer, Producer, PushError, RingMemory, RingViolation, Words};
 use vdi_shm::segment::{Segment, Shared, SharedLayout};
 
@@ -30,6 +31,11 @@ impl Raw {
     fn lap(&self, entry: usize) -> &AtomicU32 {
         &self.0[1 + entry][0]
     }
+
+    /// The words of an entry: lap, seal, and the record's.
+    fn words(&self, entry: usize) -> &[AtomicU32] {
+        &self.0[1 + entry][..10]
+    }
 }
 
 struct Ring {
@@ -42,9 +48,10 @@ fn ring() -> Ring {
     assert_eq!(size_of::<RingMemory<N>>(), LEN);
     let segment = Segment::create("vdi-test-ring", LEN as u64, false).expect("memory");
     let map = || Arc::new(segment.map().expect("a mapping"));
+    let key = Seals::new(9).ring(0, SealedRing::Submission);
     Ring {
-        producer: Producer::new(map().place(0).expect("a ring")),
-        consumer: Consumer::new(map().place(0).expect("a ring")),
+        producer: Producer::new(map().place(0).expect("a ring"), key),
+        consumer: Consumer::new(map().place(0).expect("a ring"), key),
         raw: map().place(0).expect("words"),
     }
 }
@@ -59,6 +66,10 @@ enum Step {
     Pop,
     Cursor(u32),
     Lap(usize, u32),
+    /// Flips bits of a word of an entry.
+    Flip(usize, usize, u32),
+    /// Copies one entry over another, and gives it the lap that publishes it there.
+    Replay(usize, usize),
 }
 
 fn word() -> impl Strategy<Value = u32> {
@@ -72,6 +83,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             6 => Just(Step::Pop),
             1 => word().prop_map(Step::Cursor),
             1 => (0..N, word()).prop_map(|(entry, word)| Step::Lap(entry, word)),
+            1 => (0..N, 1usize..10, 1u32..).prop_map(|(entry, at, bits)| Step::Flip(entry, at, bits)),
+            1 => (0..N, 0..N).prop_map(|(from, to)| Step::Replay(from, to)),
         ],
         0..200,
     )
@@ -130,8 +143,8 @@ proptest! {
                     Ok(None) => prop_assert!(tampered || popped == pushed),
                     Err(violation) => {
                         prop_assert!(tampered);
-                        let is_lap = matches!(violation, RingViolation::Lap { .. });
-                        prop_assert!(is_lap);
+                        let is_entry = matches!(violation, RingViolation::Lap { .. } | RingViolation::Seal { .. });
+                        prop_assert!(is_entry);
                         prop_assert!(consumer.is_ready());
                         prop_assert_eq!(consumer.pop(), Err(violation));
                     }
@@ -141,15 +154,20 @@ proptest! {
                     tampered = true;
                 }
                 Step::Lap(entry, word) => {
-                    // The word that publishes the entry's next record publishes whatever lies there. Unless that is the
-                    // record itself, it is a forged one.
-                    let next = popped + (entry as u64 + N as u64 - popped % N as u64) % N as u64;
-                    let publishes = word == (next / N as u64 + 1) as u32;
-                    let is_there = next < pushed && pushed <= next + N as u64;
-                    if !publishes || is_there {
-                        raw.lap(entry).store(word, Ordering::Relaxed);
-                        tampered = true;
+                    raw.lap(entry).store(word, Ordering::Relaxed);
+                    tampered = true;
+                }
+                Step::Flip(entry, at, bits) => {
+                    raw.words(entry)[at].fetch_xor(bits, Ordering::Relaxed);
+                    tampered = true;
+                }
+                Step::Replay(from, to) => {
+                    for (word, other) in raw.words(to).iter().zip(raw.words(from)) {
+                        word.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
                     }
+                    let next = popped + (to as u64 + N as u64 - popped % N as u64) % N as u64;
+                    raw.lap(to).store((next / N as u64 + 1) as u32, Ordering::Relaxed);
+                    tampered = true;
                 }
             }
         }
@@ -183,7 +201,19 @@ fn what_a_violation_says() {
     raw.lap(0).store(u32::MAX, Ordering::Relaxed);
     assert_eq!(consumer.pop(), Err(RingViolation::Lap { entry: 0, found: u32::MAX, expected: 1 }));
     raw.lap(0).store(1, Ordering::Relaxed);
+    // Any other word is not what its seal says.
+    for (at, word) in raw.words(0).iter().enumerate().skip(1) {
+        word.fetch_xor(1, Ordering::Relaxed);
+        let found = consumer.pop();
+        assert!(matches!(found, Err(RingViolation::Seal { entry: 0, .. })), "word {at}: {found:?}");
+        word.fetch_xor(1, Ordering::Relaxed);
+    }
     assert_eq!(consumer.pop(), Ok(Some(record(0))));
+    // A record that comes again is not the next one, whatever its lap.
+    for (word, other) in raw.words(1).iter().zip(raw.words(0)) {
+        word.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+    assert!(matches!(consumer.pop(), Err(RingViolation::Seal { entry: 1, .. })));
 }
 
 /// Threads on two mappings, many laps.

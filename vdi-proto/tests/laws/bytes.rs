@@ -114,7 +114,7 @@ pub(crate) fn identity_law(identity: &RawIdentity, mapped_len: u64) -> bool {
     // Header, a block of 9216 bytes a device, 4096 slots of 64 bytes, in whole pages.
     let expected = (4096 + u128::from(devices) * 9216 + 4096 * 64).div_ceil(4096) * 4096;
     let good = magic == u64::from_le_bytes(*b"VDISET01")
-        && version == 1
+        && version == 2
         && (1..=64).contains(&device_count)
         && u128::from(len) == expected
         && u128::from(mapped_len) == expected;

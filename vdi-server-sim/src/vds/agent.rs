@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::CompletionRecord;
-use vdi_proto::layout::PRIMARY_MEMBER;
 use vdi_proto::timeout::ServerTimeOut;
-use vdi_shm::control::ClientWord;
 use vdi_shm::ring::{Consumer, RingMemory};
 use vdi_shm::segment::Shared;
 use vdi_shm::wait;
@@ -91,12 +89,7 @@ fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>], seen: &
             };
             any = true;
             if let Err(evidence) = handled {
-                let member = set.session.control().device(device.index).map(|block| block.client());
-                let party = match member {
-                    Some(ClientWord::Open { member }) if member != PRIMARY_MEMBER => Party::Secondary(member as u16),
-                    _ => Party::Primary,
-                };
-                set.session.accuse(party, evidence);
+                set.session.accuse(device.client(), evidence);
                 return any;
             }
         }

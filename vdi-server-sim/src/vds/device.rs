@@ -14,7 +14,7 @@ use vdi_proto::abort::Party;
 use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::device::{Finished, QUEUE_DEPTH, ServerDevice};
-use vdi_proto::layout::{PRIMARY_MEMBER, ServerWord};
+use vdi_proto::layout::PRIMARY_MEMBER;
 use vdi_proto::set::server::{Call, Closing};
 use vdi_proto::status::VdError;
 use vdi_shm::allocator::ServerBuffer;
@@ -133,14 +133,14 @@ impl core::fmt::Debug for DeviceCore {
 }
 
 impl DeviceCore {
-    pub(crate) fn new(index: u32, session: &Arc<Session>, ring: Shared<RingMemory>) -> Self {
+    pub(crate) fn new(index: u32, session: &Arc<Session>, submissions: Producer<Shared<RingMemory>>) -> Self {
         DeviceCore {
             index,
             session: Arc::clone(session),
             name: OnceLock::new(),
             locked: Mutex::new(Locked {
                 machine: ServerDevice::new(),
-                submissions: Producer::new(ring),
+                submissions,
                 pending: core::array::from_fn(|_| None),
                 kept: Vec::new(),
             }),
@@ -164,6 +164,14 @@ impl DeviceCore {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.locked().machine.is_closed()
+    }
+
+    /// Who works on the device on the client's side.
+    pub(crate) fn client(&self) -> Party {
+        match self.session.control().client_word(self.index) {
+            Ok(ClientWord::Open { member }) if member != PRIMARY_MEMBER => Party::Secondary(member as u16),
+            _ => Party::Primary,
+        }
     }
 
     pub(crate) fn outstanding(&self) -> u64 {
@@ -252,10 +260,7 @@ impl ServerVirtualDevice {
     /// Who works on the device on the client's side.
     #[must_use]
     pub fn client(&self) -> Party {
-        match self.set.session.control().device(self.core.index).map(|block| block.client()) {
-            Some(ClientWord::Open { member }) if member != PRIMARY_MEMBER => Party::Secondary(member as u16),
-            _ => Party::Primary,
-        }
+        self.core.client()
     }
 
     /// Sends a command. Its routine runs when it has ended, also where it is refused: VD_E_QUEUE_FULL gives
@@ -354,7 +359,7 @@ impl ServerVirtualDevice {
             (Ok(()), None) => {}
             // The device's machine keeps fewer outstanding than the ring has entries, so a ring that is full, or whose cursor
             // cannot be true, was tampered with. The abort ends the command.
-            (Err(error), _) => self.set.session.accuse(self.client(), error),
+            (Err(error), _) => self.set.session.accuse(self.core.client(), error),
         }
         None
     }
@@ -370,9 +375,7 @@ impl ServerVirtualDevice {
         // One at a time, or two that close at once would each take the other for open, and neither itself for the last.
         let closing_turn = self.set.closing();
         let closed_before = self.core.locked().machine.is_closed();
-        let others_open = (0..control.device_count())
-            .filter(|index| *index != self.core.index)
-            .any(|index| control.device(index).is_some_and(|block| block.server_word() != ServerWord::Closed as u32));
+        let others_open = self.set.devices.iter().any(|other| other.index != self.core.index && !other.is_closed());
         let closing = match (closed_before, others_open) {
             (true, _) => Closing::AlreadyClosed,
             (false, true) => Closing::One,

@@ -16,7 +16,6 @@ use vdi_proto::status::VdError;
 use vdi_shm::allocator::{BufferPool, ServerBuffer, area_len};
 use vdi_shm::error::ShmError;
 use vdi_shm::member::Member;
-use vdi_shm::ring::Consumer;
 use vdi_shm::runtime::Options;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
@@ -61,7 +60,7 @@ pub(crate) struct OpenSet {
     closed: AtomicBool,
     plan: Mutex<Plan>,
     pool: OnceLock<Arc<BufferPool>>,
-    devices: Vec<Arc<DeviceCore>>,
+    pub(super) devices: Vec<Arc<DeviceCore>>,
     opened: AtomicU32,
     /// Held by whoever closes a device.
     closing: Mutex<()>,
@@ -233,8 +232,12 @@ impl ServerVirtualDeviceSet {
         let mut devices = Vec::new();
         let mut completions = Vec::new();
         for index in 0..control.device_count() {
-            devices.push(Arc::new(DeviceCore::new(index, &session, control.submission_ring(index).map_err(failed)?)));
-            completions.push(Consumer::new(control.completion_ring(index).map_err(failed)?));
+            devices.push(Arc::new(DeviceCore::new(
+                index,
+                &session,
+                control.submission_producer(index).map_err(failed)?,
+            )));
+            completions.push(control.completion_consumer(index).map_err(failed)?);
         }
         *slot = Some(Arc::new(OpenSet {
             pretence: *self.pretence(),

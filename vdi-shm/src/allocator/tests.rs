@@ -19,7 +19,7 @@ fn mapping(len: u64) -> Arc<Mapping> {
 }
 
 fn server(rules: BufferRules, area_lens: &[u64]) -> Server {
-    let (control, _segment) = Control::create(1).expect("memory");
+    let (control, _segment) = Control::create(1, vdi_proto::seal::Seals::new(7)).expect("memory");
     let control = Arc::new(control);
     let areas = Arc::new(Areas::default());
     let pool = BufferPool::new(Arc::clone(&control), Arc::clone(&areas), rules, 6);
@@ -111,8 +111,7 @@ proptest! {
                                 prop_assert!(area != area2 || end <= begin2 || end2 <= begin, "buffers overlap");
                                 prop_assert_ne!(buffer.slot, other.slot);
                             }
-                            let slot = server.control.slot(buffer.slot).expect("a slot of the table");
-                            prop_assert_eq!(slot.place(), buffer.place.to_raw());
+                            prop_assert_eq!(server.control.place(buffer.slot), Ok(buffer.place.to_raw()));
                             prop_assert!(pool.is_shared(buffer.address().as_ptr()));
                             live.push(buffer);
                         }

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use proptest::prelude::*;
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::layout::slot_offset;
+use vdi_proto::seal::Seals;
 
 use super::*;
 use crate::allocator::{BufferPool, ServerBuffer};
@@ -23,6 +24,10 @@ struct RawSlot([AtomicU64; 8]);
 // SAFETY: `repr(C)` and made of atomics.
 unsafe impl SharedLayout for RawSlot {}
 
+fn seals() -> Seals {
+    Seals::new(7)
+}
+
 struct House {
     control: Arc<Control>,
     segment: Segment,
@@ -34,14 +39,14 @@ struct House {
 
 impl House {
     fn new() -> House {
-        let (control, segment) = Control::create(1).expect("memory");
+        let (control, segment) = Control::create(1, seals()).expect("memory");
         let area = Segment::create("vdi-test-area", AREA_LEN, false).expect("memory");
         let areas = || {
             let areas = Arc::new(Areas::default());
             assert!(areas.add(0, Arc::new(area.map().expect("a mapping"))));
             areas
         };
-        let attach = || Arc::new(Control::attach(&segment).expect("a control segment"));
+        let attach = || Arc::new(Control::attach(&segment, seals()).expect("a control segment"));
         let client = |member| ClientBuffers::new(attach(), areas(), RULES, HandleCodec::new(7, 6), member);
         let server_areas = areas();
         let server = BufferPool::new(attach(), Arc::clone(&server_areas), RULES, 6);
@@ -62,9 +67,8 @@ impl House {
 
     /// What a hostile server does: lends whatever place it likes.
     fn lend_place(&self, slot: u32, area: u32, offset: u64, len: u32) -> Loan {
-        let shared = self.control.slot(slot).expect("a slot");
-        shared.set_place(RawPlace { area, len, offset });
-        shared.lend(1);
+        self.control.set_place(slot, RawPlace { area, len, offset });
+        self.control.slot(slot).expect("a slot").lend(1);
         Loan { slot, generation: 1 }
     }
 }
@@ -148,9 +152,8 @@ fn an_address_does_not_outlive_its_buffer() {
     let slot = loan.slot;
     let Place { .. } =
         RawPlace { area: 0, len: 1024, offset: 32 * 1024 }.check(Some(AREA_LEN), &RULES).expect("a place");
-    let shared = house.control.slot(slot).expect("a slot");
-    shared.set_place(RawPlace { area: 0, len: 1024, offset: 32 * 1024 });
-    shared.lend(loan.generation + 1);
+    house.control.set_place(slot, RawPlace { area: 0, len: 1024, offset: 32 * 1024 });
+    house.control.slot(slot).expect("a slot").lend(loan.generation + 1);
     let other = house.primary.take(Loan { slot, generation: loan.generation + 1 }, 1024).expect("a loan");
     assert_ne!(other.address(), old);
     assert!(house.primary.get_handle(View::Open, old.as_ptr()).is_err(), "an address of a buffer that went back");
