@@ -27,7 +27,8 @@ fn every_seed_gets_where_it_leads() {
             "honest" => seen.succeeded == seen.delivered && seen.delivered >= 3 && !seen.aborted,
             "handles" => seen.mapped == 2 && seen.succeeded == 2 && !seen.aborted,
             "device" => seen.delivered == 2 && seen.succeeded == 1 && !seen.aborted,
-            "aborted" | "dropped" => seen.aborted,
+            "aborted" => seen.delivered == 2 && seen.succeeded == 1 && seen.aborted,
+            "dropped" => seen.delivered == 1 && seen.succeeded == 0 && !seen.aborted,
             "grown" => seen.succeeded == 1 && !seen.aborted,
             _ => seen.tampered > 0 && seen.delivered >= 2,
         };

@@ -32,7 +32,7 @@ pub(crate) struct Seen {
     pub(crate) succeeded: usize,
     /// Buffers mapped by their handles.
     pub(crate) mapped: usize,
-    /// Steps of the intruder that it could do.
+    /// Acts of the intruder.
     pub(crate) tampered: usize,
     /// The set was aborted.
     pub(crate) aborted: bool,

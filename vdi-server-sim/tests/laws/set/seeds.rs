@@ -33,8 +33,8 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     for devices in 1..=3 {
         let mut steps: Steps =
             (0..devices).flat_map(|device| [transfer(device, 0), transfer(device, 3)].concat()).collect();
-        // Flush and, where it is agreed on, Complete.
-        for code in [2, 4] {
+        // By their places in `CommandCode::ALL`: Flush and, where it is agreed on, Complete.
+        for code in [11, 18] {
             steps.extend([[SEND, 0, 7, code], [GET, 0, 0, 0], [COMPLETE, 0, 0, 0], [HANDLE, 0, 0, 0]]);
         }
         steps.extend(ending(devices));
@@ -59,7 +59,7 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     seeds.push(("handles".to_owned(), run(1, 0, SECONDARY, &[handles, ending(1)].concat())));
     let failed =
         [[SEND, 0, 0, 2], [SEND, 0, 0, 2], [GET, 0, 0, 0], [COMPLETE, 0, 0, 3], [GET, 0, 0, 0], [HANDLE, 0, 0, 0]];
-    let cleared = [[SEND, 0, 7, 5], [GET, 0, 0, 0], [COMPLETE, 0, 0, 0], [HANDLE, 0, 0, 0]];
+    let cleared = [[SEND, 0, 7, 2], [GET, 0, 0, 0], [COMPLETE, 0, 0, 0], [HANDLE, 0, 0, 0]];
     seeds.push(("device-error".to_owned(), run(1, 0, NOBODY, &[&failed[..], &cleared, &ending(1)].concat())));
     let aborted = [transfer(0, 0), vec![[SEND, 0, 0, 2], [GET, 0, 0, 0], [ABORT, 0, 0, 0], [HANDLE, 0, 0, 0]]].concat();
     seeds.push(("aborted".to_owned(), run(1, 0, SECONDARY, &aborted)));

@@ -375,7 +375,7 @@ impl World {
         if told(set.get_configuration(Duration::ZERO), &[Abort, Protocol, Timeout]).is_none() {
             return;
         }
-        let code = [3, 1, 0, 6, u32::from(b)][usize::from(a % 5)];
+        let code = [2, 1, 0, 12, u32::from(b)][usize::from(a % 5)];
         let mut request = [0; 32];
         request[0] = b;
         for (place, number) in [(8, code), (16, self.handle(a.into(), b).number()), (20, 512 * u32::from(b % 3))] {
@@ -396,7 +396,9 @@ impl World {
             self.intruder = None;
         } else if let Some(intruder) = &mut self.intruder {
             self.ledger.book().touched = true;
-            self.seen.tampered += usize::from(intruder.act(act, numbers));
+            // Whether it could makes no difference: it tried.
+            intruder.act(act, numbers);
+            self.seen.tampered += 1;
         }
     }
 
