@@ -34,8 +34,11 @@ proptest! {
 #[test]
 fn the_law_holds_for_the_corpus() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/control");
-    let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-    let ran = files.map(|file| law(&std::fs::read(file).unwrap())).count();
+    let mut ran = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        law(&std::fs::read(entry.unwrap().path()).unwrap());
+        ran += 1;
+    }
     assert!(ran > 0, "{} is empty", folder.display());
 }
 

@@ -78,6 +78,8 @@ struct Plan {
     /// Buffers requested: size, alignment, count.
     requests: Vec<(u32, u32, u32)>,
     areas: u32,
+    /// Bytes of all areas.
+    bytes: u64,
 }
 
 impl OpenSet {
@@ -341,11 +343,16 @@ impl ServerVirtualDeviceSet {
         len: u64,
         timeout: Duration,
     ) -> Result<(), ShmError> {
+        // A set's buffer space is counted in 32 bits, whenever it is requested.
+        let limit = u64::from(u32::MAX);
+        let bytes = plan.bytes.checked_add(len).filter(|bytes| *bytes <= limit);
+        let bytes = bytes.ok_or(ShmError::Exhausted { what: "bytes of buffer space", limit })?;
         set.add_area(plan.areas, len.next_multiple_of(4096), timeout)?;
         if let Some(mapping) = set.session.areas().get(plan.areas) {
             pool.add_area(mapping);
         }
         plan.areas += 1;
+        plan.bytes = bytes;
         Ok(())
     }
 

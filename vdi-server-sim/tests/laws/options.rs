@@ -2,12 +2,12 @@
 
 // They belong to the program, so they are not the library's to give.
 #[path = "../../src/bin/vdi-sim/sqlcmd/options.rs"]
-mod options;
+mod program;
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use options::{Options, Stop};
+use program::{Options, Stop};
 
 /// A character that no message has but by repeating what was given.
 pub(crate) const SECRET: char = '§';

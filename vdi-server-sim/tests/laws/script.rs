@@ -2,9 +2,9 @@
 
 // It belongs to the program, so it is not the library's to give.
 #[path = "../../src/bin/vdi-sim/sqlcmd/script.rs"]
-mod script;
+mod program;
 
-use script::{Directive, Step, directive, is_open, steps, substitute};
+use program::{Directive, Step, directive, is_open, steps, substitute};
 use vdi_server_sim::tsql;
 
 /// Lines for sqlcmd itself, variables and batches are read totally; a batch of one statement is that statement, in its place;
@@ -16,7 +16,7 @@ pub(crate) fn script(bytes: &[u8]) -> bool {
     }
     let lines = text.matches('\n').count() as u32 + 1;
     let alone = tsql::parse(text);
-    let taken = match steps(text) {
+    match steps(text) {
         Ok(steps) => {
             assert!(!is_open(text));
             assert!(
@@ -41,8 +41,7 @@ pub(crate) fn script(bytes: &[u8]) -> bool {
             assert!((1..=lines).contains(&message.line), "{message:?} of {text:?}");
             false
         }
-    };
-    taken
+    }
 }
 
 fn a_line(line: &str) {

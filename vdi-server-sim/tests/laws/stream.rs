@@ -115,7 +115,7 @@ struct Backup {
 impl Backup {
     fn write(n: &mut Numbers<'_>) -> Backup {
         let block = 512 << (n.byte() % 3);
-        let snapshot = n.byte() % 4 == 0;
+        let snapshot = n.byte().is_multiple_of(4);
         let families = if snapshot { 1 } else { 1 + n.byte() % 3 };
         let files: Files =
             (0..n.byte() % 4).map(|file| (0..n.word() % 3000).map(|at| (at * 7 + file) as u8).collect()).collect();
@@ -138,7 +138,7 @@ impl Backup {
         }
         if snapshot {
             let (writer, segments) = &mut devices[0];
-            if n.byte() % 2 == 0 && !files.is_empty() {
+            if n.byte().is_multiple_of(2) && !files.is_empty() {
                 let text = file_info("/data".as_ref(), &catalog).expect("short paths");
                 while let Some(length) = writer.next_file_info(header, payload, &text).expect("room") {
                     segments.push([&*header, &payload[..length]].concat());

@@ -200,7 +200,7 @@ impl World {
                 served(self.server.begin_configuration(&terms, PATIENCE), &[Protocol, Abort, Invalid, NotSupported]);
             }
             REQUEST => {
-                let count = if a == 0 { self.shape.buffers } else { u32::from(a) };
+                let count = if a == 0 { self.shape.buffers } else { u32::from(a % 16) };
                 let size = [BUFFER, 512, 0, 65536, u32::MAX][usize::from(b % 5)];
                 // What does not fit costs no memory.
                 let count = if size > BUFFER { count.min(4) } else { count };
