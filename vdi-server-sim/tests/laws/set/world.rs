@@ -157,7 +157,7 @@ impl World {
     }
 
     pub(super) fn step(&mut self, [act, who, a, b]: [u8; 4]) {
-        use VdError::{Abort, InstanceName, Invalid, Memory, NotSupported, Open, Protocol, Timeout, Unexpected};
+        use VdError::{Abort, Invalid, Memory, NotSupported, Open, Protocol, Timeout, Unexpected};
         let which = usize::from(who % 2);
         let mine = usize::from(a);
         match act % 40 {
@@ -224,7 +224,7 @@ impl World {
             }
             JOIN => {
                 let joined = self.clients[1].set.open_in_secondary(NAME);
-                told(joined, &[Protocol, Abort, Memory, InstanceName, Unexpected]);
+                told(joined, &[Protocol, Abort, Memory, NotSupported, Unexpected]);
             }
             WORKER => self.worker(a, b),
             act => self.intrude(act - INTRUDER, [who, a, b]),
