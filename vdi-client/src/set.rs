@@ -158,7 +158,9 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL when this object has a set already, when there is no such set, when its primary has not got the
     /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
-    /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can.
+    /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can; VD_E_NOTSUPPORTED when
+    /// its creator has another version of this library; VD_E_UNEXPECTED when somebody wrote over what tells the set's memory,
+    /// and when the system refuses.
     pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
         either!(self, set => set.join("OpenInSecondaryEx", instance, name)).inspect_err(trace::refused)
     }

@@ -329,6 +329,21 @@ fn terms_that_cannot_be_leave_the_set_as_it_was() {
     assert_eq!(server.begin_configuration(&terms(), PATIENCE).unwrap_err().code, VdError::Protocol);
 }
 
+/// Once, a request of many gigabytes that came after the configuration was granted, and took all of the system's memory.
+#[test]
+fn a_late_request_beyond_what_a_set_can_have_is_refused() {
+    let bench = Bench::new();
+    let (_set, server, _device) = pair(&bench);
+    for (size, count) in [(u32::MAX, 1), (u32::MAX, 4), (1 << 20, 4096)] {
+        let before = server.set.query_available_buffers(BUFFER, 0).unwrap();
+        let error = server.set.request_buffers(size, 0, count).unwrap_err();
+        assert_eq!(error.code, VdError::Memory, "{error}");
+        assert!(error.to_string().contains("buffer space"), "{error}");
+        assert_eq!(server.set.query_available_buffers(BUFFER, 0).unwrap(), before, "a refusal takes nothing");
+    }
+    server.set.request_buffers(BUFFER, 0, 2).unwrap();
+}
+
 #[test]
 fn an_area_added_later_reaches_secondaries_that_are_there_already() {
     let bench = Bench::new();

@@ -9,9 +9,9 @@ use std::sync::{Mutex, PoisonError};
 pub(super) struct Memory(Mutex<Ranges>);
 
 #[derive(Debug, Default)]
-struct Ranges {
-    readable: Vec<(usize, usize)>,
-    writable: Vec<(usize, usize)>,
+pub(super) struct Ranges {
+    pub(super) readable: Vec<(usize, usize)>,
+    pub(super) writable: Vec<(usize, usize)>,
 }
 
 impl Memory {
@@ -41,7 +41,7 @@ impl Memory {
 }
 
 /// Reads lines like `7f00aa000-7f00bb000 rw-s ...`; neighbours are joined.
-fn parse(maps: &str) -> Ranges {
+pub(super) fn parse(maps: &str) -> Ranges {
     let mut ranges = Ranges::default();
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();

@@ -13,6 +13,7 @@
 
 mod buffers;
 mod device;
+mod elf;
 mod library;
 mod loading;
 mod memory;

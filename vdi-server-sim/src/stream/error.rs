@@ -288,9 +288,9 @@ pub enum StreamError {
         found: u32,
     },
     /// Padding has something in it.
-    #[error("the padding of segment {sequence} is not zero around offset {offset}: the stream is damaged")]
+    #[error("the padding of segment {sequence} is not zero at offset {offset}: the stream is damaged")]
     Padding {
-        /// Where the damaged part begins, at the earliest.
+        /// The first byte that is not zero.
         offset: u64,
         /// The segment.
         sequence: u64,

@@ -222,8 +222,9 @@ impl StreamParser {
                 }
                 State::HeaderRest { header, left } | State::Padding { header, left } => {
                     let count = rest.len().min(*left as usize);
-                    if rest[..count].iter().any(|byte| *byte != 0) {
-                        return Err(StreamError::Padding { offset: self.offset, sequence: header.sequence });
+                    if let Some(at) = rest[..count].iter().position(|byte| *byte != 0) {
+                        let offset = self.offset.saturating_add(at as u64);
+                        return Err(StreamError::Padding { offset, sequence: header.sequence });
                     }
                     *left -= count as u32;
                     count

@@ -339,6 +339,19 @@ fn totals_are_compared() {
     }
 }
 
+/// Once, the place that was told was where the piece began that had the damage in it.
+#[test]
+fn damaged_padding_is_told_by_its_place_however_the_stream_is_cut() {
+    let mut stream = streams(&write(&Plan { families: 1, block_size: 1024, ..plan() })).remove(0);
+    // In the block of the first header, behind the header.
+    stream[700] = 1;
+    for most in [1, 100, 512, 699, 5000] {
+        let mut parser = StreamParser::new(Expectations { block_size: 1024, family_count: None });
+        let told = stream.chunks(most).find_map(|piece| parser.push(piece, &mut Vec::new()).err());
+        assert_eq!(told, Some(StreamError::Padding { offset: 700, sequence: 0 }), "in pieces of {most} bytes");
+    }
+}
+
 #[test]
 fn bytes_behind_the_end_are_counted_only() {
     let plan = Plan { families: 1, ..plan() };

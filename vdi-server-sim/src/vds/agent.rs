@@ -1,15 +1,20 @@
 //! The completion agent: one thread that handles the completions of all devices of a set.
 
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::CompletionRecord;
+use vdi_proto::set::server::Call;
+use vdi_proto::status::VdError;
 use vdi_proto::timeout::ServerTimeOut;
 use vdi_shm::ring::{Consumer, RingMemory};
 use vdi_shm::segment::Shared;
 use vdi_shm::wait;
 
-use super::set::OpenSet;
+use super::error::VdsError;
+use super::set::{OpenSet, ServerVirtualDeviceSet};
 use super::watch::Watch;
 use crate::trace;
 
@@ -23,14 +28,64 @@ enum Event {
     Aborted,
 }
 
+impl ServerVirtualDeviceSet {
+    /// Handles completions on the caller's thread until Close (`Ok`) or an abort. It has to run for commands to complete, and
+    /// calls their routines.
+    ///
+    /// # Errors
+    /// VD_E_ABORT when the set was aborted: everything outstanding has ended with ERROR_OPERATION_ABORTED by then. VD_E_PROTOCOL
+    /// when it runs already, or is called too early.
+    pub fn execute_completion_agent(&self) -> Result<(), VdsError> {
+        const CALL: &str = "ExecuteCompletionAgent";
+        let (set, mut completions) = self.begin_agent(CALL)?;
+        if run(&set, &mut completions) { Ok(()) } else { Err(set.error(CALL, VdError::Abort)) }
+    }
+
+    /// Handles the completions that are there, on the caller's thread, and returns whether there were any: the completion agent
+    /// in single steps, for servers that have no thread for it. The client's time-out is not watched meanwhile.
+    ///
+    /// # Errors
+    /// As of [`ServerVirtualDeviceSet::execute_completion_agent`].
+    pub fn handle_completions(&self) -> Result<bool, VdsError> {
+        const CALL: &str = "HandleCompletions";
+        let (set, mut completions) = self.begin_agent(CALL)?;
+        let opened = set.opened() as usize;
+        let any = take(&set, &mut completions[..opened]);
+        // Before it is looked whether they brought an abort: it is told by the next call as well.
+        *set.completions.lock().unwrap_or_else(PoisonError::into_inner) = Some(completions);
+        if set.session.abort_reason().is_some() && !set.has_ended() {
+            set.tell_abort();
+            set.devices().iter().for_each(|device| device.abort());
+            return Err(set.error(CALL, VdError::Abort));
+        }
+        Ok(any)
+    }
+
+    /// The set, and the reading ends, which one agent has at a time.
+    fn begin_agent(&self, call: &'static str) -> Result<(Arc<OpenSet>, Completions), VdsError> {
+        let set = self.opened(call)?;
+        set.step(Call::ExecuteCompletionAgent).map_err(|code| {
+            if set.session.abort_reason().is_some() {
+                set.tell_abort();
+                // The abort was faster than the agent; what was sent before has to end all the same.
+                set.devices().iter().for_each(|device| device.abort());
+            }
+            set.error(call, code)
+        })?;
+        let taken = set.completions.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let what = "it runs already, or ran until the end";
+        let completions = taken.ok_or_else(|| VdsError::new(call, set.session.set_name(), VdError::Protocol, what))?;
+        Ok((set, completions))
+    }
+}
+
 /// Handles completions until the set is closed or aborted; true when it was closed in order.
-pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
+fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let started = Instant::now();
     let now = || started.elapsed();
     let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
     let mut time_out_watch = ServerTimeOut::new(time_out, Duration::ZERO);
     let mut watch = Watch::new(set);
-    let mut seen = 0;
     loop {
         let opened = set.opened() as usize;
         let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
@@ -52,14 +107,14 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
         });
         match event {
             Some(Event::Completions) => {
-                let completed = take(set, &mut completions[..opened], &mut seen);
+                let completed = take(set, &mut completions[..opened]);
                 time_out_watch.completed(now(), completed);
             }
             Some(Event::Closed) => return true,
             Some(Event::Aborted) => {
                 set.tell_abort();
                 // What the client completed before it saw the abort counts.
-                take(set, completions, &mut seen);
+                take(set, completions);
                 set.devices().iter().for_each(|device| device.abort());
                 return false;
             }
@@ -78,16 +133,16 @@ pub(super) fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     }
 }
 
-/// Handles what there is, and counts it in `seen`; true when something completed.
-fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>], seen: &mut u64) -> bool {
+/// Handles what there is; true when something completed.
+fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool {
     let mut any = false;
     for (device, consumer) in set.devices().iter().zip(completions) {
         loop {
             let handled = match consumer.pop() {
                 Ok(None) => break,
                 Ok(Some(words)) => {
-                    *seen += 1;
-                    if set.pretence.ignored_completion == Some(*seen) {
+                    let seen = set.seen.fetch_add(1, Ordering::Relaxed) + 1;
+                    if set.pretence.ignored_completion == Some(seen) {
                         continue;
                     }
                     device.completed(CompletionRecord::from_words(words)).map_err(|violation| violation.to_string())

@@ -1,6 +1,6 @@
 //! The virtual device set, as the server uses it: IServerVirtualDeviceSet2.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use vdi_shm::runtime::Options;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
 
-use super::agent::{self, Completions};
+use super::agent::Completions;
 use super::device::{DeviceCore, ServerVirtualDevice};
 use super::error::VdsError;
 use crate::trace;
@@ -64,8 +64,10 @@ pub(crate) struct OpenSet {
     opened: AtomicU32,
     /// Held by whoever closes a device.
     closing: Mutex<()>,
-    /// Until the agent takes them.
-    completions: Mutex<Option<Completions>>,
+    /// While no agent has them.
+    pub(super) completions: Mutex<Option<Completions>>,
+    /// Completions so far.
+    pub(super) seen: AtomicU64,
 }
 
 /// What was configured so far.
@@ -76,6 +78,8 @@ struct Plan {
     /// Buffers requested: size, alignment, count.
     requests: Vec<(u32, u32, u32)>,
     areas: u32,
+    /// Bytes of all areas.
+    bytes: u64,
 }
 
 impl OpenSet {
@@ -156,7 +160,7 @@ impl OpenSet {
         }
     }
 
-    fn error(&self, call: &'static str, code: VdError) -> VdsError {
+    pub(super) fn error(&self, call: &'static str, code: VdError) -> VdsError {
         VdsError::new(call, self.session.set_name(), code, self.explain(code))
     }
 
@@ -210,7 +214,7 @@ impl ServerVirtualDeviceSet {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn opened(&self, call: &'static str) -> Result<Arc<OpenSet>, VdsError> {
+    pub(super) fn opened(&self, call: &'static str) -> Result<Arc<OpenSet>, VdsError> {
         self.slot().clone().ok_or_else(|| VdsError::new(call, "", VdError::Protocol, "no set is open: call Open first"))
     }
 
@@ -258,6 +262,7 @@ impl ServerVirtualDeviceSet {
             opened: AtomicU32::new(0),
             closing: Mutex::default(),
             completions: Mutex::new(Some(completions)),
+            seen: AtomicU64::new(0),
             session: Arc::clone(&session),
         }));
         let asked = session.asked();
@@ -345,11 +350,16 @@ impl ServerVirtualDeviceSet {
         len: u64,
         timeout: Duration,
     ) -> Result<(), ShmError> {
+        // A set's buffer space is counted in 32 bits, whenever it is requested.
+        let limit = u64::from(u32::MAX);
+        let bytes = plan.bytes.checked_add(len).filter(|bytes| *bytes <= limit);
+        let bytes = bytes.ok_or(ShmError::Exhausted { what: "bytes of buffer space", limit })?;
         set.add_area(plan.areas, len.next_multiple_of(4096), timeout)?;
         if let Some(mapping) = set.session.areas().get(plan.areas) {
             pool.add_area(mapping);
         }
         plan.areas += 1;
+        plan.bytes = bytes;
         Ok(())
     }
 
@@ -469,31 +479,6 @@ impl ServerVirtualDeviceSet {
         wait::ring(control.agent_doorbell());
         drop(plan);
         Ok(ServerVirtualDevice { core: Arc::clone(&set.devices[index as usize]), name: name.to_owned(), set })
-    }
-
-    /// Handles completions on the caller's thread until Close (`Ok`) or an abort. It has to run for commands to complete, and
-    /// calls their routines.
-    ///
-    /// # Errors
-    /// VD_E_ABORT when the set was aborted: everything outstanding has ended with ERROR_OPERATION_ABORTED by then. VD_E_PROTOCOL
-    /// when it runs already, or is called too early.
-    pub fn execute_completion_agent(&self) -> Result<(), VdsError> {
-        const CALL: &str = "ExecuteCompletionAgent";
-        let set = self.opened(CALL)?;
-        set.step(Call::ExecuteCompletionAgent).map_err(|code| {
-            if set.session.abort_reason().is_some() {
-                set.tell_abort();
-                // The abort was faster than the agent; what was sent before has to end all the same.
-                set.devices.iter().for_each(|device| device.abort());
-            }
-            set.error(CALL, code)
-        })?;
-        let taken = set.completions.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(mut completions) = taken else {
-            let what = "it runs already, or ran until the end";
-            return Err(VdsError::new(CALL, set.session.set_name(), VdError::Protocol, what));
-        };
-        if agent::run(&set, &mut completions) { Ok(()) } else { Err(set.error(CALL, VdError::Abort)) }
     }
 
     /// Allocates a buffer of `size` bytes, not counting the client's prefix zone. `alignment` 0 is the set's.

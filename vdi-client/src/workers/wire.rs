@@ -1,0 +1,110 @@
+//! What goes over the pipes between a primary and its workers: records of fixed length, little-endian.
+
+use std::io::{self, Read};
+
+/// What the primary asks: 32 bytes on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) tag: u64,
+    /// A command's code, or 0 where the device was closed.
+    pub(crate) code: u32,
+    pub(crate) stripe: u32,
+    pub(crate) handle: u32,
+    pub(crate) bytes: u32,
+    pub(crate) position: u64,
+}
+
+/// What the worker answers: 24 bytes on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) tag: u64,
+    pub(crate) code: u32,
+    pub(crate) bytes: u32,
+    pub(crate) position: u64,
+}
+
+impl Request {
+    pub(crate) fn to_bytes(self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
+        for (at, field) in [(8, self.code), (12, self.stripe), (16, self.handle), (20, self.bytes)] {
+            bytes[at..at + 4].copy_from_slice(&field.to_le_bytes());
+        }
+        bytes[24..32].copy_from_slice(&self.position.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
+        Request {
+            tag: field(bytes, 0),
+            code: field(bytes, 8) as u32,
+            stripe: field(bytes, 12) as u32,
+            handle: field(bytes, 16) as u32,
+            bytes: field(bytes, 20) as u32,
+            position: field(bytes, 24),
+        }
+    }
+}
+
+impl Answer {
+    pub(crate) fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.bytes.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.position.to_le_bytes());
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; 24]) -> Self {
+        let (code, transferred) = (field(bytes, 8) as u32, field(bytes, 12) as u32);
+        Answer { tag: field(bytes, 0), code, bytes: transferred, position: field(bytes, 16) }
+    }
+}
+
+/// Up to eight little-endian bytes at `at`.
+fn field(bytes: &[u8], at: usize) -> u64 {
+    bytes[at..].iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
+}
+
+/// Reads a record; `None` at the end.
+pub(crate) fn read_record<const N: usize>(input: &mut impl Read) -> io::Result<Option<[u8; N]>> {
+    let mut record = [0; N];
+    let mut got = 0;
+    while got < N {
+        match input.read(&mut record[got..]) {
+            Ok(0) if got == 0 => return Ok(None),
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(bytes) => got += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(record))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What one side writes the other reads.
+        #[test]
+        fn records_survive_the_pipe(
+            (tag, code, stripe, handle, bytes, position) in any::<(u64, u32, u32, u32, u32, u64)>()
+        ) {
+            let request = Request { tag, code, stripe, handle, bytes, position };
+            prop_assert_eq!(Request::from_bytes(&request.to_bytes()), request);
+            let answer = Answer { tag, code, bytes, position };
+            prop_assert_eq!(Answer::from_bytes(&answer.to_bytes()), answer);
+        }
+    }
+
+    #[test]
+    fn a_record_cut_short_is_an_error_and_none_the_end() {
+        assert_eq!(read_record::<4>(&mut &[][..]).unwrap(), None);
+        assert_eq!(read_record::<4>(&mut &[1, 2, 3, 4][..]).unwrap(), Some([1, 2, 3, 4]));
+        assert_eq!(read_record::<4>(&mut &[1, 2][..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

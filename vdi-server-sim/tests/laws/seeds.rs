@@ -1,0 +1,120 @@
+//! Inputs for the fuzz targets to begin with.
+
+use vdi_server_sim::database::DatabaseFile;
+use vdi_server_sim::faults::TABLE;
+use vdi_server_sim::stream::{Catalog, Identity, SegmentHeader, SegmentKind, Snapshot};
+
+use super::stream::{CATALOG, CHECKSUMS, HEADER, STREAMS};
+
+/// A name, and the input.
+pub(crate) type Seed = (String, Vec<u8>);
+
+/// A law: whether it took the input.
+pub(crate) type Law = fn(&[u8]) -> bool;
+
+/// The fuzz targets of this crate but `set`, by the names of their files: seeds, and the law.
+pub(crate) fn targets() -> Vec<(&'static str, Vec<Seed>, Law)> {
+    vec![
+        ("statement", statement(), super::statement::statement),
+        ("fault", fault(), super::fault::fault),
+        ("script", script(), super::script::script),
+        ("options", options(), super::options::options),
+        ("stream", stream(), super::stream::stream),
+    ]
+}
+
+fn texts(texts: &[&str]) -> Vec<Seed> {
+    texts.iter().enumerate().map(|(at, text)| (format!("text-{at:02}"), text.as_bytes().to_vec())).collect()
+}
+
+/// Every option of either verb, every way to write a name, comments, several devices.
+fn statement() -> Vec<Seed> {
+    texts(&[
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='s'",
+        "restore database [a]]b] from virtual_device = N'it''s', VIRTUAL_DEVICE='t' with replace;;",
+        "BACKUP DATABASE \"d\"\"e\" TO VIRTUAL_DEVICE='s' WITH FORMAT, INIT, SKIP, UNLOAD, REWIND, CHECKSUM, \
+         CONTINUE_AFTER_ERROR, COPY_ONLY, STATS, MAXTRANSFERSIZE=65536, BLOCKSIZE = 512, BUFFERCOUNT=7",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH NOFORMAT, NOINIT, NOSKIP, NOUNLOAD, NOREWIND, NO_CHECKSUM, STOP_ON_ERROR, \
+         NAME='n', DESCRIPTION=N'ü', MEDIANAME='', MEDIADESCRIPTION='m' -- done",
+        "/* a /* b */ */ BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH SNAPSHOT, STATS=100",
+        "RESTORE DATABASE d\nFROM VIRTUAL_DEVICE='s'\nWITH NORECOVERY, FILE=1, SNAPSHOT, MEDIANAME='m', STATS=5",
+        "RESTORE DATABASE d FROM VIRTUAL_DEVICE='s' WITH RECOVERY, MAXTRANSFERSIZE=4194304, BLOCKSIZE=65536, BUFFERCOUNT=1",
+    ])
+}
+
+/// Every fault, with a value where it has one.
+fn fault() -> Vec<Seed> {
+    let value = |syntax: &str| match syntax {
+        "" => String::new(),
+        "N:MS" => "=3:9".to_owned(),
+        "CALL:CODE" => "=OpenDevice:VD_E_OPEN".to_owned(),
+        _ => "=12".to_owned(),
+    };
+    TABLE
+        .iter()
+        .map(|help| (help.name.to_owned(), format!("{}{}", help.name, value(help.value)).into_bytes()))
+        .collect()
+}
+
+/// Batches of every step, and lines for sqlcmd itself.
+fn script() -> Vec<Seed> {
+    texts(&[
+        "use [sales]; set nocount on\nSET ANSI_NULLS, QUOTED_IDENTIFIER ON SET LOCK_TIMEOUT 5;;\n  BACKUP DATABASE [use;] -- é;\n \
+         TO VIRTUAL_DEVICE=N'ü;set' WITH STATS=5 PRINT 'it''s';select @@version as v",
+        "BACKUP DATABASE d TO VIRTUAL_DEVICE='s'\n;",
+        "\n  RESTORE DATABASE d FROM VIRTUAL_DEVICE='s', VIRTUAL_DEVICE='t'",
+        "SELECT 5 n SELECT 'x' AS [y] SELECT @@SERVERNAME PRINT N'ü'",
+        "PRINT '$(db)$(set) $( $() $(a b)'",
+        "SET NOCOUNT OFF",
+    ])
+}
+
+/// Arguments as agents give them, a line each. What no message may repeat is in some of them.
+fn options() -> Vec<Seed> {
+    texts(&[
+        "-S\n.\\PROD\n-Usa\n-P§secret\n-QBACKUP x\n-b\n-h-1\n-m-1\n-V\n16\n-r1\n-va=1\n-t0",
+        "-Stcp:host\\PROD,1433\n-E\n-d\nd\n-i\none,two\n-v\na=1\nb=\"2 3\"\n-p\n-k1\n-X\n-N\n-C",
+        "-q\nx\n-o\nf\n-e\n-x\n-I\n-w\n80\n-y\n1\n-Y\n1\n-a\n512\n-A\n-K\nReadOnly\n-M\n-G\n-R\n-f\n65001\n-g\n-H\nh\n-c\nGO\n-l\n5\n-W\n-s\n,",
+        "-?",
+    ])
+}
+
+fn stream() -> Vec<Seed> {
+    let mut seeds = Vec::new();
+    let identity = Identity { set_id: [7; 16], family_index: 0, family_count: 1 };
+    let kinds = [
+        ("catalog", SegmentKind::Catalog { offset: 0, total: 600 }, 512, Some(1)),
+        ("data", SegmentKind::Data { file_index: 1, file_offset: 512 }, 100, None),
+        ("file-info", SegmentKind::FileInfo { offset: 512, total: 600 }, 88, Some(2)),
+        ("snapshot", SegmentKind::Snapshot { offset: 0, total: 16 }, 16, Some(3)),
+        ("end", SegmentKind::End { segments: 4, data_bytes: 100 }, 0, None),
+    ];
+    for (name, kind, payload_len, checksum) in kinds {
+        let header = SegmentHeader { identity, block_size: 512, sequence: 3, kind, payload_len, checksum };
+        let mut bytes = vec![HEADER];
+        let mut block = [0; 512];
+        header.encode_into(&mut block).expect("a good header");
+        // As far as it is not zeros.
+        bytes.extend(&block[..80]);
+        seeds.push((format!("header-{name}"), bytes));
+    }
+    let file = |path: &str, size| DatabaseFile { path: path.to_owned(), size, mode: 0o640 };
+    for (name, files) in [("none", vec![]), ("two", vec![file("a.mdf", 8192), file("log/ä.ldf", 0)])] {
+        let catalog = Catalog::new(files).expect("a small catalog");
+        seeds.push((format!("catalog-{name}"), [vec![CATALOG], catalog.encode()].concat()));
+    }
+    let snapshot = Snapshot { checksums: vec![None, Some(0xDEAD_BEEF), Some(0)] };
+    seeds.push(("checksums".to_owned(), [vec![CHECKSUMS, 3], snapshot.encode()].concat()));
+    // Block, kind, families, files, their lengths, room, which device gets what, and how it is cut; with it, an act or two.
+    for (name, bytes) in [
+        ("streams-one", &[0u8, 1, 0, 1, 200, 1, 0, 0, 99][..]),
+        ("streams-three", &[1, 1, 2, 3, 0, 2, 0, 8, 1, 0, 1, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 50]),
+        ("streams-snapshot", &[0, 0, 2, 100, 0, 0, 1, 1, 0, 7]),
+        ("streams-dropped", &[0, 1, 1, 1, 200, 4, 0, 0, 1, 99, 0, 0, 0, 1, 0]),
+        ("streams-header", &[0, 1, 1, 2, 200, 4, 0, 0, 1, 0, 99, 0, 3, 0, 1, 0, 64, 9]),
+        ("streams-payload", &[0, 1, 1, 2, 200, 4, 0, 0, 1, 0, 99, 0, 6, 0, 1, 0, 255]),
+    ] {
+        seeds.push((name.to_owned(), [&[STREAMS], bytes].concat()));
+    }
+    seeds
+}
