@@ -394,7 +394,7 @@ impl Command {
                 }
                 Err((error @ TakeBackError::NotLent { .. }, _)) => {
                     self.answered = true;
-                    set.accuse(Party::Server, error);
+                    set.accuse(Party::Somebody, error);
                     return Err(self.of(set.aborted(CALL)));
                 }
             }
@@ -407,7 +407,7 @@ impl Command {
         };
         drop(core);
         if let Err(error) = pushed {
-            set.accuse(Party::Server, error);
+            set.accuse(Party::Somebody, error);
             return Err(self.of(set.aborted(CALL)));
         }
         self.tell_completed(code, bytes, position);

@@ -18,9 +18,10 @@ use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::{CommandId, CommandRecord};
 use vdi_proto::config::VdConfig;
 use vdi_proto::device::{ClientDevice, Limits, Receipt};
-use vdi_proto::layout::ServerWord;
+use vdi_proto::layout::{LayoutError, ServerWord};
 use vdi_proto::set::client::{Call, Got};
 use vdi_proto::status::VdError;
+use vdi_shm::area::BufferError;
 use vdi_shm::control::DeviceBlock;
 use vdi_shm::error::ShmError;
 use vdi_shm::ring::{Consumer, Producer, RingMemory};
@@ -411,7 +412,7 @@ impl Own {
                 match self.shared.set.session.control().server_word(self.shared.index) {
                     Ok(ServerWord::Closed) => {}
                     Ok(_) => return None,
-                    Err(violation) => return Some(self.accuse(Party::Server, violation)),
+                    Err(violation) => return Some(self.accuse(Party::Somebody, violation)),
                 }
                 // What was sent before the device was closed is visible now.
                 if !self.submissions.is_ready() {
@@ -425,7 +426,7 @@ impl Own {
                         return Some(look);
                     }
                 }
-                Err(violation) => return Some(self.accuse(Party::Server, violation)),
+                Err(violation) => return Some(self.accuse(Party::Somebody, violation)),
             }
         }
     }
@@ -487,6 +488,9 @@ impl Own {
         let buffer = if record.code.is_transfer() {
             match self.shared.set.session.buffers().map(|buffers| buffers.take(record.loan, record.size as u32)) {
                 Some(Ok(buffer)) => Some(buffer),
+                Some(Err(error @ BufferError::Place(LayoutError::PlaceSeal { .. }))) => {
+                    return self.accuse(Party::Somebody, error);
+                }
                 Some(Err(error)) => return self.accuse(Party::Server, error),
                 None => return self.accuse(Party::Server, "it sent a transfer before the set was configured"),
             }

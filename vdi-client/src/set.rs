@@ -521,7 +521,7 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
     let control = session.control();
     let count = control.device_count();
     let violation = |error: LayoutError| {
-        attached.accuse(vdi_proto::abort::Party::Server, error);
+        attached.accuse(vdi_proto::abort::Party::Somebody, error);
         attached.aborted("OpenDevice")
     };
     let all_open = || -> Result<bool, LayoutError> {

@@ -145,14 +145,16 @@ fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool
                     if set.pretence.ignored_completion == Some(seen) {
                         continue;
                     }
-                    device.completed(CompletionRecord::from_words(words)).map_err(|violation| violation.to_string())
+                    let handled = device.completed(CompletionRecord::from_words(words));
+                    handled.map_err(|violation| (device.client(), violation.to_string()))
                 }
-                Err(violation) => Err(violation.to_string()),
+                // What bears no seal may be anybody's.
+                Err(violation) => Err((Party::Somebody, violation.to_string())),
             };
             any = true;
-            if let Err(evidence) = handled {
+            if let Err((party, evidence)) = handled {
                 if !set.has_ended() {
-                    set.session.accuse(device.client(), evidence);
+                    set.session.accuse(party, evidence);
                 }
                 return any;
             }

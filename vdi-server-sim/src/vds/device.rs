@@ -369,7 +369,7 @@ impl ServerVirtualDevice {
             (Ok(()), None) => {}
             // The device's machine keeps fewer outstanding than the ring has entries, so a ring that is full, or whose cursor
             // cannot be true, was tampered with. The abort ends the command.
-            (Err(error), _) => self.set.session.accuse(self.core.client(), error),
+            (Err(error), _) => self.set.session.accuse(Party::Somebody, error),
         }
         None
     }
