@@ -305,11 +305,11 @@ fn blow(random: &mut Rng, at_point: bool) -> Blow {
         4..=5 => How::Terminate,
         _ => How::Stop { millis: random.u64(1..150) },
     };
-    let victim = match random.u8(..8) {
+    let victim = match random.u8(..12) {
         0..=1 if at_point => None,
-        0..=2 => Some("server"),
-        3..=4 => Some("primary"),
-        5..=6 => Some("secondary"),
+        0..=3 => Some("server"),
+        4..=5 => Some("primary"),
+        6..=8 => Some("secondary"),
         _ => Some("worker"),
     };
     Blow { moment: Moment::Share(0.0), how, victim, which: random.usize(..8) }
