@@ -26,17 +26,33 @@ fn bytes_for(target: &str) -> Vec<Seed<Vec<u8>>> {
     }
 }
 
+type Law = fn(&[u8]) -> bool;
+
+/// The laws over plain bytes.
+const LAWS: [(&str, Law); 4] = [
+    ("join_message", laws::bytes::join_message),
+    ("layout", laws::bytes::layout),
+    ("handle", laws::bytes::handle),
+    ("config", laws::bytes::config),
+];
+
+#[test]
+fn the_laws_hold_for_the_corpora() {
+    for (target, law) in LAWS {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
+        let mut ran = 0;
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            law(&std::fs::read(entry.unwrap().path()).unwrap());
+            ran += 1;
+        }
+        assert!(ran > 0, "{} is empty", folder.display());
+    }
+}
+
 #[test]
 fn every_seed_is_taken() {
-    type Law = fn(&[u8]) -> bool;
-    let laws: [(&str, Law); 4] = [
-        ("join_message", laws::bytes::join_message),
-        ("layout", laws::bytes::layout),
-        ("handle", laws::bytes::handle),
-        ("config", laws::bytes::config),
-    ];
     let mut taken = 0;
-    for (target, law) in laws {
+    for (target, law) in LAWS {
         for (name, bytes) in bytes_for(target) {
             assert!(law(&bytes), "{target}: {name} is not taken");
             taken += 1;

@@ -197,7 +197,7 @@ impl Backup {
                 seal(segment);
             }
             // A byte of the payload; and the payload's checksum put right, which stands behind the flag.
-            5 => {
+            5 if !segment.is_empty() => {
                 let byte = at % segment.len();
                 segment[byte] ^= value;
             }
@@ -210,7 +210,7 @@ impl Backup {
                 segment[60..64].copy_from_slice(&checksum.to_le_bytes());
                 seal(segment);
             }
-            7 => {
+            7 if !segment.is_empty() => {
                 let end = at % segment.len();
                 segment.truncate(end);
             }

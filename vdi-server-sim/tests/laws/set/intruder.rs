@@ -1,6 +1,6 @@
 //! A member that does not keep to anything: it joins as a secondary, and writes.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use vdi_client::CompletionCode;
@@ -203,6 +203,6 @@ impl Intruder {
             3 => Message::ConfiguredAnswer(Err(VdError::Memory)),
             _ => Message::Hello { role: Role::Server, instance: "", set: "s" },
         };
-        self.link.send(&message, (b % 2 == 0).then(|| std::os::fd::AsFd::as_fd(&self.segment))).is_ok()
+        self.link.send(&message, b.is_multiple_of(2).then_some(self.segment.as_fd())).is_ok()
     }
 }
