@@ -75,10 +75,11 @@ pub(crate) fn knock(options: &Options, set: &str) -> Result<Joined, String> {
                     Ok(Joined { link, member, secret, words })
                 }
                 Message::Refused { status } => {
-                    let fair = [VdError::Abort, VdError::Memory, VdError::Protocol];
+                    let fair = [VdError::Memory, VdError::Protocol];
                     assert!(fair.contains(&status), "refused with {status}");
                     Err(status.to_string())
                 }
+                Message::Aborted { reason } => Err(reason.to_string()),
                 other => panic!("{other:?} instead of a welcome"),
             }
         }
