@@ -170,6 +170,8 @@ struct Own {
     shared: Arc<DeviceShared>,
     submissions: Consumer<Shared<RingMemory>>,
     closed: bool,
+    /// When it was last made sure that the server can still see what this process told it.
+    checked: Instant,
 }
 
 /// What a look at the ring gave.
@@ -194,7 +196,7 @@ impl ClientVirtualDevice {
         let core = Mutex::new(Core { machine: ClientDevice::new(limits), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
-        Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false })))
+        Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false, checked: Instant::now() })))
     }
 
     #[cfg(feature = "sqlserver")]
@@ -284,6 +286,14 @@ impl ClientVirtualDevice {
     }
 }
 
+/// Whose fault it is that a command's buffer cannot be had: the server's, unless somebody wrote over where it is.
+fn lender(error: &BufferError) -> Party {
+    match error {
+        BufferError::Place(LayoutError::PlaceSeal { .. }) => Party::Somebody,
+        _ => Party::Server,
+    }
+}
+
 impl Own {
     fn interruption(&self, call: &'static str) -> Option<Error> {
         self.shared.set.interruption(call)
@@ -307,7 +317,7 @@ impl Own {
         let mut waited = trace::Clock::default();
         let look = match self.look_unless_closed() {
             Some(look) => Some(look),
-            None if timeout.is_zero() => None,
+            None if timeout.is_zero() => self.check_written(),
             None => {
                 let shared = Arc::clone(&self.shared);
                 waited = trace::Clock::start();
@@ -328,21 +338,28 @@ impl Own {
         Err(error)
     }
 
-    /// Waits for a look that gives something; `None` when `deadline` has passed. Now and then it makes sure that the server
-    /// can still see what this process told it, or both would wait for each other.
+    /// Waits for a look that gives something; `None` when `deadline` has passed.
     fn wait_for_look(&mut self, shared: &DeviceShared, deadline: Option<Instant>) -> Option<Look> {
         loop {
             let slice = Instant::now() + wait::SLICE;
             let until = deadline.map_or(slice, |deadline| deadline.min(slice));
             let look = wait::wait_until(shared.block.doorbell(), Some(until), || self.look());
+            let look = look.or_else(|| self.check_written());
             if look.is_some() || deadline == Some(until) {
                 return look;
             }
-            let written = shared.core().completions.check_written();
-            if let Err(violation) = written {
-                return Some(self.accuse(Party::Somebody, violation));
-            }
         }
+    }
+
+    /// While no command comes, twice a second at most: makes sure that the server can still see what this process told it. If
+    /// it could not, both would wait for each other.
+    fn check_written(&mut self) -> Option<Look> {
+        if self.checked.elapsed() < wait::SLICE {
+            return None;
+        }
+        self.checked = Instant::now();
+        let written = self.shared.core().completions.check_written();
+        written.err().map(|violation| self.accuse(Party::Somebody, violation))
     }
 
     fn look_unless_closed(&mut self) -> Option<Look> {
@@ -460,12 +477,12 @@ impl Own {
                     code = %completion.code,
                     "command rejected"
                 );
-                let pushed = self
-                    .return_unseen(record)
-                    .and_then(|()| core.completions.push(completion.to_words()).map_err(|error| error.to_string()));
+                let pushed = self.return_unseen(record).and_then(|()| {
+                    core.completions.push(completion.to_words()).map_err(|error| (Party::Somebody, error.to_string()))
+                });
                 drop(core);
                 self.shared.announce_completion();
-                pushed.err().map(|evidence| self.accuse(Party::Server, evidence))
+                pushed.err().map(|(party, evidence)| self.accuse(party, evidence))
             }
             Err(violation) => {
                 drop(core);
@@ -475,23 +492,21 @@ impl Own {
     }
 
     /// Gives back the buffer of a command that the program never sees.
-    fn return_unseen(&self, record: CommandRecord) -> Result<(), String> {
+    fn return_unseen(&self, record: CommandRecord) -> Result<(), (Party, String)> {
         if !record.code.is_transfer() {
             return Ok(());
         }
         let Some(buffers) = self.shared.set.session.buffers() else { return Ok(()) };
-        let buffer = buffers.take(record.loan, record.size as u32).map_err(|error| error.to_string())?;
-        buffer.give_back().map_err(|(error, _)| error.to_string())
+        let taken = buffers.take(record.loan, record.size as u32);
+        let buffer = taken.map_err(|error| (lender(&error), error.to_string()))?;
+        buffer.give_back().map_err(|(error, _)| (Party::Somebody, error.to_string()))
     }
 
     fn deliver(&self, record: CommandRecord) -> Look {
         let buffer = if record.code.is_transfer() {
             match self.shared.set.session.buffers().map(|buffers| buffers.take(record.loan, record.size as u32)) {
                 Some(Ok(buffer)) => Some(buffer),
-                Some(Err(error @ BufferError::Place(LayoutError::PlaceSeal { .. }))) => {
-                    return self.accuse(Party::Somebody, error);
-                }
-                Some(Err(error)) => return self.accuse(Party::Server, error),
+                Some(Err(error)) => return self.accuse(lender(&error), error),
                 None => return self.accuse(Party::Server, "it sent a transfer before the set was configured"),
             }
         } else {

@@ -9,7 +9,7 @@
 //! 3. `closed` is set once, before the membership is dropped; from then on every call of a device is VD_E_PROTOCOL.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use vdi_proto::abort::{AbortReason, Cause, Party};
 use vdi_proto::config::VdConfig;
@@ -52,8 +52,8 @@ pub(crate) struct Attached {
     pub(crate) primary: bool,
     state: AtomicU8,
     closed: AtomicBool,
-    /// The devices that this process opened, a bit each.
-    opened_here: AtomicU64,
+    /// The devices that this process opened, a bit each. Locked while one is opened, so that none is missed by a close.
+    opened_here: Mutex<u64>,
     /// Those of them that are closed.
     closed_here: AtomicU64,
     /// A subscriber was told of the abort: once is enough.
@@ -69,7 +69,7 @@ impl Attached {
             membership: Mutex::new(Some(membership)),
             state: AtomicU8::new(state as u8),
             closed: AtomicBool::new(false),
-            opened_here: AtomicU64::new(0),
+            opened_here: Mutex::new(0),
             closed_here: AtomicU64::new(0),
             abort_told: AtomicBool::new(false),
         })
@@ -99,10 +99,9 @@ impl Attached {
 
     /// Opens a device for this process; false when somebody has it.
     pub(crate) fn open_device(&self, device: u32) -> bool {
+        let mut opened_here = self.opened_here.lock().unwrap_or_else(PoisonError::into_inner);
         let opened = self.session.control().open_device(device, self.session.member());
-        if opened {
-            self.opened_here.fetch_or(1 << device, Ordering::AcqRel);
-        }
+        *opened_here |= u64::from(opened) << device;
         opened
     }
 
@@ -114,7 +113,8 @@ impl Attached {
 
     /// Whether a device that this process opened is not closed.
     pub(crate) fn has_open_devices(&self) -> bool {
-        self.opened_here.load(Ordering::Acquire) & !self.closed_here.load(Ordering::Acquire) != 0
+        let opened_here = self.opened_here.lock().unwrap_or_else(PoisonError::into_inner);
+        *opened_here & !self.closed_here.load(Ordering::Acquire) != 0
     }
 
     /// Whether every device of the set has returned VD_E_CLOSE.

@@ -49,7 +49,8 @@
 //!    database is durable and in place. Anything else is a [`Failure`], and aborts the set. With snapshots no byte of a file is
 //!    moved here: see the engine's `snapshot` module for what holds there.
 //! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not. A restore that is reported as
-//!    failed has changed nothing: once it puts the database into its place, only that can fail.
+//!    failed has changed nothing: once it puts the database into its place, only that can fail. The one exception says so itself:
+//!    [`NotDurable`](crate::database::DatabaseError::NotDurable), where the disk fails right after that and keeps it from being undone.
 //! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them.
 //!
 //! [`RestoreTarget`]: crate::database::RestoreTarget

@@ -33,6 +33,7 @@ fn look_up(readme: &Path) -> usize {
         }
     }
     let readme = fs::read_to_string(readme).unwrap();
+    assert!(!readme.contains("_FIGURE"), "a figure is missing");
     let mut named = 0;
     for cell in readme.lines().filter_map(|line| line.strip_suffix(" |")?.rsplit(" | ").next()) {
         let is_name = |word: &&str| {

@@ -297,8 +297,10 @@ impl Keeper {
         let Some(reason) = self.session.latched().filter(|_| !self.told) else { return };
         self.told = true;
         for connection in self.connections.iter().filter(|connection| connection.joined.is_some()) {
-            // One that does not take it is noticed as hung up, or reads the shared word.
-            let _ = connection.link.send(&Message::Aborted { reason }, None);
+            if connection.link.send(&Message::Aborted { reason }, None).is_err() {
+                // It will be noticed as hung up, here and by itself.
+                connection.link.shut_down();
+            }
         }
     }
 
@@ -483,16 +485,15 @@ impl Keeper {
             Role::Secondary => {
                 let control = self.session.control();
                 control.void_leases(member);
-                let (mut open, mut closed) = (0u32, 0u32);
+                let (mut open, mut closed, mut violation) = (0u32, 0u32, None);
                 for device in 0..control.device_count() {
                     match control.opener(device) {
                         Ok((opener, has_closed)) if opener == Some(member) => {
                             *(if has_closed { &mut closed } else { &mut open }) += 1;
                         }
                         Ok(_) => {}
-                        // Nobody knows any more whose device that was.
-                        Err(error) if !ended => return self.session.accuse(party(role, member), error),
-                        Err(_) => {}
+                        // Nobody knows any more whose device that was, nor who wrote over it.
+                        Err(error) => violation = Some(error),
                     }
                 }
                 match (connection.left, open, closed) {
@@ -500,7 +501,9 @@ impl Keeper {
                     // Nobody would answer its devices any more.
                     (true, 1.., _) => self.session.abort_for(party(role, member), Cause::AbandonedDevice),
                     // It left in order, or its work had ended: all the devices that it had opened were closed.
-                    (true, 0, _) | (false, 0, 1..) => {}
+                    (true, 0, _) | (false, 0, 1..) => {
+                        violation.into_iter().for_each(|error| self.session.accuse(Party::Somebody, error));
+                    }
                     (false, ..) => self.session.abort_for(party(role, member), Cause::Died),
                 }
             }

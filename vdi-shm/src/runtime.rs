@@ -6,8 +6,9 @@
 //! # Invariants
 //!
 //! 1. The directory is trusted before anything in it is: it is a real directory, owned by this user, by root, or by
-//!    somebody whom the access rule names, and writable by others only with the sticky bit set. No link on the way to it is
-//!    a stranger's, and no directory above it is everybody's without the sticky bit.
+//!    somebody whom the access rule names, and writable by others only with the sticky bit set. Where its path leads over
+//!    a link, that is no stranger's, and no directory of its path is everybody's without the sticky bit. What a trusted
+//!    link leads over is the matter of who made it.
 //! 2. A set's socket is bound, replaced and removed only under an exclusive lock on the directory. A socket on which nobody
 //!    listens (connecting is refused) belongs to the dead, and whoever finds it removes it.
 //! 3. Two live sets never share a socket: while somebody listens, another set of the same name is refused.

@@ -28,7 +28,8 @@ use super::{Media, MediaError, fill, store};
 /// - File systems that know no unnamed files (NFS for example) get one under the hidden name
 ///   `.NAME.vdi-partial-RANDOM` instead, which a killed process leaves behind; so does a kill exactly between link and rename.
 ///   The next backup to the same target removes it. It tells what was left behind by a lock (`flock`) that its owner holds; where
-///   the file system knows no locks it stays, and may be removed by hand.
+///   the file system knows no locks it stays, and may be removed by hand. Where locks hold on one machine only (NFS mounted
+///   with `nolock` or `local_lock`), back up to a target from one machine at a time.
 /// - A new file gets the permissions 0666 less the umask. One that replaces another gets that one's permissions, and its
 ///   owner and group where the process may set them. An old file that this process may not write to is refused.
 ///   Other hard links to the old file keep the old data.

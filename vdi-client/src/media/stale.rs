@@ -54,9 +54,19 @@ pub(super) fn remove_directories(directory: &File, target: &OsStr, remove: impl 
     }
     for name in found {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        if let Some(left) = take(directory, &name, flags) {
+        let Some(left) = take(directory, &name, flags) else { continue };
+        // Another process may have put the old set under this name since then: once more, and only what was locked.
+        if sync_if_possible(directory).is_ok() && is_still(directory, &name, &left) {
             remove(name, left);
         }
+    }
+}
+
+/// Whether a name still leads to what was opened by it.
+fn is_still(directory: &File, name: &OsStr, opened: &File) -> bool {
+    match (rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW), rustix::fs::fstat(opened)) {
+        (Ok(there), Ok(own)) => (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino),
+        _ => false,
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{Dir, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::{DataFolder, DatabaseError, FOLDER_FLAGS};
@@ -92,13 +92,17 @@ pub(super) fn remove_stale(folder: &DataFolder) -> Result<(), DatabaseError> {
         }
         let opened = rustix::fs::openat(&folder.handle, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty());
         let Ok(handle) = opened else { continue };
-        // It may be the old database of a restore that could not make its exchange durable: not before that is.
-        if rustix::fs::fsync(&folder.handle).is_err() {
-            return Ok(());
+        if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_err() {
+            continue;
         }
-        if rustix::fs::flock(&handle, FlockOperation::NonBlockingLockExclusive).is_ok() {
-            // The name is random and never used again, so what stands under it is the folder that was just locked, or
-            // the old database which another process is removing after a commit. Either may go.
+        // It may be the old database of a restore that could not make its exchange durable: not before that is. The name is
+        // random and never used again, but an exchange may have put that database under it since it was opened.
+        let same = |there: Stat| {
+            rustix::fs::fstat(&handle).is_ok_and(|own| (own.st_dev, own.st_ino) == (there.st_dev, there.st_ino))
+        };
+        if rustix::fs::fsync(&folder.handle).is_ok()
+            && rustix::fs::statat(&folder.handle, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(same)
+        {
             let _ = remove_tree(&folder.path.join(name));
         }
     }

@@ -42,7 +42,8 @@ impl ServerVirtualDeviceSet {
     }
 
     /// Handles the completions that are there, on the caller's thread, and returns whether there were any: the completion agent
-    /// in single steps, for servers that have no thread for it. The client's time-out is not watched meanwhile.
+    /// in single steps, for servers that have no thread for it. Neither the client's time-out nor whether anybody takes back what
+    /// was sent is watched meanwhile.
     ///
     /// # Errors
     /// As of [`ServerVirtualDeviceSet::execute_completion_agent`].

@@ -180,7 +180,8 @@ impl DeviceCore {
     pub(crate) fn client(&self) -> Party {
         match self.session.control().client_word(self.index) {
             Ok(ClientWord::Open { member }) if member != PRIMARY_MEMBER => Party::Secondary(member as u16),
-            _ => Party::Primary,
+            Ok(_) => Party::Primary,
+            Err(_) => Party::Somebody,
         }
     }
 
