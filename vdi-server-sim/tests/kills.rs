@@ -14,7 +14,7 @@ use common::client::{backup_statement, config, device_name, restore_statement, s
 use common::processes::{Part, Stage, take_part};
 use common::{PATIENCE, eventually, now_ns};
 use vdi_client::media::{FileMedia, Media};
-use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Completion, Error, INFINITE};
+use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Completion, Error, INFINITE, VdConfig};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::ServerTerms;
 use vdi_proto::features::Features;
@@ -402,13 +402,19 @@ fn an_agent_that_is_killed_leaves_its_target_as_before() {
     assert_eq!(fs::read(stripe(&bench.out(), 0)).unwrap(), b"old");
 }
 
-/// An agent that stops half-way: it holds one Write, and waits for more.
-fn agent(stage: &Stage) {
+/// A primary's set of one device, from its creation on: the device is open.
+fn only_device(stage: &Stage) -> (ClientVirtualDeviceSet, ClientVirtualDevice, VdConfig) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(1)).unwrap();
     stage.say("created");
     let agreed = set.get_configuration(PATIENCE).unwrap();
-    let mut device = set.open_device(SET).unwrap();
+    let device = set.open_device(SET).unwrap();
+    (set, device, agreed)
+}
+
+/// An agent that stops half-way: it holds one Write, and waits for more.
+fn agent(stage: &Stage) {
+    let (_set, mut device, agreed) = only_device(stage);
     let mut media = FileMedia::create(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     media.begin(&agreed).unwrap();
     for _ in 0..10 {
@@ -490,11 +496,7 @@ fn a_restore_whose_client_dies_while_it_is_put_into_place_succeeds() {
 
 /// An agent that delivers the first half of a backup, and when told so the rest.
 fn finisher(stage: &Stage) {
-    let set = ClientVirtualDeviceSet::new();
-    set.create(SET, &config(1)).unwrap();
-    stage.say("created");
-    let agreed = set.get_configuration(PATIENCE).unwrap();
-    let mut device = set.open_device(SET).unwrap();
+    let (_set, mut device, agreed) = only_device(stage);
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     media.begin(&agreed).unwrap();
     for count in 1.. {
@@ -510,11 +512,7 @@ fn finisher(stage: &Stage) {
 
 /// An agent that delivers the first half of a backup, holds the next Reads, and waits for more.
 fn reader(stage: &Stage) {
-    let set = ClientVirtualDeviceSet::new();
-    set.create(SET, &config(1)).unwrap();
-    stage.say("created");
-    let agreed = set.get_configuration(PATIENCE).unwrap();
-    let mut device = set.open_device(SET).unwrap();
+    let (_set, mut device, agreed) = only_device(stage);
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     media.begin(&agreed).unwrap();
     for _ in 0..10 {
