@@ -47,7 +47,7 @@ for what in flush write handle ring; do
         verdict='  MORE THAN THE LIMIT'
         failed=1
     fi
-    printf '%-42s  %8s  %8s  %8s%s\n' "$(names "$what")" "$each" "${committed:--}" "$limit" "$verdict"
+    printf '%-42s  %8s  %8s  %8s%s\n' "$(names "$what")" "$each" "${committed:--}" "${committed:+$limit}" "$verdict"
     found+="$what $each"$'\n'
 done
 if [ "${1:-}" = --write ]; then

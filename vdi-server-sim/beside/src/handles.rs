@@ -28,7 +28,7 @@ pub(crate) fn drive(dir: &Path, part: &str) -> Fallible<()> {
         server.devices[0].send_command(VdsCommand::transfer(CommandCode::WRITE, buffer, SIZE, Arc::clone(&routine)))?;
     }
     let held: Vec<Command> = (0..BUFFERS).map(|_| device.get_command(INFINITE)).collect::<Result<_, _>>()?;
-    let addresses: Vec<*const u8> = held.iter().filter_map(Command::buffer_address).map(|a| a as *const u8).collect();
+    let addresses: Vec<*const u8> = held.iter().filter_map(Command::buffer_address).collect();
     let other = ClientVirtualDeviceSet::with_options(options(dir));
     other.open_in_secondary(SET)?;
     let mut mapped: Vec<MappedBuffer> = Vec::with_capacity(addresses.len());

@@ -111,7 +111,8 @@ fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     const PART: &str = "round trip of a command, both sides asleep";
     // Ten times as long as a wait spins.
     const PAUSE: &str = "200";
-    let starts: [Box<dyn Fn(&Path) -> Start>; 7] = [
+    type How = Box<dyn Fn(&Path) -> Start>;
+    let starts: [How; 7] = [
         Box::new(role(&["set-records", PAUSE])),
         Box::new(role(&["futex", PAUSE])),
         Box::new(|dir| Start::new("set-records", dir).with("0").env("VDI_SPIN_US", "0")),
