@@ -42,32 +42,60 @@ fn of_threads(family: &[u32], name: &str, find: impl Fn(&str) -> Option<u64>) ->
     Ok(total)
 }
 
-/// System calls of a command, both sides together, while commands follow each other; and how they were counted. By strace,
-/// where that works; else by how often threads went to sleep, which is a lower bound.
-pub(crate) fn calls(scratch: &Path, commands: u64) -> Fallible<(&'static str, Vec<f64>)> {
-    let traced: Fallible<Vec<f64>> = (0..COUNTS)
-        .map(|_| Ok((traced(scratch, commands * 3)? - traced(scratch, commands)?) / (commands * 2) as f64))
-        .collect();
-    match traced {
-        Ok(calls) => Ok(("strace", calls)),
-        Err(error) => {
-            eprintln!("strace cannot count here ({error}); counting how often threads went to sleep");
-            Ok(("sleeps", sleeps(scratch, commands)?))
-        }
-    }
+/// What can count system calls, the one that disturbs least first: each with its arguments, and with what finds the number in
+/// what it writes to a file. Under strace whoever sleeps or wakes is stopped for longer than a wait spins, so that one sleep
+/// brings the next.
+const COUNTERS: [Counter; 2] = [
+    Counter { words: &["perf", "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-o"], find: of_perf },
+    Counter { words: &["strace", "-f", "-c", "-o"], find: of_strace },
+];
+
+struct Counter {
+    words: &'static [&'static str],
+    find: fn(&str) -> Option<&str>,
 }
 
-/// System calls of a whole run of so many commands, its start and end included.
-fn traced(scratch: &Path, commands: u64) -> Fallible<f64> {
-    let counts = tempfile::NamedTempFile::new_in(scratch)?;
-    let words = [OsStr::new("strace"), OsStr::new("-f"), OsStr::new("-c"), OsStr::new("-o"), counts.path().as_os_str()];
-    let mut run = Participant::new(scratch, |dir| Start::new("set-records", dir).with("0").under(&words))?;
-    run.run(commands)?;
-    run.end()?;
-    let text = fs::read_to_string(counts.path())?;
-    let total = text.lines().rev().find(|line| line.trim_end().ends_with("total"));
-    let calls = total.and_then(|line| line.split_whitespace().nth(3)).ok_or("strace has counted nothing")?;
-    Ok(calls.parse()?)
+/// The first field of the line with the event.
+fn of_perf(text: &str) -> Option<&str> {
+    text.lines().find(|line| line.contains("raw_syscalls"))?.split(',').next()
+}
+
+/// The calls of the line `total`.
+fn of_strace(text: &str) -> Option<&str> {
+    text.lines().rev().find(|line| line.trim_end().ends_with("total"))?.split_whitespace().nth(3)
+}
+
+/// System calls of a command, both sides together, while commands follow each other; and what counted them. Where nothing can
+/// count them, how often threads went to sleep, which is a lower bound.
+pub(crate) fn calls(scratch: &Path, commands: u64) -> Fallible<(&'static str, Vec<f64>)> {
+    for counter in &COUNTERS {
+        // The difference of a long run and a short one, so that start and end do not count.
+        let counts: Fallible<Vec<f64>> = (0..COUNTS)
+            .map(|_| {
+                let more = counter.count(scratch, commands * 4)? - counter.count(scratch, commands)?;
+                Ok(more.max(0.0) / (commands * 3) as f64)
+            })
+            .collect();
+        match counts {
+            Ok(counts) => return Ok((counter.words[0], counts)),
+            Err(error) => eprintln!("{} cannot count system calls here: {error}", counter.words[0]),
+        }
+    }
+    Ok(("threads that slept", sleeps(scratch, commands)?))
+}
+
+impl Counter {
+    /// System calls of a whole run of so many commands, its start and end included.
+    fn count(&self, scratch: &Path, commands: u64) -> Fallible<f64> {
+        let counts = tempfile::NamedTempFile::new_in(scratch)?;
+        let mut words: Vec<&OsStr> = self.words.iter().map(OsStr::new).collect();
+        words.push(counts.path().as_os_str());
+        let mut run = Participant::new(scratch, |dir| Start::new("set-records", dir).with("0").under(&words))?;
+        run.run(commands)?;
+        run.end()?;
+        let text = fs::read_to_string(counts.path())?;
+        Ok((self.find)(&text).ok_or("it has counted nothing")?.parse()?)
+    }
 }
 
 fn sleeps(scratch: &Path, commands: u64) -> Fallible<Vec<f64>> {

@@ -1,7 +1,7 @@
 //! Participants that take turns, and what their rounds say.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use vdi_beside::processes::{Fallible, Process, Start};
@@ -46,16 +46,22 @@ impl Participant {
         self.process.take().map_or(Ok(()), Process::end)
     }
 
+    /// Runs a round: the nanoseconds of its operations, and how long all of it took, pauses included.
+    fn round(&mut self) -> Fallible<(f64, Duration)> {
+        let started = Instant::now();
+        Ok((self.run(self.count)?, started.elapsed()))
+    }
+
     /// Finds out how many operations make a round, and warms everything up.
     fn calibrate(&mut self, round: Duration) -> Fallible<()> {
-        let wanted = round.as_nanos() as f64;
         loop {
-            let elapsed = self.run(self.count)?.max(1.0);
-            if elapsed * 4.0 > wanted {
-                self.count = ((self.count as f64 * wanted / elapsed) as u64).max(1);
+            let (_, elapsed) = self.round()?;
+            let fit = self.count as f64 * round.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
+            if elapsed * 4 > round {
+                self.count = (fit as u64).max(1);
                 return Ok(());
             }
-            self.count = ((self.count as f64 * wanted / elapsed) as u64).clamp(self.count * 2, self.count * 16);
+            self.count = (fit as u64).clamp(self.count * 2, self.count * 16);
         }
     }
 }
@@ -78,10 +84,10 @@ pub(crate) fn take_turns(participants: &mut [Participant], effort: Effort) -> Fa
             // There and back, so that what changes in the course of a round meets none of them more than the others.
             let at = if round % 2 == 0 { turn } else { participants.len() - 1 - turn };
             let participant = &mut participants[at];
-            let elapsed = participant.run(participant.count)?;
-            times[at].push(elapsed / participant.count as f64);
+            let (nanoseconds, elapsed) = participant.round()?;
+            times[at].push(nanoseconds / participant.count as f64);
             // Where the machine has become much slower, a round must not take for ever.
-            if elapsed > 4.0 * effort.round.as_nanos() as f64 {
+            if elapsed > effort.round * 4 {
                 participant.count = (participant.count / 2).max(1);
             }
         }
