@@ -27,6 +27,7 @@ names() {
     case $1 in
         flush) echo "Flush: sent, got, completed, its routine" ;;
         write) echo "Write: the same, with a buffer" ;;
+        look) echo "GetCommand that finds nothing at once" ;;
         handle) echo "handle: got, mapped, the lease given up" ;;
         ring) echo "record: pushed, popped" ;;
     esac
@@ -36,7 +37,7 @@ compiler=$(rustc --version | cut -d' ' -f2)
 found=
 failed=0
 printf '%-42s  %8s  %8s  %8s\n' operation counted committed limit
-for what in flush write handle ring; do
+for what in flush write look handle ring; do
     short=$(count "$what" 10016) long=$(count "$what" 30048)
     each=$(((long - short + 10016) / 20032))
     [ "$each" -gt 0 ] || { echo "$what: nothing was counted" >&2; exit 1; }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{Thread, current, park};
+use std::time::Duration;
 
 use vdi_beside::set::{SET, Server, answer, create, device_name, options};
 use vdi_client::{ClientVirtualDeviceSet, Command, CommandCode, Completion, INFINITE, MappedBuffer};
@@ -29,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         "flush" => round_trips(dir.path(), count, false),
         "write" => round_trips(dir.path(), count, true),
         "handle" => handles(dir.path(), count),
+        "look" => looks(dir.path(), count),
         "ring" => ring(count),
         other => Err(format!("nothing is called {other}").into()),
     }
@@ -136,6 +138,23 @@ fn handles(dir: &Path, count: u32) -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     drop(other);
     held.into_iter().try_for_each(answer)?;
+    drop(server);
+    while device.get_command(INFINITE).is_ok() {}
+    set.close()?;
+    Ok(())
+}
+
+/// GetCommand that only looks, and finds nothing: what a thread does that serves several devices in turn.
+fn looks(dir: &Path, count: u32) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let set = create(dir, 1)?;
+    let server = Server::open(dir, 1, SIZE, BATCH)?;
+    set.get_configuration(INFINITE)?;
+    let mut device = set.open_device(&device_name(0))?;
+    for _ in 0..count {
+        if black_box(device.get_command(Duration::ZERO)).is_ok() {
+            return Err("a command that nobody has sent".into());
+        }
+    }
     drop(server);
     while device.get_command(INFINITE).is_ok() {}
     set.close()?;

@@ -112,7 +112,7 @@ fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     // Ten times as long as a wait spins.
     const PAUSE: &str = "200";
     type How = Box<dyn Fn(&Path) -> Start>;
-    let starts: [How; 7] = [
+    let starts: [How; 9] = [
         Box::new(role(&["set-records", PAUSE])),
         Box::new(role(&["futex", PAUSE])),
         Box::new(|dir| Start::new("set-records", dir).with("0").env("VDI_SPIN_US", "0")),
@@ -120,15 +120,21 @@ fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
         Box::new(role(&["semaphores", PAUSE])),
         Box::new(role(&["iceoryx", PAUSE, "events"])),
         Box::new(role(&["semaphores", "0"])),
+        Box::new(role(&["futex-sliced", PAUSE])),
+        Box::new(role(&["futex-sliced", "0"])),
     ];
     let times = together(scratch, starts, plan.effort(15, 120))?;
-    let [paced, futex, unspun, futex_at_once, semaphores, events, semaphores_at_once] = &times[..] else {
+    let [paced, futex, unspun, futex_at_once, semaphores, events, semaphores_at_once, sliced, sliced_at_once] =
+        &times[..]
+    else {
         return Err("a participant is missing".into());
     };
     let us = Unit::Microseconds;
     report.add(vec![
         Row::times(PART, "200 us after the one before", us, paced, ("futex", futex), AtMost(1.15)),
         Row::times(PART, "at once, VDI_SPIN_US=0", us, unspun, ("futex", futex_at_once), AtMost(1.15)),
+        Row::times(PART, "200 us after the one before", us, paced, ("futex with a time-out", sliced), Goal::None),
+        Row::times(PART, "at once, VDI_SPIN_US=0", us, unspun, ("futex with a time-out", sliced_at_once), Goal::None),
         Row::faster(PART, "200 us after: times faster", us, paced, ("POSIX semaphores", semaphores), Goal::None),
         Row::faster(PART, "200 us after: times faster", us, paced, ("iceoryx2 events", events), Goal::None),
         Row::faster(

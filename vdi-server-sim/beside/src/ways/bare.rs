@@ -71,11 +71,15 @@ struct Futex {
     there: usize,
     back: usize,
     last: Line,
+    /// How long a sleep is at most.
+    slice: Option<futex::Timespec>,
 }
 
 impl Futex {
-    fn new(memory: &Memory, there: usize, back: usize) -> Fallible<Futex> {
-        Ok(Futex { words: memory.small_words()?, sent: 0, seen: 0, there, back, last: memory.words()? })
+    fn new(memory: &Memory, there: usize, back: usize, sliced: bool) -> Fallible<Futex> {
+        let slice = futex::Timespec { tv_sec: 0, tv_nsec: vdi_shm::wait::SLICE.subsec_nanos().into() };
+        let (words, last) = (memory.small_words()?, memory.words()?);
+        Ok(Futex { words, sent: 0, seen: 0, there, back, last, slice: sliced.then_some(slice) })
     }
 
     #[inline]
@@ -88,7 +92,7 @@ impl Futex {
     #[inline]
     fn receive(&mut self) {
         while self.words[self.back].load(Ordering::Acquire) == self.seen {
-            let _ = futex::wait(&self.words[self.back], futex::Flags::empty(), self.seen, None);
+            let _ = futex::wait(&self.words[self.back], futex::Flags::empty(), self.seen, self.slice.as_ref());
         }
         self.seen = self.words[self.back].load(Ordering::Acquire);
     }
@@ -114,14 +118,15 @@ impl Answer for Futex {
     }
 }
 
-pub(crate) fn drive_futex(dir: &Path, pause: std::time::Duration) -> Fallible<()> {
+/// With `sliced`, no sleep is longer than those of our waits, which sets a timer each time.
+pub(crate) fn drive_futex(dir: &Path, pause: std::time::Duration, sliced: bool) -> Fallible<()> {
     let (memory, path) = Memory::create(0, 0)?;
-    let peer = Start::new("futex-peer", dir).with(path).start()?;
-    super::drive_records(Futex::new(&memory, 0, 16)?, peer, pause)
+    let peer = Start::new("futex-peer", dir).with(path).with(sliced.to_string()).start()?;
+    super::drive_records(Futex::new(&memory, 0, 16, sliced)?, peer, pause)
 }
 
-pub(crate) fn futex_peer(path: &Path) -> Fallible<()> {
-    super::answer_records(Futex::new(&Memory::attach(path, 0)?, 16, 0)?)
+pub(crate) fn futex_peer(path: &Path, sliced: bool) -> Fallible<()> {
+    super::answer_records(Futex::new(&Memory::attach(path, 0)?, 16, 0, sliced)?)
 }
 
 // --- ring -------------------------------------------------------------------------------------------------------------
