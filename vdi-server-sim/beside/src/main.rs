@@ -62,18 +62,30 @@ fn parse(words: &[String]) -> Fallible<Arguments> {
     Ok(arguments)
 }
 
+/// How many wanted to run in the last minute.
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().next().and_then(|load| load.parse().ok()).unwrap_or_default()
+}
+
+/// Whether less than a core is free for each of two processes.
+fn is_busy(load: f64) -> bool {
+    load > roles::cores() as f64 - 1.0
+}
+
 /// What the numbers depend on.
 fn machine() -> Vec<(&'static str, String)> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let cpu = read("/proc/cpuinfo");
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|(_, name)| name);
-    let load = read("/proc/loadavg");
+    let load = load();
+    let busy = if is_busy(load) { " (others are at work: ways that spin will look far too slow)" } else { "" };
     let optional = if cfg!(feature = "tracing") { "tracing" } else { "none" };
     vec![
         ("processor", model.unwrap_or("unknown").to_owned()),
         ("cores", roles::cores().to_string()),
         ("system", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("load at the start", load.split_whitespace().next().unwrap_or("unknown").to_owned()),
+        ("load at the start", format!("{load}{busy}")),
         ("optional features of ours", optional.to_owned()),
     ]
 }

@@ -162,12 +162,16 @@ impl Row {
     }
 
     fn cells(&self) -> [String; 6] {
-        let verdict = match self.met() {
-            Some(true) => "met",
-            Some(false) => "NOT MET",
-            None => "",
-        };
         let Spread { low, median, high } = self.judged();
+        // Where a quartile says otherwise than the median, the row is not sure.
+        let sure = self.goal.met(low) == self.goal.met(high);
+        let verdict = match (self.met(), sure) {
+            (Some(true), true) => "met",
+            (Some(true), false) => "met, barely",
+            (Some(false), true) => "NOT MET",
+            (Some(false), false) => "NOT MET, barely",
+            (None, _) => "",
+        };
         let (other, ratio) = match &self.other {
             Some(other) => {
                 let value = self.unit.show(Spread::of(&other.values).median);
@@ -244,7 +248,7 @@ pub(crate) struct Report {
 }
 
 const HEADS: [&str; 6] = ["row", "ours", "the other", "ratio [quartiles]", "goal", ""];
-const WIDTHS: [usize; 6] = [50, 12, 38, 24, 12, 8];
+const WIDTHS: [usize; 6] = [50, 12, 38, 24, 12, 15];
 
 fn line(cells: &[String; 6]) -> String {
     let padded = cells.iter().zip(WIDTHS).map(|(cell, width)| format!("{cell:width$}"));
