@@ -1,0 +1,62 @@
+//! Handles of buffers: what getting and mapping one costs, and giving a lease up.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vdi_beside::processes::{Fallible, rounds};
+use vdi_beside::set::{SET, Server, create, device_name, options};
+use vdi_client::{ClientVirtualDeviceSet, Command, CommandCode, INFINITE, MappedBuffer};
+use vdi_server_sim::vds::{Completed, CompletionRoutine, VdsCommand};
+
+/// Buffers that are mapped between two looks at the clock.
+const BUFFERS: u32 = 32;
+/// Bytes of each.
+const SIZE: u32 = 64 << 10;
+
+/// Times `part`: "map" is getting and mapping, "release" giving up, of the same buffers in turn. A second membership in this
+/// process stands for the other process, whose part of the work is the same.
+pub(crate) fn drive(dir: &Path, part: &str) -> Fallible<()> {
+    let set = create(dir, 1)?;
+    let server = Server::open(dir, 1, SIZE, BUFFERS)?;
+    set.get_configuration(INFINITE)?;
+    let mut device = set.open_device(&device_name(0))?;
+    let routine: Arc<dyn CompletionRoutine> = Arc::new(|_: Completed| {});
+    for _ in 0..BUFFERS {
+        let buffer = server.set.allocate_buffer(SIZE, 0)?;
+        server.devices[0].send_command(VdsCommand::transfer(CommandCode::WRITE, buffer, SIZE, Arc::clone(&routine)))?;
+    }
+    let held: Vec<Command> = (0..BUFFERS).map(|_| device.get_command(INFINITE)).collect::<Result<_, _>>()?;
+    let addresses: Vec<*const u8> = held.iter().filter_map(Command::buffer_address).collect();
+    let other = ClientVirtualDeviceSet::with_options(options(dir));
+    other.open_in_secondary(SET)?;
+    let mut mapped: Vec<MappedBuffer> = Vec::with_capacity(addresses.len());
+    rounds(|count| {
+        let (mut mapping, mut releasing) = (Duration::ZERO, Duration::ZERO);
+        let mut done = 0;
+        while done < count {
+            let started = Instant::now();
+            for address in &addresses {
+                let handle = set.get_buffer_handle(black_box(*address))?;
+                mapped.push(other.map_buffer_handle(black_box(handle))?);
+            }
+            let between = Instant::now();
+            mapped.clear();
+            releasing += between.elapsed();
+            mapping += between - started;
+            done += addresses.len() as u64;
+        }
+        let elapsed = if part == "map" { mapping } else { releasing };
+        Ok(elapsed.mul_f64(count as f64 / done as f64))
+    })?;
+    drop(other);
+    for command in held {
+        vdi_beside::set::answer(command)?;
+    }
+    // The server closes the device, and the client sees that.
+    drop(server);
+    while device.get_command(INFINITE).is_ok() {}
+    set.close()?;
+    Ok(())
+}

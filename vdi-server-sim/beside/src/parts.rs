@@ -1,0 +1,299 @@
+//! The parts of a run: who takes part, and what is asked of ours.
+
+use std::path::Path;
+use std::time::Duration;
+
+use vdi_beside::processes::{Fallible, Start};
+
+use crate::backup;
+use crate::costs;
+use crate::measure::{Effort, Participant, Spread, take_turns};
+use crate::report::Goal::{AtLeast, AtMost};
+use crate::report::{Goal, Point, Report, Row, Unit};
+use crate::roles::cores;
+
+/// How a run is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// Only a check that everything runs.
+    pub(crate) quick: bool,
+}
+
+impl Plan {
+    fn effort(&self, rounds: usize, milliseconds: u64) -> Effort {
+        if self.quick {
+            Effort { rounds: 2, round: Duration::from_millis(10) }
+        } else {
+            Effort { rounds, round: Duration::from_millis(milliseconds) }
+        }
+    }
+
+    /// Bytes of the database.
+    fn database(&self) -> u64 {
+        if self.quick { 8 << 20 } else { 256 << 20 }
+    }
+
+    /// How long an idle set is watched.
+    fn idle(&self) -> Duration {
+        Duration::from_millis(if self.quick { 500 } else { 10_000 })
+    }
+}
+
+/// The parts, in the order of a run.
+pub(crate) const PARTS: [&str; 7] = ["round-trip", "asleep", "streaming", "backup", "handles", "devices", "costs"];
+
+/// Runs one part.
+pub(crate) fn run(part: &'static str, scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    match part {
+        "round-trip" => round_trip(scratch, plan, report),
+        "asleep" => asleep(scratch, plan, report),
+        "streaming" => streaming(scratch, plan, report),
+        "backup" => backups(scratch, plan, report),
+        "handles" => handles(scratch, plan, report),
+        "devices" => devices(scratch, plan, report),
+        _ => costs(scratch, plan, report),
+    }
+}
+
+/// A role with its words.
+fn role<'a>(words: &'a [&'a str]) -> impl Fn(&Path) -> Start + 'a {
+    move |dir| words[1..].iter().fold(Start::new(words[0], dir), |start, word| start.with(word))
+}
+
+/// Starts the participants, has them take turns, and ends them.
+fn together<F: Fn(&Path) -> Start>(
+    scratch: &Path,
+    starts: impl IntoIterator<Item = F>,
+    effort: Effort,
+) -> Fallible<Vec<Vec<f64>>> {
+    let mut participants =
+        starts.into_iter().map(|start| Participant::new(scratch, start)).collect::<Fallible<Vec<_>>>()?;
+    let times = take_turns(&mut participants, effort)?;
+    participants.into_iter().try_for_each(Participant::end)?;
+    Ok(times)
+}
+
+fn round_trip(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "round trip of a command, both sides awake";
+    let words: [&[&str]; 10] = [
+        &["set-records", "0"],
+        &["set-writes"],
+        &["ping-pong"],
+        &["iceoryx", "0", "topics"],
+        &["iceoryx", "0", "requests"],
+        &["iceoryx", "0", "events"],
+        &["semaphores", "0"],
+        &["wire", "unix"],
+        &["wire", "seqpacket"],
+        &["wire", "pipe"],
+    ];
+    let times = together(scratch, words.map(role), plan.effort(15, 120))?;
+    let [ours, writes, bare, topics, requests, events, semaphores, unix, packets, pipe] = &times[..] else {
+        return Err("a participant is missing".into());
+    };
+    let faster =
+        |what: &str, other: (&str, &[f64]), goal: Goal| Row::faster(PART, what, Unit::Nanoseconds, ours, other, goal);
+    report.add(vec![
+        Row::times(PART, "command", Unit::Nanoseconds, ours, ("ping-pong", bare), AtMost(2.5)),
+        Row::times(PART, "Write of 4 KiB, summed", Unit::Nanoseconds, writes, ("ping-pong", bare), Goal::None),
+        faster("command: times faster", ("iceoryx2 polling, topics", topics), AtLeast(3.0)),
+        faster("command: times faster", ("iceoryx2 polling, requests", requests), AtLeast(3.0)),
+        faster("command: times faster", ("iceoryx2 events", events), Goal::None),
+        faster("command: times faster", ("POSIX semaphores", semaphores), Goal::None),
+        faster("command: times faster", ("Unix stream socket", unix), Goal::None),
+        faster("command: times faster", ("Unix packet socket", packets), Goal::None),
+        faster("command: times faster", ("pipe", pipe), Goal::None),
+    ]);
+    Ok(())
+}
+
+fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "round trip of a command, both sides asleep";
+    // Ten times as long as a wait spins.
+    const PAUSE: &str = "200";
+    type How = Box<dyn Fn(&Path) -> Start>;
+    let starts: [How; 9] = [
+        Box::new(role(&["set-records", PAUSE])),
+        Box::new(role(&["futex", PAUSE])),
+        Box::new(|dir| Start::new("set-records", dir).with("0").env("VDI_SPIN_US", "0")),
+        Box::new(role(&["futex", "0"])),
+        Box::new(role(&["semaphores", PAUSE])),
+        Box::new(role(&["iceoryx", PAUSE, "events"])),
+        Box::new(role(&["semaphores", "0"])),
+        Box::new(role(&["futex-sliced", PAUSE])),
+        Box::new(role(&["futex-sliced", "0"])),
+    ];
+    let times = together(scratch, starts, plan.effort(15, 120))?;
+    let [paced, futex, unspun, futex_at_once, semaphores, events, semaphores_at_once, sliced, sliced_at_once] =
+        &times[..]
+    else {
+        return Err("a participant is missing".into());
+    };
+    let us = Unit::Microseconds;
+    report.add(vec![
+        Row::times(PART, "200 us after the one before", us, paced, ("futex", futex), AtMost(1.15)),
+        Row::times(PART, "at once, VDI_SPIN_US=0", us, unspun, ("futex", futex_at_once), AtMost(1.15)),
+        Row::times(PART, "200 us after the one before", us, paced, ("futex with a time-out", sliced), Goal::None),
+        Row::times(PART, "at once, VDI_SPIN_US=0", us, unspun, ("futex with a time-out", sliced_at_once), Goal::None),
+        Row::faster(PART, "200 us after: times faster", us, paced, ("POSIX semaphores", semaphores), Goal::None),
+        Row::faster(PART, "200 us after: times faster", us, paced, ("iceoryx2 events", events), Goal::None),
+        Row::faster(
+            PART,
+            "at once, VDI_SPIN_US=0: times faster",
+            us,
+            unspun,
+            ("POSIX semaphores", semaphores_at_once),
+            Goal::None,
+        ),
+    ]);
+    Ok(())
+}
+
+fn streaming(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "streaming: copied into the buffer, summed by the other side";
+    const KIB: u64 = 1 << 10;
+    const SIZES: [u64; 6] = [4 * KIB, 16 * KIB, 64 * KIB, 256 * KIB, 1024 * KIB, 4096 * KIB];
+    for size in SIZES {
+        let goal = match size / KIB {
+            64 => AtLeast(0.85),
+            1024 => AtLeast(0.95),
+            _ => Goal::None,
+        };
+        let asked = !matches!(goal, Goal::None);
+        if plan.quick && !asked {
+            continue;
+        }
+        let words = size.to_string();
+        let words: [&[&str]; 5] = [
+            &["set-data", &words],
+            &["ring", &words],
+            &["semaphores-data", &words],
+            &["wire-data", "unix", &words],
+            &["wire-data", "pipe", &words],
+        ];
+        let times = together(scratch, words.map(role), plan.effort(if asked { 15 } else { 7 }, 100))?;
+        for (series, times) in ["set", "bare ring", "POSIX semaphores", "Unix socket", "pipe"].into_iter().zip(&times) {
+            let speeds: Vec<f64> = times.iter().map(|time| size as f64 / time).collect();
+            report.points.push(Point { plot: "throughput", series, x: size as f64, y: Spread::of(&speeds) });
+        }
+        let [ours, ring, semaphores, unix, pipe] = &times[..] else { return Err("a participant is missing".into()) };
+        let wires = if asked { AtLeast(5.0) } else { Goal::None };
+        let what = format!("{} KiB", size / KIB);
+        let row = |other, goal| Row::throughput(PART, &what, size, ours, other, goal);
+        report.add(vec![
+            row(("bare ring", ring), goal),
+            row(("POSIX semaphores", semaphores), Goal::None),
+            row(("Unix socket", unix), wires),
+            row(("pipe", pipe), wires),
+        ]);
+    }
+    Ok(())
+}
+
+fn backups(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "BACKUP of a database in the page cache";
+    let data = backup::make_database(scratch, plan.database())?;
+    let (_, bytes) = backup::files(&data)?;
+    let data = data.to_str().ok_or("the directory's name is not in UTF-8")?;
+    let bare = ", NO_CHECKSUM";
+    let words: [&[&str]; 4] =
+        [&["backup", data, "count", bare], &["backup", data, "count", ""], &["read", data], &["program", data, "cat"]];
+    let times = together(scratch, words.map(role), plan.effort(15, 1))?;
+    let [ours, summed, read, cat] = &times[..] else { return Err("a participant is missing".into()) };
+    let row = |what, ours, other, goal| Row::throughput(PART, what, bytes, ours, other, goal);
+    report.add(vec![
+        row("client counts, NO_CHECKSUM", ours, ("reading blocks of 1 MB", read), AtLeast(0.95)),
+        row("client counts, with checksums", summed, ("reading blocks of 1 MB", read), AtLeast(0.95)),
+        row("client counts, NO_CHECKSUM", ours, ("cat > /dev/null", cat), Goal::None),
+        row("client counts, with checksums", summed, ("cat > /dev/null", cat), Goal::None),
+    ]);
+    let words: [&[&str]; 3] =
+        [&["backup", data, "file", bare], &["backup", data, "file", ""], &["program", data, "cp"]];
+    let times = together(scratch, words.map(role), plan.effort(9, 1))?;
+    let [ours, summed, cp] = &times[..] else { return Err("a participant is missing".into()) };
+    report.add(vec![
+        row("durable in a file, NO_CHECKSUM", ours, ("cp, then sync", cp), AtLeast(0.95)),
+        row("durable in a file, with checksums", summed, ("cp, then sync", cp), AtLeast(0.95)),
+    ]);
+    Ok(())
+}
+
+fn handles(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "handles";
+    let words: [&[&str]; 2] = [&["handles", "map"], &["handles", "release"]];
+    let times = together(scratch, words.map(role), plan.effort(15, 100))?;
+    let row = |what, at: usize| Row::alone(PART, what, Unit::Nanoseconds, &times[at], AtMost(25.0));
+    report.add(vec![row("GetBufferHandle and MapBufferHandle", 0), row("a lease given up", 1)]);
+    Ok(())
+}
+
+fn devices(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "a command, of several devices";
+    const COUNTS: [usize; 4] = [1, 4, 16, 64];
+    let counts = if plan.quick { &COUNTS[..2] } else { &COUNTS };
+    let threads = cores().to_string();
+    type Words = Vec<String>;
+    fn owned(words: &[&str]) -> Words {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+    type Ways = (&'static str, Box<dyn Fn(&str, usize) -> Words>);
+    let ways: [Ways; 5] = [
+        ("set, polled", Box::new(|n, _| owned(&["set-many", n, "1", "polling"]))),
+        ("set, a thread a device", Box::new(|n, _| owned(&["set-many", n, "1", "threads"]))),
+        ("set, 64 under way", Box::new(|n, count| owned(&["set-many", n, &(64 / count).to_string(), "polling"]))),
+        ("bare words", Box::new(|n, count| owned(&["ping-pong-many", n, &threads_for(count).to_string()]))),
+        ("iceoryx2, polled", Box::new(|n, count| owned(&["iceoryx-many", n, &threads_for(count).to_string()]))),
+    ];
+    for (series, words) in ways {
+        let starts = counts.iter().map(|count| {
+            let words = words(&count.to_string(), *count);
+            move |dir: &Path| words[1..].iter().fold(Start::new(&words[0], dir), |start, word| start.with(word))
+        });
+        let times = together(scratch, starts, plan.effort(11, 100))?;
+        let goal = if series.starts_with("set") { AtMost(1.5) } else { Goal::None };
+        let mut rows = Vec::new();
+        for (count, times_of_count) in counts.iter().zip(&times) {
+            if series != "set, 64 under way" {
+                let (x, y) = (*count as f64, Spread::of(times_of_count));
+                report.points.push(Point { plot: "devices", series, x, y });
+            }
+            if *count > 1 {
+                let what = format!("{series}: {count} devices, {threads} threads");
+                let what = if series.contains("a thread") { format!("{series}: {count} devices") } else { what };
+                let goal = if count == counts.last().unwrap_or(&0) { goal } else { Goal::None };
+                rows.push(Row::times(PART, &what, Unit::Nanoseconds, times_of_count, ("of 1", &times[0]), goal));
+            }
+        }
+        report.add(rows);
+    }
+    Ok(())
+}
+
+fn threads_for(devices: usize) -> usize {
+    cores().min(devices)
+}
+
+fn costs(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "what a set costs";
+    let (counter, calls) = costs::calls(scratch, if plan.quick { 2_000 } else { 50_000 })?;
+    let what = format!("system calls of a command, busy ({counter})");
+    report.add(vec![Row::alone(PART, &what, Unit::Calls, &calls, AtMost(0.05))]);
+    let watched = plan.idle();
+    let what = format!("CPU of an idle set in {watched:?}");
+    // In proportion to 10 s, where less is watched.
+    let goal = AtMost(5.0 * watched.as_secs_f64() / 10.0);
+    let idle = costs::idle(scratch, watched)?;
+    report.add(vec![
+        Row::alone(PART, &what, Unit::Milliseconds, &[idle.one], goal),
+        Row::alone(PART, &format!("{what}, 64 devices"), Unit::Milliseconds, &[idle.many], Goal::None),
+    ]);
+    let starts = costs::starts(scratch, if plan.quick { 5 } else { 200 })?;
+    let what = "start: create, join, configure, open, close";
+    report.add(vec![Row::alone(PART, what, Unit::Milliseconds, &starts, AtMost(2.0))]);
+    let memory = |devices| costs::memory(scratch, devices);
+    report.add(vec![
+        Row::alone(PART, "memory beyond the buffers, 1 device", Unit::Kilobytes, &[memory(1)?], AtMost(1024.0)),
+        Row::alone(PART, "memory beyond the buffers, 64 devices", Unit::Kilobytes, &[memory(64)?], AtMost(1024.0)),
+    ]);
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! Ours: a virtual device set, the server's side in the driver, the client's in the peer.
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Command, Completion, INFINITE, Options, VdConfig};
+use vdi_proto::command::CommandCode;
+use vdi_proto::config::ServerTerms;
+use vdi_proto::features::Features;
+use vdi_server_sim::vds::{
+    Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand,
+};
+
+use crate::processes::{Fallible, tell};
+
+/// The set's name; each set has a runtime directory of its own.
+pub const SET: &str = "beside";
+/// Buffers in flight when streaming.
+pub const DEPTH: usize = 4;
+/// The least MAXTRANSFERSIZE.
+const LEAST_TRANSFER: u32 = 64 << 10;
+/// How long the other side has for its part of the configuration.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Both sides meet here.
+pub fn options(dir: &Path) -> Options {
+    Options { runtime_dir: Some(dir.into()), ..Options::default() }
+}
+
+/// What every receiver of data does with it.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u64 {
+    let words = bytes.as_chunks::<8>().0;
+    words.iter().map(|word| u64::from_le_bytes(*word)).fold(0, u64::wrapping_add)
+}
+
+/// What every sender of data copies from.
+#[must_use]
+pub fn source(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+/// The name of a device.
+#[must_use]
+pub fn device_name(index: u32) -> String {
+    if index == 0 { SET.to_owned() } else { format!("{SET}-{index}") }
+}
+
+// --- the client's side ------------------------------------------------------------------------------------------------
+
+/// Creates the set, as the primary.
+pub fn create(dir: &Path, devices: u32) -> Fallible<ClientVirtualDeviceSet> {
+    let set = ClientVirtualDeviceSet::with_options(options(dir));
+    set.create(SET, &VdConfig { device_count: devices, ..VdConfig::default() })?;
+    Ok(set)
+}
+
+/// Sums what a command brings, and completes it.
+#[inline]
+pub fn answer(command: Command) -> Result<(), vdi_client::Error> {
+    let bytes = command.data().len();
+    let completion = if bytes > 0 {
+        black_box(sum(command.data()));
+        Completion::transferred(bytes)
+    } else {
+        Completion::done()
+    };
+    Ok(command.complete(completion)?)
+}
+
+/// How a client's threads serve its devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// Each device has a thread, which sleeps when there is nothing to do.
+    ThreadADevice,
+    /// So many threads look at their share of the devices in turn.
+    Polling(usize),
+}
+
+/// A client that answers until the server closes its devices.
+pub fn client(dir: &Path, devices: u32, serving: Serving) -> Fallible<()> {
+    let set = create(dir, devices)?;
+    tell("ready")?;
+    set.get_configuration(INFINITE)?;
+    let opened: Vec<_> = (0..devices).map(|index| set.open_device(&device_name(index))).collect::<Result<_, _>>()?;
+    let threads = match serving {
+        Serving::ThreadADevice => opened.len(),
+        Serving::Polling(threads) => threads.min(opened.len()),
+    };
+    let mut shares: Vec<Vec<ClientVirtualDevice>> = (0..threads).map(|_| Vec::new()).collect();
+    for (index, device) in opened.into_iter().enumerate() {
+        shares[index % threads].push(device);
+    }
+    std::thread::scope(|scope| {
+        let serving: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| serve(share))).collect();
+        serving.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
+    })?;
+    set.close()?;
+    Ok(())
+}
+
+fn serve(mut devices: Vec<ClientVirtualDevice>) -> Fallible<()> {
+    // Alone, a device is waited for; of several, each is looked at in turn.
+    if let [device] = &mut *devices {
+        loop {
+            match device.get_command(INFINITE) {
+                Ok(command) => answer(command)?,
+                Err(error) if error.is_close() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let mut quiet = Quiet::default();
+    while !devices.is_empty() {
+        let mut at = 0;
+        let mut found = false;
+        while at < devices.len() {
+            match devices[at].get_command(Duration::ZERO) {
+                Ok(command) => {
+                    answer(command)?;
+                    found = true;
+                }
+                Err(error) if error.is_close() => {
+                    devices.remove(at);
+                    continue;
+                }
+                Err(error) if error.code() == vdi_client::VdError::Timeout => {}
+                Err(error) => return Err(error.into()),
+            }
+            at += 1;
+        }
+        quiet.looked(found);
+    }
+    Ok(())
+}
+
+/// Lets a thread that polls sleep between the rounds, longer and longer.
+#[derive(Debug, Default)]
+pub struct Quiet {
+    since: Option<Instant>,
+    pause: Duration,
+}
+
+impl Quiet {
+    /// How long a thread polls in vain before it sleeps for the first time.
+    const PATIENCE: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(20);
+
+    /// A look over everything has found something, or nothing.
+    #[inline]
+    pub fn looked(&mut self, found: bool) {
+        if found {
+            *self = Quiet::default();
+        } else if self.since.get_or_insert_with(Instant::now).elapsed() > Self::PATIENCE {
+            self.pause = (self.pause * 2).clamp(Self::PATIENCE / 4, Self::LONGEST);
+            std::thread::sleep(self.pause);
+        }
+    }
+}
+
+// --- the server's side ------------------------------------------------------------------------------------------------
+
+/// A server on a set that a client has created.
+#[derive(Debug)]
+pub struct Server {
+    /// The set.
+    pub set: Arc<ServerVirtualDeviceSet>,
+    /// Its devices.
+    pub devices: Vec<Arc<ServerVirtualDevice>>,
+    agent: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Configures the set with `buffers` buffers of `size` bytes, and opens its devices.
+    pub fn open(dir: &Path, devices: u32, size: u32, buffers: u32) -> Fallible<Server> {
+        let set = Arc::new(ServerVirtualDeviceSet::with_options(options(dir)));
+        set.open("", SET)?;
+        let features = Features::WRITE_MEDIA | Features::READ_MEDIA;
+        let max_transfer_size = size.max(LEAST_TRANSFER);
+        let terms = ServerTerms { features, alignment: 4096, block_size: 4096, max_transfer_size };
+        set.begin_configuration(&terms, PATIENCE)?;
+        set.request_buffers(size, 0, buffers)?;
+        set.end_configuration()?;
+        let devices = (0..devices)
+            .map(|index| set.open_device(&device_name(index)).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let agent = std::thread::spawn({
+            let set = Arc::clone(&set);
+            move || drop(set.execute_completion_agent())
+        });
+        Ok(Server { set, devices, agent: Some(agent) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        for device in &self.devices {
+            let _ = device.close_device();
+        }
+        let _ = self.set.close();
+        if let Some(agent) = self.agent.take() {
+            let _ = agent.join();
+        }
+    }
+}
+
+/// A command on its way round: the device, and its buffer where it has one.
+type UnderWay = (u32, Option<ServerBuffer>);
+
+/// Sends the next command from the completion of the one before, so that the agent's thread alone does the server's work.
+pub struct Repeat {
+    devices: Vec<Arc<ServerVirtualDevice>>,
+    source: Vec<u8>,
+    /// Commands still to be sent. Set before the first is sent, and changed by the agent's thread only.
+    left: AtomicU64,
+    done: Mutex<Sender<(UnderWay, Instant)>>,
+    wait: Mutex<Receiver<(UnderWay, Instant)>>,
+    /// Itself, for the commands; it lives as long as the process.
+    this: OnceLock<Arc<Repeat>>,
+}
+
+impl Repeat {
+    /// With `copies`, each command's buffer is filled from a source before it is sent.
+    pub fn new(server: &Server, copies: usize) -> Arc<Repeat> {
+        let (done, wait) = channel();
+        let repeat = Arc::new(Repeat {
+            devices: server.devices.clone(),
+            source: source(copies),
+            left: AtomicU64::new(0),
+            done: Mutex::new(done),
+            wait: Mutex::new(wait),
+            this: OnceLock::new(),
+        });
+        let _ = repeat.this.set(Arc::clone(&repeat));
+        repeat
+    }
+
+    #[inline]
+    fn send(&self, (device, buffer): UnderWay) {
+        let Some(this) = self.this.get() else { return };
+        let routine: Arc<dyn CompletionRoutine> = Arc::<Repeat>::clone(this);
+        let command = match buffer {
+            Some(mut buffer) => {
+                let bytes = buffer.len();
+                if !self.source.is_empty() {
+                    buffer.data_mut().copy_from_slice(&self.source[..bytes]);
+                }
+                VdsCommand::transfer(CommandCode::WRITE, buffer, bytes as u32, routine)
+            }
+            None => VdsCommand::plain(CommandCode::FLUSH, routine),
+        };
+        if let Err(error) = self.devices[device as usize].send_command(command) {
+            panic!("a command was refused: {error}");
+        }
+    }
+
+    /// Runs `count` commands round over those that are under way; until the last one was completed.
+    pub fn run(&self, count: u64, commands: &mut Vec<UnderWay>) -> Duration {
+        let sent = (commands.len() as u64).min(count);
+        self.left.store(count - sent, Ordering::Relaxed);
+        let started = Instant::now();
+        for command in commands.drain(..sent as usize) {
+            self.send(command);
+        }
+        let wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = started;
+        for _ in 0..sent {
+            let (command, at) = wait.recv().expect("the sender lives as long as the receiver");
+            commands.push(command);
+            ended = ended.max(at);
+        }
+        ended - started
+    }
+}
+
+impl CompletionRoutine for Repeat {
+    fn completed(&self, completed: Completed) {
+        assert!(completed.code.is_success(), "a command ended with {}", completed.code);
+        let command = (completed.device, completed.buffer);
+        let left = self.left.load(Ordering::Relaxed);
+        if left > 0 {
+            self.left.store(left - 1, Ordering::Relaxed);
+            self.send(command);
+        } else {
+            let ended = (command, Instant::now());
+            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.send(ended).expect("the receiver lives as long as the sender");
+        }
+    }
+}
