@@ -480,11 +480,12 @@ impl Own {
         let devices_open = if attached.primary { !attached.all_closed() } else { attached.has_open_devices() };
         let ended = attached.state() == State::NormallyTerminated;
         let answer = attached.step(Call::Close { devices_open });
+        // Before the abort: a thread that it wakes is to hear of the close, not of what followed from it.
+        attached.close();
         if devices_open && !ended {
             // Also where nobody has opened a device yet: a server may be waiting for this client.
             attached.abort(Cause::ClosedEarly);
         }
-        attached.close();
         session.cancel();
         let membership = attached.membership.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(membership);

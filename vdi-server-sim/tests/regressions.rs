@@ -503,3 +503,27 @@ fn an_abort_in_a_burst_of_flushes_ends_the_statement() {
         script.result();
     }
 }
+
+/// A close with a device open aborted the set first, and was marked as a close then: a thread that looked in between was told
+/// of an abort by nobody.
+#[test]
+fn who_waits_while_its_set_is_closed_hears_of_the_close() {
+    let bench = Bench::new();
+    for round in 0..100 {
+        let (set, server, mut device) = pair(&bench);
+        let (ready, waits) = channel();
+        let waiter = task("one that asks for commands", move || {
+            loop {
+                let error = device.get_command(Duration::ZERO).map(drop).unwrap_err();
+                let _ = ready.send(());
+                if error.code() != VdError::Timeout {
+                    return error.code();
+                }
+            }
+        });
+        waits.recv().unwrap();
+        assert_eq!(set.close().unwrap_err().code(), VdError::Open);
+        assert_eq!(waiter.result(), VdError::Protocol, "round {round}");
+        drop(server);
+    }
+}
