@@ -88,6 +88,7 @@ impl Completion {
     }
 
     /// Code, bytes and position for a command; an error tells why this completion is none for it.
+    #[inline]
     fn resolve(self, record: &CommandRecord) -> Result<(CompletionCode, u32, u64), &'static str> {
         let transfer = record.code.is_transfer();
         let size = record.size as u32 as usize;
@@ -359,95 +360,29 @@ impl Command {
         error.of_device(self.device()).of_command(self.record.code)
     }
 
-    fn misuse(&self, code: VdError, what: &str) -> Error {
-        self.of(Error::new(ErrorKind::Misuse, code, "CompleteCommand", self.set_name(), what))
-    }
-
     /// Completes the command; sets `answered` once nothing more can be done about it.
     fn answer(&mut self, completion: Completion) -> Result<(), Error> {
-        const CALL: &str = "CompleteCommand";
-        let device = match &mut self.lent {
-            Lent::Own(_, device) => Arc::clone(device),
+        let told = match &mut self.lent {
+            Lent::Own(buffer, device) => device.complete(&self.record, buffer, completion),
             #[cfg(feature = "sqlserver")]
-            Lent::SqlServer(_) => return self.answer_vendor(completion),
+            Lent::SqlServer(held) => complete_vendor(held, &self.record, completion),
         };
-        let set = &device.set;
-        if set.session.abort_reason().is_some() || set.is_closed() {
-            self.answered = true;
-            let code = set.step(Call::CompleteCommand).err().unwrap_or(VdError::Protocol);
-            return Err(self.of(set.refuse(CALL, code)));
-        }
-        let (code, bytes, position) = self.resolve(completion)?;
-        let mut core = device.core();
-        if let Err(code) = core.machine.may_complete(self.record.id, bytes) {
-            self.answered = true;
-            return Err(self.misuse(code, "it is not an active command of this device"));
-        }
-        if let Some(buffer) = self.take_own() {
-            match buffer.give_back() {
-                Ok(()) => {}
-                Err((error @ TakeBackError::Leased { .. }, buffer)) => {
-                    self.lent = Lent::Own(Some(buffer), Arc::clone(&device));
-                    let what = format!("{error}; let them drop it, then complete the command again");
-                    let set = set.session.set_name();
-                    return Err(self.of(Error::new(ErrorKind::NotYet, VdError::Busy, CALL, set, what).because(error)));
+        match told {
+            Ok((code, bytes, position)) => {
+                self.answered = true;
+                self.tell_completed(code, bytes, position);
+                match &self.lent {
+                    Lent::Own(_, device) => device.announce_completion(),
+                    #[cfg(feature = "sqlserver")]
+                    Lent::SqlServer(_) => {}
                 }
-                Err((error @ TakeBackError::NotLent { .. }, _)) => {
-                    self.answered = true;
-                    set.accuse(Party::Somebody, error);
-                    return Err(self.of(set.aborted(CALL)));
-                }
+                Ok(())
+            }
+            Err(refused) => {
+                self.answered = refused.answered;
+                Err(self.of(refused.error))
             }
         }
-        self.answered = true;
-        let pushed = match core.machine.complete(self.record.id, code, bytes, position) {
-            Ok(record) => core.completions.push(record.to_words()),
-            // `may_complete` has just allowed it, under the same lock.
-            Err(code) => return Err(self.misuse(code, "it is not an active command of this device")),
-        };
-        drop(core);
-        if let Err(error) = pushed {
-            set.accuse(Party::Somebody, error);
-            return Err(self.of(set.aborted(CALL)));
-        }
-        self.tell_completed(code, bytes, position);
-        device.announce_completion();
-        Ok(())
-    }
-
-    fn take_own(&mut self) -> Option<LentBuffer> {
-        match &mut self.lent {
-            Lent::Own(buffer, _) => buffer.take(),
-            #[cfg(feature = "sqlserver")]
-            Lent::SqlServer(_) => None,
-        }
-    }
-
-    fn resolve(&self, completion: Completion) -> Result<(CompletionCode, u32, u64), Error> {
-        completion.resolve(&self.record).map_err(|what| {
-            self.misuse(VdError::Invalid, &format!("{what}; the command asks for {} bytes", self.record.size))
-        })
-    }
-
-    #[cfg(feature = "sqlserver")]
-    fn answer_vendor(&mut self, completion: Completion) -> Result<(), Error> {
-        let resolved = self.resolve(completion);
-        let Lent::SqlServer(held) = &mut self.lent else { return Ok(()) };
-        // After a close nothing is said about the completion, as on the own back end.
-        let refused = match (held.device().session().closed_error("CompleteCommand"), resolved) {
-            (Some(closed), _) => sqlserver::Refused { error: closed, answered: true },
-            (None, Err(error)) => return Err(error),
-            (None, Ok((code, bytes, position))) => match held.complete(code, bytes, position) {
-                Ok(()) => {
-                    self.answered = true;
-                    self.tell_completed(code, bytes, position);
-                    return Ok(());
-                }
-                Err(refused) => refused,
-            },
-        };
-        self.answered = refused.answered;
-        Err(self.of(refused.error))
     }
 
     #[inline]
@@ -465,6 +400,89 @@ impl Command {
             "command completed"
         );
     }
+}
+
+/// A completion that was refused.
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    /// Nothing more can be done about the command.
+    pub(crate) answered: bool,
+}
+
+/// What the server is told: code, bytes and position.
+type Told = (CompletionCode, u32, u64);
+
+#[inline]
+fn resolve(record: &CommandRecord, set: &str, completion: Completion) -> Result<Told, Refused> {
+    completion.resolve(record).map_err(|what| {
+        let what = format!("{what}; the command asks for {} bytes", record.size);
+        let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", set, what);
+        Refused { error, answered: false }
+    })
+}
+
+impl DeviceShared {
+    /// Gives the buffer back and pushes the completion, which is to be announced then.
+    #[inline]
+    fn complete(
+        &self,
+        record: &CommandRecord,
+        lent: &mut Option<LentBuffer>,
+        completion: Completion,
+    ) -> Result<Told, Refused> {
+        const CALL: &str = "CompleteCommand";
+        let set = &self.set;
+        let done_with = |error| Refused { error, answered: true };
+        let not_active = |code| {
+            let what = "it is not an active command of this device";
+            done_with(Error::new(ErrorKind::Misuse, code, CALL, set.session.set_name(), what))
+        };
+        if set.session.abort_reason().is_some() || set.is_closed() {
+            let code = set.step(Call::CompleteCommand).err().unwrap_or(VdError::Protocol);
+            return Err(done_with(set.refuse(CALL, code)));
+        }
+        let (code, bytes, position) = resolve(record, set.session.set_name(), completion)?;
+        let mut core = self.core();
+        core.machine.may_complete(record.id, bytes).map_err(not_active)?;
+        match lent.take().map(LentBuffer::give_back) {
+            None | Some(Ok(())) => {}
+            Some(Err((error @ TakeBackError::Leased { .. }, buffer))) => {
+                *lent = Some(buffer);
+                let what = format!("{error}; let them drop it, then complete the command again");
+                let error =
+                    Error::new(ErrorKind::NotYet, VdError::Busy, CALL, set.session.set_name(), what).because(error);
+                return Err(Refused { error, answered: false });
+            }
+            Some(Err((error @ TakeBackError::NotLent { .. }, _))) => {
+                set.accuse(Party::Somebody, error);
+                return Err(done_with(set.aborted(CALL)));
+            }
+        }
+        // `may_complete` has just allowed it, under the same lock.
+        let completed = core.machine.complete(record.id, code, bytes, position).map_err(not_active)?;
+        let pushed = core.completions.push(completed.to_words());
+        drop(core);
+        pushed.map_err(|error| {
+            set.accuse(Party::Somebody, error);
+            done_with(set.aborted(CALL))
+        })?;
+        Ok((code, bytes, position))
+    }
+}
+
+#[cfg(feature = "sqlserver")]
+fn complete_vendor(
+    held: &mut sqlserver::Held,
+    record: &CommandRecord,
+    completion: Completion,
+) -> Result<Told, Refused> {
+    // After a close nothing is said about the completion, as on the own back end.
+    if let Some(error) = held.device().session().closed_error("CompleteCommand") {
+        return Err(Refused { error, answered: true });
+    }
+    let (code, bytes, position) = resolve(record, held.device().set_name(), completion)?;
+    held.complete(code, bytes, position)?;
+    Ok((code, bytes, position))
 }
 
 impl Drop for Command {

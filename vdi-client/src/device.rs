@@ -11,6 +11,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -81,7 +82,8 @@ impl DeviceShared {
         {
             return interruption.of_device(&self.name);
         }
-        Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, self.set.session.set_name(), what).of_device(&self.name)
+        Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, self.set.session.set_name(), what.to_owned())
+            .of_device(&self.name)
     }
 
     /// A completion was pushed: tell the server, and whoever waits here for the program to hold nothing.
@@ -313,16 +315,16 @@ impl Own {
     }
 
     fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
-        // A command that is there needs no clock.
+        // A command that is there, or comes within a microsecond, needs no clock.
         let mut waited = trace::Clock::default();
-        let look = match self.look_unless_closed() {
-            Some(look) => Some(look),
-            None if timeout.is_zero() => self.check_written(),
-            None => {
+        let look = if timeout.is_zero() {
+            self.look_unless_closed().or_else(|| self.check_written())
+        } else {
+            wait::briefly(|| self.look_unless_closed()).or_else(|| {
                 let shared = Arc::clone(&self.shared);
                 waited = trace::Clock::start();
                 self.wait_for_look(&shared, wait::deadline(timeout))
-            }
+            })
         };
         // Where it lies, so that it is not moved once more.
         if let Some(Look::Command(command)) = &look {
@@ -389,11 +391,16 @@ impl Own {
     #[cold]
     fn nothing_within(&self, timeout: Duration) -> Error {
         const CALL: &str = "GetCommand";
-        let error = self.refuse(CALL, Got::Nothing, VdError::Timeout);
-        if error.code() != VdError::Timeout {
-            return error;
+        match self.shared.set.would_answer(Call::GetCommand(Got::Nothing)) {
+            Ok(()) | Err(VdError::Timeout) => {}
+            Err(code) => return self.shared.set.refuse(CALL, code).of_device(&self.shared.name),
         }
-        let what = format!("the server sent no command within {timeout:?}{}", self.held());
+        // Whoever looks at many devices in turn gets this all the time, and does not read it.
+        let what = if timeout.is_zero() && self.outstanding() == 0 {
+            Cow::Borrowed("no command is there now; look again, or wait for one with a time-out")
+        } else {
+            format!("the server sent no command within {timeout:?}{}", self.held()).into()
+        };
         Error::new(ErrorKind::NotYet, VdError::Timeout, CALL, self.set_name(), what).of_device(&self.shared.name)
     }
 

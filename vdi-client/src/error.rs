@@ -1,6 +1,7 @@
 //! Errors that say which call of which set, device and command failed, why, and what to do.
 
 use core::fmt;
+use std::borrow::Cow;
 use std::error::Error as StdError;
 
 use vdi_proto::command::CommandCode;
@@ -34,12 +35,18 @@ struct Details {
     set: String,
     device: Option<String>,
     command: Option<CommandCode>,
-    what: String,
+    what: Cow<'static, str>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
-    pub(crate) fn new(kind: ErrorKind, code: VdError, call: &'static str, set: &str, what: impl Into<String>) -> Self {
+    pub(crate) fn new(
+        kind: ErrorKind,
+        code: VdError,
+        call: &'static str,
+        set: &str,
+        what: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Error(Box::new(Details {
             kind,
             code,

@@ -35,8 +35,26 @@ pub fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
-/// How often a spinning wait looks between two looks at the clock.
+/// How often a spinning wait looks between two looks at the clock: a microsecond or two.
 const LOOKS: u32 = 32;
+
+/// Looks, and goes on looking for a microsecond or two unless waits do not spin ([`spin`]), without a look at the clock: for
+/// whoever is answered faster than clocks are read. After it comes [`wait_until`].
+#[inline]
+pub fn briefly<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    if let Some(found) = ready() {
+        return Some(found);
+    }
+    if spin().is_zero() { None } else { looks(&mut ready) }
+}
+
+#[inline]
+fn looks<T>(ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    (0..LOOKS).find_map(|_| {
+        core::hint::spin_loop();
+        ready()
+    })
+}
 
 /// Waits until `ready` gives something; `None` when `deadline` has passed. `ready` is called at least once, and once more
 /// after the deadline.
@@ -51,11 +69,8 @@ pub fn wait_until<T>(
     let mut now = Instant::now();
     let spin_until = now + spin();
     while now < spin_until && deadline.is_none_or(|deadline| now < deadline) {
-        for _ in 0..LOOKS {
-            core::hint::spin_loop();
-            if let Some(found) = ready() {
-                return Some(found);
-            }
+        if let Some(found) = looks(&mut ready) {
+            return Some(found);
         }
         now = Instant::now();
     }

@@ -13,7 +13,7 @@ use vdi_proto::status::VdError;
 use super::buffers::{Buffer, Unheld};
 use super::library::{BlockAddress, DeviceObject, Given};
 use super::session::{Look, Session};
-use crate::command::Command;
+use crate::command::{Command, Refused};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 
@@ -53,7 +53,7 @@ impl DeviceShared {
         const CALL: &str = "CompleteCommand";
         let error = match self.session.interruption(CALL) {
             Some(interruption) if interruption.code() != VdError::Timeout => interruption,
-            _ => self.session.error(ErrorKind::Misuse, VdError::Invalid, CALL, what),
+            _ => self.session.error(ErrorKind::Misuse, VdError::Invalid, CALL, what.to_owned()),
         };
         error.of_device(&self.name)
     }
@@ -235,13 +235,6 @@ impl Device {
         // A command that was found ends with the abort.
         drop(look);
     }
-}
-
-/// A completion that the library refused.
-pub(crate) struct Refused {
-    pub(crate) error: Error,
-    /// Nothing more can be done about the command.
-    pub(crate) answered: bool,
 }
 
 /// A command of the library that was not completed yet.

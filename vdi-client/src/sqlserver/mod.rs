@@ -31,7 +31,7 @@ use vdi_proto::set::client::State;
 use vdi_proto::status::VdError;
 
 pub(crate) use self::buffers::Buffer;
-pub(crate) use self::device::{Device, DeviceShared, Held, Refused};
+pub(crate) use self::device::{Device, DeviceShared, Held};
 use self::library::Library;
 pub(crate) use self::session::Session;
 use crate::back_end::{SqlServer, TimeOutUnit};

@@ -8,6 +8,7 @@
 //! 3. The library's set is closed once: by `close`, or, where buffers were held then, when the last of them is dropped.
 
 use core::time::Duration;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -177,7 +178,13 @@ impl Session {
         self.error(kind, code, call, format!("{}{}", code.meaning(), remedy(call, code)))
     }
 
-    pub(super) fn error(&self, kind: ErrorKind, code: VdError, call: &'static str, what: impl Into<String>) -> Error {
+    pub(super) fn error(
+        &self,
+        kind: ErrorKind,
+        code: VdError,
+        call: &'static str,
+        what: impl Into<Cow<'static, str>>,
+    ) -> Error {
         Error::new(kind, code, call, &self.name, what)
     }
 

@@ -80,6 +80,9 @@ impl ServerVirtualDeviceSet {
     }
 }
 
+/// How often completions are handled between two looks at the clock: reading it takes longer than a client needs to answer.
+const TURNS: u32 = 64;
+
 /// Handles completions until the set is closed or aborted; true when it was closed in order.
 fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let started = Instant::now();
@@ -87,11 +90,11 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
     let mut time_out_watch = ServerTimeOut::new(time_out, Duration::ZERO);
     let mut watch = Watch::new(set);
+    // Times that completions came, and whether any was one, since the clock was looked at.
+    let (mut turns, mut completed) = (0, false);
     loop {
         let opened = set.opened() as usize;
-        let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
-        let deadline = Instant::now().checked_add(patience);
-        let event = wait::wait_until(set.session.control().agent_doorbell(), deadline, || {
+        let look = || {
             // What anybody does after every device was closed changes nothing, and a ring that was written over stays so.
             if set.session.abort_reason().is_some() && !set.has_ended() {
                 Some(Event::Aborted)
@@ -105,11 +108,23 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             } else {
                 None
             }
-        });
+        };
+        let event = match wait::briefly(look) {
+            // Before it sleeps, the clock has to know what came.
+            None if turns == 0 => {
+                let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
+                let deadline = Instant::now().checked_add(patience);
+                wait::wait_until(set.session.control().agent_doorbell(), deadline, look)
+            }
+            event => event,
+        };
         match event {
             Some(Event::Completions) => {
-                let completed = take(set, &mut completions[..opened]);
-                time_out_watch.completed(now(), completed);
+                completed |= take(set, &mut completions[..opened]);
+                turns += 1;
+                if turns < TURNS {
+                    continue;
+                }
             }
             Some(Event::Closed) => return true,
             Some(Event::Aborted) => {
@@ -121,11 +136,14 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             }
             None => {}
         }
+        time_out_watch.completed(now(), completed);
+        (turns, completed) = (0, false);
         if let Some(evidence) = watch.look(set) {
             set.session.accuse(Party::Somebody, evidence);
             continue;
         }
-        let pending = set.devices().iter().any(|device| device.outstanding() > 0);
+        // Without a time-out nobody asks.
+        let pending = time_out != 0 && set.devices().iter().any(|device| device.outstanding() > 0);
         if time_out_watch.expired(now(), pending) {
             let name = set.session.set_name();
             trace::event!(INFO, set = name, server_time_out_ms = time_out, "serverTimeOut passed");
@@ -142,8 +160,9 @@ fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool
             let handled = match consumer.pop() {
                 Ok(None) => break,
                 Ok(Some(words)) => {
-                    let seen = set.seen.fetch_add(1, Ordering::Relaxed) + 1;
-                    if set.pretence.ignored_completion == Some(seen) {
+                    if let Some(ignored) = set.pretence.ignored_completion
+                        && set.seen.fetch_add(1, Ordering::Relaxed) + 1 == ignored
+                    {
                         continue;
                     }
                     let handled = device.completed(CompletionRecord::from_words(words));

@@ -7,7 +7,6 @@
 //! 2. A buffer that a command lends belongs to the device's table until then; nobody else on this side has it.
 //! 3. The core's lock makes all senders one producer of the submission ring. Routines run without it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vdi_proto::abort::Party;
@@ -114,8 +113,6 @@ pub(crate) struct DeviceCore {
     /// From its opening on.
     name: OnceLock<String>,
     locked: Mutex<Locked>,
-    /// Commands sent over all, and completed over all: for the agent's time-out.
-    outstanding: AtomicU64,
 }
 
 struct Locked {
@@ -144,7 +141,6 @@ impl DeviceCore {
                 pending: core::array::from_fn(|_| None),
                 kept: Vec::new(),
             }),
-            outstanding: AtomicU64::new(0),
         }
     }
 
@@ -185,12 +181,11 @@ impl DeviceCore {
         }
     }
 
-    pub(crate) fn outstanding(&self) -> u64 {
-        self.outstanding.load(Ordering::Relaxed)
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.locked().machine.outstanding()
     }
 
     fn finish(&self, finished: Finished, pending: Option<Pending>) {
-        self.outstanding.fetch_sub(1, Ordering::Relaxed);
         if let Some(Pending { buffer, routine, context, sent }) = pending {
             let Finished { id, command, code, bytes, position } = finished;
             trace::event!(
@@ -348,7 +343,6 @@ impl ServerVirtualDevice {
         };
         let loan = command.buffer.as_mut().map_or(Loan::default(), ServerBuffer::lend);
         let VdsCommand { code, size, position, buffer, routine, context } = command;
-        self.core.outstanding.fetch_add(1, Ordering::Relaxed);
         let place = (id.0 % QUEUE_DEPTH) as usize;
         // Under the lock and before the push, so that nobody hears of the completion first.
         trace::event!(
@@ -394,6 +388,7 @@ impl ServerVirtualDevice {
         };
         self.set.step(Call::CloseDevice(closing)).map_err(|code| self.error(CALL, code, code.meaning()))?;
         self.core.locked().machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
+        self.set.device_closed();
         control.server_close_device(self.core.index);
         drop(closing_turn);
         trace::event!(DEBUG, call = CALL, set = self.core.session.set_name(), device = self.name(), "device closed");
@@ -404,7 +399,7 @@ impl ServerVirtualDevice {
     /// How many commands are outstanding.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
-        self.core.locked().machine.outstanding()
+        self.core.outstanding()
     }
 
     /// Whether the device is in IO-ERROR, so that it takes only ClearError.

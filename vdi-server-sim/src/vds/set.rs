@@ -64,6 +64,8 @@ pub(crate) struct OpenSet {
     opened: AtomicU32,
     /// Held by whoever closes a device.
     closing: Mutex<()>,
+    /// Devices that were closed in order.
+    devices_closed: AtomicU32,
     /// While no agent has them.
     pub(super) completions: Mutex<Option<Completions>>,
     /// Completions so far.
@@ -141,7 +143,12 @@ impl OpenSet {
 
     /// Whether every device was closed in order.
     pub(crate) fn has_ended(&self) -> bool {
-        self.devices.iter().all(|device| device.is_closed())
+        self.devices_closed.load(Ordering::Acquire) as usize == self.devices.len()
+    }
+
+    /// A device was closed in order, by who has the turn to close.
+    pub(super) fn device_closed(&self) {
+        self.devices_closed.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -261,6 +268,7 @@ impl ServerVirtualDeviceSet {
             devices,
             opened: AtomicU32::new(0),
             closing: Mutex::default(),
+            devices_closed: AtomicU32::new(0),
             completions: Mutex::new(Some(completions)),
             seen: AtomicU64::new(0),
             session: Arc::clone(&session),
