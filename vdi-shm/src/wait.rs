@@ -1,9 +1,25 @@
 //! Waiting: spin briefly, then sleep on a doorbell, in slices, until something is there or the deadline has passed.
 //!
-//! Spinning pays when the peer answers within a few microseconds on another CPU; where there is only one CPU it would
-//! keep the peer from running, so there is none. A sleep is never longer than [`SLICE`]: the loop looks again even when
-//! nobody rings, so that neither a lost wake-up nor a hostile member can make a wait endless.
+//! # Spinning
+//!
+//! Spinning pays when the peer answers sooner than a sleep and a wake-up take: a round trip between two that spin takes a
+//! fraction of a microsecond, between two that sleep tens of them. The *spin window* ([`spin`]) is how long a wait spins before
+//! it sleeps; the variable `VDI_SPIN_US` sets it for a process.
+//!
+//! Where the answer never comes within the window, spinning only takes the CPU from those who could answer: the peer on a
+//! machine with more to do than CPUs, or anybody while a slow disk or database is waited for. So each thread remembers how its
+//! spins ended ([`Luck`]): after one in vain it lets one wait pass without, then three, seven, at most [`LONGEST_REST`];
+//! one that paid makes it spin each time again. Whoever waits in vain all the time spins in one of 64 waits.
+//!
+//! Where this process has one CPU only, nobody could answer meanwhile, so there is no spinning.
+//!
+//! # Sleeping
+//!
+//! A sleep is never longer than [`SLICE`]: the loop looks again even when nobody rings, so that neither a lost wake-up nor a
+//! hostile member can make a wait endless. Nobody who waits holds anything that others need, and each look is the same few
+//! loads, so a loaded machine makes waits slower, and no two of them wait for each other.
 
+use core::cell::Cell;
 use core::time::Duration;
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -14,11 +30,15 @@ use crate::sys::SharedFutex;
 /// The longest sleep without a look.
 pub const SLICE: Duration = Duration::from_millis(500);
 
-/// How long to spin by default before sleeping, where there is more than one CPU. About what a sleep and a wake-up cost.
-pub const DEFAULT_SPIN: Duration = Duration::from_micros(20);
+/// How long to spin by default before sleeping, where there is more than one CPU. About what a command takes that both sides
+/// have to be woken for.
+pub const DEFAULT_SPIN: Duration = Duration::from_micros(100);
 
-/// How long waits spin in this process: `VDI_SPIN_US` microseconds where that is set, else [`DEFAULT_SPIN`]; nothing on a
-/// single CPU.
+/// How many waits in a row pass without spinning at most.
+pub const LONGEST_REST: u8 = 63;
+
+/// The spin window of this process: `VDI_SPIN_US` microseconds where that is set, else [`DEFAULT_SPIN`]; nothing where the
+/// process has a single CPU.
 #[must_use]
 pub fn spin() -> Duration {
     static SPIN: OnceLock<Duration> = OnceLock::new();
@@ -27,6 +47,45 @@ pub fn spin() -> Duration {
         let set = std::env::var("VDI_SPIN_US").ok().and_then(|us| us.parse().ok()).map(Duration::from_micros);
         if cpus > 1 { set.unwrap_or(DEFAULT_SPIN) } else { Duration::ZERO }
     })
+}
+
+/// How a thread's spins ended, and so whether the next wait is to spin.
+#[derive(Debug, Clone, Copy, Default)]
+struct Luck {
+    /// Waits that were to pass without spinning after the last spin in vain.
+    rest: u8,
+    /// Those of them that are still to come.
+    left: u8,
+}
+
+impl Luck {
+    /// Whether a wait that begins now spins.
+    fn spins(&mut self) -> bool {
+        let rested = self.left == 0;
+        self.left = self.left.saturating_sub(1);
+        rested
+    }
+
+    /// A spin ended: with what was waited for, or in vain.
+    fn ended(&mut self, paid: bool) {
+        let rest = if paid { 0 } else { (2 * self.rest + 1).min(LONGEST_REST) };
+        *self = Luck { rest, left: rest };
+    }
+}
+
+thread_local! {
+    static LUCK: Cell<Luck> = const { Cell::new(Luck { rest: 0, left: 0 }) };
+}
+
+/// Changes this thread's luck, unless the thread is ending.
+fn with_luck<T>(change: impl FnOnce(&mut Luck) -> T) -> Option<T> {
+    LUCK.try_with(|cell| {
+        let mut luck = cell.get();
+        let result = change(&mut luck);
+        cell.set(luck);
+        result
+    })
+    .ok()
 }
 
 /// When a wait of `timeout` from now on ends; `None` for never.
@@ -45,7 +104,12 @@ pub fn briefly<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     if let Some(found) = ready() {
         return Some(found);
     }
-    if spin().is_zero() { None } else { looks(&mut ready) }
+    if spin().is_zero() {
+        return None;
+    }
+    let found = looks(&mut ready)?;
+    with_luck(|luck| luck.ended(true));
+    Some(found)
 }
 
 #[inline]
@@ -66,13 +130,12 @@ pub fn wait_until<T>(
     if let Some(found) = ready() {
         return Some(found);
     }
-    let mut now = Instant::now();
-    let spin_until = now + spin();
-    while now < spin_until && deadline.is_none_or(|deadline| now < deadline) {
-        if let Some(found) = looks(&mut ready) {
-            return Some(found);
+    if !spin().is_zero() && with_luck(Luck::spins) == Some(true) {
+        let found = spin_until(Instant::now() + spin(), deadline, &mut ready);
+        with_luck(|luck| luck.ended(found.is_some()));
+        if found.is_some() {
+            return found;
         }
-        now = Instant::now();
     }
     loop {
         let left = match deadline {
@@ -88,6 +151,18 @@ pub fn wait_until<T>(
     }
 }
 
+fn spin_until<T>(end: Instant, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    let end = deadline.map_or(end, |deadline| deadline.min(end));
+    loop {
+        if let Some(found) = looks(ready) {
+            return Some(found);
+        }
+        if Instant::now() >= end {
+            return None;
+        }
+    }
+}
+
 /// Wakes whoever waits on `doorbell`, whatever became of earlier rings: [`Doorbell::alarm`].
 pub fn alarm(doorbell: &Doorbell) {
     doorbell.alarm(&SharedFutex);
@@ -97,4 +172,32 @@ pub fn alarm(doorbell: &Doorbell) {
 #[inline]
 pub fn ring(doorbell: &Doorbell) {
     doorbell.ring(&SharedFutex);
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Who waits in vain spins less and less, and not more often than in one of 64 waits; one spin that pays, and the next wait
+    /// spins again.
+    #[test]
+    fn spinning_in_vain_is_given_up_and_tried_again() {
+        let mut luck = Luck::default();
+        let mut spins = |waits: u32, paid: bool| -> Vec<u32> {
+            let spun = (0..waits).filter(|_| {
+                let spins = luck.spins();
+                if spins {
+                    luck.ended(paid);
+                }
+                spins
+            });
+            spun.collect()
+        };
+        assert_eq!(spins(128, false), [0, 2, 6, 14, 30, 62, 126], "twice as long each time");
+        assert_eq!(spins(64 * 100, false).len(), 100, "and then each 64th time");
+        let until_it_pays = spins(64, true);
+        assert_eq!(until_it_pays.last(), Some(&63));
+        assert_eq!(spins(10, true).len(), 10, "where it pays, each time");
+        assert_eq!(spins(4, false), [0, 2], "and from there anew");
+    }
 }

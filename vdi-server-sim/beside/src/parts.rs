@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use vdi_beside::processes::{Fallible, Start};
+use vdi_beside::processes::{Fallible, Process, Start};
 
 use crate::backup;
 use crate::costs;
@@ -40,13 +40,15 @@ impl Plan {
 }
 
 /// The parts, in the order of a run.
-pub(crate) const PARTS: [&str; 7] = ["round-trip", "asleep", "streaming", "backup", "handles", "devices", "costs"];
+pub(crate) const PARTS: [&str; 8] =
+    ["round-trip", "asleep", "crowded", "streaming", "backup", "handles", "devices", "costs"];
 
 /// Runs one part.
 pub(crate) fn run(part: &'static str, scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     match part {
         "round-trip" => round_trip(scratch, plan, report),
         "asleep" => asleep(scratch, plan, report),
+        "crowded" => crowded(scratch, plan, report),
         "streaming" => streaming(scratch, plan, report),
         "backup" => backups(scratch, plan, report),
         "handles" => handles(scratch, plan, report),
@@ -111,41 +113,78 @@ fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     const PART: &str = "round trip of a command, both sides asleep";
     // Ten times as long as a wait spins.
     const PAUSE: &str = "200";
-    type How = Box<dyn Fn(&Path) -> Start>;
-    let starts: [How; 9] = [
-        Box::new(role(&["set-records", PAUSE])),
-        Box::new(role(&["futex", PAUSE])),
-        Box::new(|dir| Start::new("set-records", dir).with("0").env("VDI_SPIN_US", "0")),
-        Box::new(role(&["futex", "0"])),
-        Box::new(role(&["semaphores", PAUSE])),
-        Box::new(role(&["iceoryx", PAUSE, "events"])),
-        Box::new(role(&["semaphores", "0"])),
-        Box::new(role(&["futex-sliced", PAUSE])),
-        Box::new(role(&["futex-sliced", "0"])),
-    ];
-    let times = together(scratch, starts, plan.effort(15, 120))?;
-    let [paced, futex, unspun, futex_at_once, semaphores, events, semaphores_at_once, sliced, sliced_at_once] =
-        &times[..]
-    else {
-        return Err("a participant is missing".into());
-    };
     let us = Unit::Microseconds;
-    report.add(vec![
-        Row::times(PART, "200 us after the one before", us, paced, ("futex", futex), AtMost(1.15)),
-        Row::times(PART, "at once, VDI_SPIN_US=0", us, unspun, ("futex", futex_at_once), AtMost(1.15)),
-        Row::times(PART, "200 us after the one before", us, paced, ("futex with a time-out", sliced), Goal::None),
-        Row::times(PART, "at once, VDI_SPIN_US=0", us, unspun, ("futex with a time-out", sliced_at_once), Goal::None),
-        Row::faster(PART, "200 us after: times faster", us, paced, ("POSIX semaphores", semaphores), Goal::None),
-        Row::faster(PART, "200 us after: times faster", us, paced, ("iceoryx2 events", events), Goal::None),
-        Row::faster(
-            PART,
-            "at once, VDI_SPIN_US=0: times faster",
-            us,
-            unspun,
-            ("POSIX semaphores", semaphores_at_once),
-            Goal::None,
-        ),
-    ]);
+    // Where the processes are decides more than what they do, so it is the same for all; left to the system, a process that
+    // is woken often comes to the CPU of the one that wakes it, or not, and a CPU that sleeps is slow to wake.
+    let everywhere = [("one CPU", Some((0, 0))), ("a CPU each", Some((0, 1))), ("CPUs left to the system", None)];
+    for (places, cpus) in everywhere {
+        if cpus.is_some_and(|(_, peer)| peer >= cores()) {
+            continue;
+        }
+        for (pause, how) in [("0", "at once"), (PAUSE, "200 us after the one before")] {
+            let words: [&[&str]; 5] = [
+                &["set-records", pause],
+                &["futex", pause],
+                &["futex-sliced", pause],
+                &["semaphores", pause],
+                &["iceoryx", pause, "events"],
+            ];
+            let starts = words.map(|words| {
+                move |dir: &Path| {
+                    let start = role(words)(dir);
+                    // What comes at once would find waits that still spin.
+                    let start = if pause == "0" { start.env("VDI_SPIN_US", "0") } else { start };
+                    cpus.into_iter().fold(start, |start, (driver, peer)| start.on_cpus(driver, peer))
+                }
+            });
+            let times = together(scratch, starts, plan.effort(11, 80))?;
+            let [ours, futex, sliced, semaphores, events] = &times[..] else {
+                return Err("a participant is missing".into());
+            };
+            let what = format!("{how}, {places}");
+            let faster = format!("{what}: times faster");
+            report.add(vec![
+                Row::times(PART, &what, us, ours, ("futex", futex), AtMost(1.15)),
+                Row::times(PART, &what, us, ours, ("futex with a time-out", sliced), Goal::None),
+                Row::faster(PART, &faster, us, ours, ("POSIX semaphores", semaphores), Goal::None),
+                Row::faster(PART, &faster, us, ours, ("iceoryx2 events", events), Goal::None),
+            ]);
+        }
+    }
+    Ok(())
+}
+
+/// Where there is one CPU for both sides, and where others want the CPUs as well: whoever spins keeps the peer from running.
+fn crowded(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "round trip of a command, without a CPU for each side";
+    let us = Unit::Microseconds;
+    let words: [&[&str]; 4] =
+        [&["set-records", "0"], &["semaphores", "0"], &["ping-pong"], &["iceoryx", "0", "topics"]];
+    for loaded in [false, true] {
+        let mut others = Vec::new();
+        for _ in 0..if loaded { 2 * cores() } else { 0 } {
+            others.push(Start::new("busy", scratch).start()?);
+        }
+        let starts = words.map(|words| {
+            move |dir: &Path| {
+                let start = role(words)(dir);
+                if loaded { start } else { start.on_cpus(0, 0) }
+            }
+        });
+        let times = together(scratch, starts, plan.effort(7, 200))?;
+        others.into_iter().try_for_each(Process::end)?;
+        let [ours, semaphores, bare, topics] = &times[..] else { return Err("a participant is missing".into()) };
+        let what = match loaded {
+            false => "one CPU for both: times faster".to_owned(),
+            true => format!("beside {} busy processes: times faster", 2 * cores()),
+        };
+        let faster = |other| Row::faster(PART, &what, us, ours, other, Goal::None);
+        report.add(vec![
+            faster(("POSIX semaphores", semaphores)),
+            faster(("ping-pong", bare)),
+            faster(("iceoryx2 polling, topics", topics)),
+        ]);
+    }
     Ok(())
 }
 

@@ -11,12 +11,17 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// What can fail fails with words.
 pub type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// The first argument of a process that takes part.
 pub const ROLE: &str = "role";
+
+/// The variable with the CPU of a process, and the one with that of the processes that it starts.
+const CPU: &str = "BESIDE_CPU";
+const PEERS_CPU: &str = "BESIDE_PEERS_CPU";
 
 /// How long a process has to end after its input has ended, before it is killed.
 const GRACE: Duration = Duration::from_secs(5);
@@ -57,6 +62,12 @@ impl Start {
         self
     }
 
+    /// On CPU `own`, and the process that it starts on CPU `others`.
+    #[must_use]
+    pub fn on_cpus(self, own: usize, others: usize) -> Start {
+        self.env(CPU, &own.to_string()).env(PEERS_CPU, &others.to_string())
+    }
+
     /// A program to run it under, with its arguments.
     #[must_use]
     pub fn under(mut self, words: &[&OsStr]) -> Start {
@@ -71,6 +82,9 @@ impl Start {
         words.extend(self.arguments.iter().cloned());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let Some(cpu) = std::env::var_os(PEERS_CPU) {
+            command.env(CPU, cpu);
+        }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut child = command.spawn().map_err(|error| format!("could not start {:?}: {error}", words[0]))?;
         let input = child.stdin.take();
@@ -138,6 +152,16 @@ impl Drop for Process {
 /// Has this process die with the one that started it. To be called by the main thread.
 pub fn die_with_parent() -> Fallible<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
+    Ok(())
+}
+
+/// Stays on the CPU that whoever started this process has chosen for it, if one was.
+pub fn stay_on_cpu() -> Fallible<()> {
+    if let Ok(cpu) = std::env::var(CPU) {
+        let mut cpus = CpuSet::new();
+        cpus.set(cpu.parse()?);
+        sched_setaffinity(None, &cpus)?;
+    }
     Ok(())
 }
 

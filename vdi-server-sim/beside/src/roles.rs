@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use vdi_beside::processes::{Fallible, Process, Start, die_with_parent, on_demand, rounds};
+use vdi_beside::processes::{Fallible, Process, Start, die_with_parent, on_demand, rounds, stay_on_cpu};
 use vdi_beside::set::{self, DEPTH, Repeat, Server, Serving};
 
 use crate::backup;
@@ -24,6 +24,7 @@ pub(crate) fn cores() -> usize {
 /// Runs this process's role. `words` begin with its name and directory.
 pub(crate) fn run(words: &[String]) -> Fallible<()> {
     die_with_parent()?;
+    stay_on_cpu()?;
     let [role, dir, rest @ ..] = words else { return Err("a role has a name and a directory".into()) };
     let dir = Path::new(dir);
     let word = |index: usize| rest.get(index).map(String::as_str).ok_or("an argument of the role is missing");
@@ -41,6 +42,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "set-starts" => drive_starts(dir),
         "set-starts-client" => starts_client(dir),
         "nothing" => on_demand(|_| Ok(())),
+        "busy" => busy(),
         "handles" => handles::drive(dir, word(0)?),
         "backup" => backup::drive(dir, &path(0)?, word(1)?, word(2)?),
         "backup-client" => backup::client(dir, word(0)?),
@@ -70,6 +72,17 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "iceoryx-many-peer" => iceoryx::many_peer(dir, number(0)?, number(1)?),
         other => Err(format!("no role is called {other}").into()),
     }
+}
+
+/// Keeps a CPU busy until the input ends.
+fn busy() -> Fallible<()> {
+    // It ends with the process.
+    std::thread::spawn(|| {
+        loop {
+            std::hint::black_box(());
+        }
+    });
+    on_demand(|_| Ok(()))
 }
 
 // --- sets -------------------------------------------------------------------------------------------------------------
