@@ -16,50 +16,35 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use vdi_beside::processes::{Fallible, ROLE};
 
 use parts::{PARTS, Plan};
 use plot::Frame;
 use report::Report;
 
-const HELP: &str = "\
-beside [--quick] [--only PART]... [--json FILE] [--plot DIR] [--dir DIR]
-
-  --quick      a moment a part: shows that everything runs, and measures nothing
-  --only PART  round-trip, asleep, streaming, backup, handles, devices or costs; may come several times
-  --json FILE  all rows with all rounds
-  --plot DIR   throughput.svg and devices.svg
-  --dir DIR    where to work, on a disk; by default the folder for temporary files
-";
-
-#[derive(Default)]
+/// Runs virtual device sets beside the raw limits of the machine and beside every other way to do the same, in one run.
+#[derive(Parser)]
 struct Arguments {
+    /// A moment a part: shows that everything runs, and measures nothing.
+    #[arg(long)]
     quick: bool,
-    only: Vec<&'static str>,
+    /// Runs this part only; may come several times.
+    #[arg(long, value_name = "PART", value_parser = PossibleValuesParser::new(PARTS))]
+    only: Vec<String>,
+    /// Writes all rows with all rounds.
+    #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Writes the rows as a table for a README.
+    #[arg(long, value_name = "FILE")]
+    table: Option<PathBuf>,
+    /// Writes throughput.svg and devices.svg.
+    #[arg(long, value_name = "DIR")]
     plot: Option<PathBuf>,
+    /// Where to work, on a disk; by default the folder for temporary files.
+    #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-}
-
-fn parse(words: &[String]) -> Fallible<Arguments> {
-    let mut arguments = Arguments::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or_else(|| format!("{word} needs a value\n\n{HELP}"));
-        match word.as_str() {
-            "--quick" => arguments.quick = true,
-            "--only" => {
-                let part = value()?;
-                let known = PARTS.iter().find(|known| *known == part);
-                arguments.only.push(known.ok_or_else(|| format!("no part is called {part}\n\n{HELP}"))?);
-            }
-            "--json" => arguments.json = Some(value()?.into()),
-            "--plot" => arguments.plot = Some(value()?.into()),
-            "--dir" => arguments.dir = Some(value()?.into()),
-            other => return Err(format!("{other} means nothing here\n\n{HELP}").into()),
-        }
-    }
-    Ok(arguments)
 }
 
 /// How many wanted to run in the last minute.
@@ -94,11 +79,7 @@ fn run(words: &[String]) -> Fallible<()> {
     if words.first().is_some_and(|word| word == ROLE) {
         return roles::run(&words[1..]);
     }
-    if words.iter().any(|word| word == "--help" || word == "-h") {
-        print!("{HELP}");
-        return Ok(());
-    }
-    let arguments = parse(words)?;
+    let arguments = Arguments::parse();
     let mut builder = tempfile::Builder::new();
     builder.prefix("vdi-beside-");
     let scratch = match &arguments.dir {
@@ -110,7 +91,9 @@ fn run(words: &[String]) -> Fallible<()> {
     let started = Instant::now();
     let mut report = Report::default();
     let plan = Plan { quick: arguments.quick };
-    for part in PARTS.into_iter().filter(|part| arguments.only.is_empty() || arguments.only.contains(part)) {
+    for part in
+        PARTS.into_iter().filter(|part| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part))
+    {
         parts::run(part, scratch.path(), &plan, &mut report).map_err(|error| format!("{part}: {error}"))?;
     }
     let (goals, met) = report.goals();
@@ -119,7 +102,10 @@ fn run(words: &[String]) -> Fallible<()> {
         println!("(a quick run: whether everything runs, not how fast)");
     }
     if let Some(file) = &arguments.json {
-        fs::write(file, report.json(&machine))?;
+        fs::write(file, format!("{:#}\n", report.json(&machine)))?;
+    }
+    if let Some(file) = &arguments.table {
+        fs::write(file, report.table())?;
     }
     if let Some(dir) = &arguments.plot {
         fs::create_dir_all(dir)?;

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use tempfile::TempDir;
 use vdi_beside::processes::{Fallible, Process, Start};
 
@@ -96,7 +97,7 @@ pub(crate) fn take_turns(participants: &mut [Participant], effort: Effort) -> Fa
 }
 
 /// The median, and the quartiles around it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Spread {
     pub(crate) low: f64,
     pub(crate) median: f64,

@@ -1,6 +1,7 @@
-//! Rows of results: as a table, and as JSON.
+//! Rows of results: as text, as a table, and as JSON.
 
-use std::fmt::Write as _;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::measure::Spread;
 
@@ -183,56 +184,31 @@ impl Row {
         [self.what.clone(), ours, other, ratio, self.goal_text(), verdict.to_owned()]
     }
 
-    fn json(&self) -> String {
-        let list = |values: &[f64]| values.iter().map(|value| number(*value)).collect::<Vec<_>>().join(", ");
-        let Spread { low, median, high } = self.judged();
-        let mut text = format!(
-            "{{\"part\": {}, \"what\": {}, \"unit\": {}, \"ours\": [{}]",
-            quoted(self.part),
-            quoted(&self.what),
-            quoted(self.unit.word()),
-            list(&self.ours)
-        );
+    fn json(&self) -> Value {
+        let mut row = json!({
+            "part": self.part,
+            "what": self.what,
+            "unit": self.unit.word(),
+            "ours": self.ours,
+            "judged": self.judged(),
+        });
         if let Some(Other { name, values, ratios }) = &self.other {
-            let _ = write!(text, ", \"other\": {}, \"others\": [{}]", quoted(name), list(values));
-            let _ = write!(text, ", \"ratios\": [{}]", list(ratios));
+            row["other"] = json!({ "name": name, "values": values, "ratios": ratios });
         }
-        let [low, median, high] = [low, median, high].map(number);
-        let _ = write!(text, ", \"judged\": {{\"low\": {low}, \"median\": {median}, \"high\": {high}}}");
         match self.goal {
-            Goal::AtMost(goal) => text.push_str(&format!(", \"at_most\": {}", number(goal))),
-            Goal::AtLeast(goal) => text.push_str(&format!(", \"at_least\": {}", number(goal))),
+            Goal::AtMost(goal) => row["at_most"] = json!(goal),
+            Goal::AtLeast(goal) => row["at_least"] = json!(goal),
             Goal::None => {}
         }
         if let Some(met) = self.met() {
-            let _ = write!(text, ", \"met\": {met}");
+            row["met"] = json!(met);
         }
-        text.push('}');
-        text
+        row
     }
-}
-
-fn number(value: f64) -> String {
-    if value.is_finite() { format!("{value}") } else { "null".to_owned() }
-}
-
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for letter in text.chars() {
-        match letter {
-            '"' | '\\' => quoted.extend(['\\', letter]),
-            control if control.is_control() => {
-                let _ = write!(quoted, "\\u{:04x}", control as u32);
-            }
-            other => quoted.push(other),
-        }
-    }
-    quoted.push('"');
-    quoted
 }
 
 /// A point of a plot.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Point {
     pub(crate) plot: &'static str,
     pub(crate) series: &'static str,
@@ -282,27 +258,25 @@ impl Report {
     }
 
     /// Everything, every round included.
-    pub(crate) fn json(&self, machine: &[(&'static str, String)]) -> String {
-        let machine: Vec<String> =
-            machine.iter().map(|(name, value)| format!("{}: {}", quoted(name), quoted(value))).collect();
-        let rows: Vec<String> = self.rows.iter().map(|row| format!("    {}", row.json())).collect();
-        let points: Vec<String> = self.points.iter().map(|point| format!("    {}", point.json())).collect();
-        format!(
-            "{{\n  \"machine\": {{{}}},\n  \"rows\": [\n{}\n  ],\n  \"points\": [\n{}\n  ]\n}}\n",
-            machine.join(", "),
-            rows.join(",\n"),
-            points.join(",\n")
-        )
+    pub(crate) fn json(&self, machine: &[(&'static str, String)]) -> Value {
+        let machine: Map<String, Value> =
+            machine.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
+        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        json!({ "machine": machine, "rows": rows, "points": self.points })
     }
-}
 
-impl Point {
-    fn json(&self) -> String {
-        let Spread { low, median, high } = self.y;
-        let [x, low, median, high] = [self.x, low, median, high].map(number);
-        let (plot, series) = (quoted(self.plot), quoted(self.series));
-        format!(
-            "{{\"plot\": {plot}, \"series\": {series}, \"x\": {x}, \"low\": {low}, \"median\": {median}, \"high\": {high}}}"
-        )
+    /// The rows as a table for a README.
+    pub(crate) fn table(&self) -> String {
+        let line = |cells: &[String; 6]| format!("| {} |\n", cells.join(" | "));
+        let mut text = line(&HEADS.map(str::to_owned)) + "|---|---|---|---|---|---|\n";
+        let mut part = "";
+        for row in &self.rows {
+            if row.part != part {
+                part = row.part;
+                text += &format!("| **{part}** | | | | | |\n");
+            }
+            text += &line(&row.cells());
+        }
+        text
     }
 }
