@@ -173,7 +173,7 @@ struct Own {
     submissions: Consumer<Shared<RingMemory>>,
     closed: bool,
     /// When it was last made sure that the server can still see what this process told it.
-    checked: Instant,
+    checked: Duration,
 }
 
 /// What a look at the ring gave.
@@ -198,7 +198,7 @@ impl ClientVirtualDevice {
         let core = Mutex::new(Core { machine: ClientDevice::new(limits), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
-        Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false, checked: Instant::now() })))
+        Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false, checked: wait::coarse_now() })))
     }
 
     #[cfg(feature = "sqlserver")]
@@ -243,6 +243,29 @@ impl ClientVirtualDevice {
     /// the set returned VD_E_CLOSE.
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         either!(&mut self.0, device => device.get_command(timeout))
+    }
+
+    /// GetCommand that only looks: `None` while no command is there. For threads that serve several devices in turn, which
+    /// would get an error to throw away for each look that finds nothing.
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDevice::get_command`]; VD_E_TIMEOUT only when waits are cancelled.
+    ///
+    /// ```no_run
+    /// use vdi_client::{ClientVirtualDevice, Completion};
+    ///
+    /// # fn pass(devices: &mut [ClientVirtualDevice]) -> Result<(), vdi_client::Error> {
+    /// for device in devices {
+    ///     while let Some(command) = device.try_get_command()? {
+    ///         let bytes = command.data().len(); // ... store them ...
+    ///         command.complete(if bytes > 0 { Completion::transferred(bytes) } else { Completion::done() })?;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn try_get_command(&mut self) -> Result<Option<Command>, Error> {
+        either!(&mut self.0, device => device.try_get_command())
     }
 
     /// CompleteCommand: tells the server how a command of this device ended, and gives its buffer back.
@@ -314,6 +337,11 @@ impl Own {
         self.shared.set.config().copied().unwrap_or_default()
     }
 
+    fn try_get_command(&mut self) -> Result<Option<Command>, Error> {
+        let look = self.look_unless_closed().or_else(|| self.check_written());
+        look.map(|look| self.seen(look, trace::Clock::default())).transpose()
+    }
+
     fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         // A command that is there, or comes within a microsecond, needs no clock.
         let mut waited = trace::Clock::default();
@@ -326,15 +354,27 @@ impl Own {
                 self.wait_for_look(&shared, wait::deadline(timeout))
             })
         };
+        match look {
+            Some(look) => self.seen(look, waited),
+            None => {
+                let error = self.nothing_within(timeout);
+                trace::refused(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// What a look gives to the program.
+    #[inline]
+    fn seen(&mut self, look: Look, waited: trace::Clock) -> Result<Command, Error> {
         // Where it lies, so that it is not moved once more.
-        if let Some(Look::Command(command)) = &look {
+        if let Look::Command(command) = &look {
             command.tell_received(waited);
         }
         let error = match look {
-            Some(Look::Command(command)) => return Ok(command),
-            Some(Look::Interrupted(error)) => error.of_device(&self.shared.name),
-            Some(Look::Closed) => self.closed(),
-            None => self.nothing_within(timeout),
+            Look::Command(command) => return Ok(command),
+            Look::Interrupted(error) => error.of_device(&self.shared.name),
+            Look::Closed => self.closed(),
         };
         trace::refused(&error);
         Err(error)
@@ -356,10 +396,11 @@ impl Own {
     /// While no command comes, twice a second at most: makes sure that the server can still see what this process told it. If
     /// it could not, both would wait for each other.
     fn check_written(&mut self) -> Option<Look> {
-        if self.checked.elapsed() < wait::SLICE {
+        let now = wait::coarse_now();
+        if now.saturating_sub(self.checked) < wait::SLICE {
             return None;
         }
-        self.checked = Instant::now();
+        self.checked = now;
         let written = self.shared.core().completions.check_written();
         written.err().map(|violation| self.accuse(Party::Somebody, violation))
     }

@@ -94,6 +94,12 @@ pub fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }
 
+/// A monotonic clock that is a few milliseconds coarse, and cheap to read, for what is due now and then.
+#[must_use]
+pub fn coarse_now() -> Duration {
+    crate::sys::coarse_now()
+}
+
 /// How often a spinning wait looks between two looks at the clock: a microsecond or two.
 const LOOKS: u32 = 32;
 

@@ -180,6 +180,22 @@ impl Device {
         got
     }
 
+    pub(crate) fn try_get_command(&mut self) -> Result<Option<Command>, Error> {
+        let got = self.wait_for_command(Duration::ZERO);
+        match got {
+            // Unless that is how a cancelled wait ends.
+            Err(error) if error.code() == VdError::Timeout && self.interruption("GetCommand").is_none() => Ok(None),
+            Err(error) => {
+                trace::refused(&error);
+                Err(error)
+            }
+            Ok(command) => {
+                command.tell_received(trace::Clock::default());
+                Ok(Some(command))
+            }
+        }
+    }
+
     fn wait_for_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         const CALL: &str = "GetCommand";
         let shared = &self.shared;

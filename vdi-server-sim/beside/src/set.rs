@@ -120,16 +120,16 @@ fn serve(mut devices: Vec<ClientVirtualDevice>) -> Fallible<()> {
         let mut at = 0;
         let mut found = false;
         while at < devices.len() {
-            match devices[at].get_command(Duration::ZERO) {
-                Ok(command) => {
+            match devices[at].try_get_command() {
+                Ok(Some(command)) => {
                     answer(command)?;
                     found = true;
                 }
+                Ok(None) => {}
                 Err(error) if error.is_close() => {
                     devices.remove(at);
                     continue;
                 }
-                Err(error) if error.code() == vdi_client::VdError::Timeout => {}
                 Err(error) => return Err(error.into()),
             }
             at += 1;

@@ -88,6 +88,16 @@ pub(crate) fn peer(socket: BorrowedFd<'_>) -> Result<Peer> {
     Ok(Peer { pid: found.pid, uid: found.uid, gid: found.gid })
 }
 
+/// The monotonic clock as of the last tick. By the system's library: rustix asks the kernel's page itself, which ends programs
+/// that run under valgrind.
+pub(crate) fn coarse_now() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a `timespec` that the call may write. Where it fails, it stays as it is: a clock that stands still, by
+    // which nothing is ever due; but each Linux since 2.6.32 has this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
+    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+}
+
 /// A shared, writable mapping of a whole descriptor, at a multiple of [`MAP_ALIGNMENT`].
 pub(crate) fn map_shared(fd: impl AsFd, len: NonZeroUsize) -> Result<NonNull<u8>> {
     // Two threads that look at the same time would find the same range, again and again.
