@@ -119,6 +119,36 @@ fn the_configuration_can_be_asked_for_again_and_again() {
     set.close().unwrap();
 }
 
+/// A look that finds nothing is no error; the end, a cancelled wait and an abort are, also to who only looks.
+#[test]
+fn try_get_command_tells_nothing_from_the_end() {
+    let bench = Bench::new();
+    let (set, server, mut device) = pair(&bench);
+    assert!(device.try_get_command().unwrap().is_none());
+    server.read(0);
+    let command = device.try_get_command().unwrap().unwrap();
+    assert!(device.try_get_command().unwrap().is_none(), "while one is held");
+    command.complete(Completion::transferred(1)).unwrap();
+    assert_eq!(server.completed(), (CompletionCode::HANDLE_EOF, 1));
+    let canceller = set.canceller().unwrap();
+    canceller.cancel();
+    assert_code(device.try_get_command(), VdError::Timeout);
+    canceller.resume();
+    assert!(device.try_get_command().unwrap().is_none());
+    server.devices[0].close_device().unwrap();
+    assert!(device.try_get_command().unwrap_err().is_close());
+}
+
+#[test]
+fn try_get_command_tells_of_an_abort_and_a_close() {
+    let bench = Bench::new();
+    let (set, _server, mut device) = pair(&bench);
+    set.signal_abort().unwrap();
+    assert_code(device.try_get_command(), VdError::Abort);
+    set.close().unwrap();
+    assert_code(device.try_get_command(), VdError::Protocol);
+}
+
 #[test]
 fn get_command_polls_times_out_and_delivers_in_order() {
     let bench = Bench::new();

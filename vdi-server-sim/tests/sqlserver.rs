@@ -30,6 +30,8 @@ fn waits_are_made_of_short_ones() {
     let error = device.get_command(Duration::ZERO).unwrap_err();
     assert_eq!(error.code(), VdError::Timeout);
     assert_eq!(played.calls().last().unwrap(), "GetCommand(0) -> VD_E_TIMEOUT");
+    assert!(device.try_get_command().unwrap().is_none());
+    assert_eq!(played.calls().last().unwrap(), "GetCommand(0) -> VD_E_TIMEOUT");
 }
 
 #[test]
