@@ -443,7 +443,10 @@ impl DeviceShared {
         }
         let (code, bytes, position) = resolve(record, set.session.set_name(), completion)?;
         let mut core = self.core();
-        core.machine.may_complete(record.id, bytes).map_err(not_active)?;
+        if lent.is_some() {
+            // Before the buffer goes back.
+            core.machine.may_complete(record.id, bytes).map_err(not_active)?;
+        }
         match lent.take().map(LentBuffer::give_back) {
             None | Some(Ok(())) => {}
             Some(Err((error @ TakeBackError::Leased { .. }, buffer))) => {
@@ -458,7 +461,6 @@ impl DeviceShared {
                 return Err(done_with(set.aborted(CALL)));
             }
         }
-        // `may_complete` has just allowed it, under the same lock.
         let completed = core.machine.complete(record.id, code, bytes, position).map_err(not_active)?;
         let pushed = core.completions.push(completed.to_words());
         drop(core);

@@ -348,7 +348,11 @@ impl Own {
         let look = if timeout.is_zero() {
             self.look_unless_closed().or_else(|| self.check_written())
         } else {
-            wait::briefly(|| self.look_unless_closed()).or_else(|| {
+            let mut look = self.look_unless_closed();
+            if look.is_none() && wait::briefly(|| self.submissions.is_ready()) {
+                look = self.look();
+            }
+            look.or_else(|| {
                 let shared = Arc::clone(&self.shared);
                 waited = trace::Clock::start();
                 self.wait_for_look(&shared, wait::deadline(timeout))

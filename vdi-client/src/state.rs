@@ -8,7 +8,7 @@
 //!    their words changes nothing about it.
 //! 3. `closed` is set once, before the membership is dropped; from then on every call of a device is VD_E_PROTOCOL.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vdi_proto::abort::{AbortReason, Cause, Party};
@@ -126,7 +126,15 @@ impl Attached {
 
     /// The state now.
     pub(crate) fn state(&self) -> State {
-        self.observed(self.load())
+        loop {
+            let before = self.load();
+            let state = self.observed(before);
+            // What was observed may come from a call that has changed the state meanwhile, as a close that aborts does.
+            fence(Ordering::Acquire);
+            if self.load() == before {
+                return state;
+            }
+        }
     }
 
     /// One step of the table.
@@ -241,15 +249,23 @@ impl Attached {
     }
 
     /// Why a wait in this set must end now, if it must.
+    #[inline]
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
-        // Before the close is looked for: closing cancels the waits last, and would else be taken for a mere cancelling.
-        let cancelled = self.session.is_cancelled();
-        // First: a close that came too early has aborted the set as well.
+        let must_end = self.session.is_cancelled() || self.is_closed() || self.session.abort_reason().is_some();
+        if must_end { self.interrupted(call) } else { None }
+    }
+
+    #[cold]
+    fn interrupted(&self, call: &'static str) -> Option<Error> {
+        // Before the close is looked for: a close that came too early aborts the set as well, and each cancels the waits, after it
+        // has been marked as a close. Who sees one of these has to see the mark, and whoever closed is told of the close.
+        let (cancelled, aborted) = (self.session.is_cancelled(), self.session.abort_reason().is_some());
+        fence(Ordering::Acquire);
         if self.is_closed() {
             let what = "the set was closed in this process";
             return Some(Error::new(ErrorKind::Misuse, VdError::Protocol, call, self.session.set_name(), what));
         }
-        if self.session.abort_reason().is_some() {
+        if aborted {
             return Some(self.aborted(call));
         }
         if cancelled {

@@ -200,7 +200,8 @@ impl Session {
 
     #[cold]
     fn latch(&self, reason: AbortReason) -> Option<AbortReason> {
-        let first = self.aborted.compare_exchange(0, reason.to_word(), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        // Who aborts has done something before that others are to see who see the abort.
+        let first = self.aborted.compare_exchange(0, reason.to_word(), Ordering::Release, Ordering::Relaxed).is_ok();
         if first && let Some(teller) = self.teller.get() {
             teller.tell(reason);
         }

@@ -103,23 +103,19 @@ pub fn coarse_now() -> Duration {
 /// How often a spinning wait looks between two looks at the clock: a microsecond or two.
 const LOOKS: u32 = 32;
 
-/// Looks, and goes on looking for a microsecond or two unless waits do not spin ([`spin`]), without a look at the clock: for
-/// whoever is answered faster than clocks are read. After it comes [`wait_until`].
+/// Spins for a microsecond or two, unless waits do not spin ([`spin`]), until something is there; whether it is. Without a look
+/// at the clock and at anything else: for whoever is answered sooner than those take, before [`wait_until`].
 #[inline]
-pub fn briefly<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
-    if let Some(found) = ready() {
-        return Some(found);
+pub fn briefly(there: impl Fn() -> bool) -> bool {
+    let found = !spin().is_zero() && looks(|| there().then_some(())).is_some();
+    if found {
+        with_luck(|luck| luck.ended(true));
     }
-    if spin().is_zero() {
-        return None;
-    }
-    let found = looks(&mut ready)?;
-    with_luck(|luck| luck.ended(true));
-    Some(found)
+    found
 }
 
 #[inline]
-fn looks<T>(ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
+fn looks<T>(mut ready: impl FnMut() -> Option<T>) -> Option<T> {
     (0..LOOKS).find_map(|_| {
         core::hint::spin_loop();
         ready()
@@ -160,7 +156,7 @@ pub fn wait_until<T>(
 fn spin_until<T>(end: Instant, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
     let end = deadline.map_or(end, |deadline| deadline.min(end));
     loop {
-        if let Some(found) = looks(ready) {
+        if let Some(found) = looks(&mut *ready) {
             return Some(found);
         }
         if Instant::now() >= end {

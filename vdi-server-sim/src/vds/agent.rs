@@ -109,7 +109,8 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 None
             }
         };
-        let event = match wait::briefly(look) {
+        let there = || completions[..opened].iter().any(Consumer::is_ready);
+        let event = match look().or_else(|| if wait::briefly(there) { look() } else { None }) {
             // Before it sleeps, the clock has to know what came.
             None if turns == 0 => {
                 let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
