@@ -77,10 +77,11 @@ fn together<F: Fn(&Path) -> Start>(
 
 fn round_trip(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     const PART: &str = "round trip of a command, both sides awake";
-    let words: [&[&str]; 10] = [
+    let words: [&[&str]; 11] = [
         &["set-records", "0"],
         &["set-writes"],
         &["ping-pong"],
+        &["rings"],
         &["iceoryx", "0", "topics"],
         &["iceoryx", "0", "requests"],
         &["iceoryx", "0", "events"],
@@ -90,13 +91,14 @@ fn round_trip(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> 
         &["wire", "pipe"],
     ];
     let times = together(scratch, words.map(role), plan.effort(15, 120))?;
-    let [ours, writes, bare, topics, requests, events, semaphores, unix, packets, pipe] = &times[..] else {
+    let [ours, writes, bare, rings, topics, requests, events, semaphores, unix, packets, pipe] = &times[..] else {
         return Err("a participant is missing".into());
     };
     let faster =
         |what: &str, other: (&str, &[f64]), goal: Goal| Row::faster(PART, what, Unit::Nanoseconds, ours, other, goal);
     report.add(vec![
         Row::times(PART, "command", Unit::Nanoseconds, ours, ("ping-pong", bare), AtMost(2.5)),
+        Row::times(PART, "command", Unit::Nanoseconds, ours, ("its rings alone", rings), Goal::None),
         Row::times(PART, "Write of 4 KiB, summed", Unit::Nanoseconds, writes, ("ping-pong", bare), Goal::None),
         faster("command: times faster", ("iceoryx2 polling, topics", topics), AtLeast(3.0)),
         faster("command: times faster", ("iceoryx2 polling, requests", requests), AtLeast(3.0)),

@@ -51,6 +51,8 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
 
         "ping-pong" => bare::drive_ping_pong(dir),
         "ping-pong-peer" => bare::ping_pong_peer(&path(0)?),
+        "rings" => bare::drive_rings(dir),
+        "rings-peer" => bare::rings_peer(&path(0)?),
         "ping-pong-many" => bare::drive_many(dir, number(0)?, number(1)?),
         "ping-pong-many-peer" => bare::many_peer(&path(0)?, number(1)?, number(2)?),
         "futex" => bare::drive_futex(dir, pause()?, false),

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rustix::thread::futex;
 use vdi_beside::processes::{Fallible, Start};
 use vdi_beside::set::{DEPTH, sum};
+use vdi_proto::seal::{Ring as RingOf, Seals};
+use vdi_shm::ring::{Consumer, Producer, RingMemory};
 use vdi_shm::segment::Shared;
 
 use super::memory::{LINE, Memory};
@@ -59,6 +61,64 @@ pub(crate) fn drive_ping_pong(dir: &Path) -> Fallible<()> {
 
 pub(crate) fn ping_pong_peer(path: &Path) -> Fallible<()> {
     super::answer_records(PingPong { words: Memory::attach(path, 0)?.words()?, last: 0 })
+}
+
+// --- rings ------------------------------------------------------------------------------------------------------------
+
+/// The two rings that a device of a set has, with their seals, and nothing else of a set.
+struct Rings {
+    out: Producer<Shared<RingMemory>>,
+    back: Consumer<Shared<RingMemory>>,
+}
+
+impl Rings {
+    fn new(memory: &Memory, asks: bool) -> Fallible<Rings> {
+        let seals = Seals::new(1);
+        let (out, back) = if asks { (0, 1) } else { (1, 0) };
+        let key = |which| seals.ring(0, if which == 0 { RingOf::Submission } else { RingOf::Completion });
+        Ok(Rings {
+            out: Producer::new(memory.ring(out)?, key(out)),
+            back: Consumer::new(memory.ring(back)?, key(back)),
+        })
+    }
+
+    #[inline]
+    fn receive(&mut self) -> Words {
+        loop {
+            match self.back.pop() {
+                Ok(Some(words)) => return words,
+                Ok(None) => spin_loop(),
+                Err(violation) => panic!("{violation}"),
+            }
+        }
+    }
+}
+
+impl Ask for Rings {
+    #[inline]
+    fn ask(&mut self, record: Words) -> Words {
+        self.out.push(record).expect("each record is answered before the next");
+        self.receive()
+    }
+}
+
+impl Answer for Rings {
+    #[inline]
+    fn answer(&mut self) -> Words {
+        let words = self.receive();
+        self.out.push(words).expect("each record is answered before the next");
+        words
+    }
+}
+
+pub(crate) fn drive_rings(dir: &Path) -> Fallible<()> {
+    let (memory, path) = Memory::create(0, 0)?;
+    let peer = Start::new("rings-peer", dir).with(path).start()?;
+    super::drive_records(Rings::new(&memory, true)?, peer, Default::default())
+}
+
+pub(crate) fn rings_peer(path: &Path) -> Fallible<()> {
+    super::answer_records(Rings::new(&Memory::attach(path, 0)?, false)?)
 }
 
 // --- futex ------------------------------------------------------------------------------------------------------------

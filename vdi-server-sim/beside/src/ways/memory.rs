@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use vdi_beside::processes::Fallible;
+use vdi_shm::ring::RingMemory;
 use vdi_shm::segment::{Mapping, Segment, Shared};
 
 /// Bytes for words, before the buffers.
@@ -41,6 +42,11 @@ impl Memory {
     /// The words of 64 bits.
     pub(crate) fn words(&self) -> Fallible<Shared<[AtomicU64; WORDS as usize / 16]>> {
         Ok(self.mapping.place(0)?)
+    }
+
+    /// A set's ring, one of two, where else the words are.
+    pub(crate) fn ring(&self, which: u64) -> Fallible<Shared<RingMemory>> {
+        Ok(self.mapping.place(which * (WORDS / 4))?)
     }
 
     /// Words of 32 bits, in memory that the others do not use.
