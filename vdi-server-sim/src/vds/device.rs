@@ -118,9 +118,34 @@ pub(crate) struct DeviceCore {
 struct Locked {
     machine: ServerDevice,
     submissions: Producer<Shared<RingMemory>>,
-    pending: [Option<Pending>; QUEUE_DEPTH as usize],
+    /// By place, as far as places were ever taken: the lowest free one is, so that a device has as many as it had commands
+    /// outstanding at a time, and few have all [`QUEUE_DEPTH`].
+    pending: Vec<Option<Pending>>,
     /// Buffers of commands that were outstanding when the device was closed.
     kept: Vec<ServerBuffer>,
+}
+
+impl Locked {
+    #[inline]
+    fn put_pending(&mut self, place: usize, pending: Pending) {
+        if place >= self.pending.len() {
+            self.make_room(place);
+        }
+        self.pending[place] = Some(pending);
+    }
+
+    /// More commands are outstanding than ever before.
+    #[cold]
+    fn make_room(&mut self, place: usize) {
+        // One is what many a device ever has.
+        self.pending.reserve_exact((place + 1).next_power_of_two() - self.pending.len());
+        self.pending.resize_with(place + 1, || None);
+    }
+
+    #[inline]
+    fn take_pending(&mut self, finished: Finished) -> Option<Pending> {
+        self.pending.get_mut(finished.place()).and_then(Option::take)
+    }
 }
 
 impl core::fmt::Debug for DeviceCore {
@@ -138,7 +163,7 @@ impl DeviceCore {
             locked: Mutex::new(Locked {
                 machine: ServerDevice::new(),
                 submissions,
-                pending: core::array::from_fn(|_| None),
+                pending: Vec::new(),
                 kept: Vec::new(),
             }),
         }
@@ -212,7 +237,7 @@ impl DeviceCore {
             return Ok(());
         }
         let finished = locked.machine.completed(record)?;
-        let pending = locked.pending[finished.place()].take();
+        let pending = locked.take_pending(finished);
         drop(locked);
         self.finish(finished, pending);
         Ok(())
@@ -226,7 +251,7 @@ impl DeviceCore {
         loop {
             let mut locked = self.locked();
             let Some(finished) = locked.machine.next_aborted() else { return };
-            let mut pending = locked.pending[finished.place()].take();
+            let mut pending = locked.take_pending(finished);
             if keep {
                 let buffer = pending.as_mut().and_then(|pending| pending.buffer.take());
                 locked.kept.extend(buffer);
@@ -356,7 +381,7 @@ impl ServerVirtualDevice {
             bytes = bytes,
             "command sent"
         );
-        locked.pending[place] = Some(Pending { buffer, routine, context, sent: trace::Clock::start() });
+        locked.put_pending(place, Pending { buffer, routine, context, sent: trace::Clock::start() });
         let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
         drop(locked);
         match (pushed, self.set.session.control().device(self.core.index)) {
