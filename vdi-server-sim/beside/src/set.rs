@@ -96,6 +96,12 @@ pub fn client(dir: &Path, devices: u32, serving: Serving) -> Fallible<()> {
     for (index, device) in opened.into_iter().enumerate() {
         shares[index % threads].push(device);
     }
+    if let [_] = &*shares {
+        // One thread is enough, and this one has nothing else to do.
+        shares.into_iter().try_for_each(serve)?;
+        set.close()?;
+        return Ok(());
+    }
     std::thread::scope(|scope| {
         let serving: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| serve(share))).collect();
         serving.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
