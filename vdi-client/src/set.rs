@@ -558,6 +558,7 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
 }
 
 /// The error of a handle call. Where the cheap view said "open", the full one may know better.
+#[cold]
 fn handle_error(call: &'static str, attached: &Attached, error: BufferError) -> Error {
     let set = attached.session.set_name();
     let open = attached.state().view().handles_allowed().is_ok();

@@ -75,10 +75,11 @@ impl Attached {
         })
     }
 
+    #[inline]
     fn load(&self) -> State {
         let number = self.state.load(Ordering::Acquire);
         // Only numbers of states are ever stored.
-        State::ALL.into_iter().find(|state| *state as u8 == number).unwrap_or(State::DoesNotExist)
+        State::ALL.get(usize::from(number)).copied().unwrap_or(State::DoesNotExist)
     }
 
     /// The state after what others did.
@@ -156,6 +157,7 @@ impl Attached {
     }
 
     /// The view for buffer handles: cheap while the set is open.
+    #[inline]
     pub(crate) fn view(&self) -> View {
         if self.session.abort_reason().is_some() { View::Aborted } else { self.load().view() }
     }
@@ -280,6 +282,15 @@ impl Attached {
         None
     }
 }
+
+/// States are found by their numbers.
+const _: () = {
+    let mut number = 0;
+    while number < State::ALL.len() {
+        assert!(State::ALL[number] as usize == number);
+        number += 1;
+    }
+};
 
 /// What a call that waits is waiting for.
 fn waiting_for(call: &str) -> &'static str {

@@ -108,6 +108,7 @@ impl AbortReason {
 
     /// From the word; `None` for 0. Any other word is a reason: a scribbled one aborts the set as well.
     #[must_use]
+    #[inline]
     pub const fn from_word(word: u32) -> Option<Self> {
         if word == 0 {
             return None;

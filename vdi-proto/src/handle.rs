@@ -133,12 +133,14 @@ impl HandleCodec {
 
     /// The bits of a generation that a handle can hold.
     #[must_use]
+    #[inline]
     pub const fn generation_mask(&self) -> u32 {
         u32::MAX >> self.slot_bits
     }
 
     /// The handle of a loan. Slot and generation are cut to their fields.
     #[must_use]
+    #[inline]
     pub const fn encode(&self, loan: Loan) -> BufferHandle {
         let slot_mask = (1 << self.slot_bits) - 1;
         let mut x = (loan.slot & slot_mask) | loan.generation << self.slot_bits;
@@ -150,6 +152,7 @@ impl HandleCodec {
 
     /// The loan that a handle names, its generation cut to [`HandleCodec::generation_mask`]. Any number decodes.
     #[must_use]
+    #[inline]
     pub const fn decode(&self, handle: BufferHandle) -> Loan {
         let mut x = handle.0 ^ self.mask[1];
         x = (x ^ (x >> 16)).wrapping_mul(self.inverses[2]);
@@ -164,6 +167,7 @@ impl HandleCodec {
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID where no outstanding command holds a buffer that starts at the
     /// address (**Decision**: exactly at the data start).
+    #[inline]
     pub const fn get(&self, view: View, held: Option<Loan>) -> Result<BufferHandle, VdError> {
         match (view.handles_allowed(), held) {
             (Err(status), _) => Err(status),
@@ -177,6 +181,7 @@ impl HandleCodec {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
+    #[inline]
     pub fn map(
         &self,
         view: View,
@@ -219,6 +224,7 @@ pub struct SlotWord {
 impl SlotWord {
     /// The word in the slot table.
     #[must_use]
+    #[inline]
     pub const fn to_word(self) -> u64 {
         let state = match self.state {
             SlotState::Home => 0,
@@ -230,6 +236,7 @@ impl SlotWord {
 
     /// From the word in the slot table; words with a state that does not exist are nobody's.
     #[must_use]
+    #[inline]
     pub const fn from_word(word: u64) -> Option<Self> {
         let state = match word as u32 {
             0 => SlotState::Home,

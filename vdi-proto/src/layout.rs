@@ -422,6 +422,7 @@ impl Place {
 
     /// As it is written into a slot.
     #[must_use]
+    #[inline]
     pub const fn to_raw(&self) -> RawPlace {
         RawPlace { area: self.area, len: self.len, offset: self.offset }
     }

@@ -22,7 +22,9 @@
 //! 5. Areas are used by one [`ClientBuffers`] or by one [`crate::allocator::BufferPool`]: each of them keeps its own book of
 //!    who has which bytes.
 //! 6. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
-//!    a lease without a member would be void, and its bit another's.
+//!    a lease without a member would be void, and its bit another's. The first lease brings the membership, and the last
+//!    one takes it away, under the lock of `held`.
+//! 7. What `starts` says is what `held` says of commands; it changes under the lock of `held`, and is read without.
 #![allow(unsafe_code)]
 
 mod held;
@@ -39,10 +41,11 @@ use vdi_proto::layout::{BufferRules, LayoutError, MAX_AREAS, Place, RawPlace};
 use vdi_proto::set::View;
 use vdi_proto::status::VdError;
 
-use self::held::{Held, Holder};
+use self::held::{Held, Holder, Membership};
 use crate::control::Control;
 use crate::segment::Mapping;
 use crate::slots::TakeBackError;
+use crate::starts::Starts;
 use crate::wait;
 
 /// How long a buffer in an area that is being announced is waited for: the announcement is on its way already.
@@ -188,6 +191,7 @@ pub struct ClientBuffers {
     /// What leases keep alive (invariant 6).
     membership: Option<Weak<dyn Any + Send + Sync>>,
     held: Mutex<Held>,
+    starts: Starts,
 }
 
 impl core::fmt::Debug for ClientBuffers {
@@ -220,20 +224,23 @@ impl ClientBuffers {
         member: u32,
         membership: Option<Weak<dyn Any + Send + Sync>>,
     ) -> Arc<ClientBuffers> {
-        let held = Held::new(1 << codec.slot_bits(), rules.prefix);
+        let slots = 1 << codec.slot_bits();
+        let (held, starts) = (Mutex::new(Held::new(slots, rules.prefix)), Starts::new(slots));
         let book = Book::of(areas);
-        Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held: Mutex::new(held) })
+        Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held, starts })
     }
 
+    #[inline]
     fn held(&self) -> MutexGuard<'_, Held> {
         // Nothing panics between two changes that belong together.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The bytes of a place that was judged; `None` only for one of another set.
+    #[inline]
     fn bytes(&self, place: Place) -> Option<Bytes> {
         let mapping = self.book.areas().get(place.area())?;
-        Some(Bytes::new(mapping, place, self.rules.prefix))
+        Some(Bytes::new(mapping, place))
     }
 
     /// Loads and judges a slot's place; waits for an area that is being announced.
@@ -283,6 +290,7 @@ impl ClientBuffers {
         }
         let bytes = self.bytes(place).ok_or(twice)?;
         held.free(slot).ok_or(twice)?.holder = Holder::Command(generation);
+        self.starts.begin(loan, bytes.start.as_ptr() as u64);
         drop(held);
         Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
     }
@@ -292,14 +300,17 @@ impl ClientBuffers {
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID unless an outstanding command of this process holds a buffer whose
     /// data start is exactly `address`.
+    #[inline]
     pub fn get_handle(&self, view: View, address: *const u8) -> Result<BufferHandle, BufferError> {
-        self.codec.get(view, self.held_at(address)).map_err(|status| match status {
+        let held = self.starts.find(address as u64).or_else(|| self.held_at(address));
+        self.codec.get(view, held).map_err(|status| match status {
             VdError::Protocol => BufferError::NotOpen,
             _ => BufferError::NotABuffer { address: address as usize },
         })
     }
 
-    /// The loan of a held buffer that starts at this address.
+    /// The loan of a held buffer that starts at this address, for certain.
+    #[cold]
     fn held_at(&self, address: *const u8) -> Option<Loan> {
         let (area, offset) = self.book.areas().find(address)?;
         let begin = offset.checked_sub(u64::from(self.rules.prefix))?;
@@ -316,54 +327,66 @@ impl ClientBuffers {
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
     /// this process has the buffer already.
+    #[inline]
     pub fn map(self: &Arc<Self>, view: View, handle: BufferHandle) -> Result<MappedBuffer, BufferError> {
-        let membership = match &self.membership {
-            None => None,
-            Some(membership) => Some(membership.upgrade().ok_or(BufferError::NotOpen)?),
-        };
+        // Declared before the lock, so that it is dropped after it.
+        let membership;
+        let mut held = self.held();
+        membership = if held.is_leaseless() { self.membership()? } else { None };
         let loan = self.look_up(view, handle)?;
         let slot = loan.slot;
         let Some(shared) = self.control.slot(slot) else { return Err(BufferError::InvalidHandle { handle }) };
-        let mut held = self.held();
         let entry = held.free(slot).ok_or(BufferError::AlreadyHere { handle })?;
         shared.lease(loan, self.member).map_err(|_| BufferError::InvalidHandle { handle })?;
         // From here on the loan cannot end, so its place stands.
         entry.holder = Holder::Lease;
         let raw = shared.place();
         let known = entry.known.filter(|known| known.to_raw() == raw);
-        if known.is_none() {
-            // It is somewhere else now, and where it was may be another's meanwhile.
-            held.forget(slot);
-        }
-        drop(held);
-        let learned = match known {
-            Some(place) => Ok(place),
-            None => self.locate(slot).map_err(BufferError::from).and_then(|place| {
-                self.held().learn(slot, place).map_err(|held| BufferError::Overlap { slot, held })?;
-                Ok(place)
-            }),
+        held.lease_begun(membership);
+        let bytes = match known.and_then(|place| self.bytes(place)) {
+            Some(bytes) => {
+                drop(held);
+                bytes
+            }
+            None => self.learn_leased(held, slot, handle)?,
         };
-        match learned.and_then(|place| self.bytes(place).ok_or(BufferError::InvalidHandle { handle })) {
-            Ok(bytes) => {
-                let buffers = Arc::clone(self);
-                Ok(MappedBuffer { bytes, slot, handle, buffers, _membership: membership })
-            }
-            Err(error) => {
-                self.give_up(slot);
-                Err(error)
-            }
-        }
+        Ok(MappedBuffer { bytes, slot, handle, buffers: Arc::clone(self) })
+    }
+
+    /// What keeps this process a member, where it is one that can leave.
+    #[cold]
+    fn membership(&self) -> Result<Option<Membership>, BufferError> {
+        let Some(membership) = &self.membership else { return Ok(None) };
+        membership.upgrade().map(Some).ok_or(BufferError::NotOpen)
+    }
+
+    /// Finds out where the buffer of a lease is that was not known to be there; on errors gives the lease up.
+    #[cold]
+    fn learn_leased(
+        &self,
+        mut held: MutexGuard<'_, Held>,
+        slot: u32,
+        handle: BufferHandle,
+    ) -> Result<Bytes, BufferError> {
+        // It is somewhere else now, and where it was may be another's meanwhile.
+        held.forget(slot);
+        drop(held);
+        let learned = self.locate(slot).map_err(BufferError::from).and_then(|place| {
+            self.held().learn(slot, place).map_err(|held| BufferError::Overlap { slot, held })?;
+            self.bytes(place).ok_or(BufferError::InvalidHandle { handle })
+        });
+        learned.inspect_err(|_| self.give_up(slot))
     }
 
     /// Ends a lease and what it held (invariant 4).
     fn give_up(&self, slot: u32) {
         let mut held = self.held();
-        if let Some(entry) = held.slots.get_mut(slot as usize) {
-            entry.holder = Holder::Nobody;
-        }
+        let membership = held.lease_ended(slot);
         if let Some(shared) = self.control.slot(slot) {
             shared.release(self.member);
         }
+        drop(held);
+        drop(membership);
     }
 
     /// MapBufferHandle for foreign callers, which know no leases: the address of the buffer in this process. Nothing keeps
@@ -377,6 +400,7 @@ impl ClientBuffers {
         Ok(self.bytes(place).ok_or(BufferError::InvalidHandle { handle })?.start)
     }
 
+    #[inline]
     fn look_up(&self, view: View, handle: BufferHandle) -> Result<Loan, BufferError> {
         let look = |slot| self.control.slot(slot).and_then(crate::slots::Slot::look);
         self.codec.map(view, handle, look).map_err(|status| match status {
@@ -390,8 +414,7 @@ impl ClientBuffers {
 #[derive(Debug)]
 struct Bytes {
     start: NonNull<u8>,
-    len: usize,
-    prefix: usize,
+    len: u32,
 }
 
 // SAFETY: the bytes belong to whoever holds this value (invariant 1); where it is does not matter.
@@ -400,30 +423,35 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
-    fn new(mapping: &Mapping, place: Place, prefix: u32) -> Bytes {
+    #[inline]
+    fn new(mapping: &Mapping, place: Place) -> Bytes {
         // SAFETY: `place` was judged against this mapping's length: its offset lies within.
         let start = unsafe { mapping.address().add(place.offset() as usize) };
-        Bytes { start, len: place.len() as usize, prefix: prefix as usize }
+        Bytes { start, len: place.len() }
     }
 
-    fn data(&self, len: usize) -> &[u8] {
+    #[inline]
+    fn data(&self, len: u32) -> &[u8] {
         // SAFETY: `start..start + self.len` lies within the mapping, which the buffer's `ClientBuffers` keep alive; in this
         // process nobody else has the buffer (invariant 1), and `&self` keeps `data_mut` away; other processes keep to the
         // ownership (the bet).
-        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), len.min(self.len)) }
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), len.min(self.len) as usize) }
     }
 
-    fn data_mut(&mut self, len: usize) -> &mut [u8] {
+    #[inline]
+    fn data_mut(&mut self, len: u32) -> &mut [u8] {
         // SAFETY: as in `data`, and `&mut self` makes this the only slice.
-        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), len.min(self.len)) }
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), len.min(self.len) as usize) }
     }
 
-    fn prefix_mut(&mut self) -> &mut [u8] {
+    /// The prefix zone, as long as the rules say by which the place was judged.
+    fn prefix_mut(&mut self, rules: &BufferRules) -> &mut [u8] {
+        let prefix = rules.prefix as usize;
         // SAFETY: the place was judged to have its prefix zone before the data start, within the mapping, so both the
         // subtraction and the range stay within.
-        let start = unsafe { self.start.sub(self.prefix) };
+        let start = unsafe { self.start.sub(prefix) };
         // SAFETY: as in `data_mut`; the zone does not overlap the data.
-        unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), self.prefix) }
+        unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), prefix) }
     }
 }
 
@@ -440,19 +468,19 @@ impl LentBuffer {
     /// The command's bytes.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        self.bytes.data(self.size as usize)
+        self.bytes.data(self.size)
     }
 
     /// The command's bytes, to be filled.
     #[must_use]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        self.bytes.data_mut(self.size as usize)
+        self.bytes.data_mut(self.size)
     }
 
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut()
+        self.bytes.prefix_mut(&self.buffers.rules)
     }
 
     /// The address of the data start.
@@ -490,9 +518,11 @@ impl LentBuffer {
 
 impl Drop for LentBuffer {
     fn drop(&mut self) {
-        if let Some(entry) = self.buffers.held().slots.get_mut(self.loan.slot as usize) {
+        let mut held = self.buffers.held();
+        if let Some(entry) = held.slots.get_mut(self.loan.slot as usize) {
             entry.holder = Holder::Nobody;
         }
+        self.buffers.starts.end(self.loan.slot);
     }
 }
 
@@ -504,13 +534,12 @@ pub struct MappedBuffer {
     slot: u32,
     handle: BufferHandle,
     buffers: Arc<ClientBuffers>,
-    /// Keeps this process a member (invariant 6).
-    _membership: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl MappedBuffer {
     /// All bytes of the buffer; the command may have fewer, which its holder knows.
     #[must_use]
+    #[inline]
     pub fn data(&self) -> &[u8] {
         self.bytes.data(self.bytes.len)
     }
@@ -524,7 +553,7 @@ impl MappedBuffer {
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut()
+        self.bytes.prefix_mut(&self.buffers.rules)
     }
 
     /// The address of the data start in this process.

@@ -38,6 +38,8 @@ mod device_name;
 pub mod doorbell;
 pub mod ring;
 pub mod slots;
+#[cfg(any(test, not(loom)))]
+mod starts;
 
 #[cfg(not(loom))]
 pub mod allocator;

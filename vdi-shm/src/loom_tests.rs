@@ -11,6 +11,7 @@ mod announcements;
 mod doorbell;
 mod ring;
 mod slots;
+mod starts;
 mod weakened;
 
 use std::sync::Arc as StdArc;

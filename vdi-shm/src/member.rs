@@ -45,7 +45,7 @@ pub struct Member {
     membership: Arc<Membership>,
 }
 
-/// What makes a process a member: dropping it leaves. [`crate::area::MappedBuffer`]s share it.
+/// What makes a process a member: dropping it leaves. The process's leases share it.
 #[derive(Debug)]
 struct Membership {
     shared: Arc<Shared>,

@@ -155,7 +155,13 @@ impl Session {
     /// # Panics
     /// When somebody made a pool over the areas of a client's session.
     #[must_use]
+    #[inline]
     pub fn buffers(&self) -> Option<&Arc<ClientBuffers>> {
+        self.buffers.get().or_else(|| self.make_buffers())
+    }
+
+    #[cold]
+    fn make_buffers(&self) -> Option<&Arc<ClientBuffers>> {
         if self.party == Party::Server {
             return None;
         }

@@ -10,8 +10,8 @@
 //!    holder of the command. Nobody else writes it.
 //! 2. *Taking back and leasing exclude each other.* [`Slot::take_back`] writes `Returning` and then looks at the leases;
 //!    [`Slot::lease`] sets its bit and then looks at the word. Between writing and looking each has a sequentially consistent
-//!    fence, so at least one sees the other. So when a slot is back home, nobody has a lease on it, and nobody gets one for
-//!    that generation.
+//!    fence, so at least one sees the other. Both write by a read-modify-write, so that the fence is free on x86. So when a
+//!    slot is back home, nobody has a lease on it, and nobody gets one for that generation.
 //! 3. A lease that was refused leaves no bit; a return that was refused leaves the word `Lent(g)`.
 //! 4. A member writes only its own bit; the primary clears the bits of the dead. The bytes that a lessee wrote are
 //!    visible to whoever sees its bit cleared (release, acquire).
@@ -26,7 +26,9 @@ use vdi_proto::command::Loan;
 use vdi_proto::handle::{SlotState, SlotWord};
 use vdi_proto::layout::{MAX_MEMBERS, PRIMARY_MEMBER, RawPlace, SERVER_MEMBER};
 
-use crate::atomics::{AtomicU32, AtomicU64, Ordering, fence, in_order, ordering, spin_loop, step, try_in_order};
+use crate::atomics::{
+    AtomicU32, AtomicU64, Ordering, fence_after_rmw, in_order, ordering, spin_loop, step, try_in_order,
+};
 
 const LEASE_WORDS: usize = (MAX_MEMBERS / u64::BITS) as usize;
 
@@ -162,7 +164,7 @@ impl Slot {
         let set = || {
             self.leases[index].fetch_or(bit, Ordering::Relaxed);
             // SYNC slot.lease: pairs with slot.take-back; both write first and look then.
-            fence("slot.lease", Ordering::SeqCst);
+            fence_after_rmw("slot.lease");
         };
         let look = || {
             for _ in 0..RETURNING_LOOKS {
@@ -214,7 +216,7 @@ impl Slot {
         let say = || {
             let said = self.word.compare_exchange(lent, returning, Ordering::Relaxed, Ordering::Relaxed);
             // SYNC slot.take-back: pairs with slot.lease. It also stands before `lent` below, for the place.
-            fence("slot.take-back", Ordering::SeqCst);
+            fence_after_rmw("slot.take-back");
             said
         };
         let look = || {

@@ -39,6 +39,7 @@ impl State {
 
     /// What the rules of buffer handles need.
     #[must_use]
+    #[inline]
     pub const fn view(self) -> View {
         match self {
             State::Initializing | State::Active => View::Open,

@@ -53,6 +53,7 @@ impl View {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open.
+    #[inline]
     pub const fn handles_allowed(self) -> Result<(), VdError> {
         match self {
             View::Open => Ok(()),

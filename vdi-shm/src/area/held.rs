@@ -1,6 +1,8 @@
 //! What one process holds of its set's buffers, and where it knows them to be.
 
+use core::any::Any;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vdi_proto::layout::Place;
 
@@ -23,24 +25,59 @@ pub(super) struct Entry {
     pub(super) known: Option<Place>,
 }
 
+/// What keeps this process a member.
+pub(super) type Membership = Arc<dyn Any + Send + Sync>;
+
 /// What this process holds and knows.
-#[derive(Debug)]
 pub(super) struct Held {
     pub(super) slots: Box<[Entry]>,
     /// The known places, prefix zones included, by area and first byte: the end, and the slot. They do not overlap.
     pub(super) extents: BTreeMap<(u32, u64), (u64, u32)>,
     prefix: u64,
+    /// How many slots are held by a lease.
+    leases: usize,
+    /// There while there are leases, once for all of them; never in the primary.
+    membership: Option<Membership>,
 }
 
 impl Held {
     pub(super) fn new(slots: usize, prefix: u32) -> Held {
         let nothing = Entry { holder: Holder::Nobody, known: None };
-        Held { slots: vec![nothing; slots].into_boxed_slice(), extents: BTreeMap::new(), prefix: u64::from(prefix) }
+        Held {
+            slots: vec![nothing; slots].into_boxed_slice(),
+            extents: BTreeMap::new(),
+            prefix: u64::from(prefix),
+            leases: 0,
+            membership: None,
+        }
     }
 
     /// The slot, if nobody holds it.
     pub(super) fn free(&mut self, slot: u32) -> Option<&mut Entry> {
         self.slots.get_mut(slot as usize).filter(|entry| entry.holder == Holder::Nobody)
+    }
+
+    /// Whether there is no lease, so that the next one has to bring the membership.
+    pub(super) fn is_leaseless(&self) -> bool {
+        self.leases == 0
+    }
+
+    /// A slot that nobody held is held by a lease now; the first one brings the membership.
+    pub(super) fn lease_begun(&mut self, membership: Option<Membership>) {
+        self.leases += 1;
+        if membership.is_some() {
+            self.membership = membership;
+        }
+    }
+
+    /// A slot that was held by a lease is free. After the last one the membership is returned: it must not be dropped under
+    /// the lock.
+    pub(super) fn lease_ended(&mut self, slot: u32) -> Option<Membership> {
+        if let Some(entry) = self.slots.get_mut(slot as usize) {
+            entry.holder = Holder::Nobody;
+        }
+        self.leases -= 1;
+        if self.leases == 0 { self.membership.take() } else { None }
     }
 
     /// Area, first byte, and the one after the last.

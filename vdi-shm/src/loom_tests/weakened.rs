@@ -68,6 +68,10 @@ const WEAKENINGS: &[(&str, &str, &str)] = &[
     ("caller.lend-command", SWAPPED, "slots::loom_slot_goes_out_and_home_with_its_command"),
     ("caller.return-complete", SWAPPED, "slots::loom_slot_goes_out_and_home_with_its_command"),
     ("caller.death-void", SWAPPED, "slots::loom_slot_lease_of_the_dead_is_voided"),
+    ("start.loan", RELAXED, "starts::loom_starts_what_is_found_is_so"),
+    ("start.find.loan", RELAXED, "starts::loom_starts_what_is_found_is_so"),
+    ("start.address", RELAXED, "starts::loom_starts_what_is_found_is_so"),
+    ("start.find.address", RELAXED, "starts::loom_starts_what_is_found_is_so"),
     ("abort.write", RELAXED, "announcements::loom_abort_comes_after_what_the_aborter_did"),
     ("abort.look", RELAXED, "announcements::loom_abort_comes_after_what_the_aborter_did"),
     ("abort.stands", RELAXED, "announcements::loom_abort_comes_after_what_the_aborter_did"),
@@ -91,6 +95,7 @@ const SOURCES: &[(&str, bool)] = &[
     (include_str!("../ring.rs"), true),
     (include_str!("../doorbell.rs"), true),
     (include_str!("../slots.rs"), true),
+    (include_str!("../starts.rs"), true),
     (include_str!("../abort_word.rs"), true),
     (include_str!("../device_name.rs"), true),
     (include_str!("ring.rs"), false),
@@ -208,6 +213,8 @@ fn loom_weakened_list_is_complete() {
                 .map(|(site, _)| site.to_owned())
                 .collect()
         };
+        // These are sequentially consistent by their name.
+        let behind = named("fence_after_rmw(\"");
         let orderings = [named("ordering(\""), named("fence(\"")].concat();
         let strong: usize = ["Acquire", "Release", "AcqRel", "SeqCst"]
             .iter()
@@ -215,7 +222,7 @@ fn loom_weakened_list_is_complete() {
             .sum();
         assert!(!own || strong == orderings.len(), "an ordering without a name, beside {orderings:?}");
         // `try_in_order` ends like `in_order`.
-        sites.extend([orderings, named("in_order(\""), named("step(\"")].concat());
+        sites.extend([orderings, behind, named("in_order(\""), named("step(\"")].concat());
     }
     let listed: BTreeSet<String> = WEAKENINGS.iter().map(|(site, ..)| (*site).to_owned()).collect();
     assert_eq!(listed, sites, "the list and the sources differ");
