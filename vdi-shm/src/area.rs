@@ -24,7 +24,6 @@
 //! 6. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
 //!    a lease without a member would be void, and its bit another's. The first lease brings the membership, and the last
 //!    one takes it away, under the lock of `held`.
-//! 7. What `starts` says is what `held` says of commands; it changes under the lock of `held`, and is read without.
 #![allow(unsafe_code)]
 
 mod held;
@@ -45,7 +44,6 @@ use self::held::{Held, Holder, Membership};
 use crate::control::Control;
 use crate::segment::Mapping;
 use crate::slots::TakeBackError;
-use crate::starts::Starts;
 use crate::wait;
 
 /// How long a buffer in an area that is being announced is waited for: the announcement is on its way already.
@@ -191,7 +189,6 @@ pub struct ClientBuffers {
     /// What leases keep alive (invariant 6).
     membership: Option<Weak<dyn Any + Send + Sync>>,
     held: Mutex<Held>,
-    starts: Starts,
 }
 
 impl core::fmt::Debug for ClientBuffers {
@@ -224,10 +221,9 @@ impl ClientBuffers {
         member: u32,
         membership: Option<Weak<dyn Any + Send + Sync>>,
     ) -> Arc<ClientBuffers> {
-        let slots = 1 << codec.slot_bits();
-        let (held, starts) = (Mutex::new(Held::new(slots, rules.prefix)), Starts::new(slots));
+        let held = Mutex::new(Held::new(1 << codec.slot_bits(), rules.prefix));
         let book = Book::of(areas);
-        Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held, starts })
+        Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held })
     }
 
     #[inline]
@@ -290,7 +286,6 @@ impl ClientBuffers {
         }
         let bytes = self.bytes(place).ok_or(twice)?;
         held.free(slot).ok_or(twice)?.holder = Holder::Command(generation);
-        self.starts.begin(loan, bytes.start.as_ptr() as u64);
         drop(held);
         Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
     }
@@ -302,15 +297,13 @@ impl ClientBuffers {
     /// data start is exactly `address`.
     #[inline]
     pub fn get_handle(&self, view: View, address: *const u8) -> Result<BufferHandle, BufferError> {
-        let held = self.starts.find(address as u64).or_else(|| self.held_at(address));
-        self.codec.get(view, held).map_err(|status| match status {
+        self.codec.get(view, self.held_at(address)).map_err(|status| match status {
             VdError::Protocol => BufferError::NotOpen,
             _ => BufferError::NotABuffer { address: address as usize },
         })
     }
 
-    /// The loan of a held buffer that starts at this address, for certain.
-    #[cold]
+    /// The loan of a held buffer that starts at this address.
     fn held_at(&self, address: *const u8) -> Option<Loan> {
         let (area, offset) = self.book.areas().find(address)?;
         let begin = offset.checked_sub(u64::from(self.rules.prefix))?;
@@ -518,11 +511,9 @@ impl LentBuffer {
 
 impl Drop for LentBuffer {
     fn drop(&mut self) {
-        let mut held = self.buffers.held();
-        if let Some(entry) = held.slots.get_mut(self.loan.slot as usize) {
+        if let Some(entry) = self.buffers.held().slots.get_mut(self.loan.slot as usize) {
             entry.holder = Holder::Nobody;
         }
-        self.buffers.starts.end(self.loan.slot);
     }
 }
 

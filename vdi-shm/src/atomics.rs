@@ -3,7 +3,7 @@
 //!
 //! # Sites
 //!
-//! An ordering is written `ordering("ring.lap", Ordering::Release)`, a fence `fence("doorbell.arm", Ordering::SeqCst)`; steps
+//! An ordering is written `ordering("ring.lap", Ordering::Release)`, a fence `fence("doorbell.arm", Ordering::SeqCst)`, and one
 //! that stands directly behind a read-modify-write of the same thread `fence_after_rmw("slot.lease")`; steps whose order
 //! matters are written with [`in_order`] or [`try_in_order`], and one that must not be left out with [`step`].
 //! Outside of model checks these are the plain ordering, the plain fence, and the steps as they stand: they inline to nothing.

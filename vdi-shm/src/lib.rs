@@ -32,21 +32,17 @@
 
 #[cfg(any(test, not(loom)))]
 mod abort_word;
-mod atomics;
 #[cfg(any(test, not(loom)))]
-mod device_name;
-pub mod doorbell;
-pub mod ring;
-pub mod slots;
-#[cfg(any(test, not(loom)))]
-mod starts;
-
 #[cfg(not(loom))]
 pub mod allocator;
 #[cfg(not(loom))]
 pub mod area;
+mod atomics;
 #[cfg(not(loom))]
 pub mod control;
+#[cfg(any(test, not(loom)))]
+mod device_name;
+pub mod doorbell;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(not(loom))]
@@ -55,12 +51,14 @@ pub mod host;
 pub mod link;
 #[cfg(not(loom))]
 pub mod member;
+pub mod ring;
 #[cfg(not(loom))]
 pub mod runtime;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
 pub mod session;
+pub mod slots;
 #[cfg(not(loom))]
 mod sys;
 #[cfg(not(loom))]

@@ -11,7 +11,6 @@ mod announcements;
 mod doorbell;
 mod ring;
 mod slots;
-mod starts;
 mod weakened;
 
 use std::sync::Arc as StdArc;

@@ -15,7 +15,8 @@ const BUFFERS: u32 = 32;
 /// Bytes of each.
 const SIZE: u32 = 64 << 10;
 
-/// Times `part`: "map" is getting and mapping, "release" giving up, of the same buffers in turn. A second membership in this
+/// Times `part`, of the same buffers in turn: "by-address" is getting a handle for an address and mapping it, "of-command" the same
+/// of a command that the program holds, "map" the mapping alone, "release" giving up. A second membership in this
 /// process stands for the other process, whose part of the work is the same.
 pub(crate) fn drive(dir: &Path, part: &str) -> Fallible<()> {
     let set = create(dir, 1)?;
@@ -32,22 +33,39 @@ pub(crate) fn drive(dir: &Path, part: &str) -> Fallible<()> {
     let other = ClientVirtualDeviceSet::with_options(options(dir));
     other.open_in_secondary(SET)?;
     let mut mapped: Vec<MappedBuffer> = Vec::with_capacity(addresses.len());
+    let mut handles = Vec::with_capacity(addresses.len());
     rounds(|count| {
+        let (mut by_address, mut of_command) = (Duration::ZERO, Duration::ZERO);
         let (mut mapping, mut releasing) = (Duration::ZERO, Duration::ZERO);
         let mut done = 0;
         while done < count {
             let started = Instant::now();
             for address in &addresses {
-                let handle = set.get_buffer_handle(black_box(*address))?;
+                handles.push(set.get_buffer_handle(black_box(*address))?);
+            }
+            by_address += started.elapsed();
+            handles.clear();
+            let started = Instant::now();
+            for command in &held {
+                handles.push(black_box(command).buffer_handle()?);
+            }
+            of_command += started.elapsed();
+            let started = Instant::now();
+            for handle in handles.drain(..) {
                 mapped.push(other.map_buffer_handle(black_box(handle))?);
             }
-            let between = Instant::now();
+            mapping += started.elapsed();
+            let started = Instant::now();
             mapped.clear();
-            releasing += between.elapsed();
-            mapping += between - started;
+            releasing += started.elapsed();
             done += addresses.len() as u64;
         }
-        let elapsed = if part == "map" { mapping } else { releasing };
+        let elapsed = match part {
+            "by-address" => by_address + mapping,
+            "of-command" => of_command + mapping,
+            "map" => mapping,
+            _ => releasing,
+        };
         Ok(elapsed.mul_f64(count as f64 / done as f64))
     })?;
     drop(other);
