@@ -17,6 +17,10 @@ const DATABASE: &str = "sales";
 /// What `cat` reads at a time, and MAXTRANSFERSIZE.
 const BLOCK: usize = 1 << 20;
 
+/// Where the block that is read into begins, as `cat`'s does. Behind the 16 bytes that an allocator keeps for itself, some
+/// processors copy whole pages at a sixth of their speed, and the row would flatter us.
+const PAGE: usize = 4096;
+
 /// Makes the database below `dir`; its data folder.
 pub(crate) fn make_database(dir: &Path, bytes: u64) -> Fallible<PathBuf> {
     let data = dir.join("data");
@@ -131,7 +135,9 @@ fn remove(path: &Path) -> Fallible<()> {
 /// What `cat FILES > /dev/null` does, with blocks of 1 MB and without the start of a program.
 pub(crate) fn drive_read(data: &Path) -> Fallible<()> {
     let (files, _) = files(data)?;
-    let mut block = vec![0; BLOCK];
+    let mut room = vec![0; BLOCK + PAGE];
+    let begin = room.as_ptr().align_offset(PAGE);
+    let block = room.get_mut(begin..begin + BLOCK).ok_or("there is no page in the block")?;
     let mut nowhere = File::options().write(true).open("/dev/null")?;
     rounds(|count| {
         let started = Instant::now();
@@ -139,7 +145,7 @@ pub(crate) fn drive_read(data: &Path) -> Fallible<()> {
             for file in &files {
                 let mut file = File::open(file)?;
                 loop {
-                    match file.read(&mut block)? {
+                    match file.read(block)? {
                         0 => break,
                         bytes => nowhere.write_all(&block[..bytes])?,
                     }
