@@ -30,7 +30,7 @@ impl Plan {
 
     /// Bytes of the database.
     fn database(&self) -> u64 {
-        if self.quick { 8 << 20 } else { 256 << 20 }
+        if self.quick { 8 << 20 } else { 1 << 30 }
     }
 
     /// How long an idle set is watched.
