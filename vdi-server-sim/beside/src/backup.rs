@@ -25,6 +25,10 @@ const PAGE: usize = 4096;
 pub(crate) fn make_database(dir: &Path, bytes: u64) -> Fallible<PathBuf> {
     let data = dir.join("data");
     sample::create(&data.join(DATABASE), bytes, 7)?;
+    // Or the system would write it back while others are timed.
+    for file in files(&data)?.0 {
+        File::open(file)?.sync_all()?;
+    }
     Ok(data)
 }
 
