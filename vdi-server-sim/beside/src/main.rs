@@ -9,6 +9,7 @@ mod parts;
 mod plot;
 mod report;
 mod roles;
+mod touch;
 mod ways;
 
 use std::fs;

@@ -40,8 +40,8 @@ impl Plan {
 }
 
 /// The parts, in the order of a run.
-pub(crate) const PARTS: [&str; 8] =
-    ["round-trip", "asleep", "crowded", "streaming", "backup", "handles", "devices", "costs"];
+pub(crate) const PARTS: [&str; 9] =
+    ["round-trip", "asleep", "crowded", "streaming", "backup", "touch", "handles", "devices", "costs"];
 
 /// Runs one part.
 pub(crate) fn run(part: &'static str, scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
@@ -51,6 +51,7 @@ pub(crate) fn run(part: &'static str, scratch: &Path, plan: &Plan, report: &mut 
         "crowded" => crowded(scratch, plan, report),
         "streaming" => streaming(scratch, plan, report),
         "backup" => backups(scratch, plan, report),
+        "touch" => touch(scratch, plan, report),
         "handles" => handles(scratch, plan, report),
         "devices" => devices(scratch, plan, report),
         _ => costs(scratch, plan, report),
@@ -256,6 +257,21 @@ fn backups(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
         row("durable in a file, NO_CHECKSUM", ours, ("cp, then sync", cp), AtLeast(0.95)),
         row("durable in a file, with checksums", summed, ("cp, then sync", cp), AtLeast(0.95)),
     ]);
+    Ok(())
+}
+
+fn touch(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
+    const PART: &str = "an area of 4 MiB, for the first time";
+    for (what, part, unit) in [
+        ("made", "making", Unit::Microseconds),
+        ("a byte written into each page", "touching", Unit::Microseconds),
+        ("given back", "giving back", Unit::Microseconds),
+        ("page faults", "faults", Unit::Count),
+    ] {
+        let words: [&[&str]; 2] = [&["touch", part, ""], &["touch", part, "populated"]];
+        let times = together(scratch, words.map(role), plan.effort(7, 50))?;
+        report.add(vec![Row::times(PART, what, unit, &times[0], ("populated by one call", &times[1]), Goal::None)]);
+    }
     Ok(())
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum Unit {
     Milliseconds,
     GigabytesPerSecond,
     Calls,
+    /// Of things that have no unit.
+    Count,
     Kilobytes,
 }
 
@@ -24,6 +26,7 @@ impl Unit {
             Unit::Milliseconds => "ms",
             Unit::GigabytesPerSecond => "GB/s",
             Unit::Calls => "calls",
+            Unit::Count => "",
             Unit::Kilobytes => "KiB",
         }
     }
@@ -35,7 +38,7 @@ impl Unit {
             value if value >= 0.1 || value == 0.0 => 2,
             _ => 5,
         };
-        format!("{value:.digits$} {}", self.word())
+        format!("{value:.digits$} {}", self.word()).trim_end().to_owned()
     }
 }
 

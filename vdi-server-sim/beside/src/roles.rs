@@ -9,6 +9,7 @@ use vdi_beside::set::{self, DEPTH, Repeat, Server, Serving};
 
 use crate::backup;
 use crate::handles;
+use crate::touch;
 use crate::ways::iceoryx::{self, Pattern};
 use crate::ways::wires::{self, Kind};
 use crate::ways::{bare, semaphores};
@@ -44,6 +45,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "nothing" => on_demand(|_| Ok(())),
         "busy" => busy(),
         "handles" => handles::drive(dir, word(0)?),
+        "touch" => touch::drive(word(0)?, word(1)? == "populated"),
         "backup" => backup::drive(dir, &path(0)?, word(1)?, word(2)?),
         "backup-client" => backup::client(dir, word(0)?),
         "read" => backup::drive_read(&path(0)?),
