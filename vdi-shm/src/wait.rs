@@ -8,8 +8,9 @@
 //!
 //! Where the answer never comes within the window, spinning only takes the CPU from those who could answer: the peer on a
 //! machine with more to do than CPUs, or anybody while a slow disk or database is waited for. So each thread remembers how its
-//! spins ended ([`Luck`]): after one in vain it lets one wait pass without, then three, seven, at most [`LONGEST_REST`];
-//! one that paid makes it spin each time again. Whoever waits in vain all the time spins in one of 64 waits.
+//! spins ended: after one in vain it lets one wait pass without, then three, seven, at most [`LONGEST_REST`]; one that paid
+//! makes it spin each time again. Where no spin ever pays, one wait in 64 spins. The look of a microsecond or two that
+//! [`briefly`] takes comes before each wait that makes it, unless waits do not spin at all.
 //!
 //! Where this process has one CPU only, nobody could answer meanwhile, so there is no spinning.
 //!
@@ -107,11 +108,7 @@ const LOOKS: u32 = 32;
 /// at the clock and at anything else: for whoever is answered sooner than those take, before [`wait_until`].
 #[inline]
 pub fn briefly(there: impl Fn() -> bool) -> bool {
-    let found = !spin().is_zero() && looks(|| there().then_some(())).is_some();
-    if found {
-        with_luck(|luck| luck.ended(true));
-    }
-    found
+    !spin().is_zero() && looks(|| there().then_some(())).is_some()
 }
 
 #[inline]

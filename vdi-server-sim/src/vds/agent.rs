@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::CompletionRecord;
+use vdi_proto::device::QUEUE_DEPTH;
 use vdi_proto::set::server::Call;
 use vdi_proto::status::VdError;
 use vdi_proto::timeout::ServerTimeOut;
@@ -80,7 +81,7 @@ impl ServerVirtualDeviceSet {
     }
 }
 
-/// How often completions are handled between two looks at the clock: reading it takes longer than a client needs to answer.
+/// How often all devices are looked through between two looks at the clock: reading it takes longer than a client needs to answer.
 const TURNS: u32 = 64;
 
 /// Handles completions until the set is closed or aborted; true when it was closed in order.
@@ -157,7 +158,8 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
 fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool {
     let mut any = false;
     for (device, consumer) in set.devices().iter().zip(completions) {
-        loop {
+        // Not more than can be outstanding: a client that answers as fast as routines send again does not keep the others waiting.
+        for _ in 0..QUEUE_DEPTH {
             let handled = match consumer.pop() {
                 Ok(None) => break,
                 Ok(Some(words)) => {

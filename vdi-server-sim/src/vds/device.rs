@@ -262,7 +262,13 @@ impl DeviceCore {
     }
 
     pub(crate) fn abort(&self) {
-        self.locked().machine.abort();
+        let mut locked = self.locked();
+        if locked.machine.is_closed() {
+            // In order, a moment ago: whoever closed it ends what is outstanding.
+            return;
+        }
+        locked.machine.abort();
+        drop(locked);
         self.drain(false);
     }
 }
@@ -412,8 +418,12 @@ impl ServerVirtualDevice {
             (false, false) => Closing::Last,
         };
         self.set.step(Call::CloseDevice(closing)).map_err(|code| self.error(CALL, code, code.meaning()))?;
-        self.core.locked().machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
-        self.set.device_closed();
+        {
+            // Under one lock, so that nobody finds the last device closed and the set not ended.
+            let mut locked = self.core.locked();
+            locked.machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
+            self.set.device_closed();
+        }
         control.server_close_device(self.core.index);
         drop(closing_turn);
         trace::event!(DEBUG, call = CALL, set = self.core.session.set_name(), device = self.name(), "device closed");
