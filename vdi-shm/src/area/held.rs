@@ -115,3 +115,28 @@ impl Held {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// The first of several leases brings the membership, the last one takes it away, whichever that is; and so again.
+    #[test]
+    fn the_membership_stays_for_the_last_lease() {
+        let mut held = Held::new(4, 0);
+        for order in [[0, 1, 2], [2, 0, 1]] {
+            assert!(held.is_leaseless());
+            let membership: Membership = Arc::new(());
+            let member = Arc::downgrade(&membership);
+            held.lease_begun(Some(membership));
+            held.lease_begun(None);
+            held.lease_begun(None);
+            for (ended, slot) in order.into_iter().enumerate() {
+                assert!(!held.is_leaseless() && member.upgrade().is_some(), "after {ended} of 3");
+                let left = held.lease_ended(slot);
+                assert_eq!(left.is_some(), ended == 2, "after {} of 3", ended + 1);
+            }
+            assert!(member.upgrade().is_none(), "nothing else holds it");
+        }
+    }
+}
