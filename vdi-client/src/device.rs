@@ -345,27 +345,25 @@ impl Own {
     fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         // A command that is there, or comes within a microsecond, needs no clock.
         let mut waited = trace::Clock::default();
-        let look = if timeout.is_zero() {
-            self.look_unless_closed().or_else(|| self.check_written())
+        let got = if timeout.is_zero() {
+            self.try_get_command()?
         } else {
             let mut look = self.look_unless_closed();
             if look.is_none() && wait::briefly(|| self.submissions.is_ready()) {
                 look = self.look();
             }
-            look.or_else(|| {
+            let look = look.or_else(|| {
                 let shared = Arc::clone(&self.shared);
                 waited = trace::Clock::start();
                 self.wait_for_look(&shared, wait::deadline(timeout))
-            })
+            });
+            look.map(|look| self.seen(look, waited)).transpose()?
         };
-        match look {
-            Some(look) => self.seen(look, waited),
-            None => {
-                let error = self.nothing_within(timeout);
-                trace::refused(&error);
-                Err(error)
-            }
-        }
+        got.ok_or_else(|| {
+            let error = self.nothing_within(timeout);
+            trace::refused(&error);
+            error
+        })
     }
 
     /// What a look gives to the program.
