@@ -11,27 +11,23 @@
 //! # Invariants, within this process
 //!
 //! 1. *One owner.* No two [`LentBuffer`]s or [`MappedBuffer`]s overlap, prefix zones included, and no two stand for one
-//!    slot: each is entered in `held` before it exists, and leaves it when it is dropped; the places of slots that are held
-//!    do not overlap. So no two slices alias, whatever a peer puts into the rings or the slot table: a loan of a slot that
-//!    is held, or of bytes that are, is refused.
+//!    slot: the slot is claimed before the buffer exists ([`crate::holding`]), and is free when it is dropped; the places of
+//!    slots that are held do not overlap. So no two slices alias, whatever a peer puts into the rings or the slot table: a
+//!    loan of a slot that is held, or of bytes that are, is refused.
 //! 2. A buffer's place is loaded once, judged by its seal and against the area as mapped here, and kept; it cannot leave
 //!    the area.
 //! 3. A buffer keeps its area mapped, also after the set was aborted or closed.
-//! 4. A lease and its entry in `held` end together, under its lock. So nobody in this process sees the one without the
-//!    other: not who maps the buffer again, nor who gets it with a new command.
-//! 5. Areas are used by one [`ClientBuffers`] or by one [`crate::allocator::BufferPool`]: each of them keeps its own book of
+//! 4. Areas are used by one [`ClientBuffers`] or by one [`crate::allocator::BufferPool`]: each of them keeps its own book of
 //!    who has which bytes.
-//! 6. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
-//!    a lease without a member would be void, and its bit another's. The first lease brings the membership, and the last
-//!    one takes it away, under the lock of `held`.
+//! 5. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
+//!    a lease without a member would be void, and its bit another's. Each lease keeps what makes the process a member.
 #![allow(unsafe_code)]
 
 mod held;
 
-use core::any::Any;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use thiserror::Error;
 use vdi_proto::command::Loan;
@@ -40,8 +36,9 @@ use vdi_proto::layout::{BufferRules, LayoutError, MAX_AREAS, Place, RawPlace};
 use vdi_proto::set::View;
 use vdi_proto::status::VdError;
 
-use self::held::{Held, Holder, Membership};
+use self::held::Held;
 use crate::control::Control;
+use crate::holding::Holder;
 use crate::segment::Mapping;
 use crate::slots::TakeBackError;
 use crate::wait;
@@ -179,6 +176,18 @@ impl BufferError {
     }
 }
 
+/// What a lease keeps: the buffers mapped, and the process a member where it is one that can leave.
+pub(crate) trait Keeper: core::fmt::Debug + Send + Sync {
+    /// The buffers; `None` before there are any.
+    fn buffers(&self) -> Option<&ClientBuffers>;
+}
+
+impl Keeper for ClientBuffers {
+    fn buffers(&self) -> Option<&ClientBuffers> {
+        Some(self)
+    }
+}
+
 /// Buffers as a client process sees them.
 pub struct ClientBuffers {
     control: Arc<Control>,
@@ -186,9 +195,9 @@ pub struct ClientBuffers {
     rules: BufferRules,
     codec: HandleCodec,
     member: u32,
-    /// What leases keep alive (invariant 6).
-    membership: Option<Weak<dyn Any + Send + Sync>>,
-    held: Mutex<Held>,
+    /// What leases keep (invariant 5), where it is not this.
+    keeper: Option<Weak<dyn Keeper>>,
+    held: Held,
 }
 
 impl core::fmt::Debug for ClientBuffers {
@@ -210,33 +219,28 @@ impl ClientBuffers {
         codec: HandleCodec,
         member: u32,
     ) -> Arc<ClientBuffers> {
-        Self::of_member(control, &areas, rules, codec, member, None)
+        Self::kept(control, &areas, rules, codec, member, None)
     }
 
-    pub(crate) fn of_member(
+    /// The same, with what leases keep.
+    pub(crate) fn kept(
         control: Arc<Control>,
         areas: &Arc<Areas>,
         rules: BufferRules,
         codec: HandleCodec,
         member: u32,
-        membership: Option<Weak<dyn Any + Send + Sync>>,
+        keeper: Option<Weak<dyn Keeper>>,
     ) -> Arc<ClientBuffers> {
-        let held = Mutex::new(Held::new(1 << codec.slot_bits(), rules.prefix));
+        let held = Held::new(1 << codec.slot_bits(), rules.prefix);
         let book = Book::of(areas);
-        Arc::new(ClientBuffers { control, book, rules, codec, member, membership, held })
+        Arc::new(ClientBuffers { control, book, rules, codec, member, keeper, held })
     }
 
-    #[inline]
-    fn held(&self) -> MutexGuard<'_, Held> {
-        // Nothing panics between two changes that belong together.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The bytes of a place that was judged; `None` only for one of another set.
-    #[inline]
-    fn bytes(&self, place: Place) -> Option<Bytes> {
+    /// Where a place that was judged starts in this process; `None` only for one of another set.
+    fn start(&self, place: Place) -> Option<NonNull<u8>> {
         let mapping = self.book.areas().get(place.area())?;
-        Some(Bytes::new(mapping, place))
+        // SAFETY: `place` was judged against this mapping's length: its offset lies within.
+        Some(unsafe { mapping.address().add(place.offset() as usize) })
     }
 
     /// Loads and judges a slot's place; waits for an area that is being announced.
@@ -266,27 +270,28 @@ impl ClientBuffers {
     /// [`BufferError`] when the server lent something that it cannot have: a protocol violation.
     pub fn take(self: &Arc<Self>, loan: Loan, size: u32) -> Result<LentBuffer, BufferError> {
         let Loan { slot, generation } = loan;
-        let raw = self.control.slot(slot).map(crate::slots::Slot::place);
-        let mut held = self.held();
         let twice = BufferError::LentTwice { slot };
-        let known = held.free(slot).ok_or(twice)?.known.filter(|known| Some(known.to_raw()) == raw);
-        let place = match known {
-            Some(place) => place,
+        let raw = self.control.slot(slot).ok_or(twice)?.place();
+        let mut claim = self.held.claim(slot).ok_or(twice)?;
+        let (start, len) = match claim.start_of(raw) {
+            // Judged before, and still there.
+            Some(start) => (start, raw.len),
             None => {
-                drop(held);
+                drop(claim);
                 let place = self.locate(slot)?;
-                held = self.held();
-                held.free(slot).ok_or(twice)?;
-                held.learn(slot, place).map_err(|held| BufferError::Overlap { slot, held })?;
-                place
+                let start = self.start(place).ok_or(twice)?;
+                let mut extents = self.held.extents();
+                claim = self.held.claim(slot).ok_or(twice)?;
+                let learned = self.held.learn(&mut extents, slot, place, start);
+                learned.map_err(|held| BufferError::Overlap { slot, held })?;
+                (start, place.len())
             }
         };
-        if size > place.len() {
-            return Err(BufferError::TooShort { size, len: place.len() });
+        if size > len {
+            return Err(BufferError::TooShort { size, len });
         }
-        let bytes = self.bytes(place).ok_or(twice)?;
-        held.free(slot).ok_or(twice)?.holder = Holder::Command(generation);
-        drop(held);
+        claim.hold(Holder::Command(generation));
+        let bytes = Bytes { start, len, prefix: self.rules.prefix };
         Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
     }
 
@@ -304,15 +309,12 @@ impl ClientBuffers {
     }
 
     /// The loan of a held buffer that starts at this address.
+    #[inline]
     fn held_at(&self, address: *const u8) -> Option<Loan> {
-        let (area, offset) = self.book.areas().find(address)?;
-        let begin = offset.checked_sub(u64::from(self.rules.prefix))?;
-        let held = self.held();
-        let (_, slot) = *held.extents.get(&(area, begin))?;
-        match held.slots.get(slot as usize)?.holder {
-            Holder::Command(generation) => Some(Loan { slot, generation }),
-            Holder::Lease | Holder::Nobody => None,
-        }
+        self.held.guess(address).or_else(|| {
+            let (area, offset) = self.book.areas().find(address)?;
+            self.held.command_at(address, area, offset)
+        })
     }
 
     /// MapBufferHandle: maps the buffer of another process's command, and takes a lease on it.
@@ -322,64 +324,59 @@ impl ClientBuffers {
     /// this process has the buffer already.
     #[inline]
     pub fn map(self: &Arc<Self>, view: View, handle: BufferHandle) -> Result<MappedBuffer, BufferError> {
-        // Declared before the lock, so that it is dropped after it.
-        let membership;
-        let mut held = self.held();
-        membership = if held.is_leaseless() { self.membership()? } else { None };
         let loan = self.look_up(view, handle)?;
         let slot = loan.slot;
-        let Some(shared) = self.control.slot(slot) else { return Err(BufferError::InvalidHandle { handle }) };
-        let entry = held.free(slot).ok_or(BufferError::AlreadyHere { handle })?;
-        shared.lease(loan, self.member).map_err(|_| BufferError::InvalidHandle { handle })?;
-        // From here on the loan cannot end, so its place stands.
-        entry.holder = Holder::Lease;
-        let raw = shared.place();
-        let known = entry.known.filter(|known| known.to_raw() == raw);
-        held.lease_begun(membership);
-        let bytes = match known.and_then(|place| self.bytes(place)) {
-            Some(bytes) => {
-                drop(held);
-                bytes
-            }
-            None => self.learn_leased(held, slot, handle)?,
+        let invalid = BufferError::InvalidHandle { handle };
+        let shared = self.control.slot(slot).ok_or(invalid)?;
+        // Before the claim, so that it is dropped after it.
+        let keeper = self.keeper()?;
+        let Some(claim) = self.held.claim(slot) else {
+            // Unless the loan has ended meanwhile, and this process holds the next one.
+            return Err(self.look_up(view, handle).err().unwrap_or(BufferError::AlreadyHere { handle }));
         };
-        Ok(MappedBuffer { bytes, slot, handle, buffers: Arc::clone(self) })
+        shared.lease(loan, self.member).map_err(|_| invalid)?;
+        // From here on the loan cannot end, so its place stands.
+        let raw = shared.place();
+        let known = claim.start_of(raw);
+        claim.hold(Holder::Lease);
+        let (start, len) = match known {
+            Some(start) => (start, raw.len),
+            None => self.learn_leased(slot, handle)?,
+        };
+        Ok(MappedBuffer { bytes: Bytes { start, len, prefix: self.rules.prefix }, slot, handle, keeper })
     }
 
-    /// What keeps this process a member, where it is one that can leave.
-    #[cold]
-    fn membership(&self) -> Result<Option<Membership>, BufferError> {
-        let Some(membership) = &self.membership else { return Ok(None) };
-        membership.upgrade().map(Some).ok_or(BufferError::NotOpen)
+    /// What a lease keeps.
+    #[inline]
+    fn keeper(self: &Arc<Self>) -> Result<Arc<dyn Keeper>, BufferError> {
+        match &self.keeper {
+            None => Ok(Arc::clone(self) as Arc<dyn Keeper>),
+            Some(keeper) => keeper.upgrade().ok_or(BufferError::NotOpen),
+        }
     }
 
     /// Finds out where the buffer of a lease is that was not known to be there; on errors gives the lease up.
     #[cold]
-    fn learn_leased(
-        &self,
-        mut held: MutexGuard<'_, Held>,
-        slot: u32,
-        handle: BufferHandle,
-    ) -> Result<Bytes, BufferError> {
+    fn learn_leased(&self, slot: u32, handle: BufferHandle) -> Result<(NonNull<u8>, u32), BufferError> {
         // It is somewhere else now, and where it was may be another's meanwhile.
-        held.forget(slot);
-        drop(held);
+        if let Some(holding) = self.held.slot(slot) {
+            self.held.forget(&mut self.held.extents(), holding);
+        }
         let learned = self.locate(slot).map_err(BufferError::from).and_then(|place| {
-            self.held().learn(slot, place).map_err(|held| BufferError::Overlap { slot, held })?;
-            self.bytes(place).ok_or(BufferError::InvalidHandle { handle })
+            let start = self.start(place).ok_or(BufferError::InvalidHandle { handle })?;
+            let learned = self.held.learn(&mut self.held.extents(), slot, place, start);
+            learned.map_err(|held| BufferError::Overlap { slot, held })?;
+            Ok((start, place.len()))
         });
         learned.inspect_err(|_| self.give_up(slot))
     }
 
-    /// Ends a lease and what it held (invariant 4).
+    /// Ends a lease, in the slot table and here.
+    #[inline]
     fn give_up(&self, slot: u32) {
-        let mut held = self.held();
-        let membership = held.lease_ended(slot);
-        if let Some(shared) = self.control.slot(slot) {
-            shared.release(self.member);
+        if let (Some(shared), Some(holding)) = (self.control.slot(slot), self.held.slot(slot)) {
+            holding.free_lease(|| shared.release(self.member));
         }
-        drop(held);
-        drop(membership);
     }
 
     /// MapBufferHandle for foreign callers, which know no leases: the address of the buffer in this process. Nothing keeps
@@ -390,7 +387,7 @@ impl ClientBuffers {
     pub fn map_address(&self, view: View, handle: BufferHandle) -> Result<NonNull<u8>, BufferError> {
         let loan = self.look_up(view, handle)?;
         let place = self.locate(loan.slot)?;
-        Ok(self.bytes(place).ok_or(BufferError::InvalidHandle { handle })?.start)
+        self.start(place).ok_or(BufferError::InvalidHandle { handle })
     }
 
     #[inline]
@@ -403,11 +400,13 @@ impl ClientBuffers {
     }
 }
 
-/// The bytes of a buffer in this process. Whoever has them has the [`ClientBuffers`] too, which keep the area mapped.
+/// The bytes of a buffer in this process, `start..start + len` and `prefix` bytes before. Its place was judged by the rules to lie
+/// in an area with both; whoever has them has the [`ClientBuffers`] too, or what keeps those, and they keep the area mapped.
 #[derive(Debug)]
 struct Bytes {
     start: NonNull<u8>,
     len: u32,
+    prefix: u32,
 }
 
 // SAFETY: the bytes belong to whoever holds this value (invariant 1); where it is does not matter.
@@ -416,13 +415,6 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
-    #[inline]
-    fn new(mapping: &Mapping, place: Place) -> Bytes {
-        // SAFETY: `place` was judged against this mapping's length: its offset lies within.
-        let start = unsafe { mapping.address().add(place.offset() as usize) };
-        Bytes { start, len: place.len() }
-    }
-
     #[inline]
     fn data(&self, len: u32) -> &[u8] {
         // SAFETY: `start..start + self.len` lies within the mapping, which the buffer's `ClientBuffers` keep alive; in this
@@ -438,8 +430,8 @@ impl Bytes {
     }
 
     /// The prefix zone, as long as the rules say by which the place was judged.
-    fn prefix_mut(&mut self, rules: &BufferRules) -> &mut [u8] {
-        let prefix = rules.prefix as usize;
+    fn prefix_mut(&mut self) -> &mut [u8] {
+        let prefix = self.prefix as usize;
         // SAFETY: the place was judged to have its prefix zone before the data start, within the mapping, so both the
         // subtraction and the range stay within.
         let start = unsafe { self.start.sub(prefix) };
@@ -473,7 +465,7 @@ impl LentBuffer {
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut(&self.buffers.rules)
+        self.bytes.prefix_mut()
     }
 
     /// The address of the data start.
@@ -510,9 +502,10 @@ impl LentBuffer {
 }
 
 impl Drop for LentBuffer {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(entry) = self.buffers.held().slots.get_mut(self.loan.slot as usize) {
-            entry.holder = Holder::Nobody;
+        if let Some(holding) = self.buffers.held.slot(self.loan.slot) {
+            holding.free();
         }
     }
 }
@@ -524,7 +517,7 @@ pub struct MappedBuffer {
     bytes: Bytes,
     slot: u32,
     handle: BufferHandle,
-    buffers: Arc<ClientBuffers>,
+    keeper: Arc<dyn Keeper>,
 }
 
 impl MappedBuffer {
@@ -544,7 +537,7 @@ impl MappedBuffer {
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut(&self.buffers.rules)
+        self.bytes.prefix_mut()
     }
 
     /// The address of the data start in this process.
@@ -561,8 +554,11 @@ impl MappedBuffer {
 }
 
 impl Drop for MappedBuffer {
+    #[inline]
     fn drop(&mut self) {
-        self.buffers.give_up(self.slot);
+        if let Some(buffers) = self.keeper.buffers() {
+            buffers.give_up(self.slot);
+        }
     }
 }
 

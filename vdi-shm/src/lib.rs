@@ -45,6 +45,8 @@ mod device_name;
 pub mod doorbell;
 #[cfg(not(loom))]
 pub mod error;
+#[cfg(any(test, not(loom)))]
+mod holding;
 #[cfg(not(loom))]
 pub mod host;
 #[cfg(not(loom))]

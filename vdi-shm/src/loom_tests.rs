@@ -9,6 +9,7 @@
 
 mod announcements;
 mod doorbell;
+mod holding;
 mod ring;
 mod slots;
 mod weakened;

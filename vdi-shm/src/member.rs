@@ -26,6 +26,7 @@ use vdi_proto::layout::{MAX_AREAS, SERVER_MEMBER};
 use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
+use crate::area::{ClientBuffers, Keeper};
 use crate::control::Control;
 use crate::error::{Blame, ShmError};
 use crate::host::KEEPER_STACK;
@@ -153,7 +154,7 @@ impl Member {
             .map_err(|error| ShmError::system("start the keeper thread", error));
         let keeper = keeper.inspect_err(|_| drop(shared.link.send(&Message::Leave, None)))?;
         let membership = Arc::new(Membership { shared, keeper: Some(keeper) });
-        let weak = Arc::downgrade(&membership);
+        let weak: Weak<dyn Keeper> = Arc::<Membership>::downgrade(&membership);
         membership.shared.session.set_membership(weak);
         Ok(Member { membership })
     }
@@ -230,6 +231,12 @@ impl Member {
         shared.session.agree(agreement)?;
         let deadline = wait::deadline(timeout);
         shared.ask(&Message::Configured(agreement), None, deadline, "the client to take the configuration")
+    }
+}
+
+impl Keeper for Membership {
+    fn buffers(&self) -> Option<&ClientBuffers> {
+        self.shared.session.known_buffers()
     }
 }
 

@@ -7,7 +7,6 @@
 //! 2. The agreement comes once, over the link, was judged, and never changes.
 //! 3. Whoever waits is woken by whatever can end the wait: an abort, a cancellation, closing, a message.
 
-use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
@@ -17,7 +16,7 @@ use vdi_proto::handle::HandleCodec;
 use vdi_proto::join::Agreement;
 use vdi_proto::layout::BufferRules;
 
-use crate::area::{Areas, ClientBuffers};
+use crate::area::{Areas, ClientBuffers, Keeper};
 use crate::control::Control;
 use crate::error::ShmError;
 use crate::runtime::Place;
@@ -42,7 +41,7 @@ pub struct Session {
     agreement: OnceLock<Agreement>,
     buffers: OnceLock<Arc<ClientBuffers>>,
     /// What keeps this process a member; nothing in the primary.
-    membership: OnceLock<Weak<dyn Any + Send + Sync>>,
+    membership: OnceLock<Weak<dyn Keeper>>,
     /// The abort word as this process first saw it.
     aborted: AtomicU32,
     /// What tells the other processes of an abort, beside the shared word.
@@ -138,7 +137,7 @@ impl Session {
     }
 
     /// Tells what keeps this process a member, for its leases to hold.
-    pub(crate) fn set_membership(&self, membership: Weak<dyn Any + Send + Sync>) {
+    pub(crate) fn set_membership(&self, membership: Weak<dyn Keeper>) {
         // Once, right after joining.
         let _ = self.membership.set(membership);
     }
@@ -167,7 +166,7 @@ impl Session {
         }
         let agreement = self.agreement.get()?;
         Some(self.buffers.get_or_init(|| {
-            ClientBuffers::of_member(
+            ClientBuffers::kept(
                 Arc::clone(&self.control),
                 &self.areas,
                 BufferRules::new(&agreement.config),
@@ -176,6 +175,12 @@ impl Session {
                 self.membership.get().cloned(),
             )
         }))
+    }
+
+    /// The same, without making them.
+    #[inline]
+    pub(crate) fn known_buffers(&self) -> Option<&ClientBuffers> {
+        self.buffers.get().map(Arc::as_ref)
     }
 
     /// Maps an area that came with a message, as number `index`.

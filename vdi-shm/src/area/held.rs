@@ -1,142 +1,131 @@
 //! What one process holds of its set's buffers, and where it knows them to be.
+//!
+//! # Invariants
+//!
+//! 1. Known places do not overlap, prefix zones included. A place becomes known, or is forgotten, under the lock of `extents`
+//!    and under the slot's claim or lease; so whoever has the lock sees all of them, and whoever holds a slot sees its own.
+//! 2. Whoever has the lock may claim slots, and whoever has a claim takes no lock.
+//! 3. A guess says which slot an address may belong to. It is only ever a guess: the slot has the last word.
 
-use core::any::Any;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, Ordering};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vdi_proto::layout::Place;
+use vdi_proto::command::Loan;
+use vdi_proto::layout::{Place, RawPlace};
 
-/// How this process holds a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
-    Nobody,
-    /// A command of this process has it, in this generation.
-    Command(u32),
-    /// By a handle.
-    Lease,
-}
+use crate::holding::{Claim, Holding};
 
-/// A slot, as this process knows it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
-    pub(super) holder: Holder,
-    /// Where its buffer was when it was last held: judged, and apart from all other known places. A buffer that comes again
-    /// is in the same place, which costs one comparison then.
-    pub(super) known: Option<Place>,
-}
+/// The known places, prefix zones included, by area and first byte: the end, and the slot.
+pub(super) type Extents = BTreeMap<(u32, u64), (u64, u32)>;
 
-/// What keeps this process a member.
-pub(super) type Membership = Arc<dyn Any + Send + Sync>;
+/// Guesses for each slot: with more, fewer addresses share one.
+const GUESSES: usize = 4;
 
 /// What this process holds and knows.
 pub(super) struct Held {
-    pub(super) slots: Box<[Entry]>,
-    /// The known places, prefix zones included, by area and first byte: the end, and the slot. They do not overlap.
-    pub(super) extents: BTreeMap<(u32, u64), (u64, u32)>,
+    slots: Box<[Holding]>,
+    /// A slot each, by the hash of its buffer's address.
+    guesses: Box<[AtomicU16]>,
+    extents: Mutex<Extents>,
     prefix: u64,
-    /// How many slots are held by a lease.
-    leases: usize,
-    /// There while there are leases, once for all of them; never in the primary.
-    membership: Option<Membership>,
 }
 
 impl Held {
     pub(super) fn new(slots: usize, prefix: u32) -> Held {
-        let nothing = Entry { holder: Holder::Nobody, known: None };
         Held {
-            slots: vec![nothing; slots].into_boxed_slice(),
-            extents: BTreeMap::new(),
+            slots: (0..slots).map(|_| Holding::new()).collect(),
+            guesses: (0..(slots.max(1) * GUESSES).next_power_of_two()).map(|_| AtomicU16::new(0)).collect(),
+            extents: Mutex::default(),
             prefix: u64::from(prefix),
-            leases: 0,
-            membership: None,
         }
     }
 
-    /// The slot, if nobody holds it.
-    pub(super) fn free(&mut self, slot: u32) -> Option<&mut Entry> {
-        self.slots.get_mut(slot as usize).filter(|entry| entry.holder == Holder::Nobody)
+    /// The slot; `None` for one that the set does not have.
+    #[inline]
+    pub(super) fn slot(&self, slot: u32) -> Option<&Holding> {
+        self.slots.get(slot as usize)
     }
 
-    /// Whether there is no lease, so that the next one has to bring the membership.
-    pub(super) fn is_leaseless(&self) -> bool {
-        self.leases == 0
+    /// Claims a slot; `None` where somebody holds it, or it is none.
+    #[inline]
+    pub(super) fn claim(&self, slot: u32) -> Option<Claim<'_>> {
+        self.slot(slot)?.claim()
     }
 
-    /// A slot that nobody held is held by a lease now; the first one brings the membership.
-    pub(super) fn lease_begun(&mut self, membership: Option<Membership>) {
-        self.leases += 1;
-        if membership.is_some() {
-            self.membership = membership;
+    pub(super) fn extents(&self) -> MutexGuard<'_, Extents> {
+        // Nothing panics between two changes that belong together.
+        self.extents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The loan of the command whose buffer starts at this address, if the guess is right.
+    #[inline]
+    pub(super) fn guess(&self, address: *const u8) -> Option<Loan> {
+        let slot = u32::from(self.guess_of(address)?.load(Ordering::Relaxed));
+        let generation = self.slot(slot)?.command_at(address)?;
+        Some(Loan { slot, generation })
+    }
+
+    /// The loan of the command whose buffer starts at this address, which is this place's.
+    #[cold]
+    pub(super) fn command_at(&self, address: *const u8, area: u32, offset: u64) -> Option<Loan> {
+        let begin = offset.checked_sub(self.prefix)?;
+        let extents = self.extents();
+        let (_, slot) = *extents.get(&(area, begin))?;
+        let generation = self.slot(slot)?.command_at(address)?;
+        // Another buffer's start has the same hash, and was the last one.
+        self.remember(address, slot);
+        Some(Loan { slot, generation })
+    }
+
+    #[inline]
+    fn guess_of(&self, address: *const u8) -> Option<&AtomicU16> {
+        // By the golden ratio, which spreads addresses at equal distances evenly, in the upper bits: as many as there are guesses.
+        let spread = (address as usize as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.guesses.get((spread >> (u64::BITS - self.guesses.len().trailing_zeros())) as usize)
+    }
+
+    fn remember(&self, address: *const u8, slot: u32) {
+        if let Some(guess) = self.guess_of(address) {
+            // A set has at most 4096 slots.
+            guess.store(slot as u16, Ordering::Relaxed);
         }
-    }
-
-    /// A slot that was held by a lease is free. After the last one the membership is returned: it must not be dropped under
-    /// the lock.
-    pub(super) fn lease_ended(&mut self, slot: u32) -> Option<Membership> {
-        if let Some(entry) = self.slots.get_mut(slot as usize) {
-            entry.holder = Holder::Nobody;
-        }
-        self.leases -= 1;
-        if self.leases == 0 { self.membership.take() } else { None }
     }
 
     /// Area, first byte, and the one after the last.
-    fn extent(&self, place: Place) -> (u32, u64, u64) {
+    fn extent(&self, place: RawPlace) -> (u32, u64, u64) {
         // The place was judged to have its prefix zone before the data start.
-        (place.area(), place.offset() - self.prefix, place.offset() + u64::from(place.len()))
+        (place.area, place.offset - self.prefix, place.offset + u64::from(place.len))
     }
 
-    pub(super) fn forget(&mut self, slot: u32) {
-        if let Some(place) = self.slots.get_mut(slot as usize).and_then(|entry| entry.known.take()) {
+    /// The place of a slot is known no more. The caller has its claim, or its lease.
+    pub(super) fn forget(&self, extents: &mut Extents, holding: &Holding) {
+        if let Some(place) = holding.place() {
             let (area, begin, _) = self.extent(place);
-            self.extents.remove(&(area, begin));
+            extents.remove(&(area, begin));
+            holding.forget();
         }
     }
 
-    /// Takes note of a slot's place. Places that overlap it are forgotten; the slot that is held in one of them is an error.
-    pub(super) fn learn(&mut self, slot: u32, place: Place) -> Result<(), u32> {
-        self.forget(slot);
-        let (area, begin, end) = self.extent(place);
+    /// Takes note of a slot's place, where it starts here. Places that overlap it are forgotten; the slot that is held in one of
+    /// them is an error. The caller has the slot's claim, or its lease.
+    pub(super) fn learn(&self, extents: &mut Extents, slot: u32, place: Place, start: NonNull<u8>) -> Result<(), u32> {
+        let Some(holding) = self.slot(slot) else { return Ok(()) };
+        self.forget(extents, holding);
+        let (area, begin, end) = self.extent(place.to_raw());
         // Known places do not overlap, so the last one that begins before this one ends reaches furthest.
-        while let Some((_, (taken, by))) = self.extents.range((area, 0)..(area, end)).next_back() {
+        while let Some((_, (taken, by))) = extents.range((area, 0)..(area, end)).next_back() {
             let (taken, by) = (*taken, *by);
             if taken <= begin {
                 break;
             }
-            if self.free(by).is_none() {
-                return Err(by);
-            }
-            self.forget(by);
+            let claim = self.claim(by).ok_or(by)?;
+            self.forget(extents, &claim);
         }
-        self.extents.insert((area, begin), (end, slot));
-        if let Some(entry) = self.slots.get_mut(slot as usize) {
-            entry.known = Some(place);
-        }
+        extents.insert((area, begin), (end, slot));
+        holding.learn(place.to_raw(), start);
+        self.remember(start.as_ptr(), slot);
         Ok(())
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    /// The first of several leases brings the membership, the last one takes it away, whichever that is; and so again.
-    #[test]
-    fn the_membership_stays_for_the_last_lease() {
-        let mut held = Held::new(4, 0);
-        for order in [[0, 1, 2], [2, 0, 1]] {
-            assert!(held.is_leaseless());
-            let membership: Membership = Arc::new(());
-            let member = Arc::downgrade(&membership);
-            held.lease_begun(Some(membership));
-            held.lease_begun(None);
-            held.lease_begun(None);
-            for (ended, slot) in order.into_iter().enumerate() {
-                assert!(!held.is_leaseless() && member.upgrade().is_some(), "after {ended} of 3");
-                let left = held.lease_ended(slot);
-                assert_eq!(left.is_some(), ended == 2, "after {} of 3", ended + 1);
-            }
-            assert!(member.upgrade().is_none(), "nothing else holds it");
-        }
     }
 }
