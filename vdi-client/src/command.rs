@@ -298,6 +298,7 @@ impl Command {
     ///
     /// # Errors
     /// VD_E_INVALID for a command without a buffer, VD_E_PROTOCOL when the set is not open (any more).
+    #[inline]
     pub fn buffer_handle(&self) -> Result<BufferHandle, Error> {
         let handle = self.own_handle().inspect_err(trace::refused)?;
         trace::event!(
@@ -312,6 +313,7 @@ impl Command {
         Ok(handle)
     }
 
+    #[inline]
     fn own_handle(&self) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         let without = || {

@@ -200,6 +200,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID unless `address` is the data start of a buffer that an outstanding
     /// command of this process holds.
+    #[inline]
     pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         either!(self, set => set.get_buffer_handle(address)).inspect_err(trace::refused)
     }
@@ -211,6 +212,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
     /// this process has the buffer already; VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many
     /// bytes a buffer has: there, and so everywhere, [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
+    #[inline]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         either!(self, set => set.map_buffer_handle(handle, None)).inspect_err(trace::refused)
     }
@@ -220,6 +222,7 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`]; VD_E_INVALID when the buffer cannot have so many bytes.
+    #[inline]
     pub fn map_buffer_handle_sized(&self, handle: BufferHandle, bytes: usize) -> Result<MappedBuffer, Error> {
         either!(self, set => set.map_buffer_handle(handle, Some(bytes))).inspect_err(trace::refused)
     }
@@ -277,6 +280,7 @@ impl Own {
     }
 
     /// Does something short with the set, without the cost of holding on to it.
+    #[inline]
     fn with<T>(&self, call: &'static str, work: impl FnOnce(&Arc<Attached>) -> Result<T, Error>) -> Result<T, Error> {
         match &*self.attached.read().unwrap_or_else(PoisonError::into_inner) {
             Some(attached) => work(attached),
@@ -413,6 +417,7 @@ impl Own {
         Ok(device)
     }
 
+    #[inline]
     fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
@@ -426,12 +431,13 @@ impl Own {
         })
     }
 
+    #[inline]
     fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
-                let buffer = buffers.map(attached.view(), handle);
-                let buffer = buffer.map_err(|error| handle_error(CALL, attached, error))?;
+                let refuse = |error| handle_error(CALL, attached, error);
+                let buffer = buffers.map_or(attached.view(), handle, refuse)?;
                 let all = buffer.data().len();
                 let bytes = bytes.unwrap_or(all);
                 if bytes > all {

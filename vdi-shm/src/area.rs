@@ -291,7 +291,7 @@ impl ClientBuffers {
             return Err(BufferError::TooShort { size, len });
         }
         claim.hold(Holder::Command(generation));
-        let bytes = Bytes { start, len, prefix: self.rules.prefix };
+        let bytes = Bytes { start, len: len as usize };
         Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
     }
 
@@ -324,34 +324,51 @@ impl ClientBuffers {
     /// this process has the buffer already.
     #[inline]
     pub fn map(self: &Arc<Self>, view: View, handle: BufferHandle) -> Result<MappedBuffer, BufferError> {
-        let loan = self.look_up(view, handle)?;
+        self.map_or(view, handle, |error| error)
+    }
+
+    /// [`ClientBuffers::map`] for callers with errors of their own, which are made in place of these.
+    ///
+    /// # Errors
+    /// What `refuse` makes of the error.
+    #[inline]
+    pub fn map_or<E>(
+        self: &Arc<Self>,
+        view: View,
+        handle: BufferHandle,
+        refuse: impl Fn(BufferError) -> E,
+    ) -> Result<MappedBuffer, E> {
+        let loan = self.look_up(view, handle).map_err(&refuse)?;
         let slot = loan.slot;
-        let invalid = BufferError::InvalidHandle { handle };
-        let shared = self.control.slot(slot).ok_or(invalid)?;
+        let invalid = || refuse(BufferError::InvalidHandle { handle });
+        let Some(shared) = self.control.slot(slot) else { return Err(invalid()) };
         // Before the claim, so that it is dropped after it.
-        let keeper = self.keeper()?;
+        let keeper = self.keeper().ok_or_else(|| refuse(BufferError::NotOpen))?;
         let Some(claim) = self.held.claim(slot) else {
             // Unless the loan has ended meanwhile, and this process holds the next one.
-            return Err(self.look_up(view, handle).err().unwrap_or(BufferError::AlreadyHere { handle }));
+            return Err(refuse(self.look_up(view, handle).err().unwrap_or(BufferError::AlreadyHere { handle })));
         };
-        shared.lease(loan, self.member).map_err(|_| invalid)?;
+        if shared.lease(loan, self.member).is_err() {
+            drop(claim);
+            return Err(invalid());
+        }
         // From here on the loan cannot end, so its place stands.
         let raw = shared.place();
         let known = claim.start_of(raw);
         claim.hold(Holder::Lease);
         let (start, len) = match known {
             Some(start) => (start, raw.len),
-            None => self.learn_leased(slot, handle)?,
+            None => self.learn_leased(slot, handle).map_err(&refuse)?,
         };
-        Ok(MappedBuffer { bytes: Bytes { start, len, prefix: self.rules.prefix }, slot, handle, keeper })
+        Ok(MappedBuffer { bytes: Bytes { start, len: len as usize }, lease: Lease::new(slot, handle), keeper })
     }
 
-    /// What a lease keeps.
+    /// What a lease keeps; nothing where this process has left.
     #[inline]
-    fn keeper(self: &Arc<Self>) -> Result<Arc<dyn Keeper>, BufferError> {
+    fn keeper(self: &Arc<Self>) -> Option<Arc<dyn Keeper>> {
         match &self.keeper {
-            None => Ok(Arc::clone(self) as Arc<dyn Keeper>),
-            Some(keeper) => keeper.upgrade().ok_or(BufferError::NotOpen),
+            None => Some(Arc::clone(self) as Arc<dyn Keeper>),
+            Some(keeper) => keeper.upgrade(),
         }
     }
 
@@ -400,13 +417,12 @@ impl ClientBuffers {
     }
 }
 
-/// The bytes of a buffer in this process, `start..start + len` and `prefix` bytes before. Its place was judged by the rules to lie
+/// The bytes of a buffer in this process, `start..start + len`, and the prefix zone before. Its place was judged by the rules to lie
 /// in an area with both; whoever has them has the [`ClientBuffers`] too, or what keeps those, and they keep the area mapped.
 #[derive(Debug)]
 struct Bytes {
     start: NonNull<u8>,
-    len: u32,
-    prefix: u32,
+    len: usize,
 }
 
 // SAFETY: the bytes belong to whoever holds this value (invariant 1); where it is does not matter.
@@ -416,22 +432,22 @@ unsafe impl Sync for Bytes {}
 
 impl Bytes {
     #[inline]
-    fn data(&self, len: u32) -> &[u8] {
+    fn data(&self, len: usize) -> &[u8] {
         // SAFETY: `start..start + self.len` lies within the mapping, which the buffer's `ClientBuffers` keep alive; in this
         // process nobody else has the buffer (invariant 1), and `&self` keeps `data_mut` away; other processes keep to the
         // ownership (the bet).
-        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), len.min(self.len) as usize) }
+        unsafe { core::slice::from_raw_parts(self.start.as_ptr(), len.min(self.len)) }
     }
 
     #[inline]
-    fn data_mut(&mut self, len: u32) -> &mut [u8] {
+    fn data_mut(&mut self, len: usize) -> &mut [u8] {
         // SAFETY: as in `data`, and `&mut self` makes this the only slice.
-        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), len.min(self.len) as usize) }
+        unsafe { core::slice::from_raw_parts_mut(self.start.as_ptr(), len.min(self.len)) }
     }
 
     /// The prefix zone, as long as the rules say by which the place was judged.
-    fn prefix_mut(&mut self) -> &mut [u8] {
-        let prefix = self.prefix as usize;
+    fn prefix_mut(&mut self, rules: &BufferRules) -> &mut [u8] {
+        let prefix = rules.prefix as usize;
         // SAFETY: the place was judged to have its prefix zone before the data start, within the mapping, so both the
         // subtraction and the range stay within.
         let start = unsafe { self.start.sub(prefix) };
@@ -453,29 +469,31 @@ impl LentBuffer {
     /// The command's bytes.
     #[must_use]
     pub fn data(&self) -> &[u8] {
-        self.bytes.data(self.size)
+        self.bytes.data(self.size as usize)
     }
 
     /// The command's bytes, to be filled.
     #[must_use]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        self.bytes.data_mut(self.size)
+        self.bytes.data_mut(self.size as usize)
     }
 
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut()
+        self.bytes.prefix_mut(&self.buffers.rules)
     }
 
     /// The address of the data start.
     #[must_use]
+    #[inline]
     pub fn address(&self) -> NonNull<u8> {
         self.bytes.start
     }
 
     /// The handle by which other processes of the set can map the buffer.
     #[must_use]
+    #[inline]
     pub fn handle(&self) -> BufferHandle {
         self.buffers.codec.encode(self.loan)
     }
@@ -515,9 +533,26 @@ impl Drop for LentBuffer {
 #[derive(Debug)]
 pub struct MappedBuffer {
     bytes: Bytes,
-    slot: u32,
-    handle: BufferHandle,
+    lease: Lease,
     keeper: Arc<dyn Keeper>,
+}
+
+/// A slot, in the upper half, and the handle that it was leased by: one word, so that it is moved as it was written.
+#[derive(Debug, Clone, Copy)]
+struct Lease(u64);
+
+impl Lease {
+    fn new(slot: u32, handle: BufferHandle) -> Lease {
+        Lease(u64::from(slot) << u32::BITS | u64::from(handle.number()))
+    }
+
+    fn slot(self) -> u32 {
+        (self.0 >> u32::BITS) as u32
+    }
+
+    fn handle(self) -> BufferHandle {
+        BufferHandle::from_number(self.0 as u32)
+    }
 }
 
 impl MappedBuffer {
@@ -537,19 +572,24 @@ impl MappedBuffer {
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        self.bytes.prefix_mut()
+        match self.keeper.buffers() {
+            Some(buffers) => self.bytes.prefix_mut(&buffers.rules),
+            None => &mut [],
+        }
     }
 
     /// The address of the data start in this process.
     #[must_use]
+    #[inline]
     pub fn address(&self) -> NonNull<u8> {
         self.bytes.start
     }
 
     /// The handle that it was mapped by.
     #[must_use]
+    #[inline]
     pub fn handle(&self) -> BufferHandle {
-        self.handle
+        self.lease.handle()
     }
 }
 
@@ -557,7 +597,7 @@ impl Drop for MappedBuffer {
     #[inline]
     fn drop(&mut self) {
         if let Some(buffers) = self.keeper.buffers() {
-            buffers.give_up(self.slot);
+            buffers.give_up(self.lease.slot());
         }
     }
 }

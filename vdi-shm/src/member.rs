@@ -235,6 +235,7 @@ impl Member {
 }
 
 impl Keeper for Membership {
+    #[inline]
     fn buffers(&self) -> Option<&ClientBuffers> {
         self.shared.session.known_buffers()
     }

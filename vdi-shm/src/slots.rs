@@ -141,12 +141,14 @@ impl Slot {
 
     /// The word as it is now; `None` for one that nobody writes.
     #[must_use]
+    #[inline]
     pub fn look(&self) -> Option<SlotWord> {
         // SYNC slot.look: pairs with slot.home.
         SlotWord::from_word(self.word.load(ordering("slot.look", Ordering::Acquire)))
     }
 
     /// Server: lends the slot in this generation.
+    #[inline]
     pub fn lend(&self, generation: u32) {
         let lent = SlotWord { generation, state: SlotState::Lent }.to_word();
         // SYNC slot.lend: pairs with slot.lease.look, for the place.
@@ -157,6 +159,7 @@ impl Slot {
     ///
     /// # Errors
     /// [`NotLent`] when the slot is not lent in this generation (any more).
+    #[inline]
     pub fn lease(&self, loan: Loan, member: u32) -> Result<(), NotLent> {
         let lent = SlotWord { generation: loan.generation, state: SlotState::Lent }.to_word();
         let returning = SlotWord { generation: loan.generation, state: SlotState::Returning }.to_word();
@@ -186,6 +189,7 @@ impl Slot {
     }
 
     /// Member: gives up its lease.
+    #[inline]
     pub fn release(&self, member: u32) {
         let (index, bit) = lease_bit(member);
         // SYNC slot.release: pairs with slot.take-back.look, for the bytes.
@@ -210,6 +214,7 @@ impl Slot {
     ///
     /// # Errors
     /// [`TakeBackError::Leased`] while somebody has a lease, [`TakeBackError::NotLent`] when the word was tampered with.
+    #[inline]
     pub fn take_back(&self, generation: u32) -> Result<(), TakeBackError> {
         let word = |state| SlotWord { generation, state }.to_word();
         let (lent, returning) = (word(SlotState::Lent), word(SlotState::Returning));
