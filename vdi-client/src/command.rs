@@ -123,9 +123,18 @@ impl Completion {
 pub struct Command {
     record: CommandRecord,
     lent: Lent,
-    answered: bool,
+    answered: Answered,
     /// Since the program has it.
     held: trace::Clock,
+}
+
+/// Whether nothing more can be done about a command. A whole word, so that a command is moved by words as they were written: a
+/// load that covers several stores, or a part of one, waits until they have left the processor.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Answered {
+    No,
+    Yes,
 }
 
 /// What a command holds of its back end.
@@ -175,13 +184,14 @@ impl From<CompleteError> for Error {
 }
 
 impl Command {
+    #[inline]
     pub(crate) fn new(record: CommandRecord, buffer: Option<LentBuffer>, device: Arc<DeviceShared>) -> Self {
-        Command { record, lent: Lent::Own(buffer, device), answered: false, held: trace::Clock::start() }
+        Command { record, lent: Lent::Own(buffer, device), answered: Answered::No, held: trace::Clock::start() }
     }
 
     #[cfg(feature = "sqlserver")]
     pub(crate) fn of_vendor(record: CommandRecord, held: sqlserver::Held) -> Self {
-        Command { record, lent: Lent::SqlServer(held), answered: false, held: trace::Clock::start() }
+        Command { record, lent: Lent::SqlServer(held), answered: Answered::No, held: trace::Clock::start() }
     }
 
     /// Tells that the program gets the command, and how long it waited for it.
@@ -340,7 +350,7 @@ impl Command {
     pub fn complete(mut self, completion: Completion) -> Result<(), CompleteError> {
         match self.answer(completion).inspect_err(trace::refused) {
             Ok(()) => Ok(()),
-            Err(error) if self.answered => Err(CompleteError { error, command: None }),
+            Err(error) if self.answered == Answered::Yes => Err(CompleteError { error, command: None }),
             Err(error) => Err(CompleteError { error, command: Some(self) }),
         }
     }
@@ -371,7 +381,7 @@ impl Command {
         };
         match told {
             Ok((code, bytes, position)) => {
-                self.answered = true;
+                self.answered = Answered::Yes;
                 self.tell_completed(code, bytes, position);
                 match &self.lent {
                     Lent::Own(_, device) => device.announce_completion(),
@@ -381,7 +391,9 @@ impl Command {
                 Ok(())
             }
             Err(refused) => {
-                self.answered = refused.answered;
+                if refused.answered {
+                    self.answered = Answered::Yes;
+                }
                 Err(self.of(refused.error))
             }
         }
@@ -491,11 +503,11 @@ fn complete_vendor(
 
 impl Drop for Command {
     fn drop(&mut self) {
-        if self.answered {
+        if self.answered == Answered::Yes {
             return;
         }
         let aborted = Completion::failed(CompletionCode::OPERATION_ABORTED);
-        if self.answer(aborted).is_err() && !self.answered {
+        if self.answer(aborted).is_err() && self.answered == Answered::No {
             match &self.lent {
                 Lent::Own(_, device) => device.set.abort(Cause::AbandonedCommand),
                 #[cfg(feature = "sqlserver")]

@@ -178,7 +178,8 @@ struct Own {
 
 /// What a look at the ring gave.
 enum Look {
-    Command(Command),
+    /// A command that the machine has entered, to be delivered.
+    Command(CommandRecord),
     Closed,
     Interrupted(Error),
 }
@@ -337,53 +338,66 @@ impl Own {
         self.shared.set.config().copied().unwrap_or_default()
     }
 
+    #[inline]
     fn try_get_command(&mut self) -> Result<Option<Command>, Error> {
-        let look = self.look_unless_closed().or_else(|| self.check_written());
-        look.map(|look| self.seen(look, trace::Clock::default())).transpose()
+        match self.look_unless_closed().or_else(|| self.check_written()) {
+            Some(look) => self.seen(look, trace::Clock::default()).map(Some),
+            None => Ok(None),
+        }
     }
 
+    #[inline]
     fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         // A command that is there, or comes within a microsecond, needs no clock.
         let mut waited = trace::Clock::default();
-        let got = if timeout.is_zero() {
-            self.try_get_command()?
-        } else {
-            let mut look = self.look_unless_closed();
-            if look.is_none() && wait::briefly(|| self.submissions.is_ready()) {
-                look = self.look();
-            }
-            let look = look.or_else(|| {
-                let shared = Arc::clone(&self.shared);
+        let mut look = self.look_unless_closed();
+        if look.is_none() && !timeout.is_zero() && wait::briefly(|| self.submissions.is_ready()) {
+            look = self.look();
+        }
+        let look = match look {
+            None if timeout.is_zero() => self.check_written(),
+            None => {
                 waited = trace::Clock::start();
-                self.wait_for_look(&shared, wait::deadline(timeout))
-            });
-            look.map(|look| self.seen(look, waited)).transpose()?
+                self.wait_for_look(wait::deadline(timeout))
+            }
+            look => look,
         };
-        got.ok_or_else(|| {
-            let error = self.nothing_within(timeout);
-            trace::refused(&error);
-            error
-        })
+        match look {
+            Some(look) => self.seen(look, waited),
+            None => Err(self.nothing_within(timeout)),
+        }
     }
 
     /// What a look gives to the program.
     #[inline]
     fn seen(&mut self, look: Look, waited: trace::Clock) -> Result<Command, Error> {
-        // Where it lies, so that it is not moved once more.
-        if let Look::Command(command) = &look {
-            command.tell_received(waited);
+        match look {
+            Look::Command(record) => match self.deliver(record) {
+                Ok(command) => {
+                    command.tell_received(waited);
+                    Ok(command)
+                }
+                Err(error) => Err(self.refused(error)),
+            },
+            Look::Interrupted(error) => Err(self.refused(error)),
+            Look::Closed => {
+                let error = self.closed();
+                trace::refused(&error);
+                Err(error)
+            }
         }
-        let error = match look {
-            Look::Command(command) => return Ok(command),
-            Look::Interrupted(error) => error.of_device(&self.shared.name),
-            Look::Closed => self.closed(),
-        };
+    }
+
+    #[cold]
+    fn refused(&self, error: Error) -> Error {
+        let error = error.of_device(&self.shared.name);
         trace::refused(&error);
-        Err(error)
+        error
     }
 
     /// Waits for a look that gives something; `None` when `deadline` has passed.
-    fn wait_for_look(&mut self, shared: &DeviceShared, deadline: Option<Instant>) -> Option<Look> {
+    fn wait_for_look(&mut self, deadline: Option<Instant>) -> Option<Look> {
+        let shared = Arc::clone(&self.shared);
         loop {
             let slice = Instant::now() + wait::SLICE;
             let until = deadline.map_or(slice, |deadline| deadline.min(slice));
@@ -404,9 +418,10 @@ impl Own {
         }
         self.checked = now;
         let written = self.shared.core().completions.check_written();
-        written.err().map(|violation| self.accuse(Party::Somebody, violation))
+        written.err().map(|violation| Look::Interrupted(self.accuse(Party::Somebody, violation)))
     }
 
+    #[inline]
     fn look_unless_closed(&mut self) -> Option<Look> {
         if self.closed { Some(Look::Closed) } else { self.look() }
     }
@@ -436,7 +451,7 @@ impl Own {
         const CALL: &str = "GetCommand";
         match self.shared.set.would_answer(Call::GetCommand(Got::Nothing)) {
             Ok(()) | Err(VdError::Timeout) => {}
-            Err(code) => return self.shared.set.refuse(CALL, code).of_device(&self.shared.name),
+            Err(code) => return self.refused(self.shared.set.refuse(CALL, code)),
         }
         // Whoever looks at many devices in turn gets this all the time, and does not read it.
         let what = if timeout.is_zero() && self.outstanding() == 0 {
@@ -444,7 +459,7 @@ impl Own {
         } else {
             format!("the server sent no command within {timeout:?}{}", self.held()).into()
         };
-        Error::new(ErrorKind::NotYet, VdError::Timeout, CALL, self.set_name(), what).of_device(&self.shared.name)
+        self.refused(Error::new(ErrorKind::NotYet, VdError::Timeout, CALL, self.set_name(), what))
     }
 
     /// What may be the reason that no command comes.
@@ -462,6 +477,7 @@ impl Own {
     }
 
     /// One look: a command, the end, or a reason to stop; `None` while there is nothing.
+    #[inline]
     fn look(&mut self) -> Option<Look> {
         const CALL: &str = "GetCommand";
         if let Some(interruption) = self.shared.set.interruption(CALL) {
@@ -471,7 +487,7 @@ impl Own {
             let released = self.shared.core().machine.released();
             if let Some(record) = released {
                 self.shared.holding.store(false, Ordering::Relaxed);
-                return Some(self.deliver(record));
+                return Some(Look::Command(record));
             }
         }
         loop {
@@ -479,7 +495,7 @@ impl Own {
                 match self.shared.set.session.control().server_word(self.shared.index) {
                     Ok(ServerWord::Closed) => {}
                     Ok(_) => return None,
-                    Err(violation) => return Some(self.accuse(Party::Somebody, violation)),
+                    Err(violation) => return Some(Look::Interrupted(self.accuse(Party::Somebody, violation))),
                 }
                 // What was sent before the device was closed is visible now.
                 if !self.submissions.is_ready() {
@@ -493,25 +509,27 @@ impl Own {
                         return Some(look);
                     }
                 }
-                Err(violation) => return Some(self.accuse(Party::Somebody, violation)),
+                Err(violation) => return Some(Look::Interrupted(self.accuse(Party::Somebody, violation))),
             }
         }
     }
 
-    fn accuse(&self, party: Party, evidence: impl core::fmt::Display) -> Look {
+    #[cold]
+    fn accuse(&self, party: Party, evidence: impl core::fmt::Display) -> Error {
         let set = &self.shared.set;
         set.accuse(party, evidence);
-        Look::Interrupted(set.aborted("GetCommand"))
+        set.aborted("GetCommand")
     }
 
     /// What becomes of a command that arrived; `None` when the program does not see it.
+    #[inline]
     fn receive(&mut self, record: CommandRecord) -> Option<Look> {
         let mut core = self.shared.core();
         let receipt = core.machine.received(record);
         match receipt {
             Ok(Receipt::Deliver(record)) => {
                 drop(core);
-                Some(self.deliver(record))
+                Some(Look::Command(record))
             }
             Ok(Receipt::Hold) => {
                 self.shared.holding.store(true, Ordering::Relaxed);
@@ -532,11 +550,11 @@ impl Own {
                 });
                 drop(core);
                 self.shared.announce_completion();
-                pushed.err().map(|(party, evidence)| self.accuse(party, evidence))
+                pushed.err().map(|(party, evidence)| Look::Interrupted(self.accuse(party, evidence)))
             }
             Err(violation) => {
                 drop(core);
-                Some(self.accuse(Party::Server, violation))
+                Some(Look::Interrupted(self.accuse(Party::Server, violation)))
             }
         }
     }
@@ -552,17 +570,19 @@ impl Own {
         buffer.give_back().map_err(|(error, _)| (Party::Somebody, error.to_string()))
     }
 
-    fn deliver(&self, record: CommandRecord) -> Look {
+    /// The command as the program gets it.
+    #[inline]
+    fn deliver(&self, record: CommandRecord) -> Result<Command, Error> {
         let buffer = if record.code.is_transfer() {
             match self.shared.set.session.buffers().map(|buffers| buffers.take(record.loan, record.size as u32)) {
                 Some(Ok(buffer)) => Some(buffer),
-                Some(Err(error)) => return self.accuse(lender(&error), error),
-                None => return self.accuse(Party::Server, "it sent a transfer before the set was configured"),
+                Some(Err(error)) => return Err(self.accuse(lender(&error), error)),
+                None => return Err(self.accuse(Party::Server, "it sent a transfer before the set was configured")),
             }
         } else {
             None
         };
-        Look::Command(Command::new(record, buffer, Arc::clone(&self.shared)))
+        Ok(Command::new(record, buffer, Arc::clone(&self.shared)))
     }
 
     fn abandon(&self) {
@@ -576,15 +596,13 @@ impl Own {
         let set = &self.shared.set;
         if !self.closed && !set.is_closed() && set.session.abort_reason().is_none() {
             // The server may have closed it already, without this program having asked.
-            let look = self.look();
-            if matches!(look, Some(Look::Closed)) {
+            if let Some(Look::Closed) = self.look() {
                 self.closed = true;
                 self.shared.set.close_device(self.shared.index);
             } else {
+                // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
                 self.shared.set.abort(Cause::AbandonedDevice);
             }
-            // A command that was found ends with the abort, whose reason tells the server more than a lone failure would.
-            drop(look);
         }
     }
 

@@ -250,6 +250,7 @@ pub struct CommandRecord {
 impl CommandRecord {
     /// The words that travel.
     #[must_use]
+    #[inline]
     pub const fn to_words(&self) -> [u64; 4] {
         [
             self.code.0 as u64 | (self.id.0 as u64) << 32,
@@ -261,6 +262,7 @@ impl CommandRecord {
 
     /// From the words; any words make a record, nothing is believed yet.
     #[must_use]
+    #[inline]
     pub const fn from_words(words: [u64; 4]) -> Self {
         CommandRecord {
             code: CommandCode(words[0] as u32),
@@ -288,12 +290,14 @@ pub struct CompletionRecord {
 impl CompletionRecord {
     /// The words that travel.
     #[must_use]
+    #[inline]
     pub const fn to_words(&self) -> [u64; 4] {
         [self.code.number() as u64 | (self.id.0 as u64) << 32, self.bytes as u64, self.position, 0]
     }
 
     /// From the words; any words make a record, nothing is believed yet.
     #[must_use]
+    #[inline]
     pub const fn from_words(words: [u64; 4]) -> Self {
         CompletionRecord {
             id: CommandId((words[0] >> 32) as u32),

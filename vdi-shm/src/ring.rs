@@ -185,6 +185,7 @@ impl<R: Deref<Target = RingMemory<N>>, const N: usize> Producer<R, N> {
     ///
     /// # Errors
     /// [`PushError::Full`], or [`PushError::Violation`] when the consumer's cursor cannot be true.
+    #[inline]
     pub fn push(&mut self, words: Words) -> Result<(), PushError> {
         if self.produced - self.consumed == N as u64 {
             self.learn_consumed()?;

@@ -103,6 +103,7 @@ impl ClientDevice {
     ///
     /// # Errors
     /// [`Violation`] for an id in use and for a transfer that the configuration rules out.
+    #[inline]
     pub fn received(&mut self, record: CommandRecord) -> Result<Receipt, Violation> {
         let id = record.id;
         let bytes = self.limits.check(&record)?;
@@ -148,6 +149,7 @@ impl ClientDevice {
     /// # Errors
     /// VD_E_INVALID when the program does not hold this command, and for more bytes than a transfer had; VD_E_PROTOCOL when
     /// the device is closed; VD_E_ABORT when the set was aborted.
+    #[inline]
     pub fn complete(
         &mut self,
         id: CommandId,
@@ -170,10 +172,12 @@ impl ClientDevice {
     ///
     /// # Errors
     /// As [`ClientDevice::complete`].
+    #[inline]
     pub fn may_complete(&self, id: CommandId, bytes: u32) -> Result<(), VdError> {
         self.check_complete(id, bytes).map(|_| ())
     }
 
+    #[inline]
     fn check_complete(&self, id: CommandId, bytes: u32) -> Result<Entry, VdError> {
         match self.state {
             State::Aborted => return Err(VdError::Abort),

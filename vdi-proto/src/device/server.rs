@@ -126,6 +126,7 @@ impl ServerDevice {
     ///
     /// # Errors
     /// [`SendRefusal`], by the state of the device.
+    #[inline]
     pub fn send(&mut self, command: CommandCode, bytes: u32) -> Result<CommandId, SendRefusal> {
         let clearing = command == CommandCode::CLEAR_ERROR;
         match self.state {
@@ -149,6 +150,7 @@ impl ServerDevice {
     /// # Errors
     /// [`Violation`] for a command that is not outstanding and for more bytes than it had. After
     /// [`ServerDevice::close`] and [`ServerDevice::abort`] nothing is outstanding and nothing should be passed in.
+    #[inline]
     pub fn completed(&mut self, record: CompletionRecord) -> Result<Finished, Violation> {
         let CompletionRecord { id, code, bytes, position } = record;
         let entry = self.outstanding.get(id).ok_or(Violation::UnknownCompletion { id })?;
