@@ -347,6 +347,7 @@ impl Command {
     ///
     /// # Errors
     /// As [`crate::ClientVirtualDevice::complete_command`].
+    #[inline]
     pub fn complete(mut self, completion: Completion) -> Result<(), CompleteError> {
         match self.answer(completion).inspect_err(trace::refused) {
             Ok(()) => Ok(()),
@@ -373,6 +374,7 @@ impl Command {
     }
 
     /// Completes the command; sets `answered` once nothing more can be done about it.
+    #[inline]
     fn answer(&mut self, completion: Completion) -> Result<(), Error> {
         let told = match &mut self.lent {
             Lent::Own(buffer, device) => device.complete(&self.record, buffer, completion),

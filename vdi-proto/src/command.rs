@@ -100,6 +100,7 @@ macro_rules! commands {
 
             /// The rules of this command; `None` for a code without a name.
             #[must_use]
+            #[inline]
             pub const fn rules(self) -> Option<Rules> {
                 match self.0 {
                     $($number => Some(Rules {
@@ -186,6 +187,7 @@ impl CommandCode {
 
     /// Whether this is Read or Write, the commands that move data and whose completion counts bytes.
     #[must_use]
+    #[inline]
     pub const fn is_transfer(self) -> bool {
         matches!(self.buffer(), Buffer::FromClient | Buffer::FromServer)
     }
@@ -194,6 +196,7 @@ impl CommandCode {
     ///
     /// Source: VDI specification, the column "needed by" of the command table.
     #[must_use]
+    #[inline]
     pub const fn is_allowed(self, features: Features) -> bool {
         let Some(rules) = self.rules() else { return false };
         let kind = match features.device_kind() {

@@ -123,6 +123,7 @@ impl Session {
 
     /// What was agreed, once the server has configured the set.
     #[must_use]
+    #[inline]
     pub fn agreement(&self) -> Option<&Agreement> {
         self.agreement.get()
     }

@@ -40,28 +40,33 @@ impl Outstanding {
     }
 
     /// The id for the next command, or `None` when all places are in use. Ids of one place differ in `sequence`.
+    #[inline]
     pub(super) const fn next_id(&self, sequence: u32) -> Option<CommandId> {
         let place = self.used.trailing_ones();
         if place == QUEUE_DEPTH { None } else { Some(CommandId(sequence << PLACE_BITS | place)) }
     }
 
     /// Whatever is outstanding in the place of `id`.
+    #[inline]
     pub(super) const fn in_place_of(&self, id: CommandId) -> Option<Entry> {
         let place = place(id);
         if self.used & (1 << place) == 0 { None } else { Some(self.entries[place]) }
     }
 
+    #[inline]
     pub(super) fn get(&self, id: CommandId) -> Option<Entry> {
         self.in_place_of(id).filter(|entry| entry.id == id)
     }
 
     /// Enters a command; its place must be free.
+    #[inline]
     pub(super) const fn insert(&mut self, entry: Entry) {
         let place = place(entry.id);
         self.entries[place] = entry;
         self.used |= 1 << place;
     }
 
+    #[inline]
     pub(super) const fn remove(&mut self, id: CommandId) {
         self.used &= !(1 << place(id));
     }

@@ -98,11 +98,9 @@ pub struct Completed {
     pub context: u64,
 }
 
-/// What a command leaves behind until it has ended.
+/// A command until it has ended.
 struct Pending {
-    buffer: Option<ServerBuffer>,
-    routine: Arc<dyn CompletionRoutine>,
-    context: u64,
+    command: VdsCommand,
     sent: trace::Clock,
 }
 
@@ -127,11 +125,11 @@ struct Locked {
 
 impl Locked {
     #[inline]
-    fn put_pending(&mut self, place: usize, pending: Pending) {
+    fn put_pending(&mut self, place: usize, pending: Pending) -> &mut Pending {
         if place >= self.pending.len() {
             self.make_room(place);
         }
-        self.pending[place] = Some(pending);
+        self.pending[place].insert(pending)
     }
 
     /// More commands are outstanding than ever before.
@@ -211,7 +209,7 @@ impl DeviceCore {
     }
 
     fn finish(&self, finished: Finished, pending: Option<Pending>) {
-        if let Some(Pending { buffer, routine, context, sent }) = pending {
+        if let Some(Pending { command: VdsCommand { buffer, routine, context, .. }, sent }) = pending {
             let Finished { id, command, code, bytes, position } = finished;
             trace::event!(
                 TRACE,
@@ -253,7 +251,7 @@ impl DeviceCore {
             let Some(finished) = locked.machine.next_aborted() else { return };
             let mut pending = locked.take_pending(finished);
             if keep {
-                let buffer = pending.as_mut().and_then(|pending| pending.buffer.take());
+                let buffer = pending.as_mut().and_then(|pending| pending.command.buffer.take());
                 locked.kept.extend(buffer);
             }
             drop(locked);
@@ -308,11 +306,21 @@ impl ServerVirtualDevice {
     /// The above; VD_E_NOTSUPPORTED for a command that the set's features do not allow, VD_E_INVALID for a transfer without a
     /// buffer, or of a size that the set does not have.
     pub fn send_command(&self, command: VdsCommand) -> Result<(), VdsError> {
-        let refusal = match self.judge(&command) {
-            Err((code, completion, what)) => Some((code, completion, what, command)),
+        match self.judge(&command) {
             Ok(()) => self.send(command),
-        };
-        let Some((code, completion, what, command)) = refusal else { return Ok(()) };
+            Err((code, completion, what)) => self.refuse(command, code, completion, &what),
+        }
+    }
+
+    /// Ends a command that was not sent.
+    #[cold]
+    fn refuse(
+        &self,
+        command: VdsCommand,
+        code: VdError,
+        completion: CompletionCode,
+        what: &str,
+    ) -> Result<(), VdsError> {
         let VdsCommand { code: command, buffer, routine, context, .. } = command;
         let error = self.error("SendCommand", code, &format!("{command}: {what}"));
         let device = self.core.index;
@@ -362,20 +370,24 @@ impl ServerVirtualDevice {
         Ok(())
     }
 
-    /// Enters the command and puts its record into the ring; what is refused comes back.
-    fn send(&self, mut command: VdsCommand) -> Option<(VdError, CompletionCode, String, VdsCommand)> {
-        let mut locked = self.core.locked();
+    /// Enters the command and puts its record into the ring.
+    #[inline]
+    fn send(&self, command: VdsCommand) -> Result<(), VdsError> {
+        let mut guard = self.core.locked();
+        let locked = &mut *guard;
         let bytes = if command.buffer.is_some() { command.size as u32 } else { 0 };
         let id = match locked.machine.send(command.code, bytes) {
             Ok(id) => id,
             Err(refusal) => {
-                return Some((refusal.status(), refusal.callback_code(), refusal.to_string(), command));
+                drop(guard);
+                return self.refuse(command, refusal.status(), refusal.callback_code(), &refusal.to_string());
             }
         };
-        let loan = command.buffer.as_mut().map_or(Loan::default(), ServerBuffer::lend);
-        let VdsCommand { code, size, position, buffer, routine, context } = command;
         let place = (id.0 % QUEUE_DEPTH) as usize;
         // Under the lock and before the push, so that nobody hears of the completion first.
+        let Pending { command, .. } = locked.put_pending(place, Pending { command, sent: trace::Clock::start() });
+        let loan = command.buffer.as_mut().map_or(Loan::default(), ServerBuffer::lend);
+        let VdsCommand { code, size, position, .. } = *command;
         trace::event!(
             TRACE,
             set = self.core.session.set_name(),
@@ -387,9 +399,8 @@ impl ServerVirtualDevice {
             bytes = bytes,
             "command sent"
         );
-        locked.put_pending(place, Pending { buffer, routine, context, sent: trace::Clock::start() });
         let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
-        drop(locked);
+        drop(guard);
         match (pushed, self.set.session.control().device(self.core.index)) {
             (Ok(()), Some(block)) => wait::ring(block.doorbell()),
             (Ok(()), None) => {}
@@ -397,7 +408,7 @@ impl ServerVirtualDevice {
             // cannot be true, was tampered with. The abort ends the command.
             (Err(error), _) => self.set.session.accuse(Party::Somebody, error),
         }
-        None
+        Ok(())
     }
 
     /// CloseDevice: the normal end. The client's GetCommand returns VD_E_CLOSE once it has got all that was sent. Commands that
