@@ -59,6 +59,7 @@ impl DeviceShared {
         &self.name
     }
 
+    #[inline]
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         // Both parts are whole at every moment.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
