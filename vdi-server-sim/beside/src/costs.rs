@@ -201,7 +201,7 @@ fn shared(process: u32) -> Fallible<f64> {
     kilobytes(process, "smaps", "Size:", |line| line.contains("memfd:vdi-"))
 }
 
-/// What a process has written to for itself.
+/// What a process has written to for itself. Not all that is dirty: pages of a program that was just built are that as well.
 fn private(process: u32) -> Fallible<f64> {
-    kilobytes(process, "smaps_rollup", "Private_Dirty:", |_| true)
+    kilobytes(process, "smaps_rollup", "Anonymous:", |_| true)
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vdi_proto::abort::Party;
 use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
 use vdi_proto::completion::CompletionCode;
-use vdi_proto::device::{Finished, QUEUE_DEPTH, ServerDevice};
+use vdi_proto::device::{Entry, Finished, QUEUE_DEPTH, ServerDevice};
 use vdi_proto::layout::PRIMARY_MEMBER;
 use vdi_proto::set::server::{Call, Closing};
 use vdi_proto::status::VdError;
@@ -116,7 +116,8 @@ pub(crate) struct DeviceCore {
 }
 
 struct Locked {
-    machine: ServerDevice,
+    /// Its table grows, as `pending` does.
+    machine: ServerDevice<Vec<Entry>>,
     submissions: Producer<Shared<RingMemory>>,
     /// By place, as far as places were ever taken: the lowest free one is, so that a device has as many as it had commands
     /// outstanding at a time, and few have all [`QUEUE_DEPTH`].
@@ -161,7 +162,7 @@ impl DeviceCore {
             session: Arc::clone(session),
             name: OnceLock::new(),
             locked: Mutex::new(Locked {
-                machine: ServerDevice::new(),
+                machine: ServerDevice::with_table(Vec::new()),
                 submissions,
                 pending: Vec::new(),
                 kept: Vec::new(),
