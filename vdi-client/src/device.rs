@@ -36,6 +36,9 @@ use crate::sqlserver;
 use crate::state::Attached;
 use crate::trace;
 
+/// Commands that a device's table has room for at once: an allocation of the least size.
+const FEW: usize = 2;
+
 /// What a device and its commands share.
 #[derive(Debug)]
 pub(crate) struct DeviceShared {
@@ -196,7 +199,7 @@ impl ClientVirtualDevice {
         let Some(block) = control.device(index).cloned() else { return Err(set.refuse(CALL, VdError::Invalid)) };
         let completions = control.completion_producer(index).map_err(failed)?;
         let submissions = control.submission_consumer(index).map_err(failed)?;
-        let core = Mutex::new(Core { machine: ClientDevice::with_table(limits, Vec::new()), completions });
+        let core = Mutex::new(Core { machine: ClientDevice::with_table(limits, Vec::with_capacity(FEW)), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
         Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false, checked: wait::coarse_now() })))

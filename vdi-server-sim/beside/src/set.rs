@@ -138,7 +138,8 @@ fn wait(mut device: ClientVirtualDevice) -> Fallible<()> {
 /// Looks at all devices by a few threads, while the lines say that there is something to look for.
 fn poll_all(devices: Vec<ClientVirtualDevice>, serving: Serving) -> Fallible<()> {
     let threads = serving.threads(devices.len());
-    let mut shares: Vec<Vec<ClientVirtualDevice>> = (0..threads).map(|_| Vec::new()).collect();
+    let share = devices.len().div_ceil(threads);
+    let mut shares: Vec<Vec<ClientVirtualDevice>> = (0..threads).map(|_| Vec::with_capacity(share)).collect();
     for (index, device) in devices.into_iter().enumerate() {
         shares[index % threads].push(device);
     }

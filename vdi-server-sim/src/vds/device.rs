@@ -115,6 +115,9 @@ pub(crate) struct DeviceCore {
     locked: Mutex<Locked>,
 }
 
+/// Commands that a device's table has room for at once: an allocation of the least size.
+const FEW: usize = 2;
+
 struct Locked {
     /// Its table grows, as `pending` does.
     machine: ServerDevice<Vec<Entry>>,
@@ -162,7 +165,7 @@ impl DeviceCore {
             session: Arc::clone(session),
             name: OnceLock::new(),
             locked: Mutex::new(Locked {
-                machine: ServerDevice::with_table(Vec::new()),
+                machine: ServerDevice::with_table(Vec::with_capacity(FEW)),
                 submissions,
                 pending: Vec::new(),
                 kept: Vec::new(),
@@ -279,14 +282,13 @@ impl DeviceCore {
 pub struct ServerVirtualDevice {
     pub(crate) set: Arc<OpenSet>,
     pub(crate) core: Arc<DeviceCore>,
-    pub(crate) name: String,
 }
 
 impl ServerVirtualDevice {
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.core.name()
     }
 
     /// The device's index in its set.
@@ -326,7 +328,7 @@ impl ServerVirtualDevice {
             Some(reason) if code == VdError::Abort => format!("the set was aborted: {reason}"),
             _ => what.to_owned(),
         };
-        VdsError::on_device(call, self.set.session.set_name(), &self.name, code, what)
+        VdsError::on_device(call, self.set.session.set_name(), self.name(), code, what)
     }
 
     /// What can be said of a command without the device's state.
