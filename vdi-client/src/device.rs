@@ -18,7 +18,7 @@ use std::time::Instant;
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::{CommandId, CommandRecord};
 use vdi_proto::config::VdConfig;
-use vdi_proto::device::{ClientDevice, Limits, Receipt};
+use vdi_proto::device::{ClientDevice, Entry, Limits, Receipt};
 use vdi_proto::layout::{LayoutError, ServerWord};
 use vdi_proto::set::client::{Call, Got};
 use vdi_proto::status::VdError;
@@ -36,6 +36,9 @@ use crate::sqlserver;
 use crate::state::Attached;
 use crate::trace;
 
+/// Commands that a device's table has room for at once: an allocation of the least size.
+const FEW: usize = 2;
+
 /// What a device and its commands share.
 #[derive(Debug)]
 pub(crate) struct DeviceShared {
@@ -50,7 +53,8 @@ pub(crate) struct DeviceShared {
 
 #[derive(Debug)]
 pub(crate) struct Core {
-    pub(crate) machine: ClientDevice,
+    /// Its table grows: few devices ever have all places in use.
+    pub(crate) machine: ClientDevice<Vec<Entry>>,
     pub(crate) completions: Producer<Shared<RingMemory>>,
 }
 
@@ -197,7 +201,7 @@ impl ClientVirtualDevice {
         let Some(block) = control.device(index).cloned() else { return Err(set.refuse(CALL, VdError::Invalid)) };
         let completions = control.completion_producer(index).map_err(failed)?;
         let submissions = control.submission_consumer(index).map_err(failed)?;
-        let core = Mutex::new(Core { machine: ClientDevice::new(limits), completions });
+        let core = Mutex::new(Core { machine: ClientDevice::with_table(limits, Vec::with_capacity(FEW)), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
         Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false, checked: wait::coarse_now() })))

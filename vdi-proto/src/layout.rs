@@ -30,7 +30,7 @@ use crate::status::VdError;
 /// Tells a control segment: "VDISET" and two digits.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VDISET01");
 /// The version of the layout and of the join messages. Both sides must have the same.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Bytes that one CPU takes exclusively when it writes.
 pub const CACHE_LINE: u64 = 64;
 /// The most slots that a set's slot table has, and that the segment has room for.
@@ -74,7 +74,7 @@ pub const SUBMISSION_OFFSET: u64 = 768;
 /// In a device's block: the ring from client to server.
 pub const COMPLETION_OFFSET: u64 = SUBMISSION_OFFSET + RING_LEN;
 /// Length of a device's block.
-pub const DEVICE_LEN: u64 = (COMPLETION_OFFSET + RING_LEN).next_multiple_of(512);
+pub const DEVICE_LEN: u64 = COMPLETION_OFFSET + RING_LEN;
 /// The bit of the client's word that says that VD_E_CLOSE was returned.
 pub const CLIENT_CLOSED: u32 = 1 << 31;
 

@@ -423,6 +423,69 @@ fn completions_keep_the_time_out_away() {
     assert_eq!(server.completed(), (CompletionCode::SUCCESS, BUFFER));
 }
 
+/// The agent does not look at the clock whenever something completes. Whatever came since its last look, however much and however
+/// long it took, has come when it looks again; and it does look again when no more comes.
+#[test]
+fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
+    const INTERVAL: Duration = Duration::from_millis(400);
+    let aborted_after_a_burst = |commands: u32, at_once: bool, routine_takes: Duration| {
+        let bench = Bench::new();
+        let (set, server) = connected(&bench, &VdConfig { server_time_out: INTERVAL.as_millis() as u32, ..config(1) });
+        server.begin_configuration(&terms(), PATIENCE).unwrap();
+        server.request_buffers(BUFFER, 0, 1).unwrap();
+        server.end_configuration().unwrap();
+        let devices = vec![server.open_device("nightly").unwrap()];
+        let mut server = Server::run(server, devices);
+        let routine = Arc::clone(&server.routine);
+        server.routine = Arc::new(move |completed: Completed| {
+            std::thread::sleep(routine_takes);
+            routine.completed(completed);
+        });
+        set.get_configuration(PATIENCE).unwrap();
+        let mut device = set.open_device("nightly").unwrap();
+        // One command is held all the time, and the agent knows it: it has looked at the clock before it sleeps.
+        server.read(0);
+        let held = device.get_command(PATIENCE).unwrap();
+        server.plain(0, CommandCode::FLUSH);
+        device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+        assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0));
+        server.agent_sleeps();
+        let mut last = Instant::now();
+        if at_once {
+            (0..commands).for_each(|_| server.plain(0, CommandCode::FLUSH));
+        }
+        for _ in 0..commands {
+            if !at_once {
+                server.plain(0, CommandCode::FLUSH);
+            }
+            last = Instant::now();
+            device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+            if !at_once {
+                assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0));
+            }
+        }
+        if at_once {
+            for _ in 0..commands {
+                last = Instant::now();
+                assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0), "after {:?}", last.elapsed());
+            }
+        }
+        let end = device.get_command(PATIENCE).unwrap_err();
+        let quiet = last.elapsed();
+        assert_eq!(end.code(), VdError::Abort, "{end}");
+        assert!(end.to_string().contains("the server waited longer than serverTimeOut allows"), "{end}");
+        assert!(quiet > 2 * INTERVAL, "{commands} commands: aborted after {quiet:?}");
+        assert!(quiet < 25 * INTERVAL, "{commands} commands: aborted only after {quiet:?}");
+        assert!(!server.agent_ended());
+        drop(held);
+    };
+    // Fewer than the agent has turns between two looks at the clock, and more.
+    aborted_after_a_burst(40, false, Duration::ZERO);
+    aborted_after_a_burst(150, false, Duration::ZERO);
+    // Longer than two intervals altogether.
+    aborted_after_a_burst(20, true, INTERVAL / 8);
+}
+
 #[test]
 fn the_completion_agent_runs_once_and_ends_with_the_set() {
     let bench = Bench::new();

@@ -4,7 +4,7 @@
 //! # Sites
 //!
 //! An ordering is written `ordering("ring.lap", Ordering::Release)`, a fence `fence("doorbell.arm", Ordering::SeqCst)`, and one
-//! that stands directly behind a read-modify-write of the same thread `fence_after_rmw("slot.lease")`; steps whose order
+//! that stands directly behind a read-modify-write is one call with it, `fetch_or_fenced("slot.lease", ...)`; steps whose order
 //! matters are written with [`in_order`] or [`try_in_order`], and one that must not be left out with [`step`].
 //! Outside of model checks these are the plain ordering, the plain fence, and the steps as they stand: they inline to nothing.
 //! In model checks the variable `VDI_WEAKEN` names one site that is weakened, and a model has to notice:
@@ -24,7 +24,7 @@ pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU8};
 
 #[cfg(loom)]
-pub(crate) use seeded::{fence, fence_after_rmw, in_order, ordering, step, try_in_order};
+pub(crate) use seeded::{fence, in_order, ordering, step, try_in_order};
 
 /// An ordering that another one pairs with; `site` is its name in the model checks.
 #[cfg(not(loom))]
@@ -38,24 +38,6 @@ pub(crate) const fn ordering(_site: &'static str, ordering: Ordering) -> Orderin
 #[inline(always)]
 pub(crate) fn fence(_site: &'static str, ordering: Ordering) {
     core::sync::atomic::fence(ordering);
-}
-
-/// A sequentially consistent fence that another one pairs with, directly behind an atomic read-modify-write of the same thread,
-/// whichever its ordering and whether it succeeded; `site` is its name in the model checks.
-///
-/// On x86 it costs nothing more. A read-modify-write is an instruction with a lock there, also a compare-and-exchange that fails,
-/// and such an instruction is all that the fence is: the store buffer is empty when it has been executed, no later load was
-/// executed before it, and all of them have one order, with the fences by instruction among them (Intel 64 and IA-32
-/// Architectures Software Developer's Manual, volume 3A, "Memory Ordering"; AMD64 Architecture Programmer's Manual, volume 2,
-/// "Multiprocessor Memory Access Ordering"). What is left to do is to keep the compiler from moving an access across. Elsewhere,
-/// and wherever the language's rules are checked and not the machine's, it is the fence.
-#[cfg(not(loom))]
-#[inline(always)]
-pub(crate) fn fence_after_rmw(_site: &'static str) {
-    #[cfg(all(any(target_arch = "x86_64", target_arch = "x86"), not(miri)))]
-    core::sync::atomic::compiler_fence(Ordering::SeqCst);
-    #[cfg(not(all(any(target_arch = "x86_64", target_arch = "x86"), not(miri))))]
-    core::sync::atomic::fence(Ordering::SeqCst);
 }
 
 /// Two steps that must be taken in this order.
@@ -83,6 +65,58 @@ pub(crate) fn try_in_order<A, B, E>(
 #[cfg(not(loom))]
 pub(crate) fn step(_site: &'static str, step: impl FnOnce()) {
     step();
+}
+
+pub(crate) use fenced::{compare_exchange_fenced, fetch_or_fenced};
+
+/// Read-modify-writes with a sequentially consistent fence directly behind them. Nobody else has that fence: it is none where it
+/// stands alone.
+mod fenced {
+    use super::{AtomicU64, Ordering};
+
+    /// Sets bits; the fence behind it pairs with another one, and `site` is its name in the model checks.
+    #[inline(always)]
+    pub(crate) fn fetch_or_fenced(site: &'static str, word: &AtomicU64, bits: u64) {
+        word.fetch_or(bits, Ordering::Relaxed);
+        fence_after_rmw(site);
+    }
+
+    /// Changes a word from one value to another, if it has the first; the fence behind it, which stands there either way, pairs
+    /// with another one, and `site` is its name in the model checks.
+    #[inline(always)]
+    pub(crate) fn compare_exchange_fenced(
+        site: &'static str,
+        word: &AtomicU64,
+        current: u64,
+        new: u64,
+    ) -> Result<u64, u64> {
+        let exchanged = word.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed);
+        fence_after_rmw(site);
+        exchanged
+    }
+
+    /// The fence directly behind an atomic read-modify-write of the same thread, whichever its ordering and whether it succeeded.
+    ///
+    /// On x86 it costs nothing more. A read-modify-write is an instruction with a lock there, also a compare-and-exchange that
+    /// fails, and such an instruction is all that the fence is: the store buffer is empty when it has been executed, no later
+    /// load was executed before it, and all of them have one order, with the fences by instruction among them (Intel 64 and
+    /// IA-32 Architectures Software Developer's Manual, volume 3A, "Memory Ordering"; AMD64 Architecture Programmer's Manual,
+    /// volume 2, "Multiprocessor Memory Access Ordering"). What is left to do is to keep the compiler from moving an access
+    /// across. Elsewhere, and wherever the language's rules are checked and not the machine's, it is the fence.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    fn fence_after_rmw(_site: &'static str) {
+        #[cfg(all(any(target_arch = "x86_64", target_arch = "x86"), not(miri)))]
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        #[cfg(not(all(any(target_arch = "x86_64", target_arch = "x86"), not(miri))))]
+        core::sync::atomic::fence(Ordering::SeqCst);
+    }
+
+    /// The model's machine has no stronger read-modify-writes than the language has.
+    #[cfg(loom)]
+    fn fence_after_rmw(site: &'static str) {
+        super::fence(site, Ordering::SeqCst);
+    }
 }
 
 /// The same with one site weakened.
@@ -117,11 +151,6 @@ mod seeded {
             Some("left out") => {}
             Some(how) => panic!("a fence cannot be weakened to {how}"),
         }
-    }
-
-    /// The model's machine has no stronger read-modify-writes than the language has.
-    pub(crate) fn fence_after_rmw(site: &'static str) {
-        fence(site, Ordering::SeqCst);
     }
 
     pub(crate) fn in_order<A, B>(site: &'static str, first: impl FnOnce() -> A, second: impl FnOnce() -> B) -> (A, B) {

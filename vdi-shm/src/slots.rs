@@ -27,7 +27,8 @@ use vdi_proto::handle::{SlotState, SlotWord};
 use vdi_proto::layout::{MAX_MEMBERS, PRIMARY_MEMBER, RawPlace, SERVER_MEMBER};
 
 use crate::atomics::{
-    AtomicU32, AtomicU64, Ordering, fence_after_rmw, in_order, ordering, spin_loop, step, try_in_order,
+    AtomicU32, AtomicU64, Ordering, compare_exchange_fenced, fetch_or_fenced, in_order, ordering, spin_loop, step,
+    try_in_order,
 };
 
 const LEASE_WORDS: usize = (MAX_MEMBERS / u64::BITS) as usize;
@@ -165,9 +166,8 @@ impl Slot {
         let returning = SlotWord { generation: loan.generation, state: SlotState::Returning }.to_word();
         let (index, bit) = lease_bit(member);
         let set = || {
-            self.leases[index].fetch_or(bit, Ordering::Relaxed);
             // SYNC slot.lease: pairs with slot.take-back; both write first and look then.
-            fence_after_rmw("slot.lease");
+            fetch_or_fenced("slot.lease", &self.leases[index], bit);
         };
         let look = || {
             for _ in 0..RETURNING_LOOKS {
@@ -219,10 +219,8 @@ impl Slot {
         let word = |state| SlotWord { generation, state }.to_word();
         let (lent, returning) = (word(SlotState::Lent), word(SlotState::Returning));
         let say = || {
-            let said = self.word.compare_exchange(lent, returning, Ordering::Relaxed, Ordering::Relaxed);
-            // SYNC slot.take-back: pairs with slot.lease. It also stands before `lent` below, for the place.
-            fence_after_rmw("slot.take-back");
-            said
+            // SYNC slot.take-back: pairs with slot.lease. Its fence also stands before `lent` below, for the place.
+            compare_exchange_fenced("slot.take-back", &self.word, lent, returning)
         };
         let look = || {
             let mut leases = 0u128;

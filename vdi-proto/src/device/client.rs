@@ -1,7 +1,7 @@
 //! The client's side of a device.
 
 use super::Violation;
-use super::outstanding::{Entry, Outstanding, place};
+use super::outstanding::{Entry, Outstanding, Table, Whole, place};
 use crate::command::{CommandCode, CommandId, CommandRecord, CompletionRecord};
 use crate::completion::CompletionCode;
 use crate::config::VdConfig;
@@ -83,11 +83,11 @@ pub enum Receipt {
 /// assert!(device.complete(CommandId(0), CompletionCode::SUCCESS, 0, 0).is_err());
 /// ```
 #[derive(Debug, Clone)]
-pub struct ClientDevice {
+pub struct ClientDevice<T = Whole> {
     limits: Limits,
     state: State,
     /// Commands that the program holds.
-    outstanding: Outstanding,
+    pub(super) outstanding: Outstanding<T>,
     /// A ClearError that is held back.
     held: Option<CommandRecord>,
 }
@@ -96,9 +96,19 @@ impl ClientDevice {
     /// A device that was just opened.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        ClientDevice { limits, state: State::Active, outstanding: Outstanding::new(), held: None }
+        Self::with_table(limits, Whole::new())
     }
+}
 
+impl<T> ClientDevice<T> {
+    /// A device that was just opened and keeps its outstanding commands in `table`.
+    #[must_use]
+    pub const fn with_table(limits: Limits, table: T) -> Self {
+        ClientDevice { limits, state: State::Active, outstanding: Outstanding::new(table), held: None }
+    }
+}
+
+impl<T: Table> ClientDevice<T> {
     /// A command arrived from the server.
     ///
     /// # Errors

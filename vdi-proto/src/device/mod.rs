@@ -15,7 +15,8 @@
 //!    server's side, with ERROR_OPERATION_ABORTED, and what the client says of them later is ignored.
 //! 5. A party that breaks a rule which this side can check is a [`Violation`]: the session is over.
 //!
-//! Both machines are plain values without clock, lock or I/O. An error leaves them as they were.
+//! Both machines are plain values without clock, lock or I/O. An error leaves them as they were. Where they keep their
+//! outstanding commands is a [`Table`]: one that has all places lies in the machine, and a `Vec` has as many as were needed.
 
 mod client;
 mod outstanding;
@@ -25,6 +26,7 @@ mod server;
 mod tests;
 
 pub use client::{ClientDevice, Limits, Receipt};
+pub use outstanding::{Entry, Table, Whole};
 pub use server::{Finished, SendRefusal, ServerDevice};
 
 use thiserror::Error;

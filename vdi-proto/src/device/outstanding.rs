@@ -5,17 +5,87 @@ use crate::command::{CommandCode, CommandId};
 
 const PLACE_BITS: u32 = QUEUE_DEPTH.trailing_zeros();
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+/// What a machine keeps of an outstanding command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
     pub(super) id: CommandId,
     pub(super) code: CommandCode,
     /// Bytes to transfer; 0 for commands that transfer none.
     pub(super) bytes: u32,
 }
 
+impl Entry {
+    const NOTHING: Entry = Entry { id: CommandId(0), code: CommandCode::READ, bytes: 0 };
+}
+
+/// Where a machine keeps its outstanding commands: a place each, below [`QUEUE_DEPTH`].
+///
+/// An honest server takes the lowest free place, so a table that grows ([`Table`] is implemented for all that do as a `Vec` does)
+/// has as many entries as a device ever had commands outstanding at a time.
+pub trait Table {
+    /// What was last put into a place; anything, also nothing, where nothing was.
+    fn get(&self, place: usize) -> Option<Entry>;
+    /// Puts an entry into a place.
+    fn put(&mut self, place: usize, entry: Entry);
+}
+
+/// A table that has all of its places from the start, and needs no allocation.
 #[derive(Debug, Clone)]
-pub(super) struct Outstanding {
-    entries: [Entry; QUEUE_DEPTH as usize],
+pub struct Whole([Entry; QUEUE_DEPTH as usize]);
+
+impl Whole {
+    /// A table without commands.
+    #[must_use]
+    pub const fn new() -> Self {
+        Whole([Entry::NOTHING; QUEUE_DEPTH as usize])
+    }
+}
+
+impl Default for Whole {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Table for Whole {
+    #[inline]
+    fn get(&self, place: usize) -> Option<Entry> {
+        self.0.get(place).copied()
+    }
+
+    #[inline]
+    fn put(&mut self, place: usize, entry: Entry) {
+        if let Some(old) = self.0.get_mut(place) {
+            *old = entry;
+        }
+    }
+}
+
+impl<T: AsRef<[Entry]> + AsMut<[Entry]> + Extend<Entry>> Table for T {
+    #[inline]
+    fn get(&self, place: usize) -> Option<Entry> {
+        self.as_ref().get(place).copied()
+    }
+
+    #[inline]
+    fn put(&mut self, place: usize, entry: Entry) {
+        match self.as_mut().get_mut(place) {
+            Some(old) => *old = entry,
+            None => grow(self, place, entry),
+        }
+    }
+}
+
+/// More commands are outstanding than ever before, or a peer has taken a place that is not the lowest.
+#[cold]
+fn grow<T: AsRef<[Entry]> + Extend<Entry>>(table: &mut T, place: usize, entry: Entry) {
+    let between = place - table.as_ref().len();
+    table.extend(core::iter::repeat_n(Entry::NOTHING, between).chain([entry]));
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Outstanding<T> {
+    entries: T,
     /// Bit n is set while place n is in use.
     used: u64,
 }
@@ -25,10 +95,14 @@ pub(super) const fn place(id: CommandId) -> usize {
     (id.0 & (QUEUE_DEPTH - 1)) as usize
 }
 
-impl Outstanding {
-    pub(super) const fn new() -> Self {
-        let nothing = Entry { id: CommandId(0), code: CommandCode::READ, bytes: 0 };
-        Outstanding { entries: [nothing; QUEUE_DEPTH as usize], used: 0 }
+impl<T> Outstanding<T> {
+    pub(super) const fn new(entries: T) -> Self {
+        Outstanding { entries, used: 0 }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn table(&self) -> &T {
+        &self.entries
     }
 
     pub(super) const fn len(&self) -> u32 {
@@ -46,11 +120,18 @@ impl Outstanding {
         if place == QUEUE_DEPTH { None } else { Some(CommandId(sequence << PLACE_BITS | place)) }
     }
 
+    #[inline]
+    pub(super) const fn remove(&mut self, id: CommandId) {
+        self.used &= !(1 << place(id));
+    }
+}
+
+impl<T: Table> Outstanding<T> {
     /// Whatever is outstanding in the place of `id`.
     #[inline]
-    pub(super) const fn in_place_of(&self, id: CommandId) -> Option<Entry> {
+    pub(super) fn in_place_of(&self, id: CommandId) -> Option<Entry> {
         let place = place(id);
-        if self.used & (1 << place) == 0 { None } else { Some(self.entries[place]) }
+        if self.used & (1 << place) == 0 { None } else { self.entries.get(place) }
     }
 
     #[inline]
@@ -60,23 +141,18 @@ impl Outstanding {
 
     /// Enters a command; its place must be free.
     #[inline]
-    pub(super) const fn insert(&mut self, entry: Entry) {
+    pub(super) fn insert(&mut self, entry: Entry) {
         let place = place(entry.id);
-        self.entries[place] = entry;
+        self.entries.put(place, entry);
         self.used |= 1 << place;
     }
 
-    #[inline]
-    pub(super) const fn remove(&mut self, id: CommandId) {
-        self.used &= !(1 << place(id));
-    }
-
-    pub(super) const fn pop(&mut self) -> Option<Entry> {
+    pub(super) fn pop(&mut self) -> Option<Entry> {
         if self.used == 0 {
             return None;
         }
         let place = self.used.trailing_zeros() as usize;
         self.used &= self.used - 1;
-        Some(self.entries[place])
+        self.entries.get(place)
     }
 }

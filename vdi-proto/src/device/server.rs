@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::Violation;
-use super::outstanding::{Entry, Outstanding};
+use super::outstanding::{Entry, Outstanding, Table, Whole};
 use crate::command::{CommandCode, CommandId, CompletionRecord};
 use crate::completion::CompletionCode;
 use crate::status::VdError;
@@ -36,9 +36,9 @@ enum State {
 /// assert!(device.send(CommandCode::CLEAR_ERROR, 0).is_ok());
 /// ```
 #[derive(Debug, Clone)]
-pub struct ServerDevice {
+pub struct ServerDevice<T = Whole> {
     state: State,
-    outstanding: Outstanding,
+    pub(super) outstanding: Outstanding<T>,
     /// Counts the commands sent, so that ids do not come back soon.
     sequence: u32,
 }
@@ -119,9 +119,19 @@ impl ServerDevice {
     /// A device that was just opened.
     #[must_use]
     pub const fn new() -> Self {
-        ServerDevice { state: State::Active, outstanding: Outstanding::new(), sequence: 0 }
+        Self::with_table(Whole::new())
     }
+}
 
+impl<T> ServerDevice<T> {
+    /// A device that was just opened and keeps its outstanding commands in `table`.
+    #[must_use]
+    pub const fn with_table(table: T) -> Self {
+        ServerDevice { state: State::Active, outstanding: Outstanding::new(table), sequence: 0 }
+    }
+}
+
+impl<T: Table> ServerDevice<T> {
     /// SendCommand: enters a command that transfers `bytes` bytes (0 for those that transfer none) and gives it an id.
     ///
     /// # Errors

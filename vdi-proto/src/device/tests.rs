@@ -12,7 +12,7 @@ use std::vec::Vec;
 use laws::{CODES, COMMANDS, Client, ClientEvent, Op, Pair, Seen, Server, ServerEvent};
 use proptest::prelude::*;
 
-use super::{ClientDevice, Limits, QUEUE_DEPTH, Receipt, SendRefusal, ServerDevice, Violation};
+use super::{ClientDevice, Entry, Limits, QUEUE_DEPTH, Receipt, SendRefusal, ServerDevice, Violation};
 use crate::command::{CommandCode, CommandId, CommandRecord, CompletionRecord, Loan};
 use crate::completion::CompletionCode;
 use crate::config::VdConfig;
@@ -47,6 +47,48 @@ fn the_queue_is_full_at_exactly_64() {
     assert_eq!(device.send(CommandCode::WRITE, 512), Err(SendRefusal::QueueFull));
     assert_eq!(SendRefusal::QueueFull.callback_code(), CompletionCode::NO_SYSTEM_RESOURCES);
     assert_eq!(SendRefusal::QueueFull.status(), VdError::QueueFull);
+}
+
+/// What comes of a machine is the same whether its table has all places from the start or grows; and one that grows has no more
+/// than were ever needed.
+#[test]
+fn a_table_that_grows_is_as_good_as_a_whole_one() {
+    let mut numbers = Numbers(7);
+    let (mut whole, mut growing) = (ServerDevice::new(), ServerDevice::with_table(Vec::<Entry>::new()));
+    let (mut ids, mut most) = (Vec::new(), 0);
+    for step in 0..5_000 {
+        // Now more are sent than completed, now fewer.
+        if numbers.next() % 10 < if step / 500 % 2 == 0 { 7 } else { 3 } {
+            let sent = whole.send(CommandCode::WRITE, 512);
+            assert_eq!(growing.send(CommandCode::WRITE, 512), sent);
+            ids.extend(sent);
+        } else {
+            let id = if ids.is_empty() { CommandId(63) } else { ids.swap_remove(numbers.next() as usize % ids.len()) };
+            let record = answer(id, CompletionCode::SUCCESS, 512);
+            assert_eq!(growing.completed(record), whole.completed(record));
+        }
+        most = most.max(whole.outstanding() as usize);
+        assert_eq!(growing.outstanding.table().len(), most);
+    }
+    assert_eq!(most, QUEUE_DEPTH as usize);
+
+    // A server may take any place first.
+    for first in [0, 1, 62, 63] {
+        let mut whole = ClientDevice::new(LIMITS);
+        let mut growing = ClientDevice::with_table(LIMITS, Vec::<Entry>::new());
+        for id in (0..2 * QUEUE_DEPTH).map(|at| CommandId(at ^ first)) {
+            let command = record(id, CommandCode::WRITE);
+            assert_eq!(growing.received(command), whole.received(command));
+            assert_eq!(growing.may_complete(id, 4096), whole.may_complete(id, 4096));
+        }
+        assert_eq!((growing.outstanding(), growing.outstanding.table().len()), (QUEUE_DEPTH, QUEUE_DEPTH as usize));
+        for id in (0..3 * QUEUE_DEPTH).map(CommandId) {
+            let complete = |machine: Result<_, _>| machine.map(|record: CompletionRecord| record.to_words());
+            let (code, bytes) = (CompletionCode::SUCCESS, 1);
+            assert_eq!(complete(growing.complete(id, code, bytes, 0)), complete(whole.complete(id, code, bytes, 0)));
+        }
+        assert_eq!(growing.outstanding(), 0);
+    }
 }
 
 #[test]

@@ -111,10 +111,10 @@ pub(crate) fn layout(bytes: &[u8]) -> bool {
 pub(crate) fn identity_law(identity: &RawIdentity, mapped_len: u64) -> bool {
     let RawIdentity { magic, version, device_count, len } = *identity;
     let devices = u64::from(device_count);
-    // Header, a block of 9216 bytes a device, 4096 slots of 64 bytes, in whole pages.
-    let expected = (4096 + u128::from(devices) * 9216 + 4096 * 64).div_ceil(4096) * 4096;
+    // Header, a block of 9088 bytes a device, 4096 slots of 64 bytes, in whole pages.
+    let expected = (4096 + u128::from(devices) * 9088 + 4096 * 64).div_ceil(4096) * 4096;
     let good = magic == u64::from_le_bytes(*b"VDISET01")
-        && version == 2
+        && version == 3
         && (1..=64).contains(&device_count)
         && u128::from(len) == expected
         && u128::from(mapped_len) == expected;

@@ -4,5 +4,6 @@
 //! `beside` asks; *drivers* measure, and each starts the *peer* that it talks to. All three are this program, in processes of
 //! their own.
 
+pub mod pollers;
 pub mod processes;
 pub mod set;

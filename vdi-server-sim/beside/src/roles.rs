@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use vdi_beside::pollers::at_work;
 use vdi_beside::processes::{Fallible, Process, Start, die_with_parent, on_demand, rounds, stay_on_cpu};
 use vdi_beside::set::{self, DEPTH, Repeat, Server, Serving};
 
@@ -42,7 +43,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "set-client" => set::client(dir, number(0)? as u32, serving(word(1)?)),
         "set-starts" => drive_starts(dir),
         "set-starts-client" => starts_client(dir),
-        "nothing" => on_demand(|_| Ok(())),
+        "nothing" => rounds(|_| Ok(Duration::ZERO)),
         "busy" => busy(),
         "handles" => handles::drive(dir, word(0)?),
         "touch" => touch::drive(word(0)?, word(1)? == "populated"),
@@ -141,14 +142,17 @@ fn drive_set(dir: &Path, under_way: u32, bytes: Bytes, pause: Duration) -> Falli
 
 /// Several devices; `each` commands are under way on each of them.
 fn drive_many(dir: &Path, devices: u32, each: u32, serving: &str, (size, buffers): (u32, u32)) -> Fallible<()> {
-    let client = set_client(dir, devices, serving)?;
+    let mut client = set_client(dir, devices, serving)?;
+    let polls = self::serving(serving).polls(devices);
     let server = Server::open(dir, devices, size, buffers)?;
     let repeat = Repeat::new(&server, 0);
     let mut commands: Vec<_> = (0..devices * each).map(|number| (number % devices, None)).collect();
-    rounds(|count| {
+    let mut run = |count| {
+        // All are awake when the clock starts.
         repeat.run(commands.len() as u64, &mut commands);
         Ok(repeat.run(count, &mut commands))
-    })?;
+    };
+    rounds(|count| if polls { at_work(&mut client, || run(count)) } else { run(count) })?;
     drop(server);
     client.end()
 }

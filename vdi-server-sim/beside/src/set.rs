@@ -16,6 +16,7 @@ use vdi_server_sim::vds::{
     Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand,
 };
 
+use crate::pollers::{Poller, Shift};
 use crate::processes::{Fallible, tell};
 
 /// The set's name; each set has a runtime directory of its own.
@@ -78,8 +79,23 @@ pub fn answer(command: Command) -> Result<(), vdi_client::Error> {
 pub enum Serving {
     /// Each device has a thread, which sleeps when there is nothing to do.
     ThreadADevice,
-    /// So many threads look at their share of the devices in turn.
+    /// So many threads look at their share of the devices in turn; a device that is alone has a thread that waits for it.
     Polling(usize),
+}
+
+impl Serving {
+    /// Whether so many devices are polled, by pollers that have to be told that something comes.
+    #[must_use]
+    pub fn polls(self, devices: u32) -> bool {
+        devices > 1 && matches!(self, Serving::Polling(_))
+    }
+
+    fn threads(self, devices: usize) -> usize {
+        match self {
+            Serving::ThreadADevice => devices,
+            Serving::Polling(threads) => threads.min(devices),
+        }
+    }
 }
 
 /// A client that answers until the server closes its devices.
@@ -88,40 +104,55 @@ pub fn client(dir: &Path, devices: u32, serving: Serving) -> Fallible<()> {
     tell("ready")?;
     set.get_configuration(INFINITE)?;
     let opened: Vec<_> = (0..devices).map(|index| set.open_device(&device_name(index))).collect::<Result<_, _>>()?;
-    let threads = match serving {
-        Serving::ThreadADevice => opened.len(),
-        Serving::Polling(threads) => threads.min(opened.len()),
-    };
-    let mut shares: Vec<Vec<ClientVirtualDevice>> = (0..threads).map(|_| Vec::new()).collect();
-    for (index, device) in opened.into_iter().enumerate() {
-        shares[index % threads].push(device);
+    if serving.polls(devices) {
+        poll_all(opened, serving)?;
+    } else {
+        wait_all(opened)?;
     }
-    if let [_] = &*shares {
-        // One thread is enough, and this one has nothing else to do.
-        shares.into_iter().try_for_each(serve)?;
-        set.close()?;
-        return Ok(());
-    }
-    std::thread::scope(|scope| {
-        let serving: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| serve(share))).collect();
-        serving.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
-    })?;
     set.close()?;
     Ok(())
 }
 
-fn serve(mut devices: Vec<ClientVirtualDevice>) -> Fallible<()> {
-    // Alone, a device is waited for; of several, each is looked at in turn.
-    if let [device] = &mut *devices {
-        loop {
-            match device.get_command(INFINITE) {
-                Ok(command) => answer(command)?,
-                Err(error) if error.is_close() => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
+/// Waits for each device by a thread of its own.
+fn wait_all(devices: Vec<ClientVirtualDevice>) -> Fallible<()> {
+    let mut devices = devices.into_iter();
+    // This thread has nothing else to do.
+    let own = devices.next();
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = devices.map(|device| scope.spawn(|| wait(device))).collect();
+        own.map_or(Ok(()), wait)?;
+        waiting.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
+    })
+}
+
+fn wait(mut device: ClientVirtualDevice) -> Fallible<()> {
+    loop {
+        match device.get_command(INFINITE) {
+            Ok(command) => answer(command)?,
+            Err(error) if error.is_close() => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
-    let mut quiet = Quiet::default();
+}
+
+/// Looks at all devices by a few threads, while the lines say that there is something to look for.
+fn poll_all(devices: Vec<ClientVirtualDevice>, serving: Serving) -> Fallible<()> {
+    let threads = serving.threads(devices.len());
+    let share = devices.len().div_ceil(threads);
+    let mut shares: Vec<Vec<ClientVirtualDevice>> = (0..threads).map(|_| Vec::with_capacity(share)).collect();
+    for (index, device) in devices.into_iter().enumerate() {
+        shares[index % threads].push(device);
+    }
+    let shift = Shift::default();
+    std::thread::scope(|scope| {
+        let polling: Vec<_> = shares.into_iter().map(|share| scope.spawn(|| poll(share, &shift))).collect();
+        shift.follow_lines()?;
+        polling.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a client's thread panicked")?)
+    })
+}
+
+fn poll(mut devices: Vec<ClientVirtualDevice>, shift: &Shift) -> Fallible<()> {
+    let mut poller = Poller::of_peer(shift);
     while !devices.is_empty() {
         let mut at = 0;
         let mut found = false;
@@ -140,33 +171,9 @@ fn serve(mut devices: Vec<ClientVirtualDevice>) -> Fallible<()> {
             }
             at += 1;
         }
-        quiet.looked(found);
+        poller.looked(found);
     }
     Ok(())
-}
-
-/// Lets a thread that polls sleep between the rounds, longer and longer.
-#[derive(Debug, Default)]
-pub struct Quiet {
-    since: Option<Instant>,
-    pause: Duration,
-}
-
-impl Quiet {
-    /// How long a thread polls in vain before it sleeps for the first time.
-    const PATIENCE: Duration = Duration::from_millis(2);
-    const LONGEST: Duration = Duration::from_millis(20);
-
-    /// A look over everything has found something, or nothing.
-    #[inline]
-    pub fn looked(&mut self, found: bool) {
-        if found {
-            *self = Quiet::default();
-        } else if self.since.get_or_insert_with(Instant::now).elapsed() > Self::PATIENCE {
-            self.pause = (self.pause * 2).clamp(Self::PATIENCE / 4, Self::LONGEST);
-            std::thread::sleep(self.pause);
-        }
-    }
 }
 
 // --- the server's side ------------------------------------------------------------------------------------------------

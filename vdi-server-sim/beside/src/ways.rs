@@ -10,8 +10,10 @@ pub(crate) mod semaphores;
 pub(crate) mod wires;
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vdi_beside::pollers::{Poller, Shift, at_work};
 use vdi_beside::processes::{Fallible, Process, on_demand, rounds, tell};
 use vdi_beside::set::{source, sum};
 
@@ -123,12 +125,14 @@ pub(crate) fn drive_many(mut ways: impl AskMany, mut peer: Process, count_of_way
     let mut run = move |count: u64| {
         let first = (count_of_ways as u64).min(count);
         let (mut sent, mut received) = (0, 0);
+        let mut poller = Poller::default();
         let started = Instant::now();
         for way in 0..first {
             ways.send(way as usize, [sent; 4]);
             sent += 1;
         }
         while received < count {
+            let before = received;
             for way in 0..first as usize {
                 if ways.receive(way).is_some() {
                     received += 1;
@@ -138,14 +142,16 @@ pub(crate) fn drive_many(mut ways: impl AskMany, mut peer: Process, count_of_way
                     }
                 }
             }
+            poller.looked(received > before);
         }
         started.elapsed()
     };
     rounds(|count| {
-        peer.say("go")?;
-        // Until all are awake.
-        run(count_of_ways as u64);
-        Ok(run(count))
+        at_work(&mut peer, || {
+            // Until all are awake.
+            run(count_of_ways as u64);
+            Ok(run(count))
+        })
     })
 }
 
@@ -160,10 +166,10 @@ pub(crate) fn answer_many<W: AnswerMany>(
     threads: usize,
     share: impl Fn(usize) -> Fallible<W> + Send + Sync + 'static,
 ) -> Fallible<()> {
-    let share = std::sync::Arc::new(share);
+    let (share, shift) = (Arc::new(share), Arc::new(Shift::default()));
     let (made, wait) = std::sync::mpsc::channel();
     for thread in 0..threads {
-        let (share, made) = (std::sync::Arc::clone(&share), made.clone());
+        let (share, shift, made) = (Arc::clone(&share), Arc::clone(&shift), made.clone());
         // They end with the process.
         std::thread::spawn(move || {
             let mut ways = match share(thread) {
@@ -171,15 +177,16 @@ pub(crate) fn answer_many<W: AnswerMany>(
                 Err(error) => return drop(made.send(Err(error))),
             };
             let _ = made.send(Ok(()));
-            let mut quiet = vdi_beside::set::Quiet::default();
+            let mut poller = Poller::of_peer(&shift);
             loop {
                 let found = ways.look();
-                quiet.looked(found);
+                poller.looked(found);
             }
         });
     }
     for _ in 0..threads {
         wait.recv()??;
     }
-    on_demand(|_| Ok(()))
+    tell("ready")?;
+    shift.follow_lines()
 }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use vdi_proto::abort::Party;
 use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
 use vdi_proto::completion::CompletionCode;
-use vdi_proto::device::{Finished, QUEUE_DEPTH, ServerDevice};
+use vdi_proto::device::{Entry, Finished, QUEUE_DEPTH, ServerDevice};
 use vdi_proto::layout::PRIMARY_MEMBER;
 use vdi_proto::set::server::{Call, Closing};
 use vdi_proto::status::VdError;
@@ -113,8 +113,12 @@ pub(crate) struct DeviceCore {
     locked: Mutex<Locked>,
 }
 
+/// Commands that a device's table has room for at once: an allocation of the least size.
+const FEW: usize = 2;
+
 struct Locked {
-    machine: ServerDevice,
+    /// Its table grows, as `pending` does.
+    machine: ServerDevice<Vec<Entry>>,
     submissions: Producer<Shared<RingMemory>>,
     /// By place, as far as places were ever taken: the lowest free one is, so that a device has as many as it had commands
     /// outstanding at a time, and few have all [`QUEUE_DEPTH`].
@@ -159,7 +163,7 @@ impl DeviceCore {
             session: Arc::clone(session),
             name: OnceLock::new(),
             locked: Mutex::new(Locked {
-                machine: ServerDevice::new(),
+                machine: ServerDevice::with_table(Vec::with_capacity(FEW)),
                 submissions,
                 pending: Vec::new(),
                 kept: Vec::new(),
@@ -276,14 +280,13 @@ impl DeviceCore {
 pub struct ServerVirtualDevice {
     pub(crate) set: Arc<OpenSet>,
     pub(crate) core: Arc<DeviceCore>,
-    pub(crate) name: String,
 }
 
 impl ServerVirtualDevice {
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.name
+        self.core.name()
     }
 
     /// The device's index in its set.
@@ -333,7 +336,7 @@ impl ServerVirtualDevice {
             Some(reason) if code == VdError::Abort => format!("the set was aborted: {reason}"),
             _ => what.to_owned(),
         };
-        VdsError::on_device(call, self.set.session.set_name(), &self.name, code, what)
+        VdsError::on_device(call, self.set.session.set_name(), self.name(), code, what)
     }
 
     /// What can be said of a command without the device's state.

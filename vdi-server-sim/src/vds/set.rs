@@ -486,7 +486,7 @@ impl ServerVirtualDeviceSet {
         set.opened.store(index + 1, Ordering::Release);
         wait::ring(control.agent_doorbell());
         drop(plan);
-        Ok(ServerVirtualDevice { core: Arc::clone(&set.devices[index as usize]), name: name.to_owned(), set })
+        Ok(ServerVirtualDevice { core: Arc::clone(&set.devices[index as usize]), set })
     }
 
     /// Allocates a buffer of `size` bytes, not counting the client's prefix zone. `alignment` 0 is the set's.

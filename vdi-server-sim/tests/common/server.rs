@@ -98,6 +98,12 @@ impl Server {
         (ended.code, ended.bytes)
     }
 
+    /// Waits until the completion agent sleeps.
+    #[track_caller]
+    pub(crate) fn agent_sleeps(&self) {
+        self.agent.as_ref().unwrap().wait_until_asleep();
+    }
+
     /// Waits for the completion agent; whether it ended in good order.
     #[track_caller]
     pub(crate) fn agent_ended(&mut self) -> bool {

@@ -219,7 +219,7 @@ fn loom_weakened_list_is_complete() {
                 .collect()
         };
         // These are sequentially consistent by their name.
-        let behind = named("fence_after_rmw(\"");
+        let behind = named("_fenced(\"");
         let orderings = [named("ordering(\""), named("fence(\"")].concat();
         let strong: usize = ["Acquire", "Release", "AcqRel", "SeqCst"]
             .iter()
