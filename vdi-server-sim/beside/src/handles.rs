@@ -2,7 +2,8 @@
 
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use vdi_beside::processes::{Fallible, rounds};
@@ -14,6 +15,33 @@ use vdi_server_sim::vds::{Completed, CompletionRoutine, VdsCommand};
 const BUFFERS: u32 = 32;
 /// Bytes of each.
 const SIZE: u32 = 64 << 10;
+
+/// Times what mapping a buffer cannot do without, and nothing else: a look at what another thread may take away, behind a lock, what
+/// keeps it there, a word of this process and a word of all.
+pub(crate) fn drive_bare() -> Fallible<()> {
+    let keeper = Arc::new(());
+    let set = RwLock::new(Arc::downgrade(&keeper));
+    let words: Vec<[AtomicU64; 2]> = (0..BUFFERS).map(|_| Default::default()).collect();
+    let mut mapped = Vec::with_capacity(words.len());
+    rounds(|count| {
+        let (mut elapsed, mut done) = (Duration::ZERO, 0);
+        while done < count {
+            let started = Instant::now();
+            for [own, shared] in black_box(&words) {
+                let set = set.read().map_err(|_| "nobody panics")?;
+                let keeper = set.upgrade().ok_or("it is kept")?;
+                own.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).map_err(|_| "nobody has it")?;
+                shared.fetch_or(1, Ordering::Relaxed);
+                mapped.push(keeper);
+            }
+            elapsed += started.elapsed();
+            mapped.clear();
+            words.iter().for_each(|[own, _]| own.store(0, Ordering::Release));
+            done += words.len() as u64;
+        }
+        Ok(elapsed.mul_f64(count as f64 / done as f64))
+    })
+}
 
 /// Times `part`, of the same buffers in turn: "by-address" is getting a handle for an address and mapping it, "of-command" the same
 /// of a command that the program holds, "map" the mapping alone, "release" giving up. A second membership in this

@@ -46,6 +46,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "nothing" => rounds(|_| Ok(Duration::ZERO)),
         "busy" => busy(),
         "handles" => handles::drive(dir, word(0)?),
+        "handles-bare" => handles::drive_bare(),
         "touch" => touch::drive(word(0)?, word(1)? == "populated"),
         "backup" => backup::drive(dir, &path(0)?, word(1)?, word(2)?),
         "backup-client" => backup::client(dir, word(0)?),
