@@ -76,6 +76,13 @@ impl Luck {
 
 thread_local! {
     static LUCK: Cell<Luck> = const { Cell::new(Luck { rest: 0, left: 0 }) };
+    static YIELDS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calling thread spins no more when it waits, however it goes: its process has better use for all CPUs. [`briefly`] looks
+/// all the same.
+pub fn never_spin() {
+    YIELDS.set(true);
 }
 
 /// Changes this thread's luck, unless the thread is ending.
@@ -129,7 +136,7 @@ pub fn wait_until<T>(
     if let Some(found) = ready() {
         return Some(found);
     }
-    if !spin().is_zero() && with_luck(Luck::spins) == Some(true) {
+    if !spin().is_zero() && YIELDS.try_with(Cell::get) == Ok(false) && with_luck(Luck::spins) == Some(true) {
         let found = spin_until(Instant::now() + spin(), deadline, &mut ready);
         with_luck(|luck| luck.ended(found.is_some()));
         if found.is_some() {

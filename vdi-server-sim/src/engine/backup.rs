@@ -10,6 +10,7 @@ use crossbeam::channel::{Receiver, Sender, bounded, select};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
+use vdi_shm::wait;
 
 use super::driver::{Driver, Ended, Homes};
 use super::list::{LEAST_SMALL, List};
@@ -114,7 +115,10 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let turn = AtomicUsize::new(0);
     let mut progress = Progress::new(database.size(), options.stats);
     std::thread::scope(|scope| {
-        work.spawn(scope, || work.run_agent());
+        work.spawn(scope, || {
+            wait::never_spin();
+            work.run_agent();
+        });
         for _ in 0..readers() {
             let queue = queue.clone();
             let reader =
