@@ -4,9 +4,9 @@
 //!
 //! ```text
 //!             free list
-//!  buffers -----------> readers (fill them  ----------------------------------> Write -> client
-//!     ^                  from the files)  \\-- data queue --> writers, one a device --^    |
-//!     '--------------------------------------- completion routine, completion agent <----'
+//!  buffers -----------> readers (fill them -----------------------------------> Write -> client
+//!     ^                  from the files)  '-- data queue --> writers, one a device --^     |
+//!     '--------------------------------------- completion routine, completion agent <------'
 //! ```
 //!
 //! Devices share the buffers. A reader itself sends what it filled, to the devices in turn, as long as one takes it without

@@ -116,7 +116,9 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let mut progress = Progress::new(database.size(), options.stats);
     std::thread::scope(|scope| {
         work.spawn(scope, || {
-            wait::never_spin();
+            if readers() >= cpus() {
+                wait::never_spin();
+            }
             work.run_agent();
         });
         for _ in 0..readers() {
@@ -169,9 +171,14 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
 
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.
 fn readers() -> usize {
-    // To find out, dozens of files are looked into.
-    static READERS: OnceLock<usize> = OnceLock::new();
-    *READERS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4))
+    cpus().min(4)
+}
+
+/// CPUs that this process has.
+fn cpus() -> usize {
+    // To find out, files are read each time.
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Hands out the pieces of the database's files in ascending order.
