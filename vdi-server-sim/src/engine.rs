@@ -3,14 +3,17 @@
 //! # Backup
 //!
 //! ```text
-//!             free list                       data queue
-//!  buffers -----------> readers (fill them  ------------> writers, one a device -> Write -> client
-//!     ^                  from the files)                     |
-//!     '--------------------- completion routine <------------'  completion agent
+//!             free list
+//!  buffers -----------> readers (fill them -----------------------------------> Write -> client
+//!     ^                  from the files)  '-- data queue --> writers, one a device --^     |
+//!     '--------------------------------------- completion routine, completion agent <------'
 //! ```
 //!
-//! Devices share the buffers; whichever writer is free takes the next filled one. When all data is written each writer
-//! flushes; when all devices are flushed they get Complete (where it was agreed), and when all have completed they are closed.
+//! Devices share the buffers. A reader itself sends what it filled, to the devices in turn, as long as one takes it without
+//! waiting: no other thread has to wake for it. What none of them takes goes into the queue, for whichever writer is free first.
+//! A writer sees to all else of its device: what comes before and after the data, errors, media. When all data is written each
+//! writer flushes; when all devices are flushed they get Complete (where it was agreed), and when all have completed they are
+//! closed.
 //!
 //! | kind | what comes besides Write, Flush, Complete |
 //! |---|---|
@@ -61,6 +64,7 @@ mod list;
 mod reads;
 mod restore;
 mod snapshot;
+mod tally;
 mod work;
 mod writes;
 
@@ -405,11 +409,21 @@ impl Progress {
     }
 
     fn add(&mut self, bytes: u64, report: &mut dyn FnMut(Message)) {
-        self.done += bytes;
-        let percent = (u128::from(self.done) * 100).checked_div(u128::from(self.total)).unwrap_or(100) as u64;
-        while self.step > 0 && self.next <= percent.min(100) {
+        self.reached(self.done + bytes, report);
+    }
+
+    /// So many bytes are done, all in all.
+    fn reached(&mut self, done: u64, report: &mut dyn FnMut(Message)) {
+        self.done = done;
+        let percent = percent(done, self.total);
+        while self.step > 0 && self.next <= percent {
             report(Message::percent_processed(self.next as u8));
             self.next += self.step;
         }
     }
+}
+
+/// How many percent of `total` are `done`, rounded down; of nothing all is done.
+fn percent(done: u64, total: u64) -> u64 {
+    (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(100).min(100) as u64
 }

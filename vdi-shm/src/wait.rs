@@ -12,6 +12,8 @@
 //! makes it spin each time again. Where no spin ever pays, one wait in 64 spins. The look of a microsecond or two that
 //! [`briefly`] takes comes before each wait that makes it, unless waits do not spin at all.
 //!
+//! A thread that knows beforehand that its process needs every CPU for other threads does without ([`never_spin`]).
+//!
 //! Where this process has one CPU only, nobody could answer meanwhile, so there is no spinning.
 //!
 //! # Sleeping
@@ -76,6 +78,14 @@ impl Luck {
 
 thread_local! {
     static LUCK: Cell<Luck> = const { Cell::new(Luck { rest: 0, left: 0 }) };
+    /// Whether this thread does without spinning.
+    static NEVER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The calling thread sleeps from now on whenever it waits, without spinning before: for one whose process has other threads with
+/// use for every CPU, whom its spinning would only hold up. [`briefly`] looks all the same.
+pub fn never_spin() {
+    NEVER.set(true);
 }
 
 /// Changes this thread's luck, unless the thread is ending.
@@ -129,7 +139,7 @@ pub fn wait_until<T>(
     if let Some(found) = ready() {
         return Some(found);
     }
-    if !spin().is_zero() && with_luck(Luck::spins) == Some(true) {
+    if !spin().is_zero() && NEVER.try_with(Cell::get) == Ok(false) && with_luck(Luck::spins) == Some(true) {
         let found = spin_until(Instant::now() + spin(), deadline, &mut ready);
         with_luck(|luck| luck.ended(found.is_some()));
         if found.is_some() {
@@ -198,5 +208,24 @@ mod tests {
         assert_eq!(until_it_pays.last(), Some(&63));
         assert_eq!(spins(10, true).len(), 10, "where it pays, each time");
         assert_eq!(spins(4, false), [0, 2], "and from there anew");
+    }
+
+    /// What a thread's first wait, in vain, leaves of its luck.
+    fn luck_after_a_wait(never: bool) -> u8 {
+        let wait = move || {
+            if never {
+                never_spin();
+            }
+            let doorbell = Doorbell::default();
+            assert_eq!(wait_until(&doorbell, deadline(Duration::from_micros(200)), || None::<()>), None);
+            with_luck(|luck| luck.rest)
+        };
+        std::thread::spawn(wait).join().ok().flatten().expect("the thread ended")
+    }
+
+    #[test]
+    fn a_thread_that_never_spins_waits_without() {
+        assert_eq!(luck_after_a_wait(true), 0, "no spin ended");
+        assert_eq!(luck_after_a_wait(false), u8::from(!spin().is_zero()), "others spin the first time");
     }
 }

@@ -2,16 +2,19 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
-use crossbeam::channel::{Receiver, Sender, bounded, select, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, select};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
+use vdi_shm::wait;
 
-use super::driver::{Driver, Homes};
+use super::driver::{Driver, Ended, Homes};
 use super::list::{LEAST_SMALL, List};
+use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
 use super::writes::Writes;
 use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
@@ -48,6 +51,11 @@ impl Sizes {
 
     fn separate_headers(self) -> bool {
         self.payload_at == 0
+    }
+
+    /// Bytes of a transfer with so many bytes of a file, behind their header.
+    fn padded(self, length: u32) -> u32 {
+        self.block + length.next_multiple_of(self.block)
     }
 
     fn capacity(self) -> u32 {
@@ -87,55 +95,58 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
 
     let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
     let (queue, queued) = bounded(buffers as usize);
-    let (tell, told) = unbounded();
+    let tally = Tally::new(database.size(), options.stats);
+    let (through, all_through) = bounded::<()>(0);
     let flushed = Gate::new();
     let done = Gate::new();
-    let mut writers = Vec::new();
+    let mut outputs = Vec::new();
     for (index, device) in opened.into_iter().enumerate() {
         let identity = Identity { set_id, family_index: index as u32, family_count: devices.len() as u32 };
         let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
         let small = List::fill(&work, sizes.small, small)?;
         let homes = Homes { large: free.give.clone(), small: small.give.clone() };
-        let driver = Driver::new(&work, device, config, Some(homes.clone()), tell.clone());
+        let driver = Driver::new(&work, device, config, Some(homes.clone()), |bytes| tally.add(bytes));
         let writes = Writes::new(driver, homes);
-        writers.push(Writer {
-            work: &work,
-            sizes,
-            queued: &queued,
-            flushed: &flushed,
-            done: &done,
-            small,
-            writes,
-            stream,
-        });
+        let failed = writes.driver.failed.clone();
+        let output = Output { work: &work, sizes, small, writes, stream };
+        outputs.push(Shared { output: Mutex::new(output), failed, open: AtomicBool::new(false) });
     }
-    drop(tell);
+    let outputs = &outputs[..];
+    let turn = AtomicUsize::new(0);
     let mut progress = Progress::new(database.size(), options.stats);
-    let mut commands = 0;
     std::thread::scope(|scope| {
-        work.spawn(scope, || work.run_agent());
+        work.spawn(scope, || {
+            if readers() >= cpus() {
+                wait::never_spin();
+            }
+            work.run_agent();
+        });
         for _ in 0..readers() {
             let queue = queue.clone();
-            let reader = Reader { work: &work, pieces: &pieces, free: &free, queue, sizes, checksum };
+            let reader =
+                Reader { work: &work, pieces: &pieces, free: &free, outputs, turn: &turn, queue, sizes, checksum };
             work.spawn(scope, move || reader.run());
         }
         drop(queue);
-        let writing = writers.len();
-        for writer in writers {
-            work.spawn(scope, move || writer.run());
+        for shared in outputs {
+            let writer = Writer { work: &work, queued: &queued, flushed: &flushed, done: &done, shared };
+            let through = through.clone();
+            work.spawn(scope, move || {
+                writer.run();
+                drop(through);
+            });
         }
+        drop(through);
+        let writing = outputs.len();
         let mut arrived = [0; 2];
         let mut ended = false;
         while !ended {
             select! {
-                recv(told) -> written => match written {
-                    Ok(bytes) => {
-                        commands += 1;
-                        progress.add(bytes, report);
-                    }
-                    // All writers are through.
-                    Err(_) => ended = true,
-                },
+                recv(tally.due()) -> _ => tally.report(&mut progress, report),
+                recv(all_through) -> _ => {
+                    tally.report(&mut progress, report);
+                    ended = true;
+                }
                 recv(flushed.arrivals()) -> _ => {
                     arrived[0] += 1;
                     if arrived[0] == writing {
@@ -155,12 +166,19 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
         work.finish()
     })?;
     report_files(database.files(), database.name(), report);
-    Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands, elapsed: started.elapsed() })
+    Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands: tally.commands(), elapsed: started.elapsed() })
 }
 
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.
 fn readers() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4)
+    cpus().min(4)
+}
+
+/// CPUs that this process has.
+fn cpus() -> usize {
+    // To find out, files are read each time.
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Hands out the pieces of the database's files in ascending order.
@@ -188,17 +206,20 @@ impl Pieces<'_> {
     }
 }
 
-/// Fills free buffers from the files and queues them.
-struct Reader<'a> {
+/// Fills free buffers from the files, and sends or queues them.
+struct Reader<'a, 'b> {
     work: &'a Work,
     pieces: &'a Pieces<'a>,
     free: &'a List,
+    outputs: &'a [Shared<'b>],
+    /// Whose turn it is among the devices.
+    turn: &'a AtomicUsize,
     queue: Sender<Filled>,
     sizes: Sizes,
     checksum: Checksum,
 }
 
-impl Reader<'_> {
+impl Reader<'_, '_> {
     fn run(&self) {
         // A failure is recorded by whoever met it.
         let _ = self.read();
@@ -239,52 +260,141 @@ impl Reader<'_> {
                 })
             })?;
             let checksum = self.checksum.of(payload);
-            // The queue has room for all buffers that there are.
-            let _ = self.queue.send(Filled { buffer, piece, checksum });
+            self.pass_on(Filled { buffer, piece, checksum })?;
         }
+        Ok(())
+    }
+
+    /// Sends a filled buffer to the first device that takes it at once, else queues it.
+    fn pass_on(&self, filled: Filled) -> Result<(), Stopped> {
+        // Faults may have a thread wait, and that is not for those who read.
+        if self.work.faults.is_off() {
+            let turn = self.turn.fetch_add(1, Ordering::Relaxed) % self.outputs.len();
+            let (later, first) = self.outputs.split_at(turn);
+            for shared in first.iter().chain(later) {
+                if let Some(mut output) = shared.at_once(&filled) {
+                    return output.write_data(filled);
+                }
+            }
+        }
+        // The queue has room for all buffers that there are.
+        let _ = self.queue.send(filled);
         Ok(())
     }
 }
 
-/// One device's writer.
-struct Writer<'a> {
+/// One device's stream of bytes.
+struct Output<'a> {
     work: &'a Work,
     sizes: Sizes,
-    queued: &'a Receiver<Filled>,
-    flushed: &'a Gate,
-    done: &'a Gate,
     /// Small buffers of this device alone.
     small: List,
     writes: Writes<'a>,
     stream: StreamWriter,
 }
 
-impl Writer<'_> {
-    fn run(mut self) {
+/// What a device's writer and the readers share.
+struct Shared<'a> {
+    output: Mutex<Output<'a>>,
+    /// Writes that failed.
+    failed: Receiver<Ended>,
+    /// Nobody has the output for longer than it takes to send a command, and data may be sent.
+    open: AtomicBool,
+}
+
+impl<'a> Shared<'a> {
+    fn locked(&self) -> MutexGuard<'_, Output<'a>> {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The output, if the device takes this without anything to wait for.
+    fn at_once(&self, filled: &Filled) -> Option<MutexGuard<'_, Output<'a>>> {
+        if !self.open.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut output = self.locked();
+        // It may have been closed meanwhile.
+        (self.open.load(Ordering::Relaxed) && output.takes_at_once(filled)).then_some(output)
+    }
+
+    /// The output for as long as it is needed, with whatever has to be waited for.
+    fn keep(&self) -> MutexGuard<'_, Output<'a>> {
+        self.open.store(false, Ordering::Relaxed);
+        self.locked()
+    }
+
+    /// Readers may send again.
+    fn release(&self, output: MutexGuard<'_, Output<'a>>) {
+        self.open.store(true, Ordering::Relaxed);
+        drop(output);
+    }
+}
+
+/// One device's writer.
+struct Writer<'a, 'b> {
+    work: &'a Work,
+    queued: &'a Receiver<Filled>,
+    flushed: &'a Gate,
+    done: &'a Gate,
+    shared: &'a Shared<'b>,
+}
+
+impl Writer<'_, '_> {
+    fn run(&self) {
         // A failure is recorded by whoever met it.
         let _ = self.write();
     }
 
-    fn write(&mut self) -> Result<(), Stopped> {
-        self.writes.driver.rewind()?;
-        self.write_catalog()?;
-        self.writes.mark()?;
-        let queued = self.queued;
-        while let Some(filled) = self.writes.wait_for(queued)? {
-            self.write_data(filled)?;
-        }
-        self.writes.mark()?;
-        self.write_end()?;
-        self.writes.mark()?;
+    fn write(&self) -> Result<(), Stopped> {
+        let mut output = self.shared.keep();
+        output.writes.driver.rewind()?;
+        output.write_catalog()?;
+        output.writes.mark()?;
+        self.shared.release(output);
+        self.write_data()?;
+        // All readers are through.
+        let mut output = self.shared.keep();
+        output.writes.mark()?;
+        output.write_end()?;
+        output.writes.mark()?;
         for _ in 0..self.work.faults.final_flushes() {
-            self.writes.flush()?;
+            output.writes.flush()?;
         }
         self.flushed.pass(self.work)?;
-        if self.writes.driver.has(Features::COMPLETE_ENABLED) {
-            self.writes.command(CommandCode::COMPLETE)?;
+        if output.writes.driver.has(Features::COMPLETE_ENABLED) {
+            output.writes.command(CommandCode::COMPLETE)?;
         }
         self.done.pass(self.work)?;
-        self.writes.driver.close()
+        output.writes.driver.close()
+    }
+
+    /// Sends what readers could not, and sees to what fails, until there is no more data.
+    fn write_data(&self) -> Result<(), Stopped> {
+        loop {
+            select! {
+                recv(self.shared.failed) -> ended => {
+                    let mut output = self.shared.keep();
+                    output.writes.note_failed(ended.map_err(|_| Stopped)?)?;
+                    self.shared.release(output);
+                }
+                recv(self.queued) -> filled => {
+                    let Ok(filled) = filled else { return Ok(()) };
+                    let mut output = self.shared.keep();
+                    output.writes.put_right()?;
+                    output.write_data(filled)?;
+                    self.shared.release(output);
+                }
+                recv(self.work.over()) -> _ => return Err(Stopped),
+            }
+        }
+    }
+}
+
+impl Output<'_> {
+    /// Whether [`Output::write_data`] would not have to wait.
+    fn takes_at_once(&mut self, filled: &Filled) -> bool {
+        // Headers of their own may have to wait for buffers of their own.
+        !self.sizes.separate_headers() && self.writes.takes_at_once(self.sizes.padded(filled.piece.length))
     }
 
     fn write_catalog(&mut self) -> Result<(), Stopped> {

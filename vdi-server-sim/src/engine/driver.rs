@@ -72,7 +72,8 @@ const SMALL: u64 = 1 << 63;
 /// Brings buffers back to their lists, and tells the driver.
 struct Routine {
     homes: Option<Homes>,
-    ended: Sender<Ended>,
+    succeeded: Sender<Ended>,
+    failed: Sender<Ended>,
 }
 
 impl CompletionRoutine for Routine {
@@ -83,8 +84,9 @@ impl CompletionRoutine for Routine {
             // The list has room for all its buffers; if nobody takes from it any more, the buffer is freed.
             let _ = buffer.take().map(|buffer| home.send(buffer));
         }
+        let channel = if code.is_success() { &self.succeeded } else { &self.failed };
         // The driver may be gone after a failure.
-        let _ = self.ended.send(Ended { number: context & !SMALL, code, bytes, position, buffer });
+        let _ = channel.send(Ended { number: context & !SMALL, code, bytes, position, buffer });
     }
 }
 
@@ -127,6 +129,14 @@ pub(super) struct Answer {
     pub(super) position: u64,
 }
 
+/// Tells a channel.
+pub(super) fn telling(channel: Sender<u64>) -> impl Fn(u64) + Send {
+    move |bytes| {
+        // The statement's own thread may be through after a failure.
+        let _ = channel.send(bytes);
+    }
+}
+
 /// A device of a statement.
 pub(super) struct Driver<'a> {
     pub(super) work: &'a Work,
@@ -136,31 +146,51 @@ pub(super) struct Driver<'a> {
     /// The device gets Discard if the server fails.
     discards: bool,
     routine: Arc<Routine>,
-    pub(super) ended: Receiver<Ended>,
+    /// Commands that succeeded. Apart from the others, so that who has something better to wait for is not woken for them.
+    succeeded: Receiver<Ended>,
+    /// Commands that ended in another way.
+    pub(super) failed: Receiver<Ended>,
     next_number: u64,
     /// Commands that the device holds.
     in_flight: u32,
     /// The number of the medium in the device.
     medium: i32,
-    /// Commands that succeeded.
-    tell: Sender<u64>,
+    /// Learns of commands that succeeded.
+    tell: Tell<'a>,
 }
 
+/// Learns of every command that succeeded, with the bytes of files that it moved.
+pub(super) type Tell<'a> = Box<dyn Fn(u64) + Send + 'a>;
+
 impl<'a> Driver<'a> {
-    /// A driver; `tell` learns of every command that succeeded, with the bytes of files that it moved.
+    /// A driver.
     pub(super) fn new(
         work: &'a Work,
         device: Arc<ServerVirtualDevice>,
         config: VdConfig,
         homes: Option<Homes>,
-        tell: Sender<u64>,
+        tell: impl Fn(u64) + Send + 'a,
     ) -> Driver<'a> {
-        let (ended_sender, ended) = unbounded();
-        let routine = Arc::new(Routine { homes, ended: ended_sender });
+        let ((succeeding, succeeded), (failing, failed)) = (unbounded(), unbounded());
+        let routine = Arc::new(Routine { homes, succeeded: succeeding, failed: failing });
+        let tell = Box::new(tell);
         // BeginConfiguration has refused every other combination.
         let kind = config.features.device_kind().unwrap_or(DeviceKind::PipeLike);
         let discards = Work::discards(&config);
-        Driver { work, device, config, kind, discards, routine, ended, next_number: 0, in_flight: 0, medium: 1, tell }
+        Driver {
+            work,
+            device,
+            config,
+            kind,
+            discards,
+            routine,
+            succeeded,
+            failed,
+            next_number: 0,
+            in_flight: 0,
+            medium: 1,
+            tell,
+        }
     }
 
     pub(super) fn has(&self, feature: Features) -> bool {
@@ -181,12 +211,11 @@ impl<'a> Driver<'a> {
 
     /// A command has succeeded and moved so many bytes of files.
     pub(super) fn succeeded(&self, payload: u64) {
-        // The statement's own thread may be through after a failure.
-        let _ = self.tell.send(payload);
+        (self.tell)(payload);
     }
 
-    /// Sends a command and gives its number. Its answer comes through `ended`, also where it is refused for the state of the
-    /// device.
+    /// Sends a command and gives its number. Its answer comes through [`Driver::wait_ended`] and its like, also where it is
+    /// refused for the state of the device.
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<u64, Stopped> {
         if !self.work.faults.is_off() {
             self.suffer(outgoing.code)?;
@@ -267,13 +296,22 @@ impl<'a> Driver<'a> {
 
     /// Waits for the next command that ends.
     pub(super) fn wait_ended(&mut self) -> Result<Ended, Stopped> {
-        match self.work.receive(&self.ended)? {
-            Some(ended) => self.took(ended),
-            None => Err(Stopped),
-        }
+        let ended = select! {
+            recv(self.succeeded) -> ended => ended,
+            recv(self.failed) -> ended => ended,
+            recv(self.work.over()) -> _ => return Err(Stopped),
+        };
+        self.took(ended.map_err(|_| Stopped)?)
     }
 
-    /// Takes note of a command that has ended; to be called with everything that comes out of `ended`.
+    /// The next command that has succeeded by now.
+    pub(super) fn next_success(&mut self) -> Option<Ended> {
+        let ended = self.succeeded.try_recv().ok()?;
+        self.in_flight -= 1;
+        Some(ended)
+    }
+
+    /// Takes note of a command that has ended; to be called with everything that comes out of `failed`.
     pub(super) fn took(&mut self, ended: Ended) -> Result<Ended, Stopped> {
         self.in_flight -= 1;
         if ended.code == CompletionCode::OPERATION_ABORTED && self.work.is_aborted() {

@@ -9,7 +9,7 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::{DeviceKind, Features};
 
-use super::driver::Driver;
+use super::driver::{Driver, telling};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::work::{Gate, Stopped, Work};
 use super::{Engine, Failure, Progress, Summary, default_buffers, refuse_unsupported, report_files};
@@ -60,7 +60,7 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
         for device in opened {
-            let driver = Driver::new(&work, device, config, None, tell.clone());
+            let driver = Driver::new(&work, device, config, None, telling(tell.clone()));
             let reader = Reader {
                 work: &work,
                 database: &database,

@@ -28,7 +28,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::driver::{Driver, Homes};
+use super::driver::{Driver, Homes, telling};
 use super::list::{LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::work::{Stopped, Work};
@@ -73,7 +73,8 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     let (large, small) = (List::fill(&work, transfer, buffers)?, List::fill(&work, small, SMALL_BUFFERS)?);
     let homes = Homes { large: large.give.clone(), small: small.give.clone() };
     // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
-    let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), tell));
+    let driver =
+        opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), telling(tell)));
     let mut commands = 0;
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
@@ -227,7 +228,7 @@ pub(super) fn restore(
     let terms = ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
     let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices)?;
     let (tell, told) = unbounded();
-    let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, None, tell));
+    let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, None, telling(tell)));
     // Whatever the number of devices that the backup was made to, a backup with data is one, and that comes first.
     let parser = StreamParser::for_snapshot(Expectations { block_size, family_count: None });
     let mut commands = 0;

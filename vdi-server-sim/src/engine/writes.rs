@@ -88,12 +88,23 @@ impl<'a> Writes<'a> {
         }
     }
 
+    /// Whether a Write of so many bytes may be sent at once: nothing has to be waited for, and nothing put right before.
+    pub(super) fn takes_at_once(&mut self, bytes: u32) -> bool {
+        self.note_successes();
+        !self.troubled
+            && self.driver.failed.is_empty()
+            && !self.full
+            && self.driver.in_flight() < MOST_IN_FLIGHT
+            && self.has_room(bytes)
+    }
+
+    fn has_room(&self, bytes: u32) -> bool {
+        self.bytes_in_flight == 0 || self.bytes_in_flight.saturating_add(u64::from(bytes)) <= self.most_bytes_in_flight
+    }
+
     /// Sends the first `bytes` bytes of a buffer, `payload` of which are bytes of files.
     pub(super) fn write(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, small: bool) -> Result<(), Stopped> {
-        while self.driver.in_flight() >= MOST_IN_FLIGHT
-            || self.bytes_in_flight > 0
-                && self.bytes_in_flight.saturating_add(u64::from(bytes)) > self.most_bytes_in_flight
-        {
+        while self.driver.in_flight() >= MOST_IN_FLIGHT || !self.has_room(bytes) {
             self.wait_ended()?;
         }
         self.make_room()?;
@@ -143,20 +154,34 @@ impl<'a> Writes<'a> {
         if self.troubled { self.recover() } else { Ok(()) }
     }
 
-    /// Receives from a channel, taking note of what ends meanwhile.
+    /// Receives from a channel, and sees to what fails meanwhile.
     pub(super) fn wait_for<T>(&mut self, channel: &Receiver<T>) -> Result<Option<T>, Stopped> {
         loop {
+            self.put_right()?;
             select! {
-                recv(self.driver.ended) -> ended => {
-                    let ended = self.driver.took(ended.map_err(|_| Stopped)?)?;
-                    self.note(ended);
-                    if self.troubled {
-                        self.recover()?;
-                    }
-                },
+                recv(self.driver.failed) -> ended => self.note_failed(ended.map_err(|_| Stopped)?)?,
                 recv(channel) -> received => return Ok(received.ok()),
                 recv(self.driver.work.over()) -> _ => return Err(Stopped),
             }
+        }
+    }
+
+    /// Takes note of a Write that failed, and sees to it.
+    pub(super) fn note_failed(&mut self, ended: Ended) -> Result<(), Stopped> {
+        let ended = self.driver.took(ended)?;
+        self.note(ended);
+        self.put_right()
+    }
+
+    /// Takes note of the Writes that have succeeded by now, and sees to those of them that stored less than they were given.
+    pub(super) fn put_right(&mut self) -> Result<(), Stopped> {
+        self.note_successes();
+        if self.troubled { self.recover() } else { Ok(()) }
+    }
+
+    fn note_successes(&mut self) {
+        while let Some(ended) = self.driver.next_success() {
+            self.note(ended);
         }
     }
 
