@@ -312,7 +312,8 @@ impl<'a> Shared<'a> {
         if !self.open.load(Ordering::Relaxed) {
             return None;
         }
-        let mut output = self.locked();
+        // Whoever has it may be about to wait for something; the queue has room.
+        let mut output = self.output.try_lock().ok()?;
         // It may have been closed meanwhile.
         (self.open.load(Ordering::Relaxed) && output.takes_at_once(filled)).then_some(output)
     }
