@@ -11,7 +11,7 @@
 //! # Invariants, within this process
 //!
 //! 1. *One owner.* No two [`LentBuffer`]s or [`MappedBuffer`]s overlap, prefix zones included, and no two stand for one
-//!    slot: the slot is claimed before the buffer exists ([`crate::holding`]), and is free when it is dropped; the places of
+//!    slot: the slot is claimed before the buffer exists (`holding.rs`), and is free when it is dropped; the places of
 //!    slots that are held do not overlap. So no two slices alias, whatever a peer puts into the rings or the slot table: a
 //!    loan of a slot that is held, or of bytes that are, is refused.
 //! 2. A buffer's place is loaded once, judged by its seal and against the area as mapped here, and kept; it cannot leave
