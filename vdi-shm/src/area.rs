@@ -355,7 +355,7 @@ impl ClientBuffers {
         // From here on the loan cannot end, so its place stands.
         let raw = shared.place();
         let known = claim.start_of(raw);
-        claim.hold(Holder::Lease);
+        claim.hold(if known.is_some() { Holder::Lease } else { Holder::Finding });
         let (start, len) = match known {
             Some(start) => (start, raw.len),
             None => self.learn_leased(slot, handle).map_err(&refuse)?,

@@ -2,14 +2,18 @@
 //!
 //! # Invariants
 //!
-//! 1. The word goes from `NOBODY` to `CLAIMED` by whoever wins it, and from there to `NOBODY`, a command or `LEASE` by the
-//!    same; from a command back to `NOBODY`, and from `LEASE` through `CLAIMED` to `NOBODY`, by the holder. Nobody else
-//!    writes it. So one thread at a time has a claim, or holds the slot.
-//! 2. The place is written only under a claim or a lease. So it stands for as long as a command holds the slot.
-//! 3. A claim ends soon: whoever has one takes no lock, makes no other claim and sleeps for nothing. So whoever meets one
-//!    waits for its end, and never takes it for a holder.
+//! 1. The word goes from `NOBODY` to `CLAIMED` by whoever wins it, and from there to `NOBODY`, a command, `LEASE` or `FINDING`
+//!    by the same; from a command back to `NOBODY`, and from `LEASE` and `FINDING` through `CLAIMED` to `NOBODY`, by the
+//!    holder. Nobody else writes it. So one thread at a time has a claim, or holds the slot.
+//! 2. The place is written only under a claim, or under the lock of places while the word is `FINDING`: a lease whose buffer is
+//!    still looked for. Its holder uses no place, and forgets the old one under that lock before it goes on; so whoever has
+//!    the lock may forget the old place as well, and must not take it for one that is held. `FINDING` becomes `LEASE` under the
+//!    lock. So the place stands for as long as a command or a `LEASE` holds the slot.
+//! 3. A claim ends soon: whoever has one waits for no lock and sleeps for nothing, and makes no other claim, unless it has the
+//!    lock of places, which one thread has at a time. So whoever meets a claim waits for its end, and never takes it for a
+//!    holder.
 //! 4. Whoever wins a claim sees what all before did with the buffer, and they do nothing more with it (release, acquire).
-//! 5. A lease in the slot table and `LEASE` here begin and end under one claim. So nobody in this process sees the one without
+//! 5. A lease in the slot table and `LEASE` or `FINDING` here begin and end under one claim. So nobody in this process sees the one without
 //!    the other: not who maps the buffer again, nor who gets it with a new command.
 //!
 //! The loom tests check 1, 4, 5 and [`Holding::command_at`] over all interleavings.
@@ -25,6 +29,8 @@ const CLAIMED: u64 = 1;
 const LEASE: u64 = 2;
 /// The generation is in the upper half.
 const COMMAND: u64 = 3;
+/// A lease whose buffer is not known yet: its place is written under the lock of places alone, by whoever has that.
+const FINDING: u64 = 4;
 
 /// How a slot is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub(crate) enum Holder {
     Command(u32),
     /// By a handle.
     Lease,
+    /// By a handle, and where the buffer is will be known soon.
+    Finding,
 }
 
 /// A slot, as this process has it.
@@ -54,8 +62,11 @@ pub(crate) struct Claim<'a>(&'a Holding);
 
 /// Lets the thread go on that has a claim; it may have lost its CPU.
 fn wait_for_claim(tries: u32) {
+    // A thread that goes before all others by its priority would not let it go on by yielding alone.
     #[cfg(not(loom))]
-    if tries.is_multiple_of(128) {
+    if tries.is_multiple_of(4096) {
+        std::thread::sleep(core::time::Duration::from_micros(50));
+    } else if tries.is_multiple_of(128) {
         std::thread::yield_now();
     }
     let _ = tries;
@@ -76,14 +87,14 @@ impl Holding {
     /// Claims the slot, if nobody holds it.
     #[inline]
     pub(crate) fn claim(&self) -> Option<Claim<'_>> {
-        let mut tries = 0;
+        let mut tries = 0u32;
         loop {
             // SYNC holding.claim: pairs with holding.free.
             let acquire = ordering("holding.claim", Ordering::Acquire);
             match self.word.compare_exchange(NOBODY, CLAIMED, acquire, Ordering::Relaxed) {
                 Ok(_) => return Some(Claim(self)),
                 Err(CLAIMED) => {
-                    tries += 1;
+                    tries = tries.wrapping_add(1);
                     wait_for_claim(tries);
                 }
                 Err(_) => return None,
@@ -112,11 +123,22 @@ impl Holding {
         let word = self.word.load(ordering("holding.command", Ordering::Acquire));
         // SYNC holding.start.look: pairs with holding.start; who sees a later place sees the claim that it was written under.
         let start = self.start.load(ordering("holding.start.look", Ordering::Acquire));
-        let is_it = word & u64::from(u32::MAX) == COMMAND && start.cast_const() == address;
+        // Null is the start of none: it may be seen where a place was forgotten, beside the word of the command before.
+        let is_it = word & u64::from(u32::MAX) == COMMAND && !start.is_null() && start.cast_const() == address;
         (is_it && self.word.load(Ordering::Relaxed) == word).then_some((word >> 32) as u32)
     }
 
-    /// Where the buffer is known to be. Under a claim or a lease, or while places cannot change.
+    /// Whether it is a lease whose buffer is still looked for. Under the lock of places.
+    pub(crate) fn is_finding(&self) -> bool {
+        self.word.load(Ordering::Relaxed) == FINDING
+    }
+
+    /// The holder of a lease whose place is known now; under the lock of places.
+    pub(crate) fn found(&self) {
+        self.word.store(LEASE, Ordering::Relaxed);
+    }
+
+    /// Where the buffer is known to be. Under a claim, or the lock of places.
     pub(crate) fn place(&self) -> Option<RawPlace> {
         (!self.start.load(Ordering::Relaxed).is_null()).then(|| self.raw())
     }
@@ -137,7 +159,7 @@ impl Holding {
         (self.raw() == place).then_some(start)
     }
 
-    /// Takes note of the place. Under a claim or a lease.
+    /// Takes note of the place. Under a claim, or the lock of places while the word is `FINDING`.
     pub(crate) fn learn(&self, place: RawPlace, start: NonNull<u8>) {
         self.area.store(place.area, Ordering::Relaxed);
         self.len.store(place.len, Ordering::Relaxed);
@@ -146,7 +168,7 @@ impl Holding {
         self.start.store(start.as_ptr(), ordering("holding.start", Ordering::Release));
     }
 
-    /// The place is known no more. Under a claim or a lease.
+    /// The place is known no more. Under a claim, or the lock of places while the word is `FINDING`.
     pub(crate) fn forget(&self) {
         self.start.store(core::ptr::null_mut(), Ordering::Relaxed);
     }
@@ -166,6 +188,7 @@ impl Claim<'_> {
     pub(crate) fn hold(self, holder: Holder) {
         let word = match holder {
             Holder::Lease => LEASE,
+            Holder::Finding => FINDING,
             Holder::Command(generation) => u64::from(generation) << 32 | COMMAND,
         };
         // SYNC holding.hold: pairs with holding.command.

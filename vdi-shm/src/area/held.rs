@@ -3,7 +3,9 @@
 //! # Invariants
 //!
 //! 1. Known places do not overlap, prefix zones included. A place becomes known, or is forgotten, under the lock of `extents`
-//!    and under the slot's claim or lease; so whoever has the lock sees all of them, and whoever holds a slot sees its own.
+//!    and under the slot's claim, or while a lease is still looking for its buffer ([`Holder::Finding`]); so whoever has the lock
+//!    sees all of them, and whoever holds a slot sees its own. A lease that looks is in none of them: the place that was known
+//!    before may be another's by now, and whoever finds it there forgets it.
 //! 2. Whoever has the lock may claim slots, and whoever has a claim takes no lock.
 //! 3. A guess says which slot an address may belong to. It is only ever a guess: the slot has the last word.
 
@@ -15,6 +17,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use vdi_proto::command::Loan;
 use vdi_proto::layout::{Place, RawPlace};
 
+#[cfg(doc)]
+use crate::holding::Holder;
 use crate::holding::{Claim, Holding};
 
 /// The known places, prefix zones included, by area and first byte: the end, and the slot.
@@ -120,11 +124,19 @@ impl Held {
             if taken <= begin {
                 break;
             }
-            let claim = self.claim(by).ok_or(by)?;
-            self.forget(extents, &claim);
+            match self.claim(by) {
+                Some(claim) => self.forget(extents, &claim),
+                None => match self.slot(by).filter(|other| other.is_finding()) {
+                    Some(other) => self.forget(extents, other),
+                    None => return Err(by),
+                },
+            }
         }
         extents.insert((area, begin), (end, slot));
         holding.learn(place.to_raw(), start);
+        if holding.is_finding() {
+            holding.found();
+        }
         self.remember(start.as_ptr(), slot);
         Ok(())
     }

@@ -270,6 +270,51 @@ fn where_a_buffer_was_is_free_for_others() {
     });
 }
 
+/// Two slots whose buffers changed places while both were home, had by two threads of a process at a time. One found the other's
+/// lease at the place that it had before, and accused the server of having lent the same bytes twice.
+#[test]
+fn buffers_that_changed_places_do_not_overlap() {
+    let house = House::new();
+    let codec = HandleCodec::new(7, 6);
+    for takes in [false, true] {
+        let rounds = if takes { 10_001..=20_000 } else { 1..=10_000 };
+        let barrier = std::sync::Barrier::new(3);
+        let failed = std::sync::Mutex::new(Vec::new());
+        std::thread::scope(|scope| {
+            for slot in 0..2 {
+                let (house, rounds, barrier, failed) = (&house, rounds.clone(), &barrier, &failed);
+                scope.spawn(move || {
+                    for generation in rounds {
+                        barrier.wait();
+                        let loan = Loan { slot, generation };
+                        let had = match takes && slot == 0 {
+                            true => house.secondary.take(loan, 16).map(drop),
+                            false => house.secondary.map(View::Open, codec.encode(loan)).map(drop),
+                        };
+                        if let Err(error) = had {
+                            failed.lock().expect("no thread panics").push((loan, error));
+                        }
+                        barrier.wait();
+                    }
+                });
+            }
+            for generation in rounds {
+                for slot in 0..2 {
+                    let offset = if (slot + generation) % 2 == 0 { 512 } else { 8192 };
+                    house.control.set_place(slot, RawPlace { area: 0, len: 4096, offset });
+                    house.control.slot(slot).expect("a slot").lend(generation);
+                }
+                barrier.wait();
+                barrier.wait();
+                for slot in 0..2 {
+                    house.control.slot(slot).expect("a slot").take_back(generation).expect("nobody has it");
+                }
+            }
+        });
+        assert_eq!(failed.into_inner().expect("no thread panics"), [], "taken: {takes}");
+    }
+}
+
 #[test]
 fn a_slot_that_is_being_returned_is_not_lent() {
     let house = House::new();

@@ -35,7 +35,9 @@ fn loom_holding_of_a_lease_ends_with_it() {
         slot.lend(1);
         slot.lease(Loan { slot: 0, generation: 1 }, 2).expect("it is lent");
         let holding = Arc::new(Holding::new());
-        holding.claim().expect("nobody has it").hold(Holder::Lease);
+        holding.claim().expect("nobody has it").hold(Holder::Finding);
+        assert!(holding.is_finding());
+        holding.found();
         let (lessee, leased) = (Arc::clone(&holding), Arc::clone(&slot));
         let lessee = thread::spawn(move || lessee.free_lease(|| leased.release(2)));
         // Whoever sees the lease gone may lend the slot to this process again.
