@@ -397,7 +397,6 @@ fn report_files(files: &[crate::database::DatabaseFile], database: &str, report:
 /// Reports 3211 as the work goes on.
 struct Progress {
     total: u64,
-    done: u64,
     step: u64,
     next: u64,
 }
@@ -405,16 +404,11 @@ struct Progress {
 impl Progress {
     fn new(total: u64, stats: Option<u8>) -> Self {
         let step = stats.map_or(0, u64::from);
-        Progress { total, done: 0, step, next: step }
-    }
-
-    fn add(&mut self, bytes: u64, report: &mut dyn FnMut(Message)) {
-        self.reached(self.done + bytes, report);
+        Progress { total, step, next: step }
     }
 
     /// So many bytes are done, all in all.
     fn reached(&mut self, done: u64, report: &mut dyn FnMut(Message)) {
-        self.done = done;
         let percent = percent(done, self.total);
         while self.step > 0 && self.next <= percent {
             report(Message::percent_processed(self.next as u8));

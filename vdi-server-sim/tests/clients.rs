@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::PATIENCE;
 use common::bench::Bench;
@@ -222,6 +223,38 @@ fn a_write_that_succeeded_with_fewer_bytes_fails_the_backup() {
         let _ = device.complete_command(command.id, CompletionCode::SUCCESS, 0, 0);
     };
     spoilt_backup(CommandCode::WRITE, none, &["Msg 3202,", "112("]);
+}
+
+/// Whoever reads a file and finds that one device stored less than it said gives the data to the other one. At the end the first is
+/// waited for, though nothing of it is outstanding any more: on tapes, before the mark, a backup waited so for ever.
+#[test]
+fn a_write_of_data_that_succeeded_with_fewer_bytes_on_one_device_of_two_fails_the_backup() {
+    let bench = Bench::new();
+    bench.database("sales", 700_000);
+    for features in [Features::TAPE, Features::NONE] {
+        let asked = VdConfig { features: features | Features::REQUEST_COMPLETE, ..config(2) };
+        for _ in 0..15 {
+            let missing = AtomicU64::new(1);
+            let script = bench.scripted("nightly", &asked, move |device, _| {
+                let device = RawDevice::new(device);
+                loop {
+                    let command = match device.get_command(PATIENCE) {
+                        Ok(command) => command,
+                        Err(end) => return end.code(),
+                    };
+                    // The catalog is shorter.
+                    let of_data = command.code == CommandCode::WRITE && command.size > 32_768;
+                    let missing = if of_data { missing.swap(0, Ordering::Relaxed) } else { 0 };
+                    let bytes = command.size as u64 - missing;
+                    let _ = device.complete_command(command.id, CompletionCode::SUCCESS, bytes, 0);
+                }
+            });
+            let statement = backup_statement("sales", "nightly", 2, "MAXTRANSFERSIZE = 65536");
+            let outcome = bench.sql(&statement).outcome();
+            outcome.assert_failure(&["Msg 3202,", "112("]);
+            assert_eq!(script.result(), [VdError::Abort; 2]);
+        }
+    }
 }
 
 #[test]

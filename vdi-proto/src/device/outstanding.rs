@@ -5,7 +5,7 @@ use crate::command::{CommandCode, CommandId};
 
 const PLACE_BITS: u32 = QUEUE_DEPTH.trailing_zeros();
 
-/// What a machine keeps of an outstanding command.
+/// What a machine keeps of an outstanding command. Only the machines make one and look into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     pub(super) id: CommandId,
@@ -21,9 +21,35 @@ impl Entry {
 /// Where a machine keeps its outstanding commands: a place each, below [`QUEUE_DEPTH`].
 ///
 /// An honest server takes the lowest free place, so a table that grows ([`Table`] is implemented for all that do as a `Vec` does)
-/// has as many entries as a device ever had commands outstanding at a time.
+/// has as many entries as a device ever had commands outstanding at a time. But the peer chooses the places, so every table has to
+/// take all of them: one that grows only up to a smaller capacity would panic, or lose commands, as the peer likes.
+///
+/// ```
+/// use vdi_proto::command::CommandCode;
+/// use vdi_proto::device::{Entry, QUEUE_DEPTH, ServerDevice, Table};
+///
+/// // With an allocator: as many as are needed.
+/// let mut device = ServerDevice::with_table(Vec::<Entry>::new());
+/// assert!(device.send(CommandCode::FLUSH, 0).is_ok());
+///
+/// // A table of one's own, without one.
+/// struct Elsewhere<'a>(&'a mut [Option<Entry>; QUEUE_DEPTH as usize]);
+///
+/// impl Table for Elsewhere<'_> {
+///     fn get(&self, place: usize) -> Option<Entry> {
+///         self.0[place]
+///     }
+///     fn put(&mut self, place: usize, entry: Entry) {
+///         self.0[place] = Some(entry);
+///     }
+/// }
+///
+/// let mut entries = [None; QUEUE_DEPTH as usize];
+/// let mut device = ServerDevice::with_table(Elsewhere(&mut entries));
+/// assert!(device.send(CommandCode::FLUSH, 0).is_ok());
+/// ```
 pub trait Table {
-    /// What was last put into a place; anything, also nothing, where nothing was.
+    /// What was last put into a place: exactly that, or commands would never end. Anything, also nothing, where nothing was.
     fn get(&self, place: usize) -> Option<Entry>;
     /// Puts an entry into a place.
     fn put(&mut self, place: usize, entry: Entry);

@@ -16,8 +16,8 @@ const BUFFERS: u32 = 32;
 /// Bytes of each.
 const SIZE: u32 = 64 << 10;
 
-/// Times what mapping a buffer cannot do without, and nothing else: a look at what another thread may take away, behind a lock, what
-/// keeps it there, a word of this process and a word of all.
+/// Times the locked instructions that our way of mapping a buffer has, and nothing else: a look at what another thread may take away,
+/// behind a lock, what keeps it there, a word of this process and a word of all.
 pub(crate) fn drive_bare() -> Fallible<()> {
     let keeper = Arc::new(());
     let set = RwLock::new(Arc::downgrade(&keeper));

@@ -116,7 +116,7 @@ fn drive_set(dir: &Path, under_way: u32, bytes: Bytes, pause: Duration) -> Falli
         Bytes::None | Bytes::Written => (BLOCK, 0),
         Bytes::Copied(size) => (size, size as usize),
     };
-    let client = set_client(dir, 1, "polling")?;
+    let client = set_client(dir, 1, "threads")?;
     let server = Server::open(dir, 1, size, DEPTH as u32)?;
     let repeat = Repeat::new(&server, copies);
     let buffer = || match bytes {
@@ -144,7 +144,7 @@ fn drive_set(dir: &Path, under_way: u32, bytes: Bytes, pause: Duration) -> Falli
 /// Several devices; `each` commands are under way on each of them.
 fn drive_many(dir: &Path, devices: u32, each: u32, serving: &str, (size, buffers): (u32, u32)) -> Fallible<()> {
     let mut client = set_client(dir, devices, serving)?;
-    let polls = self::serving(serving).polls(devices);
+    let polls = self::serving(serving).polls();
     let server = Server::open(dir, devices, size, buffers)?;
     let repeat = Repeat::new(&server, 0);
     let mut commands: Vec<_> = (0..devices * each).map(|number| (number % devices, None)).collect();

@@ -79,15 +79,15 @@ pub fn answer(command: Command) -> Result<(), vdi_client::Error> {
 pub enum Serving {
     /// Each device has a thread, which sleeps when there is nothing to do.
     ThreadADevice,
-    /// So many threads look at their share of the devices in turn; a device that is alone has a thread that waits for it.
+    /// So many threads look at their share of the devices in turn.
     Polling(usize),
 }
 
 impl Serving {
-    /// Whether so many devices are polled, by pollers that have to be told that something comes.
+    /// Whether devices are polled, by pollers that have to be told that something comes.
     #[must_use]
-    pub fn polls(self, devices: u32) -> bool {
-        devices > 1 && matches!(self, Serving::Polling(_))
+    pub fn polls(self) -> bool {
+        matches!(self, Serving::Polling(_))
     }
 
     fn threads(self, devices: usize) -> usize {
@@ -104,7 +104,7 @@ pub fn client(dir: &Path, devices: u32, serving: Serving) -> Fallible<()> {
     tell("ready")?;
     set.get_configuration(INFINITE)?;
     let opened: Vec<_> = (0..devices).map(|index| set.open_device(&device_name(index))).collect::<Result<_, _>>()?;
-    if serving.polls(devices) {
+    if serving.polls() {
         poll_all(opened, serving)?;
     } else {
         wait_all(opened)?;

@@ -105,7 +105,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
         let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
         let small = List::fill(&work, sizes.small, small)?;
         let homes = Homes { large: free.give.clone(), small: small.give.clone() };
-        let driver = Driver::new(&work, device, config, Some(homes.clone()), |bytes| tally.add(bytes));
+        let driver = Driver::new(&work, device, config, Some(homes.clone()), &tally);
         let writes = Writes::new(driver, homes);
         let failed = writes.driver.failed.clone();
         let output = Output { work: &work, sizes, small, writes, stream };

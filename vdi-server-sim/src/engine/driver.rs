@@ -7,7 +7,7 @@
 //!
 //! 1. A command goes out only if the set's features allow it, and while the device is in IO-ERROR only ClearError does, after
 //!    everything that was outstanding has ended.
-//! 2. Every command that was sent is answered exactly once through [`Driver::ended`], refused ones included.
+//! 2. Every command that was sent is answered exactly once, through `succeeded` or `failed`, refused ones included.
 //! 3. An error is either recovered from, within a bounded number of attempts, or a failure of the statement. None is
 //!    passed over.
 //!
@@ -35,6 +35,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use vdi_proto::status::VdError;
 
 use super::Failure;
+use super::tally::Tally;
 use super::work::{Stopped, Work};
 use crate::faults::Act;
 use crate::trace::event;
@@ -129,14 +130,6 @@ pub(super) struct Answer {
     pub(super) position: u64,
 }
 
-/// Tells a channel.
-pub(super) fn telling(channel: Sender<u64>) -> impl Fn(u64) + Send {
-    move |bytes| {
-        // The statement's own thread may be through after a failure.
-        let _ = channel.send(bytes);
-    }
-}
-
 /// A device of a statement.
 pub(super) struct Driver<'a> {
     pub(super) work: &'a Work,
@@ -155,25 +148,20 @@ pub(super) struct Driver<'a> {
     in_flight: u32,
     /// The number of the medium in the device.
     medium: i32,
-    /// Learns of commands that succeeded.
-    tell: Tell<'a>,
+    tally: &'a Tally,
 }
 
-/// Learns of every command that succeeded, with the bytes of files that it moved.
-pub(super) type Tell<'a> = Box<dyn Fn(u64) + Send + 'a>;
-
 impl<'a> Driver<'a> {
-    /// A driver.
+    /// A driver; `tally` learns of every command that succeeded.
     pub(super) fn new(
         work: &'a Work,
         device: Arc<ServerVirtualDevice>,
         config: VdConfig,
         homes: Option<Homes>,
-        tell: impl Fn(u64) + Send + 'a,
+        tally: &'a Tally,
     ) -> Driver<'a> {
         let ((succeeding, succeeded), (failing, failed)) = (unbounded(), unbounded());
         let routine = Arc::new(Routine { homes, succeeded: succeeding, failed: failing });
-        let tell = Box::new(tell);
         // BeginConfiguration has refused every other combination.
         let kind = config.features.device_kind().unwrap_or(DeviceKind::PipeLike);
         let discards = Work::discards(&config);
@@ -189,7 +177,7 @@ impl<'a> Driver<'a> {
             next_number: 0,
             in_flight: 0,
             medium: 1,
-            tell,
+            tally,
         }
     }
 
@@ -211,7 +199,7 @@ impl<'a> Driver<'a> {
 
     /// A command has succeeded and moved so many bytes of files.
     pub(super) fn succeeded(&self, payload: u64) {
-        (self.tell)(payload);
+        self.tally.add(payload);
     }
 
     /// Sends a command and gives its number. Its answer comes through [`Driver::wait_ended`] and its like, also where it is

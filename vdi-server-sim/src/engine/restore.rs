@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
-use crossbeam::channel::{select, unbounded};
+use crossbeam::channel::{bounded, select};
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::{DeviceKind, Features};
 
-use super::driver::{Driver, telling};
+use super::driver::Driver;
 use super::reads::{Arrived, ReadEnd, Reads};
+use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
 use super::{Engine, Failure, Progress, Summary, default_buffers, refuse_unsupported, report_files};
 use crate::database::{DataFolder, DatabaseError, RestoreTarget};
@@ -49,18 +50,17 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
         replace: options.replace,
         verifier: Mutex::new(SetVerifier::new(devices.len() as u32)),
         target: RwLock::new(None),
+        tally: Tally::new(0, options.stats),
     };
-    let (tell, told) = unbounded();
+    let (through, all_through) = bounded::<()>(0);
     let read = Gate::new();
     let expectations = Expectations { block_size, family_count: Some(devices.len() as u32) };
-    let mut commands = 0;
     let mut progress: Option<Progress> = None;
-    let mut catalog = None;
     let reading = opened.len();
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
         for device in opened {
-            let driver = Driver::new(&work, device, config, None, telling(tell.clone()));
+            let driver = Driver::new(&work, device, config, None, &database.tally);
             let reader = Reader {
                 work: &work,
                 database: &database,
@@ -70,26 +70,29 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
                 parser: StreamParser::new(expectations),
                 read: &read,
             };
-            work.spawn(scope, move || reader.run());
+            let through = through.clone();
+            work.spawn(scope, move || {
+                reader.run();
+                drop(through);
+            });
         }
-        drop(tell);
+        drop(through);
+        let mut report_progress = |report: &mut dyn FnMut(Message)| {
+            if progress.is_none() {
+                progress = database.catalog().map(|catalog| Progress::new(catalog.total_bytes(), options.stats));
+            }
+            if let Some(progress) = &mut progress {
+                database.tally.report(progress, report);
+            }
+        };
         let (mut arrived, mut ended) = (0, false);
         while !ended {
             select! {
-                recv(told) -> told => match told {
-                    Ok(bytes) => {
-                        commands += 1;
-                        if progress.is_none() {
-                            catalog = database.catalog();
-                            progress = catalog.as_ref().map(|c| Progress::new(c.total_bytes(), options.stats));
-                        }
-                        if let Some(progress) = &mut progress {
-                            progress.add(bytes, report);
-                        }
-                    }
-                    // All readers are through.
-                    Err(_) => ended = true,
-                },
+                recv(database.tally.due()) -> _ => report_progress(report),
+                recv(all_through) -> _ => {
+                    report_progress(report);
+                    ended = true;
+                }
                 recv(read.arrivals()) -> _ => {
                     arrived += 1;
                     if arrived == reading {
@@ -108,12 +111,12 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
         // Ends the agent.
         work.finish()
     })?;
-    let catalog = catalog.or_else(|| database.catalog());
+    let catalog = database.catalog();
     let bytes = catalog.as_ref().map_or(0, |catalog| catalog.total_bytes());
     if let Some(catalog) = &catalog {
         report_files(catalog.files(), &statement.database, report);
     }
-    Ok(Summary { verb: Verb::Restore, bytes, commands, elapsed: started.elapsed() })
+    Ok(Summary { verb: Verb::Restore, bytes, commands: database.tally.commands(), elapsed: started.elapsed() })
 }
 
 /// The database that is being restored.
@@ -123,6 +126,7 @@ struct Incoming<'a> {
     replace: bool,
     verifier: Mutex<SetVerifier>,
     target: RwLock<Option<RestoreTarget>>,
+    tally: Tally,
 }
 
 impl Incoming<'_> {
@@ -138,6 +142,7 @@ impl Incoming<'_> {
                 let mut target = self.target.write().unwrap_or_else(PoisonError::into_inner);
                 if target.is_none() {
                     *target = Some(RestoreTarget::create(self.folder, self.name, catalog.files(), self.replace)?);
+                    self.tally.expect(catalog.total_bytes());
                 }
                 Ok(0)
             }

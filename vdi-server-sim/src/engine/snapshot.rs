@@ -23,14 +23,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Sender, bounded};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::driver::{Driver, Homes, telling};
+use super::driver::{Driver, Homes};
 use super::list::{LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
+use super::tally::Tally;
 use super::work::{Stopped, Work};
 use super::writes::Writes;
 use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, refuse_unsupported, report_files};
@@ -69,13 +70,12 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     let terms = ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
     let (config, opened) =
         work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices)?;
-    let (tell, told) = unbounded();
+    let tally = Tally::new(database.size(), None);
     let (large, small) = (List::fill(&work, transfer, buffers)?, List::fill(&work, small, SMALL_BUFFERS)?);
     let homes = Homes { large: large.give.clone(), small: small.give.clone() };
     // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
     let driver =
-        opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), telling(tell)));
-    let mut commands = 0;
+        opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), &tally));
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
         if let Some(driver) = driver {
@@ -83,24 +83,29 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
             let checksums = options.checksum != Some(false);
             let taker =
                 Taker { database: &database, catalog: &catalog, checksums, block_size, large, small, writes, stream };
-            work.spawn(scope, move || taker.run());
+            through(&work, scope, move || taker.run());
         }
-        commands = count(&work, &told);
         // Ends the agent.
         work.finish()
     })?;
-    Progress::new(database.size(), options.stats).add(database.size(), report);
+    Progress::new(database.size(), options.stats).reached(database.size(), report);
     report_files(database.files(), database.name(), report);
-    Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands, elapsed: started.elapsed() })
+    Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands: tally.commands(), elapsed: started.elapsed() })
 }
 
-/// Counts the commands that succeed until the device's thread is through, or all is over.
-fn count(work: &Work, told: &Receiver<u64>) -> u64 {
-    let mut commands = 0;
-    while let Ok(Some(_)) = work.receive(told) {
-        commands += 1;
-    }
-    commands
+/// Does the work of the device in a thread of its own, and waits until it is through, or all is over.
+fn through<'scope>(
+    work: &'scope Work,
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    run: impl FnOnce() + Send + 'scope,
+) {
+    let (end, ended) = bounded::<()>(0);
+    work.spawn(scope, move || {
+        run();
+        drop(end);
+    });
+    // Nothing comes but the end.
+    let _ = work.receive(&ended);
 }
 
 /// Stops the writers of a database. An abort meanwhile is what the statement fails by.
@@ -227,28 +232,26 @@ pub(super) fn restore(
     let started = Instant::now();
     let terms = ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
     let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices)?;
-    let (tell, told) = unbounded();
-    let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, None, telling(tell)));
+    let tally = Tally::new(0, None);
+    let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, None, &tally));
     // Whatever the number of devices that the backup was made to, a backup with data is one, and that comes first.
     let parser = StreamParser::for_snapshot(Expectations { block_size, family_count: None });
-    let mut commands = 0;
     let catalog = std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
         let (give_catalog, catalog) = bounded(1);
         if let Some(driver) = driver {
             let mounter = Mounter { incoming: &incoming, transfer, reads: Reads::new(driver, transfer), parser };
-            work.spawn(scope, move || mounter.run(&give_catalog));
+            through(&work, scope, move || mounter.run(&give_catalog));
         }
-        commands = count(&work, &told);
         // Ends the agent.
         work.finish().map(|()| catalog.try_recv().ok())
     })?;
     let bytes = catalog.as_ref().map_or(0, |catalog| catalog.total_bytes());
-    Progress::new(bytes, options.stats).add(bytes, report);
+    Progress::new(bytes, options.stats).reached(bytes, report);
     if let Some(catalog) = &catalog {
         report_files(catalog.files(), &statement.database, report);
     }
-    Ok(Summary { verb: Verb::Restore, bytes, commands, elapsed: started.elapsed() })
+    Ok(Summary { verb: Verb::Restore, bytes, commands: tally.commands(), elapsed: started.elapsed() })
 }
 
 /// The database that is being restored.

@@ -9,7 +9,8 @@ use crate::messages::Message;
 
 /// Counts commands and bytes, and wakes who reports them only when there is something to report: not for every command.
 pub(super) struct Tally {
-    total: u64,
+    /// Bytes of files in all; 0 while that is not known.
+    total: AtomicU64,
     /// Whether anybody wants to know before the end.
     reported: bool,
     commands: AtomicU64,
@@ -19,17 +20,23 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// A tally of `total` bytes; `stats` as of [`Progress::new`].
+    /// A tally of `total` bytes, 0 where that is not known yet; `stats` as of [`Progress::new`].
     pub(super) fn new(total: u64, stats: Option<u8>) -> Tally {
         let (wake, due) = bounded(1);
-        Tally { total, reported: stats.is_some(), commands: AtomicU64::new(0), bytes: AtomicU64::new(0), wake, due }
+        let [total, commands, bytes] = [total, 0, 0].map(AtomicU64::new);
+        Tally { total, reported: stats.is_some(), commands, bytes, wake, due }
+    }
+
+    /// How many bytes there are is known now.
+    pub(super) fn expect(&self, total: u64) {
+        self.total.store(total, Ordering::Relaxed);
     }
 
     /// A command has succeeded and moved so many bytes of files.
     pub(super) fn add(&self, bytes: u64) {
         self.commands.fetch_add(1, Ordering::Relaxed);
-        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        if self.reported && percent(before, self.total) != percent(before.saturating_add(bytes), self.total) {
+        let (before, total) = (self.bytes.fetch_add(bytes, Ordering::Relaxed), self.total.load(Ordering::Relaxed));
+        if self.reported && percent(before, total) != percent(before.saturating_add(bytes), total) {
             // Where it is full somebody is about to look.
             let _ = self.wake.try_send(());
         }
@@ -72,6 +79,18 @@ mod tests {
         tally.report(&mut progress, &mut |_| told += 1);
         tally.report(&mut progress, &mut |_| told += 1);
         assert_eq!(told, 10, "each step once");
+    }
+
+    /// A restore learns how much there is from the first bytes that it reads.
+    #[test]
+    fn nobody_is_woken_before_it_is_known_how_much_there_is() {
+        let tally = Tally::new(0, Some(10));
+        assert!(!wakes(&tally, 0) && !wakes(&tally, 100));
+        tally.expect(1000);
+        assert!(wakes(&tally, 10), "11 percent");
+        let (mut progress, mut told) = (Progress::new(1000, Some(10)), 0);
+        tally.report(&mut progress, &mut |_| told += 1);
+        assert_eq!(told, 1, "what came before counts");
     }
 
     #[test]

@@ -207,6 +207,8 @@ impl<'a> Writes<'a> {
 
     /// Waits until everything written is stored.
     pub(super) fn settle(&mut self) -> Result<(), Stopped> {
+        // What has ended already would be waited for in vain.
+        self.put_right()?;
         while !self.sent.is_empty() {
             self.wait_ended()?;
         }
