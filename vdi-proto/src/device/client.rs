@@ -113,7 +113,7 @@ impl<T: Table> ClientDevice<T> {
     ///
     /// # Errors
     /// [`Violation`] for an id in use and for a transfer that the configuration rules out.
-    #[inline]
+    #[inline(always)]
     pub fn received(&mut self, record: CommandRecord) -> Result<Receipt, Violation> {
         let id = record.id;
         let bytes = self.limits.check(&record)?;

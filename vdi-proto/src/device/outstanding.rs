@@ -95,18 +95,20 @@ impl<T: AsRef<[Entry]> + AsMut<[Entry]> + Extend<Entry>> Table for T {
 
     #[inline]
     fn put(&mut self, place: usize, entry: Entry) {
+        // Field by field: a processor that reads two words at once which it has just written singly waits until they have left it.
+        let Entry { id, code, bytes } = entry;
         match self.as_mut().get_mut(place) {
-            Some(old) => *old = entry,
-            None => grow(self, place, entry),
+            Some(old) => (old.id, old.code, old.bytes) = (id, code, bytes),
+            None => grow(self, place, id, code, bytes),
         }
     }
 }
 
 /// More commands are outstanding than ever before, or a peer has taken a place that is not the lowest.
 #[cold]
-fn grow<T: AsRef<[Entry]> + Extend<Entry>>(table: &mut T, place: usize, entry: Entry) {
+fn grow<T: AsRef<[Entry]> + Extend<Entry>>(table: &mut T, place: usize, id: CommandId, code: CommandCode, bytes: u32) {
     let between = place - table.as_ref().len();
-    table.extend(core::iter::repeat_n(Entry::NOTHING, between).chain([entry]));
+    table.extend(core::iter::repeat_n(Entry::NOTHING, between).chain([Entry { id, code, bytes }]));
 }
 
 #[derive(Debug, Clone)]

@@ -43,19 +43,22 @@ impl<F: Fn(Completed) + Send + Sync> CompletionRoutine for F {
 }
 
 /// A command to send: VDS_Command.
+// In this order its parts begin where the processor's moves of 16 bytes do: what is moved as a whole is soon read in parts, and a
+// read across two moves waits until both have left the processor.
+#[repr(C)]
 pub struct VdsCommand {
+    /// What runs when it has ended.
+    pub routine: Arc<dyn CompletionRoutine>,
+    /// The buffer of a Read or Write.
+    pub buffer: Option<ServerBuffer>,
+    /// Passed through to the routine.
+    pub context: u64,
+    /// See [`vdi_proto::command::PositionField`].
+    pub position: u64,
     /// Which command.
     pub code: CommandCode,
     /// Bytes to transfer, or what [`vdi_proto::command::SizeField`] says.
     pub size: i32,
-    /// See [`vdi_proto::command::PositionField`].
-    pub position: u64,
-    /// The buffer of a Read or Write.
-    pub buffer: Option<ServerBuffer>,
-    /// What runs when it has ended.
-    pub routine: Arc<dyn CompletionRoutine>,
-    /// Passed through to the routine.
-    pub context: u64,
 }
 
 impl core::fmt::Debug for VdsCommand {
@@ -129,11 +132,11 @@ struct Locked {
 
 impl Locked {
     #[inline]
-    fn put_pending(&mut self, place: usize, pending: Pending) -> &mut Pending {
+    fn put_pending(&mut self, place: usize, pending: Pending) {
         if place >= self.pending.len() {
             self.make_room(place);
         }
-        self.pending[place].insert(pending)
+        self.pending[place] = Some(pending);
     }
 
     /// More commands are outstanding than ever before.
@@ -308,11 +311,46 @@ impl ServerVirtualDevice {
     /// # Errors
     /// The above; VD_E_NOTSUPPORTED for a command that the set's features do not allow, VD_E_INVALID for a transfer without a
     /// buffer, or of a size that the set does not have.
-    pub fn send_command(&self, command: VdsCommand) -> Result<(), VdsError> {
-        match self.judge(&command) {
-            Ok(()) => self.send(command),
-            Err((code, completion, what)) => self.refuse(command, code, completion, &what),
+    pub fn send_command(&self, mut command: VdsCommand) -> Result<(), VdsError> {
+        if let Err((code, completion, what)) = self.judge(&command) {
+            return self.refuse(command, code, completion, &what);
         }
+        let mut guard = self.core.locked();
+        let locked = &mut *guard;
+        let bytes = if command.buffer.is_some() { command.size as u32 } else { 0 };
+        let id = match locked.machine.send(command.code, bytes) {
+            Ok(id) => id,
+            Err(refusal) => {
+                drop(guard);
+                return self.refuse(command, refusal.status(), refusal.callback_code(), &refusal.to_string());
+            }
+        };
+        let loan = command.buffer.as_mut().map_or(Loan::default(), ServerBuffer::lend);
+        let VdsCommand { code, size, position, .. } = command;
+        trace::event!(
+            TRACE,
+            set = self.core.session.set_name(),
+            device = self.name(),
+            id = id.0,
+            command = %code,
+            size = size,
+            position = position,
+            bytes = bytes,
+            "command sent"
+        );
+        let sent = trace::Clock::start();
+        let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
+        // The client has it by now. Nobody hears of its completion before the lock is free.
+        locked.put_pending((id.0 % QUEUE_DEPTH) as usize, Pending { command, sent });
+        drop(guard);
+        match (pushed, self.set.session.control().device(self.core.index)) {
+            (Ok(()), Some(block)) => wait::ring(block.doorbell()),
+            (Ok(()), None) => {}
+            // The device's machine keeps fewer outstanding than the ring has entries, so a ring that is full, or whose cursor
+            // cannot be true, was tampered with. The abort ends the command.
+            (Err(error), _) => self.set.session.accuse(Party::Somebody, error),
+        }
+        Ok(())
     }
 
     /// Ends a command that was not sent.
@@ -369,47 +407,6 @@ impl ServerVirtualDevice {
                 config.max_transfer_size
             );
             return Err((VdError::Invalid, CompletionCode::NOT_SUPPORTED, what));
-        }
-        Ok(())
-    }
-
-    /// Enters the command and puts its record into the ring.
-    #[inline]
-    fn send(&self, command: VdsCommand) -> Result<(), VdsError> {
-        let mut guard = self.core.locked();
-        let locked = &mut *guard;
-        let bytes = if command.buffer.is_some() { command.size as u32 } else { 0 };
-        let id = match locked.machine.send(command.code, bytes) {
-            Ok(id) => id,
-            Err(refusal) => {
-                drop(guard);
-                return self.refuse(command, refusal.status(), refusal.callback_code(), &refusal.to_string());
-            }
-        };
-        let place = (id.0 % QUEUE_DEPTH) as usize;
-        // Under the lock and before the push, so that nobody hears of the completion first.
-        let Pending { command, .. } = locked.put_pending(place, Pending { command, sent: trace::Clock::start() });
-        let loan = command.buffer.as_mut().map_or(Loan::default(), ServerBuffer::lend);
-        let VdsCommand { code, size, position, .. } = *command;
-        trace::event!(
-            TRACE,
-            set = self.core.session.set_name(),
-            device = self.name(),
-            id = id.0,
-            command = %code,
-            size = size,
-            position = position,
-            bytes = bytes,
-            "command sent"
-        );
-        let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
-        drop(guard);
-        match (pushed, self.set.session.control().device(self.core.index)) {
-            (Ok(()), Some(block)) => wait::ring(block.doorbell()),
-            (Ok(()), None) => {}
-            // The device's machine keeps fewer outstanding than the ring has entries, so a ring that is full, or whose cursor
-            // cannot be true, was tampered with. The abort ends the command.
-            (Err(error), _) => self.set.session.accuse(Party::Somebody, error),
         }
         Ok(())
     }
