@@ -95,11 +95,12 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let (mut turns, mut completed) = (0, false);
     loop {
         let opened = set.opened() as usize;
+        // What anybody does after every device was closed changes nothing, and a ring that was written over stays so.
+        let there = || completions[..opened].iter().any(Consumer::is_ready) && !set.has_ended();
         let look = || {
-            // What anybody does after every device was closed changes nothing, and a ring that was written over stays so.
             if set.session.abort_reason().is_some() && !set.has_ended() {
                 Some(Event::Aborted)
-            } else if completions[..opened].iter().any(Consumer::is_ready) && !set.has_ended() {
+            } else if there() {
                 Some(Event::Completions)
             } else if set.is_closed() {
                 Some(Event::Closed)
@@ -110,8 +111,7 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 None
             }
         };
-        let there = || completions[..opened].iter().any(Consumer::is_ready);
-        let event = match look().or_else(|| if wait::briefly(there) { look() } else { None }) {
+        let event = match look().or_else(|| wait::briefly(there).then_some(Event::Completions)) {
             // Before it sleeps, the clock has to know what came.
             None if turns == 0 => {
                 let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
