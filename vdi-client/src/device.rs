@@ -404,11 +404,11 @@ impl Own {
     fn wait_for_look(&mut self, deadline: Option<Instant>) -> Option<Look> {
         let shared = Arc::clone(&self.shared);
         loop {
-            let slice = Instant::now() + wait::SLICE;
-            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
-            let look = wait::wait_until(shared.block.doorbell(), Some(until), || self.look());
+            // For ever, it is not asked what time it is.
+            let left = deadline.map_or(wait::SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
+            let look = wait::wait_once(shared.block.doorbell(), left, || self.look());
             let look = look.or_else(|| self.check_written());
-            if look.is_some() || deadline == Some(until) {
+            if look.is_some() || left.is_zero() {
                 return look;
             }
         }

@@ -102,7 +102,8 @@ fn with_luck<T>(change: impl FnOnce(&mut Luck) -> T) -> Option<T> {
 /// When a wait of `timeout` from now on ends; `None` for never.
 #[must_use]
 pub fn deadline(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout)
+    // Who waits for ever needs no clock.
+    if timeout == Duration::MAX { None } else { Instant::now().checked_add(timeout) }
 }
 
 /// A monotonic clock that is a few milliseconds coarse, and cheap to read, for what is due now and then.
@@ -139,12 +140,8 @@ pub fn wait_until<T>(
     if let Some(found) = ready() {
         return Some(found);
     }
-    if !spin().is_zero() && NEVER.try_with(Cell::get) == Ok(false) && with_luck(Luck::spins) == Some(true) {
-        let found = spin_until(Instant::now() + spin(), deadline, &mut ready);
-        with_luck(|luck| luck.ended(found.is_some()));
-        if found.is_some() {
-            return found;
-        }
+    if let Some(found) = spun(|| deadline, &mut ready) {
+        return Some(found);
     }
     loop {
         let left = match deadline {
@@ -158,6 +155,28 @@ pub fn wait_until<T>(
             return Some(found);
         }
     }
+}
+
+/// Spins, if this wait is to: until something is there, the window ends, or `deadline` has passed.
+fn spun<T>(deadline: impl FnOnce() -> Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    if spin().is_zero() || NEVER.try_with(Cell::get) != Ok(false) || with_luck(Luck::spins) != Some(true) {
+        return None;
+    }
+    let found = spin_until(Instant::now() + spin(), deadline(), ready);
+    with_luck(|luck| luck.ended(found.is_some()));
+    found
+}
+
+/// One step of a wait, for whoever has just looked, and goes on to look at more than `ready` does when nothing was there: spins
+/// briefly, then sleeps once, for `at_most` or [`SLICE`], whichever is less, unless it is woken before for whatever reason. Before
+/// the sleep it looks once, and at no clock unless it spins: on a machine that is short of CPUs, those who would wake this
+/// thread wait for it to sleep.
+pub fn wait_once<T>(doorbell: &Doorbell, at_most: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    if at_most.is_zero() {
+        return ready();
+    }
+    let end = || if at_most < spin() { deadline(at_most) } else { None };
+    spun(end, &mut ready).or_else(|| doorbell.wait(at_most.min(SLICE), &SharedFutex, &mut ready))
 }
 
 fn spin_until<T>(end: Instant, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {

@@ -87,7 +87,6 @@ const TURNS: u32 = 64;
 /// Handles completions until the set is closed or aborted; true when it was closed in order.
 fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let started = Instant::now();
-    let now = || started.elapsed();
     let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
     let mut time_out_watch = ServerTimeOut::new(time_out, Duration::ZERO);
     let mut watch = Watch::new(set);
@@ -115,8 +114,7 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             // Before it sleeps, the clock has to know what came.
             None if turns == 0 => {
                 let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
-                let deadline = Instant::now().checked_add(patience);
-                wait::wait_until(set.session.control().agent_doorbell(), deadline, look)
+                wait::wait_once(set.session.control().agent_doorbell(), patience, look)
             }
             event => event,
         };
@@ -138,15 +136,16 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             }
             None => {}
         }
-        time_out_watch.completed(now(), completed);
+        // Without a time-out nobody asks what time it is.
+        let now = if time_out == 0 { Duration::ZERO } else { started.elapsed() };
+        time_out_watch.completed(now, completed);
         (turns, completed) = (0, false);
         if let Some(evidence) = watch.look(set) {
             set.session.accuse(Party::Somebody, evidence);
             continue;
         }
-        // Without a time-out nobody asks.
         let pending = time_out != 0 && set.devices().iter().any(|device| device.outstanding() > 0);
-        if time_out_watch.expired(now(), pending) {
+        if time_out_watch.expired(now, pending) {
             let name = set.session.set_name();
             trace::event!(INFO, set = name, server_time_out_ms = time_out, "serverTimeOut passed");
             set.session.abort_for(Party::Server, Cause::TimedOut);
