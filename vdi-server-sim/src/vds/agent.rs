@@ -86,12 +86,7 @@ const TURNS: u32 = 64;
 
 /// Handles completions until the set is closed or aborted; true when it was closed in order.
 fn run(set: &OpenSet, completions: &mut Completions) -> bool {
-    let started = Instant::now();
-    let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
-    let mut time_out_watch = ServerTimeOut::new(time_out, Duration::ZERO);
-    let mut watch = Watch::new(set);
-    // Times that completions came, and whether any was one, since the clock was looked at.
-    let (mut turns, mut completed) = (0, false);
+    let mut books = Books::new(set);
     loop {
         let opened = set.opened() as usize;
         let look = || {
@@ -110,20 +105,19 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             }
         };
         let there = || completions[..opened].iter().any(Consumer::is_ready);
-        let event = match look().or_else(|| if wait::briefly(there) { look() } else { None }) {
+        let event = look().or_else(|| if wait::briefly(there) { look() } else { None }).or_else(|| {
             // Before it sleeps, the clock has to know what came.
-            None if turns == 0 => {
-                let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
-                wait::wait_once(set.session.control().agent_doorbell(), patience, look)
+            if books.turns > 0 {
+                books.keep(set);
             }
-            event => event,
-        };
+            wait::wait_once(set.session.control().agent_doorbell(), books.patience(), look)
+        });
         match event {
             Some(Event::Completions) => {
-                completed |= take(set, &mut completions[..opened]);
-                turns += 1;
-                if turns < TURNS {
-                    continue;
+                books.completed |= take(set, &mut completions[..opened]);
+                books.turns += 1;
+                if books.turns == TURNS {
+                    books.keep(set);
                 }
             }
             Some(Event::Closed) => return true,
@@ -134,19 +128,56 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 set.devices().iter().for_each(|device| device.abort());
                 return false;
             }
-            None => {}
+            None => books.keep(set),
         }
-        // Without a time-out nobody asks what time it is.
-        let now = if time_out == 0 { Duration::ZERO } else { started.elapsed() };
-        time_out_watch.completed(now, completed);
-        (turns, completed) = (0, false);
-        if let Some(evidence) = watch.look(set) {
+    }
+}
+
+/// What the agent has to do now and then: it watches the client's time-out, and whether what was told is still there. What it finds
+/// aborts the set, which the agent sees as it sees anybody's abort.
+struct Books {
+    started: Instant,
+    /// In milliseconds; 0 for none.
+    time_out: u32,
+    time_out_watch: ServerTimeOut,
+    watch: Watch,
+    /// Times that completions came, or devices, since this was done.
+    turns: u32,
+    /// Whether any of them was a completion.
+    completed: bool,
+}
+
+impl Books {
+    fn new(set: &OpenSet) -> Books {
+        let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
+        Books {
+            started: Instant::now(),
+            time_out,
+            time_out_watch: ServerTimeOut::new(time_out, Duration::ZERO),
+            watch: Watch::new(set),
+            turns: 0,
+            completed: false,
+        }
+    }
+
+    /// How long it can wait.
+    fn patience(&self) -> Duration {
+        self.time_out_watch.look_again_after().unwrap_or(wait::SLICE)
+    }
+
+    fn keep(&mut self, set: &OpenSet) {
+        // Without a time-out nobody asks what time it is, nor whether anything is pending.
+        let timed = self.time_out != 0;
+        let now = if timed { self.started.elapsed() } else { Duration::ZERO };
+        self.time_out_watch.completed(now, self.completed);
+        (self.turns, self.completed) = (0, false);
+        if let Some(evidence) = self.watch.look(set) {
             set.session.accuse(Party::Somebody, evidence);
-            continue;
+            return;
         }
-        let pending = time_out != 0 && set.devices().iter().any(|device| device.outstanding() > 0);
-        if time_out_watch.expired(now, pending) {
-            let name = set.session.set_name();
+        let pending = timed && set.devices().iter().any(|device| device.outstanding() > 0);
+        if self.time_out_watch.expired(now, pending) {
+            let (name, time_out) = (set.session.set_name(), self.time_out);
             trace::event!(INFO, set = name, server_time_out_ms = time_out, "serverTimeOut passed");
             set.session.abort_for(Party::Server, Cause::TimedOut);
         }
