@@ -1,4 +1,4 @@
-//! The limits: two processes that spin on two words, a ring of nothing but two counters, and two that sleep on a futex each.
+//! The limits: two processes that spin on two words, a ring of nothing but two counters, and those that sleep on futexes.
 
 use std::hint::spin_loop;
 use std::path::Path;
