@@ -404,11 +404,9 @@ impl Own {
     fn wait_for_look(&mut self, deadline: Option<Instant>) -> Option<Look> {
         let shared = Arc::clone(&self.shared);
         loop {
-            // For ever, it is not asked what time it is.
-            let left = deadline.map_or(wait::SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let look = wait::wait_once(shared.block.doorbell(), left, || self.look());
+            let look = wait::wait_once(shared.block.doorbell(), deadline, || self.look());
             let look = look.or_else(|| self.check_written());
-            if look.is_some() || left.is_zero() {
+            if look.is_some() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return look;
             }
         }

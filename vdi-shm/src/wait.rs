@@ -144,10 +144,10 @@ const LOOKS: u32 = 32;
 /// before [`wait_until`] or [`wait_once`].
 #[inline]
 pub fn briefly(there: impl Fn() -> bool) -> bool {
-    let before = BRIEF.try_with(Cell::get).unwrap_or_default();
     if spin().is_zero() {
         return false;
     }
+    let before = BRIEF.try_with(Cell::get).unwrap_or_default();
     let found = before.looks() && looks(|| there().then_some(())).is_some();
     if !found || before.in_vain > 0 {
         let _ = BRIEF.try_with(|brief| brief.set(before.ended(found)));
@@ -173,14 +173,11 @@ pub fn wait_until<T>(
     if let Some(found) = ready() {
         return Some(found);
     }
-    if let Some(found) = spun(|| deadline, &mut ready) {
+    if let Some(found) = spun(spin(), deadline, &mut ready) {
         return Some(found);
     }
     loop {
-        let left = match deadline {
-            None => SLICE,
-            Some(deadline) => SLICE.min(deadline.saturating_duration_since(Instant::now())),
-        };
+        let left = slice(deadline);
         if left.is_zero() {
             return ready();
         }
@@ -190,26 +187,31 @@ pub fn wait_until<T>(
     }
 }
 
-/// Spins, if this wait is to: until something is there, the window ends, or `deadline` has passed.
-fn spun<T>(deadline: impl FnOnce() -> Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
-    if spin().is_zero() || NEVER.try_with(Cell::get) != Ok(false) || with_luck(Luck::spins) != Some(true) {
+/// Spins, if this wait is to: until something is there, `window` ends, or `deadline` has passed.
+fn spun<T>(window: Duration, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    if window.is_zero() || NEVER.try_with(Cell::get) != Ok(false) || with_luck(Luck::spins) != Some(true) {
         return None;
     }
-    let found = spin_until(Instant::now() + spin(), deadline(), ready);
+    let found = spin_until(Instant::now() + window, deadline, ready);
     with_luck(|luck| luck.ended(found.is_some()));
     found
 }
 
-/// One step of a wait, for whoever has just looked, and goes on to look at more than `ready` does when nothing was there: spins
-/// briefly, then sleeps once, for `at_most` or [`SLICE`], whichever is less, unless it is woken before for whatever reason. Before
-/// the sleep it looks once, and at no clock unless it spins: on a machine that is short of CPUs, those who would wake this
-/// thread wait for it to sleep.
-pub fn wait_once<T>(doorbell: &Doorbell, at_most: Duration, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
-    if at_most.is_zero() {
-        return ready();
+/// One step of a wait, for whoever has just looked, and looks at more than `ready` does when nothing came: spins, then sleeps
+/// once, and may come back with nothing before `deadline`, but never later than two slices from now on. Without a spin and a
+/// deadline no clock is read, and before the sleep it looks once: on a CPU that both sides share, whoever is to answer waits for
+/// that sleep.
+pub fn wait_once<T>(doorbell: &Doorbell, deadline: Option<Instant>, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    if let Some(found) = spun(spin().min(SLICE), deadline, &mut ready) {
+        return Some(found);
     }
-    let end = || if at_most < spin() { deadline(at_most) } else { None };
-    spun(end, &mut ready).or_else(|| doorbell.wait(at_most.min(SLICE), &SharedFutex, &mut ready))
+    let left = slice(deadline);
+    if left.is_zero() { ready() } else { doorbell.wait(left, &SharedFutex, &mut ready) }
+}
+
+/// How long the next sleep of a wait is at most.
+fn slice(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(SLICE, |deadline| SLICE.min(deadline.saturating_duration_since(Instant::now())))
 }
 
 fn spin_until<T>(end: Instant, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {

@@ -110,7 +110,7 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             if books.turns > 0 {
                 books.keep(set);
             }
-            wait::wait_once(set.session.control().agent_doorbell(), books.patience(), look)
+            wait::wait_once(set.session.control().agent_doorbell(), books.deadline(), look)
         });
         match event {
             Some(Event::Completions) => {
@@ -160,9 +160,9 @@ impl Books {
         }
     }
 
-    /// How long it can wait.
-    fn patience(&self) -> Duration {
-        self.time_out_watch.look_again_after().unwrap_or(wait::SLICE)
+    /// When the time-out has to be looked at again.
+    fn deadline(&self) -> Option<Instant> {
+        self.time_out_watch.look_again_after().and_then(wait::deadline)
     }
 
     fn keep(&mut self, set: &OpenSet) {
