@@ -10,7 +10,8 @@
 //! machine with more to do than CPUs, or anybody while a slow disk or database is waited for. So each thread remembers how its
 //! spins ended: after one in vain it lets one wait pass without, then three, seven, at most [`LONGEST_REST`]; one that paid
 //! makes it spin each time again. Where no spin ever pays, one wait in 64 spins. The look of a microsecond or two that
-//! [`briefly`] takes comes before each wait that makes it, unless waits do not spin at all.
+//! [`briefly`] takes comes before each wait that makes it, unless waits do not spin at all; after 32 in vain in a row, before one
+//! in 32 of them: whoever is always woken from a sleep would only hold up, on a CPU that both share, the one who wakes it.
 //!
 //! A thread that knows beforehand that its process needs every CPU for other threads does without ([`never_spin`]).
 //!
@@ -39,6 +40,9 @@ pub const DEFAULT_SPIN: Duration = Duration::from_micros(100);
 
 /// How many waits in a row pass without spinning at most.
 pub const LONGEST_REST: u8 = 63;
+
+/// So many brief looks in a row are taken in vain, and from then on one in so many.
+const PATIENCE: u32 = 32;
 
 /// The spin window of this process: `VDI_SPIN_US` microseconds where that is set, else [`DEFAULT_SPIN`]; nothing where the
 /// process has a single CPU.
@@ -76,7 +80,27 @@ impl Luck {
     }
 }
 
+/// How a thread's brief looks ended, and so whether the next one is taken.
+#[derive(Debug, Clone, Copy, Default)]
+struct Brief {
+    /// Those in vain since the last that found something, and those that were left out.
+    in_vain: u32,
+}
+
+impl Brief {
+    #[inline]
+    fn looks(self) -> bool {
+        self.in_vain < PATIENCE || self.in_vain.is_multiple_of(PATIENCE)
+    }
+
+    #[inline]
+    fn ended(self, found: bool) -> Brief {
+        Brief { in_vain: if found { 0 } else { self.in_vain.wrapping_add(1) } }
+    }
+}
+
 thread_local! {
+    static BRIEF: Cell<Brief> = const { Cell::new(Brief { in_vain: 0 }) };
     static LUCK: Cell<Luck> = const { Cell::new(Luck { rest: 0, left: 0 }) };
     /// Whether this thread does without spinning.
     static NEVER: Cell<bool> = const { Cell::new(false) };
@@ -102,7 +126,8 @@ fn with_luck<T>(change: impl FnOnce(&mut Luck) -> T) -> Option<T> {
 /// When a wait of `timeout` from now on ends; `None` for never.
 #[must_use]
 pub fn deadline(timeout: Duration) -> Option<Instant> {
-    Instant::now().checked_add(timeout)
+    // Who waits for ever needs no clock.
+    if timeout == Duration::MAX { None } else { Instant::now().checked_add(timeout) }
 }
 
 /// A monotonic clock that is a few milliseconds coarse, and cheap to read, for what is due now and then.
@@ -114,11 +139,20 @@ pub fn coarse_now() -> Duration {
 /// How often a spinning wait looks between two looks at the clock: a microsecond or two.
 const LOOKS: u32 = 32;
 
-/// Spins for a microsecond or two, unless waits do not spin ([`spin`]), until something is there; whether it is. Without a look
-/// at the clock and at anything else: for whoever is answered sooner than those take, before [`wait_until`].
+/// Spins for a microsecond or two, unless waits do not spin ([`spin`]) or this thread did so in vain all the time, until something
+/// is there; whether it is. Without a look at the clock and at anything else: for whoever is answered sooner than those take,
+/// before [`wait_until`] or [`wait_once`].
 #[inline]
 pub fn briefly(there: impl Fn() -> bool) -> bool {
-    !spin().is_zero() && looks(|| there().then_some(())).is_some()
+    if spin().is_zero() {
+        return false;
+    }
+    let before = BRIEF.try_with(Cell::get).unwrap_or_default();
+    let found = before.looks() && looks(|| there().then_some(())).is_some();
+    if !found || before.in_vain > 0 {
+        let _ = BRIEF.try_with(|brief| brief.set(before.ended(found)));
+    }
+    found
 }
 
 #[inline]
@@ -139,18 +173,11 @@ pub fn wait_until<T>(
     if let Some(found) = ready() {
         return Some(found);
     }
-    if !spin().is_zero() && NEVER.try_with(Cell::get) == Ok(false) && with_luck(Luck::spins) == Some(true) {
-        let found = spin_until(Instant::now() + spin(), deadline, &mut ready);
-        with_luck(|luck| luck.ended(found.is_some()));
-        if found.is_some() {
-            return found;
-        }
+    if let Some(found) = spun(spin(), deadline, &mut ready) {
+        return Some(found);
     }
     loop {
-        let left = match deadline {
-            None => SLICE,
-            Some(deadline) => SLICE.min(deadline.saturating_duration_since(Instant::now())),
-        };
+        let left = slice(deadline);
         if left.is_zero() {
             return ready();
         }
@@ -158,6 +185,33 @@ pub fn wait_until<T>(
             return Some(found);
         }
     }
+}
+
+/// Spins, if this wait is to: until something is there, `window` ends, or `deadline` has passed.
+fn spun<T>(window: Duration, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
+    if window.is_zero() || NEVER.try_with(Cell::get) != Ok(false) || with_luck(Luck::spins) != Some(true) {
+        return None;
+    }
+    let found = spin_until(Instant::now() + window, deadline, ready);
+    with_luck(|luck| luck.ended(found.is_some()));
+    found
+}
+
+/// One step of a wait, for whoever has just looked, and looks at more than `ready` does when nothing came: spins, then sleeps
+/// once, and may come back with nothing before `deadline`, but never later than two slices from now on. Without a spin and a
+/// deadline no clock is read, and before the sleep it looks once: on a CPU that both sides share, whoever is to answer waits for
+/// that sleep.
+pub fn wait_once<T>(doorbell: &Doorbell, deadline: Option<Instant>, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+    if let Some(found) = spun(spin().min(SLICE), deadline, &mut ready) {
+        return Some(found);
+    }
+    let left = slice(deadline);
+    if left.is_zero() { ready() } else { doorbell.wait(left, &SharedFutex, &mut ready) }
+}
+
+/// How long the next sleep of a wait is at most.
+fn slice(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(SLICE, |deadline| SLICE.min(deadline.saturating_duration_since(Instant::now())))
 }
 
 fn spin_until<T>(end: Instant, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
@@ -208,6 +262,28 @@ mod tests {
         assert_eq!(until_it_pays.last(), Some(&63));
         assert_eq!(spins(10, true).len(), 10, "where it pays, each time");
         assert_eq!(spins(4, false), [0, 2], "and from there anew");
+    }
+
+    /// Brief looks that are always in vain are soon rare; one that finds something, and all are taken again.
+    #[test]
+    fn brief_looks_in_vain_become_rare() {
+        let mut brief = Brief::default();
+        let mut taken = |waits: u32, finds: bool| {
+            let looked = (0..waits).filter(|_| {
+                let looks = brief.looks();
+                brief = brief.ended(looks && finds);
+                looks
+            });
+            looked.count()
+        };
+        assert_eq!(taken(PATIENCE, false), PATIENCE as usize, "patience at first");
+        assert_eq!(taken(PATIENCE * 100, false), 100, "and then one in so many");
+        assert_eq!(
+            taken(PATIENCE, true),
+            PATIENCE as usize,
+            "the next one that is taken finds something, and so do all"
+        );
+        assert_eq!(taken(PATIENCE, false), PATIENCE as usize, "and from there anew");
     }
 
     /// What a thread's first wait, in vain, leaves of its luck.

@@ -134,6 +134,37 @@ fn deadlines() {
     assert_eq!(scene.wait_for(1, Some(begun)), Some(1), "what is there is found also after the deadline");
 }
 
+/// One step of a wait sleeps until its deadline, or for a slice where that comes sooner, and goes back to its caller.
+#[test]
+fn a_step_of_a_wait() {
+    let [scene, _other] = scenes();
+    let step = |deadline| {
+        let begun = Instant::now();
+        let found =
+            wait::wait_once(&scene.doorbell, deadline, || (scene.flag.0.load(Ordering::Acquire) == 1).then_some(()));
+        (found, begun.elapsed())
+    };
+    let short = Duration::from_millis(20);
+    let took = quickest(|| {
+        let (found, took) = step(wait::deadline(short));
+        assert_eq!(found, None);
+        took
+    });
+    assert!((short..SLICE).contains(&took), "{took:?} until a deadline in {short:?}");
+    for far in [None, wait::deadline(PATIENCE)] {
+        let took = quickest(|| {
+            let (found, took) = step(far);
+            assert_eq!(found, None);
+            took
+        });
+        assert!((SLICE..SLICE * 3).contains(&took), "{took:?} with the deadline {far:?}");
+    }
+    scene.flag.0.store(1, Ordering::Release);
+    for deadline in [None, Some(Instant::now())] {
+        assert_eq!(step(deadline).0, Some(()), "what is there is found, also after the deadline");
+    }
+}
+
 /// Memory that does not fit is refused, and what is mapped lies where every alignment of a set is kept.
 #[test]
 fn places_in_a_mapping() {

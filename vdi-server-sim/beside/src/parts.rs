@@ -125,14 +125,19 @@ fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
             continue;
         }
         for (pause, how) in [("0", "at once"), (PAUSE, "200 us after the one before")] {
-            let words: [&[&str]; 5] = [
+            let words: [&[&str]; 8] = [
                 &["set-records", pause],
                 &["futex", pause],
                 &["futex-sliced", pause],
                 &["semaphores", pause],
                 &["iceoryx", pause, "events"],
+                &["set-from-routine", pause],
+                &["futex-threads", pause],
+                &["futex-threads-sliced", pause],
             ];
-            let starts = words.map(|words| {
+            // At once, each command is sent by the routine of the one before.
+            let words = if pause == "0" { &words[..5] } else { &words[..] };
+            let starts = words.iter().map(|words| {
                 move |dir: &Path| {
                     let start = role(words)(dir);
                     // What comes at once would find waits that still spin.
@@ -141,17 +146,28 @@ fn asleep(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
                 }
             });
             let times = together(scratch, starts, plan.effort(11, 80))?;
-            let [ours, futex, sliced, semaphores, events] = &times[..] else {
+            let [ours, futex, sliced, semaphores, events, more @ ..] = &times[..] else {
                 return Err("a participant is missing".into());
             };
             let what = format!("{how}, {places}");
             let faster = format!("{what}: times faster");
-            report.add(vec![
-                Row::times(PART, &what, us, ours, ("futex", futex), AtMost(1.15)),
+            let goal = AtMost(1.15);
+            let mut rows = vec![
+                Row::times(PART, &what, us, ours, ("futex", futex), goal),
                 Row::times(PART, &what, us, ours, ("futex with a time-out", sliced), Goal::None),
                 Row::faster(PART, &faster, us, ours, ("POSIX semaphores", semaphores), Goal::None),
                 Row::faster(PART, &faster, us, ours, ("iceoryx2 events", events), Goal::None),
-            ]);
+            ];
+            if let [routine, threads, threads_sliced] = more {
+                let sent = format!("{how}, sent by its routine, {places}");
+                rows.extend([
+                    Row::times(PART, &what, us, ours, ("futex, three threads", threads), Goal::None),
+                    Row::times(PART, &what, us, ours, ("the same with a time-out", threads_sliced), Goal::None),
+                    Row::times(PART, &sent, us, routine, ("futex", futex), goal),
+                    Row::times(PART, &sent, us, routine, ("futex with a time-out", sliced), Goal::None),
+                ]);
+            }
+            report.add(rows);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use vdi_beside::pollers::at_work;
 use vdi_beside::processes::{Fallible, Process, Start, die_with_parent, on_demand, rounds, stay_on_cpu};
-use vdi_beside::set::{self, DEPTH, Repeat, Server, Serving};
+use vdi_beside::set::{self, DEPTH, Paused, Repeat, Server, Serving};
 
 use crate::backup;
 use crate::handles;
@@ -35,6 +35,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
     let pause = || -> Fallible<Duration> { Ok(Duration::from_micros(number(0)? as u64)) };
     match role.as_str() {
         "set-records" => drive_set(dir, 1, Bytes::None, pause()?),
+        "set-from-routine" => drive_from_routine(dir, pause()?),
         "set-writes" => drive_set(dir, 1, Bytes::Written, Duration::ZERO),
         "set-data" => drive_set(dir, DEPTH as u32, Bytes::Copied(number(0)? as u32), Duration::ZERO),
         "set-many" => drive_many(dir, number(0)? as u32, number(1)? as u32, word(2)?, (BLOCK, 1)),
@@ -61,6 +62,8 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "ping-pong-many-peer" => bare::many_peer(&path(0)?, number(1)?, number(2)?),
         "futex" => bare::drive_futex(dir, pause()?, false),
         "futex-sliced" => bare::drive_futex(dir, pause()?, true),
+        "futex-threads" => bare::drive_futex_threads(dir, pause()?, false),
+        "futex-threads-sliced" => bare::drive_futex_threads(dir, pause()?, true),
         "futex-peer" => bare::futex_peer(&path(0)?, word(1)? == "true"),
         "ring" => bare::drive_ring(dir, number(0)?),
         "ring-peer" => bare::ring_peer(&path(0)?, number(1)?),
@@ -138,6 +141,16 @@ fn drive_set(dir: &Path, under_way: u32, bytes: Bytes, pause: Duration) -> Falli
         Ok(repeat.run(count, &mut commands))
     })?;
     drop((commands, server));
+    client.end()
+}
+
+/// Commands that are sent by the completion routine of the one before, which pauses first.
+fn drive_from_routine(dir: &Path, pause: Duration) -> Fallible<()> {
+    let client = set_client(dir, 1, "threads")?;
+    let server = Server::open(dir, 1, BLOCK, DEPTH as u32)?;
+    let paused = Paused::new(&server, pause);
+    rounds(|count| Ok(paused.run(count)))?;
+    drop(server);
     client.end()
 }
 

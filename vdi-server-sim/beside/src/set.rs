@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -304,5 +304,82 @@ impl CompletionRoutine for Repeat {
             let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
             done.send(ended).expect("the receiver lives as long as the sender");
         }
+    }
+}
+
+/// Sends the next command from the completion routine of the one before, after a pause: the agent's thread alone does the server's
+/// work, and sleeps for another reason in between.
+pub struct Paused {
+    device: Arc<ServerVirtualDevice>,
+    pause: Duration,
+    round: Mutex<Round>,
+    done: Mutex<Sender<Duration>>,
+    wait: Mutex<Receiver<Duration>>,
+    this: OnceLock<Arc<Paused>>,
+}
+
+/// What a round has come to; the agent's thread only changes it.
+struct Round {
+    left: u64,
+    /// When the last was sent; `None` for the one that begins a round, which nobody measures.
+    sent: Option<Instant>,
+    elapsed: Duration,
+}
+
+impl Paused {
+    /// Of the first device.
+    pub fn new(server: &Server, pause: Duration) -> Arc<Paused> {
+        let (done, wait) = channel();
+        let paused = Arc::new(Paused {
+            device: Arc::clone(&server.devices[0]),
+            pause,
+            round: Mutex::new(Round { left: 0, sent: None, elapsed: Duration::ZERO }),
+            done: Mutex::new(done),
+            wait: Mutex::new(wait),
+            this: OnceLock::new(),
+        });
+        let _ = paused.this.set(Arc::clone(&paused));
+        paused
+    }
+
+    fn round(&self) -> MutexGuard<'_, Round> {
+        self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self) {
+        let Some(this) = self.this.get() else { return };
+        let routine: Arc<dyn CompletionRoutine> = Arc::<Paused>::clone(this);
+        if let Err(error) = self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)) {
+            panic!("a command was refused: {error}");
+        }
+    }
+
+    /// Has `count` commands follow one that is not measured.
+    pub fn run(&self, count: u64) -> Duration {
+        *self.round() = Round { left: count, sent: None, elapsed: Duration::ZERO };
+        self.send();
+        let wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
+        wait.recv().expect("the sender lives as long as the receiver")
+    }
+}
+
+impl CompletionRoutine for Paused {
+    fn completed(&self, completed: Completed) {
+        let ended = Instant::now();
+        assert!(completed.code.is_success(), "a command ended with {}", completed.code);
+        let mut round = self.round();
+        if let Some(sent) = round.sent {
+            round.elapsed += ended - sent;
+        }
+        if round.left == 0 {
+            let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+            done.send(round.elapsed).expect("the receiver lives as long as the sender");
+            return;
+        }
+        round.left -= 1;
+        std::thread::sleep(self.pause);
+        round.sent = Some(Instant::now());
+        drop(round);
+        self.send();
     }
 }

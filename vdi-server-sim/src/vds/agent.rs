@@ -86,13 +86,7 @@ const TURNS: u32 = 64;
 
 /// Handles completions until the set is closed or aborted; true when it was closed in order.
 fn run(set: &OpenSet, completions: &mut Completions) -> bool {
-    let started = Instant::now();
-    let now = || started.elapsed();
-    let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
-    let mut time_out_watch = ServerTimeOut::new(time_out, Duration::ZERO);
-    let mut watch = Watch::new(set);
-    // Times that completions came, and whether any was one, since the clock was looked at.
-    let (mut turns, mut completed) = (0, false);
+    let mut books = Books::new(set);
     loop {
         let opened = set.opened() as usize;
         // What anybody does after every device was closed changes nothing, and a ring that was written over stays so.
@@ -111,21 +105,19 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 None
             }
         };
-        let event = match look().or_else(|| wait::briefly(there).then_some(Event::Completions)) {
+        let event = look().or_else(|| wait::briefly(there).then_some(Event::Completions)).or_else(|| {
             // Before it sleeps, the clock has to know what came.
-            None if turns == 0 => {
-                let patience = time_out_watch.look_again_after().unwrap_or(wait::SLICE).min(wait::SLICE);
-                let deadline = Instant::now().checked_add(patience);
-                wait::wait_until(set.session.control().agent_doorbell(), deadline, look)
+            if books.turns > 0 {
+                books.keep(set);
             }
-            event => event,
-        };
+            wait::wait_once(set.session.control().agent_doorbell(), books.deadline(), look)
+        });
         match event {
             Some(Event::Completions) => {
-                completed |= take(set, &mut completions[..opened]);
-                turns += 1;
-                if turns < TURNS {
-                    continue;
+                books.completed |= take(set, &mut completions[..opened]);
+                books.turns += 1;
+                if books.turns == TURNS {
+                    books.keep(set);
                 }
             }
             Some(Event::Closed) => return true,
@@ -136,18 +128,56 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 set.devices().iter().for_each(|device| device.abort());
                 return false;
             }
-            None => {}
+            None => books.keep(set),
         }
-        time_out_watch.completed(now(), completed);
-        (turns, completed) = (0, false);
-        if let Some(evidence) = watch.look(set) {
+    }
+}
+
+/// What the agent has to do now and then: it watches the client's time-out, and whether what was told is still there. What it finds
+/// aborts the set, which the agent sees as it sees anybody's abort.
+struct Books {
+    started: Instant,
+    /// In milliseconds; 0 for none.
+    time_out: u32,
+    time_out_watch: ServerTimeOut,
+    watch: Watch,
+    /// Times that completions came, or devices, since this was done.
+    turns: u32,
+    /// Whether any of them was a completion.
+    completed: bool,
+}
+
+impl Books {
+    fn new(set: &OpenSet) -> Books {
+        let time_out = set.pretence.server_time_out.unwrap_or(set.session.asked().server_time_out);
+        Books {
+            started: Instant::now(),
+            time_out,
+            time_out_watch: ServerTimeOut::new(time_out, Duration::ZERO),
+            watch: Watch::new(set),
+            turns: 0,
+            completed: false,
+        }
+    }
+
+    /// When the time-out has to be looked at again.
+    fn deadline(&self) -> Option<Instant> {
+        self.time_out_watch.look_again_after().and_then(wait::deadline)
+    }
+
+    fn keep(&mut self, set: &OpenSet) {
+        // Without a time-out nobody asks what time it is, nor whether anything is pending.
+        let timed = self.time_out != 0;
+        let now = if timed { self.started.elapsed() } else { Duration::ZERO };
+        self.time_out_watch.completed(now, self.completed);
+        (self.turns, self.completed) = (0, false);
+        if let Some(evidence) = self.watch.look(set) {
             set.session.accuse(Party::Somebody, evidence);
-            continue;
+            return;
         }
-        // Without a time-out nobody asks.
-        let pending = time_out != 0 && set.devices().iter().any(|device| device.outstanding() > 0);
-        if time_out_watch.expired(now(), pending) {
-            let name = set.session.set_name();
+        let pending = timed && set.devices().iter().any(|device| device.outstanding() > 0);
+        if self.time_out_watch.expired(now, pending) {
+            let (name, time_out) = (set.session.set_name(), self.time_out);
             trace::event!(INFO, set = name, server_time_out_ms = time_out, "serverTimeOut passed");
             set.session.abort_for(Party::Server, Cause::TimedOut);
         }

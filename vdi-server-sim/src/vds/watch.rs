@@ -4,7 +4,7 @@
 //! was before is a good word. Its reader goes on waiting for what this process has said already, and this process for the
 //! reader's answer. Only the writer can know, so it looks.
 
-use std::time::Instant;
+use core::time::Duration;
 
 use vdi_proto::layout::ServerWord;
 use vdi_shm::control::ClientWord;
@@ -14,22 +14,24 @@ use super::set::OpenSet;
 
 /// What was found so far.
 pub(super) struct Watch {
-    looked: Instant,
+    /// By the coarse clock.
+    looked: Duration,
     /// What clients said last of each device.
     clients: Vec<ClientWord>,
 }
 
 impl Watch {
     pub(super) fn new(set: &OpenSet) -> Watch {
-        Watch { looked: Instant::now(), clients: vec![ClientWord::Unopened; set.devices().len()] }
+        Watch { looked: wait::coarse_now(), clients: vec![ClientWord::Unopened; set.devices().len()] }
     }
 
     /// Evidence, if it is time to look and something is not as it was told.
     pub(super) fn look(&mut self, set: &OpenSet) -> Option<String> {
-        if self.looked.elapsed() < wait::SLICE || set.has_ended() {
+        let now = wait::coarse_now();
+        if now.saturating_sub(self.looked) < wait::SLICE || set.has_ended() {
             return None;
         }
-        self.looked = Instant::now();
+        self.looked = now;
         let control = set.session.control();
         for (device, last) in set.devices().iter().zip(&mut self.clients) {
             if let Err(violation) = device.check_sent() {

@@ -1,11 +1,13 @@
-//! The limits: two processes that spin on two words, a ring of nothing but two counters, and two that sleep on a futex each.
+//! The limits: two processes that spin on two words, a ring of nothing but two counters, and those that sleep on futexes.
 
 use std::hint::spin_loop;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use rustix::thread::futex;
-use vdi_beside::processes::{Fallible, Start};
+use vdi_beside::processes::{Fallible, Start, rounds};
 use vdi_beside::set::{DEPTH, sum};
 use vdi_proto::seal::{Ring as RingOf, Seals};
 use vdi_shm::ring::{Consumer, Producer, RingMemory};
@@ -179,10 +181,45 @@ impl Answer for Futex {
 }
 
 /// With `sliced`, no sleep is longer than those of our waits, which sets a timer each time.
-pub(crate) fn drive_futex(dir: &Path, pause: std::time::Duration, sliced: bool) -> Fallible<()> {
+pub(crate) fn drive_futex(dir: &Path, pause: Duration, sliced: bool) -> Fallible<()> {
     let (memory, path) = Memory::create(0, 0)?;
     let peer = Start::new("futex-peer", dir).with(path).with(sliced.to_string()).start()?;
     super::drive_records(Futex::new(&memory, 0, 16, sliced)?, peer, pause)
+}
+
+/// Two threads of the driver: this one sends, after each pause, and another sleeps on the word back, takes the time, and passes it
+/// on: as a completion agent does whose commands are sent by others.
+pub(crate) fn drive_futex_threads(dir: &Path, pause: Duration, sliced: bool) -> Fallible<()> {
+    let (memory, path) = Memory::create(0, 0)?;
+    let mut peer = Start::new("futex-peer", dir).with(path).with(sliced.to_string()).start()?;
+    let (mut sender, mut receiver) = (Futex::new(&memory, 0, 16, sliced)?, Futex::new(&memory, 0, 16, sliced)?);
+    let (done, wait) = channel();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        loop {
+            receiver.receive();
+            if done.send(Instant::now()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut ask = move |word: u64| {
+        sender.last[THERE].store(word, Ordering::Relaxed);
+        let started = Instant::now();
+        sender.send();
+        wait.recv().map(|ended| ended - started)
+    };
+    rounds(|count| {
+        peer.say("go")?;
+        ask(0)?;
+        let mut elapsed = Duration::ZERO;
+        for _ in 0..count {
+            std::thread::sleep(pause);
+            elapsed += ask(0)?;
+        }
+        ask(super::LAST)?;
+        Ok(elapsed)
+    })
 }
 
 pub(crate) fn futex_peer(path: &Path, sliced: bool) -> Fallible<()> {
