@@ -22,7 +22,7 @@ use crate::database::{Database, DatabaseError};
 use crate::messages::{Message, Verb};
 use crate::stream::{Catalog, Checksum, DataPiece, Identity, StreamWriter, payload_capacity};
 use crate::tsql::Backup;
-use crate::vds::ServerBuffer;
+use crate::vds::{Helper, ServerBuffer};
 
 /// A buffer with a piece of a file in it.
 struct Filled {
@@ -90,7 +90,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     };
     let wanted = [(sizes.transfer, buffers), (sizes.small, small * devices.len() as u32)];
     let (config, opened) = work.configure(&terms, &wanted, devices)?;
-    let free = List::fill(&work, sizes.transfer, buffers)?;
+    let free = List::fill(&work, sizes.transfer, buffers)?.for_helpers(&work);
     let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
 
     let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
@@ -116,16 +116,17 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let mut progress = Progress::new(database.size(), options.stats);
     std::thread::scope(|scope| {
         work.spawn(scope, || {
-            if readers() >= cpus() {
-                wait::never_spin();
-            }
+            leave_cpus_to_readers();
             work.run_agent();
         });
         for _ in 0..readers() {
             let queue = queue.clone();
             let reader =
                 Reader { work: &work, pieces: &pieces, free: &free, outputs, turn: &turn, queue, sizes, checksum };
-            work.spawn(scope, move || reader.run());
+            work.spawn(scope, move || {
+                leave_cpus_to_readers();
+                reader.run();
+            });
         }
         drop(queue);
         for shared in outputs {
@@ -172,6 +173,13 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.
 fn readers() -> usize {
     cpus().min(4)
+}
+
+/// Has the calling thread sleep when it waits where there is a reader for every CPU.
+fn leave_cpus_to_readers() {
+    if readers() >= cpus() {
+        wait::never_spin();
+    }
 }
 
 /// CPUs that this process has.
@@ -227,13 +235,14 @@ impl Reader<'_, '_> {
 
     fn read(&self) -> Result<(), Stopped> {
         let mut file: Option<(u32, File)> = None;
-        while let Some(mut buffer) = self.work.receive(&self.free.take)? {
+        let helper = if self.work.faults.is_off() { Some(self.work.help()?) } else { None };
+        while let Some(mut buffer) = self.buffer(helper.as_ref())? {
             let capacity = || match self.sizes.capacity() {
                 full if self.work.faults.is_off() => full,
                 full => self.work.faults.payload_capacity(full, self.sizes.block),
             };
             let Some(piece) = self.pieces.next(capacity) else {
-                let _ = self.free.give.send(buffer);
+                self.free.give.back(buffer);
                 return Ok(());
             };
             let index = piece.file_index;
@@ -263,6 +272,21 @@ impl Reader<'_, '_> {
             self.pass_on(Filled { buffer, piece, checksum })?;
         }
         Ok(())
+    }
+
+    /// The next free buffer.
+    fn buffer(&self, helper: Option<&Helper>) -> Result<Option<ServerBuffer>, Stopped> {
+        // Faults have completions wait, and that is not for those who read.
+        let Some(helper) = helper else { return self.work.receive(&self.free.take) };
+        // Also where there are free buffers: others wait for what failed.
+        helper.handle();
+        let ready = || match self.free.take.try_recv() {
+            Ok(buffer) => Some(Ok(Some(buffer))),
+            // The abort that comes with it rings.
+            Err(_) => self.work.is_over().then_some(Err(Stopped)),
+        };
+        // Of an abort the agent tells.
+        helper.wait(ready).unwrap_or(Err(Stopped))
     }
 
     /// Sends a filled buffer to the first device that takes it at once, else queues it.
@@ -409,7 +433,7 @@ impl Output<'_> {
                 }
                 None => {
                     for buffer in [header, payload] {
-                        let _ = self.small.give.send(buffer);
+                        self.small.give.back(buffer);
                     }
                     return Ok(());
                 }

@@ -35,6 +35,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use vdi_proto::status::VdError;
 
 use super::Failure;
+use super::list::Give;
 use super::tally::Tally;
 use super::work::{Stopped, Work};
 use crate::faults::Act;
@@ -63,8 +64,8 @@ pub(super) struct Ended {
 /// Where buffers of Writes that succeeded go back to.
 #[derive(Debug, Clone)]
 pub(super) struct Homes {
-    pub(super) large: Sender<ServerBuffer>,
-    pub(super) small: Sender<ServerBuffer>,
+    pub(super) large: Give,
+    pub(super) small: Give,
 }
 
 /// In a command's context, beside its number: its buffer is a small one.
@@ -82,8 +83,7 @@ impl CompletionRoutine for Routine {
         let Completed { code, bytes, position, mut buffer, context, .. } = completed;
         if let Some(homes) = self.homes.as_ref().filter(|_| code.is_success()) {
             let home = if context & SMALL == 0 { &homes.large } else { &homes.small };
-            // The list has room for all its buffers; if nobody takes from it any more, the buffer is freed.
-            let _ = buffer.take().map(|buffer| home.send(buffer));
+            buffer.take().into_iter().for_each(|buffer| home.back(buffer));
         }
         let channel = if code.is_success() { &self.succeeded } else { &self.failed };
         // The driver may be gone after a failure.

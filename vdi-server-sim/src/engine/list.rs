@@ -1,6 +1,10 @@
 //! Free lists of buffers.
 
+use std::sync::Arc;
+
 use crossbeam::channel::{Receiver, Sender, bounded};
+use vdi_shm::session::Session;
+use vdi_shm::wait;
 
 use super::Failure;
 use super::work::Work;
@@ -11,19 +15,43 @@ pub(super) const LEAST_SMALL: u32 = 8192;
 
 /// A free list: buffers of one length, taken by who has something to send and given back when it is stored.
 pub(super) struct List {
-    pub(super) give: Sender<ServerBuffer>,
+    pub(super) give: Give,
     pub(super) take: Receiver<ServerBuffer>,
+}
+
+/// Where buffers are given back to a list.
+#[derive(Debug, Clone)]
+pub(super) struct Give {
+    list: Sender<ServerBuffer>,
+    /// Where helpers of the completion agent wait for buffers.
+    bell: Option<Arc<Session>>,
+}
+
+impl Give {
+    /// Gives a buffer back. The list has room for all that it ever had; if nobody takes from it any more, the buffer is freed.
+    pub(super) fn back(&self, buffer: ServerBuffer) {
+        let _ = self.list.send(buffer);
+        if let Some(session) = &self.bell {
+            wait::ring(session.control().agent_doorbell());
+        }
+    }
 }
 
 impl List {
     /// A list of `count` buffers of `size` bytes.
     pub(super) fn fill(work: &Work, size: u32, count: u32) -> Result<List, Failure> {
-        let (give, take) = bounded(count as usize);
+        let (list, take) = bounded(count as usize);
         for _ in 0..count {
             // There is room for all of them.
             let buffer = work.set.allocate_buffer(size, 0).map_err(|error| work.explain(error.into()))?;
-            let _ = give.send(buffer);
+            let _ = list.send(buffer);
         }
-        Ok(List { give, take })
+        Ok(List { give: Give { list, bell: None }, take })
+    }
+
+    /// The same list, for whose buffers helpers of the completion agent wait.
+    pub(super) fn for_helpers(mut self, work: &Work) -> List {
+        self.give.bell = Some(Arc::clone(work.session()));
+        self
     }
 }

@@ -198,8 +198,8 @@ impl Taker<'_> {
                 }
                 None => {
                     // There is room for all of them.
-                    let _ = self.small.give.send(header);
-                    let _ = self.large.give.send(payload);
+                    self.small.give.back(header);
+                    self.large.give.back(payload);
                     return Ok(());
                 }
             }

@@ -24,7 +24,7 @@ use vdi_shm::session::Session;
 use super::{Engine, Failure};
 use crate::faults::Running;
 use crate::trace::{Span, event};
-use crate::vds::{Completed, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand, VdsError};
+use crate::vds::{Completed, Helper, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand, VdsError};
 
 /// How long the client's process has to take each part of the configuration.
 const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
@@ -141,6 +141,10 @@ impl Work {
         self.session.set_name()
     }
 
+    pub(super) fn session(&self) -> &Arc<Session> {
+        &self.session
+    }
+
     /// Whether the devices of such a set are told to discard what they have when the server fails.
     pub(super) fn discards(config: &VdConfig) -> bool {
         config.features.contains(Features::DISCARD | Features::WRITE_MEDIA)
@@ -149,10 +153,7 @@ impl Work {
     /// To be held while a command is sent to a device that may get Discard, so that nothing comes behind that.
     pub(super) fn may_send(&self) -> Result<RwLockReadGuard<'_, ()>, Stopped> {
         let sending = self.sending.read().unwrap_or_else(PoisonError::into_inner);
-        match self.stop.try_recv() {
-            Err(TryRecvError::Disconnected) => Err(Stopped),
-            _ => Ok(sending),
-        }
+        if self.is_over() { Err(Stopped) } else { Ok(sending) }
     }
 
     /// Waits for a while, or until the work is over.
@@ -187,6 +188,11 @@ impl Work {
         if self.set.execute_completion_agent().is_err() {
             self.fail(self.aborted());
         }
+    }
+
+    /// The calling thread handles completions itself from now on, when it waits for what they bring.
+    pub(super) fn help(&self) -> Result<Helper, Stopped> {
+        self.set.help().map_err(|error| self.stop(error))
     }
 
     /// Starts a thread of the work. That it cannot be started, or panics, is a failure like any other: it ends all threads.
@@ -285,6 +291,10 @@ impl Work {
     /// A channel that is disconnected once the work is over.
     pub(super) fn over(&self) -> &Receiver<()> {
         &self.stop
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Waits until the work is over.

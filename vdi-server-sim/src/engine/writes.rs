@@ -306,7 +306,7 @@ impl<'a> Writes<'a> {
             };
             if stored == sent.bytes {
                 let home = if sent.small { &self.homes.small } else { &self.homes.large };
-                let _ = home.send(buffer);
+                home.back(buffer);
                 self.driver.succeeded(u64::from(sent.payload));
                 continue;
             }

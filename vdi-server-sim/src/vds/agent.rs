@@ -15,6 +15,7 @@ use vdi_shm::segment::Shared;
 use vdi_shm::wait;
 
 use super::error::VdsError;
+use super::help::stand_by;
 use super::set::{OpenSet, ServerVirtualDeviceSet};
 use super::watch::Watch;
 use crate::trace;
@@ -105,13 +106,18 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 None
             }
         };
-        let event = look().or_else(|| wait::briefly(there).then_some(Event::Completions)).or_else(|| {
+        let mut event = look().or_else(|| wait::briefly(there).then_some(Event::Completions));
+        if event.is_none() {
             // Before it sleeps, the clock has to know what came.
             if books.turns > 0 {
                 books.keep(set);
             }
-            wait::wait_once(set.session.control().agent_doorbell(), books.deadline(), look)
-        });
+            if set.helping.has_helpers() {
+                books.completed = stand_by(set, completions);
+            } else {
+                event = wait::wait_once(set.session.control().agent_doorbell(), books.deadline(), look);
+            }
+        }
         match event {
             Some(Event::Completions) => {
                 books.completed |= take(set, &mut completions[..opened]);
@@ -185,7 +191,7 @@ impl Books {
 }
 
 /// Handles what there is; true when something completed.
-fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool {
+pub(super) fn take(set: &OpenSet, completions: &mut [Consumer<Shared<RingMemory>>]) -> bool {
     let mut any = false;
     for (device, consumer) in set.devices().iter().zip(completions) {
         // Not more than can be outstanding: a client that answers as fast as routines send again does not keep the others waiting.

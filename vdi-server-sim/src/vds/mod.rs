@@ -37,10 +37,12 @@
 mod agent;
 mod device;
 mod error;
+mod help;
 mod set;
 mod watch;
 
 pub use device::{Completed, CompletionRoutine, ServerVirtualDevice, VdsCommand};
 pub use error::VdsError;
+pub(crate) use help::Helper;
 pub use set::ServerVirtualDeviceSet;
 pub use vdi_shm::allocator::ServerBuffer;

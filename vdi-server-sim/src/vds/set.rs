@@ -23,6 +23,7 @@ use vdi_shm::wait;
 use super::agent::Completions;
 use super::device::{DeviceCore, ServerVirtualDevice};
 use super::error::VdsError;
+use super::help::Helping;
 use crate::trace;
 
 /// How long the client has to map an area that is added after the configuration.
@@ -68,6 +69,8 @@ pub(crate) struct OpenSet {
     devices_closed: AtomicU32,
     /// While no agent has them.
     pub(super) completions: Mutex<Option<Completions>>,
+    /// Between the agent and those who help it.
+    pub(super) helping: Helping,
     /// Completions so far.
     pub(super) seen: AtomicU64,
 }
@@ -270,6 +273,7 @@ impl ServerVirtualDeviceSet {
             closing: Mutex::default(),
             devices_closed: AtomicU32::new(0),
             completions: Mutex::new(Some(completions)),
+            helping: Helping::default(),
             seen: AtomicU64::new(0),
             session: Arc::clone(&session),
         }));

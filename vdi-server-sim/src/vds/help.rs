@@ -1,0 +1,149 @@
+//! Helpers of the completion agent: threads that handle completions themselves rather than wait until the agent has.
+//!
+//! Whoever waits for a buffer waits for a completion, and the agent's thread in between is a detour: each completion wakes the
+//! agent, and the agent wakes whoever waits. A thread that sends many commands and needs their buffers again registers as
+//! a helper ([`ServerVirtualDeviceSet::help`]), and looks at the rings whenever it has nothing better to do.
+//!
+//! # Invariants
+//!
+//! 1. *One at a time.* The reading ends of the rings belong to the agent, which lends them to helpers when it would sleep
+//!    otherwise. Who uses lent ones holds the lock, so each device's completions are handled in their order, whoever does it.
+//! 2. *The agent answers for everything.* It lends for at most [`STANDBY`], and then looks at all that it always looks at: a
+//!    completion waits no longer than that for its routine, whatever helpers do meanwhile (a read of a slow disk, say); and
+//!    time-out, watch, abort and close are nobody else's. The last helper that leaves wakes it.
+//! 3. *No completion is slept over.* A helper sleeps on the agent's doorbell, which clients ring: it arms, then looks at what it
+//!    waits for and, under the lock, at the rings. If the agent has the ends at that moment, the agent rings when it lends
+//!    them. What a helper waits for comes from a routine that another may have run: so whoever provides it rings behind it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use vdi_shm::ring::Consumer;
+use vdi_shm::wait;
+
+use super::agent::{Completions, take};
+use super::error::VdsError;
+use super::set::{OpenSet, ServerVirtualDeviceSet};
+
+/// How long the agent relies on its helpers. Long beside a transfer, short beside whatever a client or a person waits for.
+const STANDBY: Duration = Duration::from_millis(10);
+
+/// What the agent shares with its helpers.
+#[derive(Debug, Default)]
+pub(super) struct Helping {
+    /// How many there are. Changes under the lock.
+    helpers: AtomicU32,
+    lent: Mutex<Lent>,
+    /// The last helper has left.
+    alone: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Lent {
+    /// While the agent stands by.
+    completions: Option<Completions>,
+    /// A helper has handled something since the agent knew.
+    handled: bool,
+}
+
+impl Helping {
+    fn lent(&self) -> MutexGuard<'_, Lent> {
+        // A routine that panicked has left the rings as they are between two completions.
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the agent may stand by rather than sleep.
+    pub(super) fn has_helpers(&self) -> bool {
+        self.helpers.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// The agent stands by for a while, or until the last helper has left; true when helpers handled something meanwhile.
+pub(super) fn stand_by(set: &OpenSet, completions: &mut Completions) -> bool {
+    let mut lent = set.helping.lent();
+    lent.completions = Some(std::mem::take(completions));
+    drop(lent);
+    wait::ring(set.session.control().agent_doorbell());
+    let helped = |_: &mut Lent| set.helping.has_helpers();
+    let waited = set.helping.alone.wait_timeout_while(set.helping.lent(), STANDBY, helped);
+    let (mut lent, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    *completions = lent.completions.take().unwrap_or_default();
+    std::mem::take(&mut lent.handled)
+}
+
+/// A helper of the completion agent, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Helper(Arc<OpenSet>);
+
+impl ServerVirtualDeviceSet {
+    /// Registers the caller as a helper of the completion agent.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub(crate) fn help(&self) -> Result<Helper, VdsError> {
+        let set = self.opened("ExecuteCompletionAgent")?;
+        let lent = set.helping.lent();
+        set.helping.helpers.fetch_add(1, Ordering::Relaxed);
+        drop(lent);
+        Ok(Helper(set))
+    }
+}
+
+impl Helper {
+    /// Handles the completions that are there, unless the agent is at it; true when there were any.
+    pub(crate) fn handle(&self) -> bool {
+        let (set, opened) = (&*self.0, self.0.opened() as usize);
+        let mut lent = set.helping.lent();
+        let Some(completions) = &mut lent.completions else { return false };
+        let any = take(set, &mut completions[..opened]);
+        lent.handled |= any;
+        any
+    }
+
+    /// Whether there is something to handle.
+    fn is_ready(&self) -> bool {
+        let opened = self.0.opened() as usize;
+        let lent = self.0.helping.lent();
+        lent.completions.as_ref().is_some_and(|completions| completions[..opened].iter().any(Consumer::is_ready))
+    }
+
+    /// Handles completions until `ready` gives something; `None` once the set is aborted or closed. Whoever provides what `ready`
+    /// looks for rings the agent's doorbell afterwards.
+    pub(crate) fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
+        let set = &*self.0;
+        loop {
+            // What is there is taken before anything is handled: others may be waiting for it in vain meanwhile.
+            if let Some(found) = ready() {
+                return Some(found);
+            }
+            if self.handle() {
+                continue;
+            }
+            let look = || {
+                if let Some(found) = ready() {
+                    return Some(Some(found));
+                }
+                let over = set.session.abort_reason().is_some() || set.is_closed();
+                (over || self.is_ready()).then_some(None)
+            };
+            match wait::wait_until(set.session.control().agent_doorbell(), None, look) {
+                Some(None) if set.session.abort_reason().is_some() || set.is_closed() => return None,
+                Some(None) | None => {}
+                Some(found) => return found,
+            }
+        }
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        let helping = &self.0.helping;
+        let lent = helping.lent();
+        let last = helping.helpers.fetch_sub(1, Ordering::Relaxed) == 1;
+        drop(lent);
+        if last {
+            helping.alone.notify_one();
+        }
+    }
+}
