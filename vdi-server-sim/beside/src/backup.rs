@@ -15,7 +15,7 @@ use vdi_server_sim::{engine::Engine, sample};
 /// The database's name.
 const DATABASE: &str = "sales";
 /// What `cat` reads at a time, and MAXTRANSFERSIZE.
-const BLOCK: usize = 1 << 20;
+pub(crate) const BLOCK: usize = 1 << 20;
 
 /// Where the block that is read into begins, as `cat`'s does. Behind the 16 bytes that an allocator keeps for itself, some
 /// processors copy whole pages at a sixth of their speed, and the row would flatter us.

@@ -2,6 +2,7 @@
 //! the same bytes; all of them take turns, and each row is a ratio of rounds that lie next to each other.
 
 mod backup;
+mod bare_backup;
 mod costs;
 mod handles;
 mod measure;

@@ -254,14 +254,24 @@ fn backups(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     let (_, bytes) = backup::files(&data)?;
     let data = data.to_str().ok_or("the directory's name is not in UTF-8")?;
     let bare = ", NO_CHECKSUM";
-    let words: [&[&str]; 4] =
-        [&["backup", data, "count", bare], &["backup", data, "count", ""], &["read", data], &["program", data, "cat"]];
+    let words: [&[&str]; 6] = [
+        &["backup", data, "count", bare],
+        &["backup", data, "count", ""],
+        &["bare-backup", data, ""],
+        &["bare-backup", data, "summed"],
+        &["read", data],
+        &["program", data, "cat"],
+    ];
     let times = together(scratch, words.map(role), plan.effort(15, 1))?;
-    let [ours, summed, read, cat] = &times[..] else { return Err("a participant is missing".into()) };
+    let [ours, summed, pair, summed_pair, read, cat] = &times[..] else {
+        return Err("a participant is missing".into());
+    };
     let row = |what, ours, other, goal| Row::throughput(PART, what, bytes, ours, other, goal);
     report.add(vec![
         row("client counts, NO_CHECKSUM", ours, ("reading blocks of 1 MB", read), AtLeast(0.95)),
         row("client counts, with checksums", summed, ("reading blocks of 1 MB", read), AtLeast(0.95)),
+        row("client counts, NO_CHECKSUM", ours, ("bare pair of processes", pair), Goal::None),
+        row("client counts, with checksums", summed, ("bare pair, with a CRC of each byte", summed_pair), Goal::None),
         row("client counts, NO_CHECKSUM", ours, ("cat > /dev/null", cat), Goal::None),
         row("client counts, with checksums", summed, ("cat > /dev/null", cat), Goal::None),
     ]);

@@ -9,6 +9,7 @@ use vdi_beside::processes::{Fallible, Process, Start, die_with_parent, on_demand
 use vdi_beside::set::{self, DEPTH, Paused, Repeat, Server, Serving};
 
 use crate::backup;
+use crate::bare_backup;
 use crate::handles;
 use crate::touch;
 use crate::ways::iceoryx::{self, Pattern};
@@ -51,6 +52,8 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "touch" => touch::drive(word(0)?, word(1)? == "populated"),
         "backup" => backup::drive(dir, &path(0)?, word(1)?, word(2)?),
         "backup-client" => backup::client(dir, word(0)?),
+        "bare-backup" => bare_backup::drive(dir, &path(0)?, word(1)? == "summed"),
+        "bare-backup-peer" => bare_backup::peer(&path(0)?),
         "read" => backup::drive_read(&path(0)?),
         "program" => backup::drive_program(dir, &path(0)?, word(1)?),
 
