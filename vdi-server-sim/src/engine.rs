@@ -6,14 +6,15 @@
 //!             free list
 //!  buffers -----------> readers (fill them -----------------------------------> Write -> client
 //!     ^                  from the files)  '-- data queue --> writers, one a device --^     |
-//!     '--------------------------------------- completion routine, completion agent <------'
+//!     '--------------------------------------- completion routine, agent or reader <-------'
 //! ```
 //!
 //! Devices share the buffers. A reader itself sends what it filled, to the devices in turn, as long as one takes it without
 //! waiting: no other thread has to wake for it. What none of them takes goes into the queue, for whichever writer is free first.
-//! A writer sees to all else of its device: what comes before and after the data, errors, media. When all data is written each
-//! writer flushes; when all devices are flushed they get Complete (where it was agreed), and when all have completed they are
-//! closed.
+//! A reader that finds no free buffer handles completions itself, and sleeps only if there are none: the completion agent stands
+//! by meanwhile, and need not wake for each of them. A writer sees to all else of its device: what comes before and after the
+//! data, errors, media. When all data is written each writer flushes; when all devices are flushed they get Complete (where it
+//! was agreed), and when all have completed they are closed.
 //!
 //! | kind | what comes besides Write, Flush, Complete |
 //! |---|---|

@@ -1,4 +1,5 @@
-//! The completion agent: one thread that handles the completions of all devices of a set.
+//! The completion agent: one thread that handles the completions of all devices of a set, or stands by while others do
+//! ([`super::help`]).
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};

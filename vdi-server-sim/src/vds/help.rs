@@ -147,3 +147,134 @@ impl Drop for Helper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread::{JoinHandle, ThreadId, current, spawn};
+
+    use tempfile::TempDir;
+    use vdi_client::{ClientVirtualDeviceSet, Completion, INFINITE};
+    use vdi_proto::command::CommandCode;
+    use vdi_proto::config::{ServerTerms, VdConfig};
+    use vdi_shm::runtime::Options;
+
+    use super::*;
+    use crate::vds::{Completed, ServerVirtualDevice, VdsCommand};
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+    const NAME: &str = "helped";
+
+    /// A set whose client answers each command, and whose agent runs.
+    struct Pair {
+        set: Arc<ServerVirtualDeviceSet>,
+        device: ServerVirtualDevice,
+        agent: JoinHandle<bool>,
+        client: JoinHandle<()>,
+        _dir: TempDir,
+    }
+
+    impl Pair {
+        fn open() -> Pair {
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options { runtime_dir: Some(dir.path().to_owned()), ..Options::default() };
+            let client = ClientVirtualDeviceSet::with_options(options.clone());
+            client.create(NAME, &VdConfig::default()).unwrap();
+            let client = spawn(move || {
+                client.get_configuration(INFINITE).unwrap();
+                let mut device = client.open_device(NAME).unwrap();
+                while let Ok(command) = device.get_command(INFINITE) {
+                    if command.complete(Completion::done()).is_err() {
+                        return;
+                    }
+                }
+            });
+            let set = Arc::new(ServerVirtualDeviceSet::with_options(options));
+            set.open("", NAME).unwrap();
+            set.begin_configuration(&ServerTerms::default(), PATIENCE).unwrap();
+            set.end_configuration().unwrap();
+            let device = set.open_device(NAME).unwrap();
+            let agent = Arc::clone(&set);
+            let agent = spawn(move || agent.execute_completion_agent().is_ok());
+            Pair { set, device, agent, client, _dir: dir }
+        }
+
+        /// Sends a Flush; which thread ran its routine, once that has run.
+        fn flush(&self) -> Receiver<ThreadId> {
+            let (tell, told) = channel();
+            let session = self.set.session().unwrap();
+            let routine = Arc::new(move |completed: Completed| {
+                assert!(completed.code.is_success(), "{}", completed.code);
+                let _ = tell.send(current().id());
+                wait::ring(session.control().agent_doorbell());
+            });
+            self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
+            told
+        }
+
+        /// Closes the set in order.
+        fn close(self) {
+            self.device.close_device().unwrap();
+            self.set.close().unwrap();
+            assert!(self.agent.join().unwrap(), "the agent ends in order");
+            self.client.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_helper_handles_what_it_waits_for() {
+        let pair = Pair::open();
+        let helper = pair.set.help().unwrap();
+        let by_itself = |_: &u32| {
+            let told = pair.flush();
+            helper.wait(|| told.try_recv().ok()) == Some(current().id())
+        };
+        // The agent handles what comes before it stands by.
+        assert_eq!((0..1000).filter(by_itself).take(10).count(), 10);
+        drop(helper);
+        pair.close();
+    }
+
+    #[test]
+    fn the_agent_answers_for_helpers_that_do_nothing() {
+        let pair = Pair::open();
+        let helper = pair.set.help().unwrap();
+        for _ in 0..20 {
+            assert_ne!(pair.flush().recv_timeout(PATIENCE), Ok(current().id()));
+        }
+        drop(helper);
+        pair.close();
+    }
+
+    #[test]
+    fn several_helpers_hear_of_everything_once() {
+        let pair = Pair::open();
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let helper = pair.set.help().unwrap();
+                    for _ in 0..500 {
+                        let told = pair.flush();
+                        assert!(helper.wait(|| told.try_recv().ok()).is_some());
+                        assert!(told.recv_timeout(PATIENCE).is_err(), "its routine runs once, and then is gone");
+                    }
+                });
+            }
+        });
+        assert_eq!(pair.device.outstanding(), 0);
+        pair.close();
+    }
+
+    #[test]
+    fn a_helper_that_waits_for_nothing_hears_of_the_abort() {
+        let pair = Pair::open();
+        let helper = pair.set.help().unwrap();
+        let (tell, told) = channel();
+        let helping = spawn(move || tell.send(helper.wait(|| None::<()>)));
+        pair.set.signal_abort().unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(None));
+        helping.join().unwrap().unwrap();
+        assert!(!pair.agent.join().unwrap(), "the agent hears of it as well");
+        pair.client.join().unwrap();
+    }
+}
