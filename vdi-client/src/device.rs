@@ -417,7 +417,9 @@ impl Own {
     fn wait_for_look(&mut self, deadline: Option<Instant>, record: &mut CommandRecord) -> Option<Look> {
         let shared = Arc::clone(&self.shared);
         loop {
-            let look = wait::wait_once(shared.block.doorbell(), deadline, || self.look_aside(record));
+            let look = wait::wait_once(shared.block.doorbell(), shared.set.session.control().spin(), deadline, || {
+                self.look_aside(record)
+            });
             let look = look.or_else(|| self.check_written());
             if look.is_some() || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return look;

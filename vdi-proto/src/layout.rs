@@ -56,6 +56,9 @@ pub const SET_DOORBELL_OFFSET: u64 = 128;
 pub const AGENT_DOORBELL_OFFSET: u64 = 192;
 /// In the header: how many devices clients have opened (4 bytes), and how many have returned VD_E_CLOSE (4).
 pub const COUNTS_OFFSET: u64 = 256;
+/// In the header: 1 where the server has use for every CPU, so that whoever waits for a command or a completion does not spin (4
+/// bytes). Advice; a server that never writes it leaves waits as they are.
+pub const CPUS_WANTED_OFFSET: u64 = 264;
 
 /// A doorbell is one 32-bit word.
 pub const DOORBELL_LEN: u64 = 4;
@@ -99,7 +102,7 @@ pub const SLOT_LEASES_OFFSET: u64 = 8;
 pub const SLOT_PLACE_OFFSET: u64 = 24;
 
 const_assert!(DEVICE_NAME_OFFSET + 8 + MAX_NAME_BYTES as u64 <= SUBMISSION_OFFSET);
-const_assert!(COUNTS_OFFSET + 8 <= HEADER_LEN);
+const_assert!(CPUS_WANTED_OFFSET + 4 <= HEADER_LEN);
 const_assert!(SLOT_PLACE_OFFSET + 20 <= SLOT_LEN);
 const_assert!(RING_CAPACITY.is_power_of_two());
 const_assert!(SUBMISSION_OFFSET.is_multiple_of(CACHE_LINE) && DEVICE_LEN.is_multiple_of(CACHE_LINE));

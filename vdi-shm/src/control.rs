@@ -12,6 +12,7 @@
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
 use std::sync::Arc;
 
 use static_assertions::const_assert_eq;
@@ -39,6 +40,7 @@ struct Line<T>(T);
 struct Counts {
     opened: AtomicU32,
     closed: AtomicU32,
+    cpus_wanted: AtomicU32,
 }
 
 /// The header of the control segment.
@@ -72,6 +74,7 @@ const_assert_eq!(offset_of!(Header, abort), layout::ABORT_OFFSET as usize);
 const_assert_eq!(offset_of!(Header, set_doorbell), layout::SET_DOORBELL_OFFSET as usize);
 const_assert_eq!(offset_of!(Header, agent_doorbell), layout::AGENT_DOORBELL_OFFSET as usize);
 const_assert_eq!(offset_of!(Header, counts), layout::COUNTS_OFFSET as usize);
+const_assert_eq!(offset_of!(Header, counts) + offset_of!(Counts, cpus_wanted), layout::CPUS_WANTED_OFFSET as usize);
 const_assert_eq!(offset_of!(DeviceBlock, server), layout::DEVICE_SERVER_OFFSET as usize);
 const_assert_eq!(offset_of!(DeviceBlock, client), layout::DEVICE_CLIENT_OFFSET as usize);
 const_assert_eq!(offset_of!(DeviceBlock, doorbell), layout::DEVICE_DOORBELL_OFFSET as usize);
@@ -253,6 +256,19 @@ impl Control {
     pub fn counts(&self) -> (u32, u32) {
         let counts = &self.header.counts.0;
         (counts.opened.load(Ordering::Acquire), counts.closed.load(Ordering::Acquire))
+    }
+
+    /// Tells all who wait for commands or completions that threads of the server's process have use for every CPU: who spins until
+    /// the next command is there takes a CPU from those who make it.
+    pub fn want_cpus(&self) {
+        self.header.counts.0.cpus_wanted.store(1, Ordering::Relaxed);
+    }
+
+    /// How long a wait for a command or a completion spins: [`wait::spin`], or not at all where the server has use for every CPU.
+    /// Advice: a member can write here, and have others spin or not.
+    #[must_use]
+    pub fn spin(&self) -> Duration {
+        if self.header.counts.0.cpus_wanted.load(Ordering::Relaxed) == 0 { wait::spin() } else { Duration::ZERO }
     }
 
     /// Whether every device has returned VD_E_CLOSE.

@@ -13,7 +13,7 @@
 //! [`briefly`] takes comes before each wait that makes it, unless waits do not spin at all; after 32 in vain in a row, before one
 //! in 32 of them: whoever is always woken from a sleep would only hold up, on a CPU that both share, the one who wakes it.
 //!
-//! A thread that knows beforehand that its process needs every CPU for other threads does without ([`never_spin`]).
+//! A server that has use for every CPU says so ([`crate::control::Control::want_cpus`]); nobody of its set spins then.
 //!
 //! Where this process has one CPU only, nobody could answer meanwhile, so there is no spinning.
 //!
@@ -102,14 +102,6 @@ impl Brief {
 thread_local! {
     static BRIEF: Cell<Brief> = const { Cell::new(Brief { in_vain: 0 }) };
     static LUCK: Cell<Luck> = const { Cell::new(Luck { rest: 0, left: 0 }) };
-    /// Whether this thread does without spinning.
-    static NEVER: Cell<bool> = const { Cell::new(false) };
-}
-
-/// The calling thread sleeps from now on whenever it waits, without spinning before: for one whose process has other threads with
-/// use for every CPU, whom its spinning would only hold up. [`briefly`] looks all the same.
-pub fn never_spin() {
-    NEVER.set(true);
 }
 
 /// Changes this thread's luck, unless the thread is ending.
@@ -189,7 +181,7 @@ pub fn wait_until<T>(
 
 /// Spins, if this wait is to: until something is there, `window` ends, or `deadline` has passed.
 fn spun<T>(window: Duration, deadline: Option<Instant>, ready: &mut impl FnMut() -> Option<T>) -> Option<T> {
-    if window.is_zero() || NEVER.try_with(Cell::get) != Ok(false) || with_luck(Luck::spins) != Some(true) {
+    if window.is_zero() || with_luck(Luck::spins) != Some(true) {
         return None;
     }
     let found = spin_until(Instant::now() + window, deadline, ready);
@@ -197,12 +189,17 @@ fn spun<T>(window: Duration, deadline: Option<Instant>, ready: &mut impl FnMut()
     found
 }
 
-/// One step of a wait, for whoever has just looked, and looks at more than `ready` does when nothing came: spins, then sleeps
+/// One step of a wait, for whoever has just looked, and looks at more than `ready` does when nothing came: spins for `window`, then sleeps
 /// once, and may come back with nothing before `deadline`, but never later than two slices from now on. Without a spin and a
 /// deadline no clock is read, and before the sleep it looks once: on a CPU that both sides share, whoever is to answer waits for
 /// that sleep.
-pub fn wait_once<T>(doorbell: &Doorbell, deadline: Option<Instant>, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
-    if let Some(found) = spun(spin().min(SLICE), deadline, &mut ready) {
+pub fn wait_once<T>(
+    doorbell: &Doorbell,
+    window: Duration,
+    deadline: Option<Instant>,
+    mut ready: impl FnMut() -> Option<T>,
+) -> Option<T> {
+    if let Some(found) = spun(window.min(SLICE), deadline, &mut ready) {
         return Some(found);
     }
     let left = slice(deadline);
@@ -286,22 +283,19 @@ mod tests {
         assert_eq!(taken(PATIENCE, false), PATIENCE as usize, "and from there anew");
     }
 
-    /// What a thread's first wait, in vain, leaves of its luck.
-    fn luck_after_a_wait(never: bool) -> u8 {
+    /// What a thread's first wait, in vain, leaves of its luck where it may spin for this long.
+    fn luck_after_a_wait(window: Duration) -> u8 {
         let wait = move || {
-            if never {
-                never_spin();
-            }
             let doorbell = Doorbell::default();
-            assert_eq!(wait_until(&doorbell, deadline(Duration::from_micros(200)), || None::<()>), None);
+            assert_eq!(wait_once(&doorbell, window, deadline(Duration::from_micros(200)), || None::<()>), None);
             with_luck(|luck| luck.rest)
         };
         std::thread::spawn(wait).join().ok().flatten().expect("the thread ended")
     }
 
     #[test]
-    fn a_thread_that_never_spins_waits_without() {
-        assert_eq!(luck_after_a_wait(true), 0, "no spin ended");
-        assert_eq!(luck_after_a_wait(false), u8::from(!spin().is_zero()), "others spin the first time");
+    fn a_wait_without_a_window_does_not_spin() {
+        assert_eq!(luck_after_a_wait(Duration::ZERO), 0, "no spin ended");
+        assert_eq!(luck_after_a_wait(DEFAULT_SPIN), 1, "others spin the first time");
     }
 }

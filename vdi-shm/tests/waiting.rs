@@ -140,8 +140,9 @@ fn a_step_of_a_wait() {
     let [scene, _other] = scenes();
     let step = |deadline| {
         let begun = Instant::now();
-        let found =
-            wait::wait_once(&scene.doorbell, deadline, || (scene.flag.0.load(Ordering::Acquire) == 1).then_some(()));
+        let found = wait::wait_once(&scene.doorbell, wait::spin(), deadline, || {
+            (scene.flag.0.load(Ordering::Acquire) == 1).then_some(())
+        });
         (found, begun.elapsed())
     };
     let short = Duration::from_millis(20);

@@ -10,7 +10,6 @@ use crossbeam::channel::{Receiver, Sender, bounded, select};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
-use vdi_shm::wait;
 
 use super::driver::{Driver, Ended, Homes};
 use super::list::{LEAST_SMALL, List};
@@ -114,19 +113,16 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let outputs = &outputs[..];
     let turn = AtomicUsize::new(0);
     let mut progress = Progress::new(database.size(), options.stats);
+    if readers() >= cpus() {
+        work.session().control().want_cpus();
+    }
     std::thread::scope(|scope| {
-        work.spawn(scope, || {
-            leave_cpus_to_readers();
-            work.run_agent();
-        });
+        work.spawn(scope, || work.run_agent());
         for _ in 0..readers() {
             let queue = queue.clone();
             let reader =
                 Reader { work: &work, pieces: &pieces, free: &free, outputs, turn: &turn, queue, sizes, checksum };
-            work.spawn(scope, move || {
-                leave_cpus_to_readers();
-                reader.run();
-            });
+            work.spawn(scope, move || reader.run());
         }
         drop(queue);
         for shared in outputs {
@@ -173,13 +169,6 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.
 fn readers() -> usize {
     cpus().min(4)
-}
-
-/// Has the calling thread sleep when it waits where there is a reader for every CPU.
-fn leave_cpus_to_readers() {
-    if readers() >= cpus() {
-        wait::never_spin();
-    }
 }
 
 /// CPUs that this process has.

@@ -116,7 +116,8 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             if set.helping.has_helpers() {
                 books.completed = stand_by(set, completions);
             } else {
-                event = wait::wait_once(set.session.control().agent_doorbell(), books.deadline(), look);
+                let control = set.session.control();
+                event = wait::wait_once(control.agent_doorbell(), control.spin(), books.deadline(), look);
             }
         }
         match event {

@@ -111,7 +111,7 @@ impl Helper {
     /// Handles completions until `ready` gives something; `None` once the set is aborted or closed. Whoever provides what `ready`
     /// looks for rings the agent's doorbell afterwards.
     pub(crate) fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
-        let set = &*self.0;
+        let (set, control) = (&*self.0, self.0.session.control());
         loop {
             // What is there is taken before anything is handled: others may be waiting for it in vain meanwhile.
             if let Some(found) = ready() {
@@ -127,7 +127,7 @@ impl Helper {
                 let over = set.session.abort_reason().is_some() || set.is_closed();
                 (over || self.is_ready()).then_some(None)
             };
-            match wait::wait_until(set.session.control().agent_doorbell(), None, look) {
+            match wait::wait_once(control.agent_doorbell(), control.spin(), None, look) {
                 Some(None) if set.session.abort_reason().is_some() || set.is_closed() => return None,
                 Some(None) | None => {}
                 Some(found) => return found,

@@ -277,7 +277,7 @@ impl Raider {
                 }
             }
             Act::Counts => {
-                let at = COUNTS_OFFSET + 4 * self.random.u64(..2);
+                let at = COUNTS_OFFSET + 4 * self.random.u64(..3);
                 let value = self.near(u64::from(self.words.get_u32(at)));
                 self.words.put_u32(at, value as u32);
             }

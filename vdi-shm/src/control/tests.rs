@@ -31,6 +31,15 @@ impl Scene {
     }
 }
 
+#[test]
+fn nobody_spins_where_the_server_wants_all_cpus() {
+    let Scene { control, segment } = Scene::new();
+    let client = Control::attach(&segment, Seals::new(3)).expect("a control segment");
+    assert_eq!(client.spin(), wait::spin());
+    control.want_cpus();
+    assert_eq!(client.spin(), Duration::ZERO);
+}
+
 /// Offsets of a device's server word, client word, name's length, name's seal, and name.
 fn parts(device: u32) -> [u64; 5] {
     let block = layout::device_offset(device);
