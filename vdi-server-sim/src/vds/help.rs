@@ -269,6 +269,8 @@ mod tests {
     fn a_helper_that_waits_for_nothing_hears_of_the_abort() {
         let pair = Pair::open();
         let helper = pair.set.help().unwrap();
+        // Or the client would hear of it before it has opened its device.
+        assert!(pair.flush().recv_timeout(PATIENCE).is_ok());
         let (tell, told) = channel();
         let helping = spawn(move || tell.send(helper.wait(|| None::<()>)));
         pair.set.signal_abort().unwrap();
