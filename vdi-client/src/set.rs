@@ -437,22 +437,16 @@ impl Own {
         self.with(CALL, |attached| match attached.session.buffers() {
             Some(buffers) => {
                 let refuse = |error| handle_error(CALL, attached, error);
-                let buffer = buffers.map_or(attached.view(), handle, refuse)?;
-                let all = buffer.data().len();
-                let bytes = bytes.unwrap_or(all);
-                if bytes > all {
-                    let what = format!("{bytes} bytes of a buffer that has {all}: ask the command's holder");
-                    return Err(Error::new(
-                        ErrorKind::Misuse,
-                        VdError::Invalid,
-                        CALL,
-                        attached.session.set_name(),
-                        what,
-                    ));
+                let mut buffer = buffers.map_or(attached.view(), handle, refuse)?;
+                if let Some(bytes) = bytes {
+                    if bytes > buffer.len() {
+                        return Err(too_many(CALL, attached, bytes, buffer.len()));
+                    }
+                    buffer.truncate(bytes);
                 }
                 let set = attached.session.set_name();
-                trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
-                Ok(MappedBuffer::own(buffer, bytes))
+                trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = buffer.len(), "buffer mapped");
+                Ok(MappedBuffer::own(buffer))
             }
             None => Err(handle_error(CALL, attached, BufferError::NotOpen)),
         })
@@ -561,6 +555,13 @@ fn find_device(attached: &Attached, name: &str) -> Result<Option<(Opening, u32)>
         }
     }
     Ok((announced == count).then_some((Opening::NoSuchDevice, 0)))
+}
+
+/// The error of a mapping that is to show more bytes than the buffer has.
+#[cold]
+fn too_many(call: &'static str, attached: &Attached, bytes: usize, all: usize) -> Error {
+    let what = format!("{bytes} bytes of a buffer that has {all}: ask the command's holder");
+    Error::new(ErrorKind::Misuse, VdError::Invalid, call, attached.session.set_name(), what)
 }
 
 /// The error of a handle call. Where the cheap view said "open", the full one may know better.

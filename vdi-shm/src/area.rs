@@ -21,6 +21,8 @@
 //!    who has which bytes.
 //! 5. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
 //!    a lease without a member would be void, and its bit another's. Each lease keeps what makes the process a member.
+//! 6. A lease is two words, what it keeps and which slot it is of; all else is where that slot is held. So it is moved in
+//!    registers, or by words as they were written: a load that covers several stores waits until they have left the processor.
 #![allow(unsafe_code)]
 
 mod held;
@@ -38,7 +40,7 @@ use vdi_proto::status::VdError;
 
 use self::held::Held;
 use crate::control::Control;
-use crate::holding::Holder;
+use crate::holding::{Holder, Holding};
 use crate::segment::Mapping;
 use crate::slots::TakeBackError;
 use crate::wait;
@@ -176,15 +178,27 @@ impl BufferError {
     }
 }
 
-/// What a lease keeps: the buffers mapped, and the process a member where it is one that can leave.
-pub(crate) trait Keeper: core::fmt::Debug + Send + Sync {
-    /// The buffers; `None` before there are any.
-    fn buffers(&self) -> Option<&ClientBuffers>;
+/// What makes a process a member: dropping it leaves.
+pub(crate) trait Stay: core::fmt::Debug + Send + Sync {}
+
+/// What a lease keeps: the process a member, and the buffers mapped.
+#[derive(Debug, Default)]
+pub(crate) struct Keep {
+    /// Nothing where the process cannot leave. Dropped before the buffers.
+    _stay: Option<Box<dyn Stay>>,
+    /// From when there are any, before anybody gets them.
+    buffers: OnceLock<Arc<ClientBuffers>>,
 }
 
-impl Keeper for ClientBuffers {
+impl Keep {
+    pub(crate) fn new(stay: Box<dyn Stay>) -> Keep {
+        Keep { _stay: Some(stay), buffers: OnceLock::new() }
+    }
+
+    /// The buffers; `None` before there are any.
+    #[inline]
     fn buffers(&self) -> Option<&ClientBuffers> {
-        Some(self)
+        self.buffers.get().map(Arc::as_ref)
     }
 }
 
@@ -195,8 +209,8 @@ pub struct ClientBuffers {
     rules: BufferRules,
     codec: HandleCodec,
     member: u32,
-    /// What leases keep (invariant 5), where it is not this.
-    keeper: Option<Weak<dyn Keeper>>,
+    /// What leases keep (invariant 5), where there is one for all of them.
+    keep: Option<Weak<Keep>>,
     held: Held,
 }
 
@@ -222,18 +236,24 @@ impl ClientBuffers {
         Self::kept(control, &areas, rules, codec, member, None)
     }
 
-    /// The same, with what leases keep.
+    /// The same, with what leases keep; each keeps these buffers where that is nothing.
     pub(crate) fn kept(
         control: Arc<Control>,
         areas: &Arc<Areas>,
         rules: BufferRules,
         codec: HandleCodec,
         member: u32,
-        keeper: Option<Weak<dyn Keeper>>,
+        keep: Option<Weak<Keep>>,
     ) -> Arc<ClientBuffers> {
         let held = Held::new(1 << codec.slot_bits(), rules.prefix);
         let book = Book::of(areas);
-        Arc::new(ClientBuffers { control, book, rules, codec, member, keeper, held })
+        let strong = keep.as_ref().and_then(Weak::upgrade);
+        let buffers = Arc::new(ClientBuffers { control, book, rules, codec, member, keep, held });
+        if let Some(keep) = strong {
+            // Once: whoever makes them for a set makes them once.
+            let _ = keep.buffers.set(Arc::clone(&buffers));
+        }
+        buffers
     }
 
     /// Where a place that was judged starts in this process; `None` only for one of another set.
@@ -343,7 +363,7 @@ impl ClientBuffers {
         let invalid = || refuse(BufferError::InvalidHandle { handle });
         let Some(shared) = self.control.slot(slot) else { return Err(invalid()) };
         // Before the claim, so that it is dropped after it.
-        let keeper = self.keeper().ok_or_else(|| refuse(BufferError::NotOpen))?;
+        let Some(keep) = self.keep() else { return Err(refuse(BufferError::NotOpen)) };
         let Some(claim) = self.held.claim(slot) else {
             // Unless the loan has ended meanwhile, and this process holds the next one.
             return Err(refuse(self.look_up(view, handle).err().unwrap_or(BufferError::AlreadyHere { handle })));
@@ -354,27 +374,33 @@ impl ClientBuffers {
         }
         // From here on the loan cannot end, so its place stands.
         let raw = shared.place();
-        let known = claim.start_of(raw);
-        claim.hold(if known.is_some() { Holder::Lease } else { Holder::Finding });
-        let (start, len) = match known {
-            Some(start) => (start, raw.len),
-            None => self.learn_leased(slot, handle).map_err(&refuse)?,
+        let len = if claim.start_of(raw).is_some() {
+            claim.hold(Holder::Lease(loan.generation));
+            raw.len
+        } else {
+            claim.hold(Holder::Finding(loan.generation));
+            self.learn_leased(slot, handle).map_err(&refuse)?
         };
-        Ok(MappedBuffer { bytes: Bytes { start, len: len as usize }, lease: Lease::new(slot, handle), keeper })
+        Ok(MappedBuffer { keep, lease: Lease::new(slot, len) })
     }
 
     /// What a lease keeps; nothing where this process has left.
     #[inline]
-    fn keeper(self: &Arc<Self>) -> Option<Arc<dyn Keeper>> {
-        match &self.keeper {
-            None => Some(Arc::clone(self) as Arc<dyn Keeper>),
-            Some(keeper) => keeper.upgrade(),
+    fn keep(self: &Arc<Self>) -> Option<Arc<Keep>> {
+        match &self.keep {
+            Some(keep) => keep.upgrade(),
+            None => Some(self.keep_alone()),
         }
     }
 
-    /// Finds out where the buffer of a lease is that was not known to be there; on errors gives the lease up.
     #[cold]
-    fn learn_leased(&self, slot: u32, handle: BufferHandle) -> Result<(NonNull<u8>, u32), BufferError> {
+    fn keep_alone(self: &Arc<Self>) -> Arc<Keep> {
+        Arc::new(Keep { _stay: None, buffers: OnceLock::from(Arc::clone(self)) })
+    }
+
+    /// Finds out where the buffer of a lease is that was not known to be there, and how long; on errors gives the lease up.
+    #[cold]
+    fn learn_leased(&self, slot: u32, handle: BufferHandle) -> Result<u32, BufferError> {
         // It is somewhere else now, and where it was may be another's meanwhile.
         if let Some(holding) = self.held.slot(slot) {
             self.held.forget(&mut self.held.extents(), holding);
@@ -383,7 +409,7 @@ impl ClientBuffers {
             let start = self.start(place).ok_or(BufferError::InvalidHandle { handle })?;
             let learned = self.held.learn(&mut self.held.extents(), slot, place, start);
             learned.map_err(|held| BufferError::Overlap { slot, held })?;
-            Ok((start, place.len()))
+            Ok(place.len())
         });
         learned.inspect_err(|_| self.give_up(slot))
     }
@@ -532,71 +558,113 @@ impl Drop for LentBuffer {
 /// completed (VD_E_BUSY).
 #[derive(Debug)]
 pub struct MappedBuffer {
-    bytes: Bytes,
+    keep: Arc<Keep>,
     lease: Lease,
-    keeper: Arc<dyn Keeper>,
 }
 
-/// A slot, in the upper half, and the handle that it was leased by: one word, so that it is moved as it was written.
+/// A slot, in the upper half, and how many bytes of its buffer are shown.
 #[derive(Debug, Clone, Copy)]
 struct Lease(u64);
 
 impl Lease {
-    fn new(slot: u32, handle: BufferHandle) -> Lease {
-        Lease(u64::from(slot) << u32::BITS | u64::from(handle.number()))
+    #[inline]
+    fn new(slot: u32, bytes: u32) -> Lease {
+        Lease(u64::from(slot) << u32::BITS | u64::from(bytes))
     }
 
+    #[inline]
     fn slot(self) -> u32 {
         (self.0 >> u32::BITS) as u32
     }
 
-    fn handle(self) -> BufferHandle {
-        BufferHandle::from_number(self.0 as u32)
+    #[inline]
+    fn bytes(self) -> u32 {
+        self.0 as u32
     }
 }
 
 impl MappedBuffer {
-    /// All bytes of the buffer; the command may have fewer, which its holder knows.
+    /// How many bytes [`MappedBuffer::data`] has.
+    #[must_use]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.lease.bytes() as usize
+    }
+
+    /// Whether that is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shows only so many bytes from now on, if there are more.
+    pub fn truncate(&mut self, bytes: usize) {
+        // Less than a number of 32 bits, so it is one.
+        self.lease = Lease::new(self.lease.slot(), bytes.min(self.len()) as u32);
+    }
+
+    /// Where it is held, by this alone; nothing only before there are buffers.
+    #[inline]
+    fn held(&self) -> Option<(&ClientBuffers, &Holding)> {
+        let buffers = self.keep.buffers()?;
+        Some((buffers, buffers.held.slot(self.lease.slot())?))
+    }
+
+    #[inline]
+    fn start(&self) -> Option<NonNull<u8>> {
+        self.held()?.1.start()
+    }
+
+    /// All bytes of the buffer, or as many as [`MappedBuffer::truncate`] left; the command may have fewer, which its holder
+    /// knows.
     #[must_use]
     #[inline]
     pub fn data(&self) -> &[u8] {
-        self.bytes.data(self.bytes.len)
+        // SAFETY: the place of a slot that is held stands (`holding.rs`), and this holds it. It was judged to be in an area, with
+        // so many bytes, and what this keeps has the area mapped. In this process nobody else has the buffer (invariant 1), and
+        // `&self` keeps `data_mut` away; other processes keep to the ownership (the bet).
+        self.start().map_or(&[], |start| unsafe { core::slice::from_raw_parts(start.as_ptr(), self.len()) })
     }
 
-    /// All bytes of the buffer, to be changed or filled.
+    /// The same bytes, to be changed or filled.
     #[must_use]
     pub fn data_mut(&mut self) -> &mut [u8] {
-        self.bytes.data_mut(self.bytes.len)
+        // SAFETY: as in `data`, and `&mut self` makes this the only slice.
+        self.start().map_or(&mut [], |start| unsafe { core::slice::from_raw_parts_mut(start.as_ptr(), self.len()) })
     }
 
     /// The prefix zone right before the data.
     #[must_use]
     pub fn prefix_mut(&mut self) -> &mut [u8] {
-        match self.keeper.buffers() {
-            Some(buffers) => self.bytes.prefix_mut(&buffers.rules),
-            None => &mut [],
-        }
+        let Some((buffers, holding)) = self.held() else { return &mut [] };
+        let Some(start) = holding.start() else { return &mut [] };
+        let mut bytes = Bytes { start, len: 0 };
+        // SAFETY: as in `data_mut`; the slice borrows this and not the words that say where it is.
+        unsafe { &mut *core::ptr::from_mut(bytes.prefix_mut(&buffers.rules)) }
     }
 
     /// The address of the data start in this process.
     #[must_use]
     #[inline]
     pub fn address(&self) -> NonNull<u8> {
-        self.bytes.start
+        self.start().unwrap_or(NonNull::dangling())
     }
 
     /// The handle that it was mapped by.
     #[must_use]
     #[inline]
     pub fn handle(&self) -> BufferHandle {
-        self.lease.handle()
+        let of = |(buffers, holding): (&ClientBuffers, &Holding)| {
+            buffers.codec.encode(Loan { slot: self.lease.slot(), generation: holding.generation() })
+        };
+        self.held().map_or(BufferHandle::from_number(0), of)
     }
 }
 
 impl Drop for MappedBuffer {
     #[inline]
     fn drop(&mut self) {
-        if let Some(buffers) = self.keeper.buffers() {
+        if let Some(buffers) = self.keep.buffers() {
             buffers.give_up(self.lease.slot());
         }
     }

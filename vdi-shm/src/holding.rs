@@ -24,10 +24,11 @@ use vdi_proto::layout::RawPlace;
 
 use crate::atomics::{AtomicPtr, AtomicU32, AtomicU64, Ordering, in_order, ordering, spin_loop};
 
+/// What is in the word's lower half; where somebody holds the slot, the generation is in the upper one.
+const KIND: u64 = u32::MAX as u64;
 const NOBODY: u64 = 0;
 const CLAIMED: u64 = 1;
 const LEASE: u64 = 2;
-/// The generation is in the upper half.
 const COMMAND: u64 = 3;
 /// A lease whose buffer is not known yet: its place is written under the lock of places alone, by whoever has that.
 const FINDING: u64 = 4;
@@ -37,10 +38,10 @@ const FINDING: u64 = 4;
 pub(crate) enum Holder {
     /// By a command of this process, in this generation.
     Command(u32),
-    /// By a handle.
-    Lease,
+    /// By a handle, of this generation.
+    Lease(u32),
     /// By a handle, and where the buffer is will be known soon.
-    Finding,
+    Finding(u32),
 }
 
 /// A slot, as this process has it.
@@ -124,18 +125,31 @@ impl Holding {
         // SYNC holding.start.look: pairs with holding.start; who sees a later place sees the claim that it was written under.
         let start = self.start.load(ordering("holding.start.look", Ordering::Acquire));
         // Null is the start of none: it may be seen where a place was forgotten, beside the word of the command before.
-        let is_it = word & u64::from(u32::MAX) == COMMAND && !start.is_null() && start.cast_const() == address;
-        (is_it && self.word.load(Ordering::Relaxed) == word).then_some((word >> 32) as u32)
+        let is_it = word & KIND == COMMAND && !start.is_null() && start.cast_const() == address;
+        (is_it && self.word.load(Ordering::Relaxed) == word).then_some((word >> u32::BITS) as u32)
     }
 
     /// Whether it is a lease whose buffer is still looked for. Under the lock of places.
     pub(crate) fn is_finding(&self) -> bool {
-        self.word.load(Ordering::Relaxed) == FINDING
+        self.word.load(Ordering::Relaxed) & KIND == FINDING
     }
 
     /// The holder of a lease whose place is known now; under the lock of places.
     pub(crate) fn found(&self) {
-        self.word.store(LEASE, Ordering::Relaxed);
+        let word = self.word.load(Ordering::Relaxed) & !KIND | LEASE;
+        self.word.store(word, Ordering::Relaxed);
+    }
+
+    /// The generation that the slot is held in; for its holder.
+    #[inline]
+    pub(crate) fn generation(&self) -> u32 {
+        (self.word.load(Ordering::Relaxed) >> u32::BITS) as u32
+    }
+
+    /// The buffer's start in this process; for its holder.
+    #[inline]
+    pub(crate) fn start(&self) -> Option<NonNull<u8>> {
+        NonNull::new(self.start.load(Ordering::Relaxed))
     }
 
     /// Where the buffer is known to be. Under a claim, or the lock of places.
@@ -155,7 +169,7 @@ impl Holding {
     /// The buffer's start in this process, if it is known to be in this place. Under a claim or a lease.
     #[inline]
     pub(crate) fn start_of(&self, place: RawPlace) -> Option<NonNull<u8>> {
-        let start = NonNull::new(self.start.load(Ordering::Relaxed))?;
+        let start = self.start()?;
         (self.raw() == place).then_some(start)
     }
 
@@ -186,11 +200,12 @@ impl Claim<'_> {
     /// The slot is held from now on.
     #[inline]
     pub(crate) fn hold(self, holder: Holder) {
-        let word = match holder {
-            Holder::Lease => LEASE,
-            Holder::Finding => FINDING,
-            Holder::Command(generation) => u64::from(generation) << 32 | COMMAND,
+        let (generation, kind) = match holder {
+            Holder::Lease(generation) => (generation, LEASE),
+            Holder::Finding(generation) => (generation, FINDING),
+            Holder::Command(generation) => (generation, COMMAND),
         };
+        let word = u64::from(generation) << u32::BITS | kind;
         // SYNC holding.hold: pairs with holding.command.
         self.0.word.store(word, ordering("holding.hold", Ordering::Release));
         core::mem::forget(self);

@@ -33,6 +33,7 @@ use vdi_proto::layout::{MAX_AREAS, MAX_MEMBERS, PRIMARY_MEMBER, SERVER_MEMBER};
 use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
+use crate::area::Keep;
 use crate::control::Control;
 use crate::error::{Blame, ShmError};
 use crate::link::{Link, Packet, Peer, Received, poll_readable};
@@ -102,6 +103,8 @@ impl Teller for ToMembers {
 #[derive(Debug)]
 pub struct Host {
     session: Arc<Session>,
+    /// A primary cannot leave: its leases keep its buffers alone.
+    _keep: Arc<Keep>,
     admitting: Arc<AtomicBool>,
     bell: Arc<Bell>,
     keeper: Option<JoinHandle<()>>,
@@ -122,6 +125,8 @@ impl Host {
         let created = Host::serve(&options.access, &place, asked, listener);
         match created {
             Ok((session, admitting, bell, mut keeper)) => {
+                let keep = Arc::default();
+                session.set_keep(&keep);
                 let path = place.clone();
                 let thread = std::thread::Builder::new()
                     .name("vdi-keeper".to_owned())
@@ -132,7 +137,7 @@ impl Host {
                     })
                     .map_err(|error| ShmError::system("start the keeper thread", error));
                 match thread {
-                    Ok(thread) => Ok(Host { session, admitting, bell, keeper: Some(thread) }),
+                    Ok(thread) => Ok(Host { session, _keep: keep, admitting, bell, keeper: Some(thread) }),
                     Err(error) => {
                         RuntimeDir::open(options, false)?.remove(&place);
                         Err(error)

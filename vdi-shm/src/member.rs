@@ -26,7 +26,7 @@ use vdi_proto::layout::{MAX_AREAS, SERVER_MEMBER};
 use vdi_proto::seal::Seals;
 use vdi_proto::status::VdError;
 
-use crate::area::{ClientBuffers, Keeper};
+use crate::area::{Keep, Stay};
 use crate::control::Control;
 use crate::error::{Blame, ShmError};
 use crate::host::KEEPER_STACK;
@@ -43,10 +43,12 @@ const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
 /// handle.
 #[derive(Debug)]
 pub struct Member {
-    membership: Arc<Membership>,
+    shared: Arc<Shared>,
+    /// The membership, which leases share.
+    _keep: Arc<Keep>,
 }
 
-/// What makes a process a member: dropping it leaves. The process's leases share it.
+/// What makes a process a member: dropping it leaves.
 #[derive(Debug)]
 struct Membership {
     shared: Arc<Shared>,
@@ -153,10 +155,10 @@ impl Member {
             })
             .map_err(|error| ShmError::system("start the keeper thread", error));
         let keeper = keeper.inspect_err(|_| drop(shared.link.send(&Message::Leave, None)))?;
-        let membership = Arc::new(Membership { shared, keeper: Some(keeper) });
-        let weak: Weak<dyn Keeper> = Arc::<Membership>::downgrade(&membership);
-        membership.shared.session.set_membership(weak);
-        Ok(Member { membership })
+        let membership = Membership { shared: Arc::clone(&shared), keeper: Some(keeper) };
+        let keep = Arc::new(Keep::new(Box::new(membership)));
+        shared.session.set_keep(&keep);
+        Ok(Member { shared, _keep: keep })
     }
 
     /// Takes the Welcome and what comes with it.
@@ -199,7 +201,7 @@ impl Member {
     /// What this process knows of the set.
     #[must_use]
     pub fn session(&self) -> &Arc<Session> {
-        &self.membership.shared.session
+        &self.shared.session
     }
 
     /// Server: adds a buffer area of `len` bytes, and waits until the client has it.
@@ -210,7 +212,7 @@ impl Member {
         if index >= MAX_AREAS {
             return Err(ShmError::Exhausted { what: "buffer areas", limit: u64::from(MAX_AREAS) });
         }
-        let shared = &self.membership.shared;
+        let shared = &self.shared;
         if shared.session.areas().get(index).is_some() {
             return Err(ShmError::OutOfTurn { found: "an area that exists already", expected: "the next area" });
         }
@@ -227,19 +229,14 @@ impl Member {
     /// # Errors
     /// The client's refusal, VD_E_ABORT, VD_E_TIMEOUT.
     pub fn configure(&self, agreement: Agreement, timeout: Duration) -> Result<(), ShmError> {
-        let shared = &self.membership.shared;
+        let shared = &self.shared;
         shared.session.agree(agreement)?;
         let deadline = wait::deadline(timeout);
         shared.ask(&Message::Configured(agreement), None, deadline, "the client to take the configuration")
     }
 }
 
-impl Keeper for Membership {
-    #[inline]
-    fn buffers(&self) -> Option<&ClientBuffers> {
-        self.shared.session.known_buffers()
-    }
-}
+impl Stay for Membership {}
 
 impl Drop for Membership {
     /// Leaves the set.

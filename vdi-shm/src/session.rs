@@ -16,7 +16,7 @@ use vdi_proto::handle::HandleCodec;
 use vdi_proto::join::Agreement;
 use vdi_proto::layout::BufferRules;
 
-use crate::area::{Areas, ClientBuffers, Keeper};
+use crate::area::{Areas, ClientBuffers, Keep};
 use crate::control::Control;
 use crate::error::ShmError;
 use crate::runtime::Place;
@@ -40,8 +40,8 @@ pub struct Session {
     asked: VdConfig,
     agreement: OnceLock<Agreement>,
     buffers: OnceLock<Arc<ClientBuffers>>,
-    /// What keeps this process a member; nothing in the primary.
-    membership: OnceLock<Weak<dyn Keeper>>,
+    /// What leases keep.
+    keep: OnceLock<Weak<Keep>>,
     /// The abort word as this process first saw it.
     aborted: AtomicU32,
     /// What tells the other processes of an abort, beside the shared word.
@@ -71,7 +71,7 @@ impl Session {
             asked,
             agreement: OnceLock::new(),
             buffers: OnceLock::new(),
-            membership: OnceLock::new(),
+            keep: OnceLock::new(),
             aborted: AtomicU32::new(0),
             teller: OnceLock::new(),
             cancelled: AtomicBool::new(false),
@@ -137,10 +137,10 @@ impl Session {
         Ok(())
     }
 
-    /// Tells what keeps this process a member, for its leases to hold.
-    pub(crate) fn set_membership(&self, membership: Weak<dyn Keeper>) {
-        // Once, right after joining.
-        let _ = self.membership.set(membership);
+    /// Tells what leases keep.
+    pub(crate) fn set_keep(&self, keep: &Arc<Keep>) {
+        // Once, right after creating or joining.
+        let _ = self.keep.set(Arc::downgrade(keep));
     }
 
     /// What tells the others of an abort from now on.
@@ -173,15 +173,9 @@ impl Session {
                 BufferRules::new(&agreement.config),
                 HandleCodec::new(self.secret, agreement.slot_bits),
                 self.member,
-                self.membership.get().cloned(),
+                self.keep.get().cloned(),
             )
         }))
-    }
-
-    /// The same, without making them.
-    #[inline]
-    pub(crate) fn known_buffers(&self) -> Option<&ClientBuffers> {
-        self.buffers.get().map(Arc::as_ref)
     }
 
     /// Maps an area that came with a message, as number `index`.

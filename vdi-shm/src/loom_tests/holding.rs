@@ -35,9 +35,10 @@ fn loom_holding_of_a_lease_ends_with_it() {
         slot.lend(1);
         slot.lease(Loan { slot: 0, generation: 1 }, 2).expect("it is lent");
         let holding = Arc::new(Holding::new());
-        holding.claim().expect("nobody has it").hold(Holder::Finding);
+        holding.claim().expect("nobody has it").hold(Holder::Finding(1));
         assert!(holding.is_finding());
         holding.found();
+        assert_eq!(holding.generation(), 1, "what was found is of the same loan");
         let (lessee, leased) = (Arc::clone(&holding), Arc::clone(&slot));
         let lessee = thread::spawn(move || lessee.free_lease(|| leased.release(2)));
         // Whoever sees the lease gone may lend the slot to this process again.
@@ -56,12 +57,12 @@ fn loom_holding_of_a_lease_is_followed_by_another() {
         slot.lend(loan.generation);
         slot.lease(loan, 2).expect("it is lent");
         let holding = Arc::new(Holding::new());
-        holding.claim().expect("nobody has it").hold(Holder::Lease);
+        holding.claim().expect("nobody has it").hold(Holder::Lease(1));
         let (lessee, leased) = (Arc::clone(&holding), Arc::clone(&slot));
         let lessee = thread::spawn(move || lessee.free_lease(|| leased.release(2)));
         let again = holding.claim().map(|claim| {
             slot.lease(loan, 2).expect("it is lent");
-            claim.hold(Holder::Lease);
+            claim.hold(Holder::Lease(1));
         });
         lessee.join().expect("the lessee");
         assert_eq!(slot.is_leased_by(2), again.is_some(), "the end of a lease took the next one away");
