@@ -55,7 +55,8 @@
 //! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not. A restore that is reported as
 //!    failed has changed nothing: once it puts the database into its place, only that can fail. The one exception says so itself:
 //!    [`NotDurable`](crate::database::DatabaseError::NotDurable), where the disk fails right after that and keeps it from being undone.
-//! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them.
+//! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them. A reader that waits for a
+//!    buffer hears of the end by the abort or the close that comes with it.
 //!
 //! [`RestoreTarget`]: crate::database::RestoreTarget
 

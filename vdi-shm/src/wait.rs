@@ -13,7 +13,8 @@
 //! [`briefly`] takes comes before each wait that makes it, unless waits do not spin at all; after 32 in vain in a row, before one
 //! in 32 of them: whoever is always woken from a sleep would only hold up, on a CPU that both share, the one who wakes it.
 //!
-//! A server that has use for every CPU says so ([`crate::control::Control::want_cpus`]); nobody of its set spins then.
+//! A server that has use for every CPU says so ([`crate::control::Control::want_cpus`]); who waits for a command or a completion
+//! of its set does not spin then, [`briefly`] apart.
 //!
 //! Where this process has one CPU only, nobody could answer meanwhile, so there is no spinning.
 //!

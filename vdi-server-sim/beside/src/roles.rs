@@ -14,7 +14,7 @@ use crate::handles;
 use crate::touch;
 use crate::ways::iceoryx::{self, Pattern};
 use crate::ways::wires::{self, Kind};
-use crate::ways::{bare, semaphores};
+use crate::ways::{WARM_UP, bare, semaphores};
 
 /// Bytes of the least Write that a set can have here: a block.
 const BLOCK: u32 = 4096;
@@ -140,7 +140,8 @@ fn drive_set(dir: &Path, under_way: u32, bytes: Bytes, pause: Duration) -> Falli
             return Ok(std::iter::repeat_with(once).take(count as usize).sum());
         }
         // Both are awake when the clock starts.
-        repeat.run(u64::from(under_way), &mut commands);
+        let before = if copies == 0 { count / WARM_UP } else { 0 };
+        repeat.run(before.max(under_way.into()), &mut commands);
         Ok(repeat.run(count, &mut commands))
     })?;
     drop((commands, server));

@@ -192,6 +192,10 @@ impl Work {
 
     /// The calling thread handles completions itself from now on, when it waits for what they bring.
     pub(super) fn help(&self) -> Result<Helper, Stopped> {
+        // A thread that begins late is not told of the end as of a failure.
+        if self.is_over() {
+            return Err(Stopped);
+        }
         self.set.help().map_err(|error| self.stop(error))
     }
 

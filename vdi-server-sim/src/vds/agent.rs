@@ -114,7 +114,9 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
                 books.keep(set);
             }
             if set.helping.has_helpers() {
-                books.completed = stand_by(set, completions);
+                books.completed = stand_by(set, completions, books.time_out_watch.look_again_after());
+                // What came while all helpers had something else to do is no sign of a client that takes its time.
+                event = completions[..opened].iter().any(Consumer::is_ready).then_some(Event::Completions);
             } else {
                 let control = set.session.control();
                 event = wait::wait_once(control.agent_doorbell(), control.spin(), books.deadline(), look);

@@ -29,8 +29,8 @@ use crate::trace;
 
 /// What runs when a command has ended: VDS_Command's completion routine.
 ///
-/// It runs on the completion agent's thread, or on the caller's where the command is refused. It should be quick: while it
-/// runs no other completion is handled.
+/// It runs on the completion agent's thread, or on one that helps it, or on the caller's where the command is refused. It should be
+/// quick, and wait for nobody: while it runs no other completion is handled.
 pub trait CompletionRoutine: Send + Sync {
     /// A command has ended.
     fn completed(&self, completed: Completed);

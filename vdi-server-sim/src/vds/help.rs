@@ -12,8 +12,8 @@
 //!    completion waits no longer than that for its routine, whatever helpers do meanwhile (a read of a slow disk, say); and
 //!    time-out, watch, abort and close are nobody else's. The last helper that leaves wakes it.
 //! 3. *No completion is slept over.* A helper sleeps on the agent's doorbell, which clients ring: it arms, then looks at what it
-//!    waits for and, under the lock, at the rings. If the agent has the ends at that moment, the agent rings when it lends
-//!    them. What a helper waits for comes from a routine that another may have run: so whoever provides it rings behind it.
+//!    waits for and, under the lock, at the rings. If the agent has the ends at that moment, it looks at the rings under the
+//!    lock when it lends them, and rings if something came; what comes later finds the bell armed. What a helper waits for comes from a routine that another may have run: so whoever provides it rings behind it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -59,14 +59,19 @@ impl Helping {
     }
 }
 
-/// The agent stands by for a while, or until the last helper has left; true when helpers handled something meanwhile.
-pub(super) fn stand_by(set: &OpenSet, completions: &mut Completions) -> bool {
+/// The agent stands by for a while, at most for `patience`, or until the last helper has left; true when helpers handled something
+/// meanwhile.
+pub(super) fn stand_by(set: &OpenSet, completions: &mut Completions, patience: Option<Duration>) -> bool {
     let mut lent = set.helping.lent();
+    let came = completions[..set.opened() as usize].iter().any(Consumer::is_ready);
     lent.completions = Some(std::mem::take(completions));
     drop(lent);
-    wait::ring(set.session.control().agent_doorbell());
+    if came {
+        wait::ring(set.session.control().agent_doorbell());
+    }
     let helped = |_: &mut Lent| set.helping.has_helpers();
-    let waited = set.helping.alone.wait_timeout_while(set.helping.lent(), STANDBY, helped);
+    let waited =
+        set.helping.alone.wait_timeout_while(set.helping.lent(), patience.unwrap_or(STANDBY).min(STANDBY), helped);
     let (mut lent, _) = waited.unwrap_or_else(PoisonError::into_inner);
     *completions = lent.completions.take().unwrap_or_default();
     std::mem::take(&mut lent.handled)
@@ -112,10 +117,15 @@ impl Helper {
     /// looks for rings the agent's doorbell afterwards.
     pub(crate) fn wait<T>(&self, mut ready: impl FnMut() -> Option<T>) -> Option<T> {
         let (set, control) = (&*self.0, self.0.session.control());
+        let is_over = || set.session.abort_reason().is_some() || set.is_closed();
         loop {
             // What is there is taken before anything is handled: others may be waiting for it in vain meanwhile.
             if let Some(found) = ready() {
                 return Some(found);
+            }
+            // Before anything is handled: a ring that was written over is ready for ever.
+            if is_over() {
+                return None;
             }
             if self.handle() {
                 continue;
@@ -124,11 +134,9 @@ impl Helper {
                 if let Some(found) = ready() {
                     return Some(Some(found));
                 }
-                let over = set.session.abort_reason().is_some() || set.is_closed();
-                (over || self.is_ready()).then_some(None)
+                (is_over() || self.is_ready()).then_some(None)
             };
             match wait::wait_once(control.agent_doorbell(), control.spin(), None, look) {
-                Some(None) if set.session.abort_reason().is_some() || set.is_closed() => return None,
                 Some(None) | None => {}
                 Some(found) => return found,
             }
