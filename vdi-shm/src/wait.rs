@@ -132,9 +132,9 @@ pub fn coarse_now() -> Duration {
 /// How often a spinning wait looks between two looks at the clock: a microsecond or two.
 const LOOKS: u32 = 32;
 
-/// Spins for a microsecond or two, unless waits do not spin ([`spin`]) or this thread did so in vain all the time, until something
-/// is there; whether it is. Without a look at the clock and at anything else: for whoever is answered sooner than those take,
-/// before [`wait_until`] or [`wait_once`].
+/// Spins for a microsecond or two, unless waits do not spin ([`spin`]) or this thread did so in vain all the time, until
+/// something is there; whether it is. Without a look at the clock and at anything else: for whoever is answered sooner than
+/// those take, before [`wait_until`] or [`wait_once`].
 #[inline]
 pub fn briefly(there: impl Fn() -> bool) -> bool {
     if spin().is_zero() {
@@ -190,10 +190,10 @@ fn spun<T>(window: Duration, deadline: Option<Instant>, ready: &mut impl FnMut()
     found
 }
 
-/// One step of a wait, for whoever has just looked, and looks at more than `ready` does when nothing came: spins for `window`, then sleeps
-/// once, and may come back with nothing before `deadline`, but never later than two slices from now on. Without a spin and a
-/// deadline no clock is read, and before the sleep it looks once: on a CPU that both sides share, whoever is to answer waits for
-/// that sleep.
+/// One step of a wait, for whoever has just looked, and looks at more than `ready` does when nothing came: spins for `window`,
+/// then sleeps once, and may come back with nothing before `deadline`, but never later than two slices from now on. Without a
+/// spin and a deadline no clock is read, and before the sleep it looks once: on a CPU that both sides share, whoever is to
+/// answer waits for that sleep.
 pub fn wait_once<T>(
     doorbell: &Doorbell,
     window: Duration,

@@ -91,8 +91,7 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
     let mut books = Books::new(set);
     loop {
         let opened = set.opened() as usize;
-        // What anybody does after every device was closed changes nothing, and a ring that was written over stays so.
-        let there = || completions[..opened].iter().any(Consumer::is_ready) && !set.has_ended();
+        let there = || are_there(set, &completions[..opened]);
         let look = || {
             if set.session.abort_reason().is_some() && !set.has_ended() {
                 Some(Event::Aborted)
@@ -116,7 +115,7 @@ fn run(set: &OpenSet, completions: &mut Completions) -> bool {
             if set.helping.has_helpers() {
                 books.completed = stand_by(set, completions, books.time_out_watch.look_again_after());
                 // What came while all helpers had something else to do is no sign of a client that takes its time.
-                event = completions[..opened].iter().any(Consumer::is_ready).then_some(Event::Completions);
+                event = are_there(set, &completions[..opened]).then_some(Event::Completions);
             } else {
                 let control = set.session.control();
                 event = wait::wait_once(control.agent_doorbell(), control.spin(), books.deadline(), look);
@@ -192,6 +191,12 @@ impl Books {
             set.session.abort_for(Party::Server, Cause::TimedOut);
         }
     }
+}
+
+/// Whether there are completions to handle. What anybody does after every device was closed changes nothing, and a ring that was
+/// written over stays so.
+fn are_there(set: &OpenSet, completions: &[Consumer<Shared<RingMemory>>]) -> bool {
+    completions.iter().any(Consumer::is_ready) && !set.has_ended()
 }
 
 /// Handles what there is; true when something completed.

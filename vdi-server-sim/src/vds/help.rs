@@ -13,7 +13,8 @@
 //!    time-out, watch, abort and close are nobody else's. The last helper that leaves wakes it.
 //! 3. *No completion is slept over.* A helper sleeps on the agent's doorbell, which clients ring: it arms, then looks at what it
 //!    waits for and, under the lock, at the rings. If the agent has the ends at that moment, it looks at the rings under the
-//!    lock when it lends them, and rings if something came; what comes later finds the bell armed. What a helper waits for comes from a routine that another may have run: so whoever provides it rings behind it.
+//!    lock when it lends them, and rings if something came; what comes later finds the bell armed. What a helper waits for
+//!    comes from a routine that another may have run: so whoever provides it rings behind it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
