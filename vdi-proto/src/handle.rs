@@ -69,8 +69,8 @@ impl fmt::Display for BufferHandle {
 pub struct HandleCodec {
     slot_bits: u32,
     mask: [u32; 2],
-    factors: [u32; 3],
-    inverses: [u32; 3],
+    factors: [u32; 2],
+    inverses: [u32; 2],
 }
 
 impl fmt::Debug for HandleCodec {
@@ -102,13 +102,13 @@ impl HandleCodec {
         } else {
             slot_bits
         };
-        let (a, b, c) = (spread(secret, 1), spread(secret, 2), spread(secret, 3));
-        let factors = [a as u32 | 1, (a >> 32) as u32 | 1, b as u32 | 1];
+        let (a, b) = (spread(secret, 1), spread(secret, 2));
+        let factors = [a as u32 | 1, (a >> 32) as u32 | 1];
         HandleCodec {
             slot_bits,
-            mask: [(b >> 32) as u32, c as u32],
+            mask: [b as u32, (b >> 32) as u32],
             factors,
-            inverses: [inverse(factors[0]), inverse(factors[1]), inverse(factors[2])],
+            inverses: [inverse(factors[0]), inverse(factors[1])],
         }
     }
 
@@ -146,7 +146,6 @@ impl HandleCodec {
         let mut x = (loan.slot & slot_mask) | loan.generation << self.slot_bits;
         x = (x ^ self.mask[0]).wrapping_mul(self.factors[0]);
         x = (x ^ (x >> 16)).wrapping_mul(self.factors[1]);
-        x = (x ^ (x >> 16)).wrapping_mul(self.factors[2]);
         BufferHandle((x ^ (x >> 16)) ^ self.mask[1])
     }
 
@@ -155,24 +154,23 @@ impl HandleCodec {
     #[inline]
     pub const fn decode(&self, handle: BufferHandle) -> Loan {
         let mut x = handle.0 ^ self.mask[1];
-        x = (x ^ (x >> 16)).wrapping_mul(self.inverses[2]);
         x = (x ^ (x >> 16)).wrapping_mul(self.inverses[1]);
         x = (x ^ (x >> 16)).wrapping_mul(self.inverses[0]) ^ self.mask[0];
         Loan { slot: x & ((1 << self.slot_bits) - 1), generation: x >> self.slot_bits }
     }
 
-    /// The rule of GetBufferHandle: the handle of the buffer at an address, given the loan that an outstanding command
-    /// of this process holds there.
+    /// The rule of GetBufferHandle: the handle of the buffer at an address, given the one that an outstanding command of
+    /// this process holds there. Made by [`HandleCodec::encode`] when the command came, it costs nothing here.
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID where no outstanding command holds a buffer that starts at the
     /// address (**Decision**: exactly at the data start).
     #[inline]
-    pub const fn get(&self, view: View, held: Option<Loan>) -> Result<BufferHandle, VdError> {
+    pub const fn get(view: View, held: Option<BufferHandle>) -> Result<BufferHandle, VdError> {
         match (view.handles_allowed(), held) {
             (Err(status), _) => Err(status),
             (Ok(()), None) => Err(VdError::Invalid),
-            (Ok(()), Some(loan)) => Ok(self.encode(loan)),
+            (Ok(()), Some(handle)) => Ok(handle),
         }
     }
 

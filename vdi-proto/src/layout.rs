@@ -29,8 +29,8 @@ use crate::status::VdError;
 
 /// Tells a control segment: "VDISET" and two digits.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VDISET01");
-/// The version of the layout and of the join messages. Both sides must have the same.
-pub const VERSION: u32 = 3;
+/// The version of the layout, of the join messages, and of how handles are made. All processes of a set must have the same.
+pub const VERSION: u32 = 4;
 /// Bytes that one CPU takes exclusively when it writes.
 pub const CACHE_LINE: u64 = 64;
 /// The most slots that a set's slot table has, and that the segment has room for.

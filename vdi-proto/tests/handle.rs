@@ -62,8 +62,8 @@ impl Set {
 
     fn handle(&self, slot: usize) -> Option<BufferHandle> {
         let SlotWord { generation, state } = self.slots[slot];
-        let held = (state == SlotState::Lent).then_some(Loan { slot: slot as u32, generation });
-        self.codec.get(View::Open, held).ok()
+        let held = || self.codec.encode(Loan { slot: slot as u32, generation });
+        HandleCodec::get(View::Open, (state == SlotState::Lent).then(held)).ok()
     }
 
     fn map(&self, handle: BufferHandle) -> Result<Loan, VdError> {
@@ -159,9 +159,9 @@ fn every_handle_that_is_not_lent_is_refused() {
                         let look = |_| panic!("the slots of a set that is not open are nobody's business");
                         if !open {
                             assert_eq!(set.codec.map(state.view(), handle, look), Err(VdError::Protocol));
-                            let loan = Loan { slot: slot as u32, generation: 1 };
-                            for held in [None, Some(loan)] {
-                                assert_eq!(set.codec.get(state.view(), held), Err(VdError::Protocol));
+                            let held = set.codec.encode(Loan { slot: slot as u32, generation: 1 });
+                            for held in [None, Some(held)] {
+                                assert_eq!(HandleCodec::get(state.view(), held), Err(VdError::Protocol));
                             }
                             untimely += 1;
                         }

@@ -77,10 +77,10 @@ fn every_message_comes_back_and_no_part_of_it_does() {
 #[test]
 fn the_bytes_of_a_message_hold() {
     let hello = Message::Hello { role: Role::Secondary, instance: "A", set: "set" };
-    assert_eq!(bytes_of(&hello), b"vdiJ\x03\0\x01\0\x02\0\x01\0A\x03\0set");
-    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x03\0\x08\0");
+    assert_eq!(bytes_of(&hello), b"vdiJ\x04\0\x01\0\x02\0\x01\0A\x03\0set");
+    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x04\0\x08\0");
     let answer = Message::AreaAnswer { index: 2, answer: Err(VdError::Memory) };
-    assert_eq!(bytes_of(&answer), b"vdiJ\x03\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
+    assert_eq!(bytes_of(&answer), b"vdiJ\x04\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
 }
 
 #[test]

@@ -289,7 +289,7 @@ impl ClientBuffers {
     /// # Errors
     /// [`BufferError`] when the server lent something that it cannot have: a protocol violation.
     pub fn take(self: &Arc<Self>, loan: Loan, size: u32) -> Result<LentBuffer, BufferError> {
-        let Loan { slot, generation } = loan;
+        let slot = loan.slot;
         let twice = BufferError::LentTwice { slot };
         let raw = self.control.slot(slot).ok_or(twice)?.place();
         let mut claim = self.held.claim(slot).ok_or(twice)?;
@@ -310,9 +310,10 @@ impl ClientBuffers {
         if size > len {
             return Err(BufferError::TooShort { size, len });
         }
-        claim.hold(Holder::Command(generation));
+        let handle = self.codec.encode(loan);
+        claim.hold(Holder::Command(handle));
         let bytes = Bytes { start, len: len as usize };
-        Ok(LentBuffer { bytes, size, loan, buffers: Arc::clone(self) })
+        Ok(LentBuffer { bytes, size, handle, loan, buffers: Arc::clone(self) })
     }
 
     /// GetBufferHandle: the handle of the buffer that starts at `address`.
@@ -322,15 +323,15 @@ impl ClientBuffers {
     /// data start is exactly `address`.
     #[inline]
     pub fn get_handle(&self, view: View, address: *const u8) -> Result<BufferHandle, BufferError> {
-        self.codec.get(view, self.held_at(address)).map_err(|status| match status {
+        HandleCodec::get(view, self.held_at(address)).map_err(|status| match status {
             VdError::Protocol => BufferError::NotOpen,
             _ => BufferError::NotABuffer { address: address as usize },
         })
     }
 
-    /// The loan of a held buffer that starts at this address.
+    /// The handle of a command's buffer that starts at this address.
     #[inline]
-    fn held_at(&self, address: *const u8) -> Option<Loan> {
+    fn held_at(&self, address: *const u8) -> Option<BufferHandle> {
         self.held.guess(address).or_else(|| {
             let (area, offset) = self.book.areas().find(address)?;
             self.held.command_at(address, area, offset)
@@ -375,10 +376,10 @@ impl ClientBuffers {
         // From here on the loan cannot end, so its place stands.
         let raw = shared.place();
         let len = if claim.start_of(raw).is_some() {
-            claim.hold(Holder::Lease(loan.generation));
+            claim.hold(Holder::Lease(handle));
             raw.len
         } else {
-            claim.hold(Holder::Finding(loan.generation));
+            claim.hold(Holder::Finding(handle));
             self.learn_leased(slot, handle).map_err(&refuse)?
         };
         Ok(MappedBuffer { keep, lease: Lease::new(slot, len) })
@@ -487,6 +488,7 @@ impl Bytes {
 pub struct LentBuffer {
     bytes: Bytes,
     size: u32,
+    handle: BufferHandle,
     loan: Loan,
     buffers: Arc<ClientBuffers>,
 }
@@ -521,7 +523,7 @@ impl LentBuffer {
     #[must_use]
     #[inline]
     pub fn handle(&self) -> BufferHandle {
-        self.buffers.codec.encode(self.loan)
+        self.handle
     }
 
     /// Gives the buffer back, so that its command can be completed.
@@ -654,10 +656,7 @@ impl MappedBuffer {
     #[must_use]
     #[inline]
     pub fn handle(&self) -> BufferHandle {
-        let of = |(buffers, holding): (&ClientBuffers, &Holding)| {
-            buffers.codec.encode(Loan { slot: self.lease.slot(), generation: holding.generation() })
-        };
-        self.held().map_or(BufferHandle::from_number(0), of)
+        self.held().map_or(BufferHandle::from_number(0), |(_, holding)| holding.handle())
     }
 }
 

@@ -20,11 +20,13 @@
 
 use core::ptr::NonNull;
 
+use vdi_proto::handle::BufferHandle;
 use vdi_proto::layout::RawPlace;
 
 use crate::atomics::{AtomicPtr, AtomicU32, AtomicU64, Ordering, in_order, ordering, spin_loop};
 
-/// What is in the word's lower half; where somebody holds the slot, the generation is in the upper one.
+/// What is in the word's lower half; where somebody holds the slot, the number of its handle is in the upper one. The loans of a
+/// slot have different handles, as they have different generations.
 const KIND: u64 = u32::MAX as u64;
 const NOBODY: u64 = 0;
 const CLAIMED: u64 = 1;
@@ -33,15 +35,15 @@ const COMMAND: u64 = 3;
 /// A lease whose buffer is not known yet: its place is written under the lock of places alone, by whoever has that.
 const FINDING: u64 = 4;
 
-/// How a slot is held.
+/// How a slot is held, and the handle of what it is lent for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Holder {
-    /// By a command of this process, in this generation.
-    Command(u32),
-    /// By a handle, of this generation.
-    Lease(u32),
-    /// By a handle, and where the buffer is will be known soon.
-    Finding(u32),
+    /// By a command of this process.
+    Command(BufferHandle),
+    /// By the handle.
+    Lease(BufferHandle),
+    /// By the handle, and where the buffer is will be known soon.
+    Finding(BufferHandle),
 }
 
 /// A slot, as this process has it.
@@ -60,6 +62,11 @@ pub(crate) struct Holding {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Claim<'a>(&'a Holding);
+
+#[inline]
+fn handle_of(word: u64) -> BufferHandle {
+    BufferHandle::from_number((word >> u32::BITS) as u32)
+}
 
 /// Lets the thread go on that has a claim; it may have lost its CPU.
 fn wait_for_claim(tries: u32) {
@@ -117,16 +124,16 @@ impl Holding {
         in_order("holding.lease.claim-release", || self.word.store(CLAIMED, Ordering::Relaxed), release);
     }
 
-    /// The generation of the command that holds the slot, if its buffer starts at this address. From any thread.
+    /// The handle of the command's buffer that is held here, if it starts at this address. From any thread.
     #[inline]
-    pub(crate) fn command_at(&self, address: *const u8) -> Option<u32> {
+    pub(crate) fn command_at(&self, address: *const u8) -> Option<BufferHandle> {
         // SYNC holding.command: pairs with holding.hold, for the place.
         let word = self.word.load(ordering("holding.command", Ordering::Acquire));
         // SYNC holding.start.look: pairs with holding.start; who sees a later place sees the claim that it was written under.
         let start = self.start.load(ordering("holding.start.look", Ordering::Acquire));
         // Null is the start of none: it may be seen where a place was forgotten, beside the word of the command before.
         let is_it = word & KIND == COMMAND && !start.is_null() && start.cast_const() == address;
-        (is_it && self.word.load(Ordering::Relaxed) == word).then_some((word >> u32::BITS) as u32)
+        (is_it && self.word.load(Ordering::Relaxed) == word).then(|| handle_of(word))
     }
 
     /// Whether it is a lease whose buffer is still looked for. Under the lock of places.
@@ -140,10 +147,10 @@ impl Holding {
         self.word.store(word, Ordering::Relaxed);
     }
 
-    /// The generation that the slot is held in; for its holder.
+    /// The handle that the slot is held by; for its holder.
     #[inline]
-    pub(crate) fn generation(&self) -> u32 {
-        (self.word.load(Ordering::Relaxed) >> u32::BITS) as u32
+    pub(crate) fn handle(&self) -> BufferHandle {
+        handle_of(self.word.load(Ordering::Relaxed))
     }
 
     /// The buffer's start in this process; for its holder.
@@ -200,12 +207,12 @@ impl Claim<'_> {
     /// The slot is held from now on.
     #[inline]
     pub(crate) fn hold(self, holder: Holder) {
-        let (generation, kind) = match holder {
-            Holder::Lease(generation) => (generation, LEASE),
-            Holder::Finding(generation) => (generation, FINDING),
-            Holder::Command(generation) => (generation, COMMAND),
+        let (handle, kind) = match holder {
+            Holder::Lease(handle) => (handle, LEASE),
+            Holder::Finding(handle) => (handle, FINDING),
+            Holder::Command(handle) => (handle, COMMAND),
         };
-        let word = u64::from(generation) << u32::BITS | kind;
+        let word = u64::from(handle.number()) << u32::BITS | kind;
         // SYNC holding.hold: pairs with holding.command.
         self.0.word.store(word, ordering("holding.hold", Ordering::Release));
         core::mem::forget(self);

@@ -68,7 +68,7 @@ fn run() -> Result<(), i32> {
     hold(9, finished.bytes == 65536 && server.outstanding() == 0)?;
 
     let codec = HandleCodec::new(black_box(0x0123_4567_89ab_cdef), 6);
-    let handle = codec.get(State::Active.view(), Some(loan)).map_err(|_| 10)?;
+    let handle = HandleCodec::get(State::Active.view(), Some(codec.encode(loan))).map_err(|_| 10)?;
     let lent = |slot| (slot == loan.slot).then_some(SlotWord { generation: 1, state: SlotState::Lent });
     hold(11, codec.map(State::Active.view(), handle, lent) == Ok(loan))?;
     hold(12, codec.map(State::Abort.view(), handle, lent) == Err(VdError::Protocol))?;

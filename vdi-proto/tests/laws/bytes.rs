@@ -114,7 +114,7 @@ pub(crate) fn identity_law(identity: &RawIdentity, mapped_len: u64) -> bool {
     // Header, a block of 9088 bytes a device, 4096 slots of 64 bytes, in whole pages.
     let expected = (4096 + u128::from(devices) * 9088 + 4096 * 64).div_ceil(4096) * 4096;
     let good = magic == u64::from_le_bytes(*b"VDISET01")
-        && version == 3
+        && version == 4
         && (1..=64).contains(&device_count)
         && u128::from(len) == expected
         && u128::from(mapped_len) == expected;
@@ -227,9 +227,13 @@ pub(crate) fn handle(bytes: &[u8]) -> bool {
         assert_eq!(looks, u32::from(view == View::Open), "the slot is looked at once");
         good |= answer.is_ok();
     }
-    let expected = if view == View::Open { Ok(codec.encode(loan)) } else { Err(VdError::Protocol) };
-    assert_eq!(codec.get(view, Some(loan)), expected);
-    assert_eq!(codec.get(view, None), Err(if view == View::Open { VdError::Invalid } else { VdError::Protocol }));
+    let held = codec.encode(loan);
+    let expected = if view == View::Open { Ok(held) } else { Err(VdError::Protocol) };
+    assert_eq!(HandleCodec::get(view, Some(held)), expected);
+    assert_eq!(
+        HandleCodec::get(view, None),
+        Err(if view == View::Open { VdError::Invalid } else { VdError::Protocol })
+    );
     good
 }
 

@@ -14,7 +14,7 @@ use core::sync::atomic::{AtomicU16, Ordering};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vdi_proto::command::Loan;
+use vdi_proto::handle::BufferHandle;
 use vdi_proto::layout::{Place, RawPlace};
 
 #[cfg(doc)]
@@ -63,24 +63,23 @@ impl Held {
         self.extents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The loan of the command whose buffer starts at this address, if the guess is right.
+    /// The handle of the command's buffer that starts at this address, if the guess is right.
     #[inline]
-    pub(super) fn guess(&self, address: *const u8) -> Option<Loan> {
+    pub(super) fn guess(&self, address: *const u8) -> Option<BufferHandle> {
         let slot = u32::from(self.guess_of(address)?.load(Ordering::Relaxed));
-        let generation = self.slot(slot)?.command_at(address)?;
-        Some(Loan { slot, generation })
+        self.slot(slot)?.command_at(address)
     }
 
-    /// The loan of the command whose buffer starts at this address, which is this place's.
+    /// The handle of the command's buffer that starts at this address, which is this place's.
     #[cold]
-    pub(super) fn command_at(&self, address: *const u8, area: u32, offset: u64) -> Option<Loan> {
+    pub(super) fn command_at(&self, address: *const u8, area: u32, offset: u64) -> Option<BufferHandle> {
         let begin = offset.checked_sub(self.prefix)?;
         let extents = self.extents();
         let (_, slot) = *extents.get(&(area, begin))?;
-        let generation = self.slot(slot)?.command_at(address)?;
+        let handle = self.slot(slot)?.command_at(address)?;
         // Another buffer's start has the same hash, and was the last one.
         self.remember(address, slot);
-        Some(Loan { slot, generation })
+        Some(handle)
     }
 
     #[inline]

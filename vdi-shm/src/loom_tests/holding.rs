@@ -3,20 +3,25 @@
 use core::ptr::NonNull;
 
 use vdi_proto::command::Loan;
+use vdi_proto::handle::BufferHandle;
 use vdi_proto::layout::RawPlace;
 
 use super::*;
 use crate::holding::{Holder, Holding};
 use crate::slots::Slot;
 
+fn handle(number: u32) -> BufferHandle {
+    BufferHandle::from_number(number)
+}
+
 #[test]
 fn loom_holding_has_one_holder_at_a_time() {
     check("holding", None, 20, || {
         let shared = Arc::new((Holding::new(), Byte::default()));
         let other = Arc::clone(&shared);
-        let work = |(holding, byte): &(Holding, Byte), generation| {
+        let work = |(holding, byte): &(Holding, Byte), number| {
             let Some(claim) = holding.claim() else { return false };
-            claim.hold(Holder::Command(generation));
+            claim.hold(Holder::Command(handle(number)));
             byte.write(1);
             holding.free();
             true
@@ -35,10 +40,10 @@ fn loom_holding_of_a_lease_ends_with_it() {
         slot.lend(1);
         slot.lease(Loan { slot: 0, generation: 1 }, 2).expect("it is lent");
         let holding = Arc::new(Holding::new());
-        holding.claim().expect("nobody has it").hold(Holder::Finding(1));
+        holding.claim().expect("nobody has it").hold(Holder::Finding(handle(1)));
         assert!(holding.is_finding());
         holding.found();
-        assert_eq!(holding.generation(), 1, "what was found is of the same loan");
+        assert_eq!(holding.handle(), handle(1), "what was found is of the same loan");
         let (lessee, leased) = (Arc::clone(&holding), Arc::clone(&slot));
         let lessee = thread::spawn(move || lessee.free_lease(|| leased.release(2)));
         // Whoever sees the lease gone may lend the slot to this process again.
@@ -57,12 +62,12 @@ fn loom_holding_of_a_lease_is_followed_by_another() {
         slot.lend(loan.generation);
         slot.lease(loan, 2).expect("it is lent");
         let holding = Arc::new(Holding::new());
-        holding.claim().expect("nobody has it").hold(Holder::Lease(1));
+        holding.claim().expect("nobody has it").hold(Holder::Lease(handle(1)));
         let (lessee, leased) = (Arc::clone(&holding), Arc::clone(&slot));
         let lessee = thread::spawn(move || lessee.free_lease(|| leased.release(2)));
         let again = holding.claim().map(|claim| {
             slot.lease(loan, 2).expect("it is lent");
-            claim.hold(Holder::Lease(1));
+            claim.hold(Holder::Lease(handle(1)));
         });
         lessee.join().expect("the lessee");
         assert_eq!(slot.is_leased_by(2), again.is_some(), "the end of a lease took the next one away");
@@ -79,20 +84,20 @@ fn loom_holding_found_by_its_address_is_the_commands() {
         let holding = Arc::new(Holding::new());
         let claim = holding.claim().expect("nobody has it");
         claim.learn(place(0), start(first));
-        claim.hold(Holder::Command(1));
+        claim.hold(Holder::Command(handle(1)));
         let holder = Arc::clone(&holding);
         let holder = thread::spawn(move || {
             holder.free();
             let claim = holder.claim().expect("nobody else claims it");
             claim.learn(place(1), start(second));
-            claim.hold(Holder::Command(2));
+            claim.hold(Holder::Command(handle(2)));
         });
         let at_second = holding.command_at(second as *const u8);
         let at_first = holding.command_at(first as *const u8);
-        assert!(matches!(at_first, None | Some(1)), "{at_first:?} was never there");
-        assert!(matches!(at_second, None | Some(2)), "{at_second:?} was never there");
+        assert!([None, Some(handle(1))].contains(&at_first), "{at_first:?} was never there");
+        assert!([None, Some(handle(2))].contains(&at_second), "{at_second:?} was never there");
         holder.join().expect("the holder");
-        assert_eq!(holding.command_at(second as *const u8), Some(2));
+        assert_eq!(holding.command_at(second as *const u8), Some(handle(2)));
         assert_eq!((holding.place(), holding.start_of(place(1))), (Some(place(1)), Some(start(second))));
         holding.forget();
         assert_eq!((holding.place(), holding.start_of(place(1))), (None, None));
