@@ -15,7 +15,7 @@ use vdi_proto::name::check_name;
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, State};
 use vdi_proto::status::VdError;
-use vdi_shm::area::BufferError;
+use vdi_shm::area::{BufferError, Keep};
 use vdi_shm::control::ClientWord;
 use vdi_shm::host::Host;
 use vdi_shm::member::Member;
@@ -66,7 +66,7 @@ macro_rules! either {
 #[derive(Debug, Default)]
 struct Own {
     options: Options,
-    attached: RwLock<Option<Arc<Attached>>>,
+    present: RwLock<Option<Present>>,
 }
 
 impl Default for ClientVirtualDeviceSet {
@@ -85,7 +85,7 @@ impl ClientVirtualDeviceSet {
     /// An object without a set.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ClientVirtualDeviceSet(Inner::Own(Own { options, attached: RwLock::default() }))
+        ClientVirtualDeviceSet(Inner::Own(Own { options, present: RwLock::default() }))
     }
 
     /// An object without a set, on a back end that is chosen at run time.
@@ -272,18 +272,33 @@ impl ClientVirtualDeviceSet {
     }
 }
 
+/// A set that the object has.
+#[derive(Debug)]
+struct Present {
+    attached: Arc<Attached>,
+    /// What leases keep, for those to come.
+    keep: Arc<Keep>,
+}
+
+impl Present {
+    fn new(membership: Membership, state: State) -> Present {
+        let keep = Arc::clone(membership.keep());
+        Present { attached: Attached::new(membership, state), keep }
+    }
+}
+
 impl Own {
     /// The slot, to put a set in or take it out.
-    fn slot(&self) -> RwLockWriteGuard<'_, Option<Arc<Attached>>> {
+    fn slot(&self) -> RwLockWriteGuard<'_, Option<Present>> {
         // The slot is whole at every moment.
-        self.attached.write().unwrap_or_else(PoisonError::into_inner)
+        self.present.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does something short with the set, without the cost of holding on to it.
     #[inline]
-    fn with<T>(&self, call: &'static str, work: impl FnOnce(&Arc<Attached>) -> Result<T, Error>) -> Result<T, Error> {
-        match &*self.attached.read().unwrap_or_else(PoisonError::into_inner) {
-            Some(attached) => work(attached),
+    fn with<T>(&self, call: &'static str, work: impl FnOnce(&Present) -> Result<T, Error>) -> Result<T, Error> {
+        match &*self.present.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(present) => work(present),
             None => {
                 let what = "this object has no set: create or join one first";
                 Err(Error::new(ErrorKind::Misuse, VdError::Protocol, call, "", what))
@@ -293,17 +308,17 @@ impl Own {
 
     /// Holds on to the set, for calls that wait.
     fn attached(&self, call: &'static str) -> Result<Arc<Attached>, Error> {
-        self.with(call, |attached| Ok(Arc::clone(attached)))
+        self.with(call, |present| Ok(Arc::clone(&present.attached)))
     }
 
     fn create(&self, call: &'static str, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
         let mut slot = self.slot();
-        if let Some(attached) = &*slot {
+        if let Some(Present { attached, .. }) = &*slot {
             return attached.step(Call::Create).map_err(|code| attached.refuse(call, code));
         }
         let host = Host::create(&self.options, instance.unwrap_or(""), name, config)
             .map_err(|error| Error::from_shm(call, name, error))?;
-        *slot = Some(Attached::new(Membership::Primary(host), State::Configurable));
+        *slot = Some(Present::new(Membership::Primary(host), State::Configurable));
         trace::event!(
             DEBUG,
             call = call,
@@ -319,7 +334,7 @@ impl Own {
 
     fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<(), Error> {
         let mut slot = self.slot();
-        if let Some(attached) = &*slot {
+        if let Some(Present { attached, .. }) = &*slot {
             return attached.step(Call::OpenInSecondary).map_err(|code| attached.refuse(call, code));
         }
         let member = Member::join(&self.options, Role::Secondary, instance.unwrap_or(""), name).map_err(|error| {
@@ -333,7 +348,7 @@ impl Own {
             }
         })?;
         let number = member.session().member();
-        *slot = Some(Attached::new(Membership::Secondary(member), State::Initializing));
+        *slot = Some(Present::new(Membership::Secondary(member), State::Initializing));
         let instance = instance.unwrap_or("");
         trace::event!(DEBUG, call = call, set = name, instance = instance, member = number, "set joined");
         Ok(())
@@ -420,7 +435,7 @@ impl Own {
     #[inline]
     fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
-        self.with(CALL, |attached| match attached.session.buffers() {
+        self.with(CALL, |Present { attached, .. }| match attached.session.buffers() {
             Some(buffers) => {
                 let handle = buffers.get_handle(attached.view(), address);
                 let handle = handle.map_err(|error| handle_error(CALL, attached, error))?;
@@ -434,10 +449,10 @@ impl Own {
     #[inline]
     fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
-        self.with(CALL, |attached| match attached.session.buffers() {
-            Some(buffers) => {
+        self.with(CALL, |Present { attached, keep }| match attached.session.buffers() {
+            Some(_) => {
                 let refuse = |error| handle_error(CALL, attached, error);
-                let mut buffer = buffers.map_or(attached.view(), handle, refuse)?;
+                let mut buffer = keep.map_or(attached.view(), handle, refuse)?;
                 if let Some(bytes) = bytes {
                     if bytes > buffer.len() {
                         return Err(too_many(CALL, attached, bytes, buffer.len()));
@@ -454,7 +469,7 @@ impl Own {
 
     fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         const CALL: &str = "MapBufferHandle";
-        self.with(CALL, |attached| match attached.session.buffers() {
+        self.with(CALL, |Present { attached, .. }| match attached.session.buffers() {
             Some(buffers) => {
                 let address = buffers.map_address(attached.view(), handle);
                 address.map_err(|error| handle_error(CALL, attached, error))
@@ -473,9 +488,11 @@ impl Own {
 
     fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
-        let Some(attached) = self.slot().take() else {
+        let Some(Present { attached, keep }) = self.slot().take() else {
             return self.attached(CALL).map(drop);
         };
+        // Now leases and the membership have it alone.
+        drop(keep);
         let session = &attached.session;
         let devices_open = if attached.primary { !attached.all_closed() } else { attached.has_open_devices() };
         let ended = attached.state() == State::NormallyTerminated;
@@ -494,7 +511,7 @@ impl Own {
     }
 
     fn name(&self) -> Option<String> {
-        self.with("name", |attached| Ok(attached.session.set_name().to_owned())).ok()
+        self.with("name", |present| Ok(present.attached.session.set_name().to_owned())).ok()
     }
 
     fn canceller(&self) -> Result<Canceller, Error> {
@@ -503,7 +520,7 @@ impl Own {
     }
 
     fn state(&self) -> State {
-        self.with("state", |attached| Ok(attached.state())).unwrap_or(State::DoesNotExist)
+        self.with("state", |present| Ok(present.attached.state())).unwrap_or(State::DoesNotExist)
     }
 }
 

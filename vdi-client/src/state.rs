@@ -16,6 +16,7 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::set::View;
 use vdi_proto::set::client::{self, Call, Observation, State};
 use vdi_proto::status::VdError;
+use vdi_shm::area::Keep;
 use vdi_shm::control::ClientWord;
 use vdi_shm::host::Host;
 use vdi_shm::member::Member;
@@ -36,6 +37,14 @@ impl Membership {
         match self {
             Membership::Primary(host) => host.session(),
             Membership::Secondary(member) => member.session(),
+        }
+    }
+
+    /// What leases keep.
+    pub(crate) fn keep(&self) -> &Arc<Keep> {
+        match self {
+            Membership::Primary(host) => host.keep(),
+            Membership::Secondary(member) => member.keep(),
         }
     }
 

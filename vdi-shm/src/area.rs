@@ -181,9 +181,10 @@ impl BufferError {
 /// What makes a process a member: dropping it leaves.
 pub(crate) trait Stay: core::fmt::Debug + Send + Sync {}
 
-/// What a lease keeps: the process a member, and the buffers mapped.
+/// What a lease keeps: the process a member, and the buffers mapped. Whoever maps much holds on to it too, as
+/// [`crate::host::Host::keep`] and [`crate::member::Member::keep`] give it; the membership lasts until all have let go.
 #[derive(Debug, Default)]
-pub(crate) struct Keep {
+pub struct Keep {
     /// Nothing where the process cannot leave. Dropped before the buffers.
     _stay: Option<Box<dyn Stay>>,
     /// From when there are any, before anybody gets them.
@@ -199,6 +200,22 @@ impl Keep {
     #[inline]
     fn buffers(&self) -> Option<&ClientBuffers> {
         self.buffers.get().map(Arc::as_ref)
+    }
+
+    /// [`ClientBuffers::map`], for callers with errors of their own, which are made in place of these.
+    ///
+    /// # Errors
+    /// What `refuse` makes of the error.
+    #[inline]
+    pub fn map_or<E>(
+        self: &Arc<Self>,
+        view: View,
+        handle: BufferHandle,
+        refuse: impl Fn(BufferError) -> E,
+    ) -> Result<MappedBuffer, E> {
+        let Some(buffers) = self.buffers() else { return Err(refuse(BufferError::NotOpen)) };
+        let lease = buffers.lease(view, handle).map_err(refuse)?;
+        Ok(MappedBuffer { keep: Arc::clone(self), lease })
     }
 }
 
@@ -345,33 +362,23 @@ impl ClientBuffers {
     /// this process has the buffer already.
     #[inline]
     pub fn map(self: &Arc<Self>, view: View, handle: BufferHandle) -> Result<MappedBuffer, BufferError> {
-        self.map_or(view, handle, |error| error)
+        self.keep().ok_or(BufferError::NotOpen)?.map_or(view, handle, |error| error)
     }
 
-    /// [`ClientBuffers::map`] for callers with errors of their own, which are made in place of these.
-    ///
-    /// # Errors
-    /// What `refuse` makes of the error.
+    /// Takes a lease on the buffer of a handle, which the caller keeps together with what it keeps.
     #[inline]
-    pub fn map_or<E>(
-        self: &Arc<Self>,
-        view: View,
-        handle: BufferHandle,
-        refuse: impl Fn(BufferError) -> E,
-    ) -> Result<MappedBuffer, E> {
-        let loan = self.look_up(view, handle).map_err(&refuse)?;
+    fn lease(&self, view: View, handle: BufferHandle) -> Result<Lease, BufferError> {
+        let loan = self.look_up(view, handle)?;
         let slot = loan.slot;
-        let invalid = || refuse(BufferError::InvalidHandle { handle });
-        let Some(shared) = self.control.slot(slot) else { return Err(invalid()) };
-        // Before the claim, so that it is dropped after it.
-        let Some(keep) = self.keep() else { return Err(refuse(BufferError::NotOpen)) };
+        let invalid = BufferError::InvalidHandle { handle };
+        let shared = self.control.slot(slot).ok_or(invalid)?;
         let Some(claim) = self.held.claim(slot) else {
             // Unless the loan has ended meanwhile, and this process holds the next one.
-            return Err(refuse(self.look_up(view, handle).err().unwrap_or(BufferError::AlreadyHere { handle })));
+            return Err(self.look_up(view, handle).err().unwrap_or(BufferError::AlreadyHere { handle }));
         };
         if shared.lease(loan, self.member).is_err() {
             drop(claim);
-            return Err(invalid());
+            return Err(invalid);
         }
         // From here on the loan cannot end, so its place stands.
         let raw = shared.place();
@@ -380,9 +387,9 @@ impl ClientBuffers {
             raw.len
         } else {
             claim.hold(Holder::Finding(handle));
-            self.learn_leased(slot, handle).map_err(&refuse)?
+            self.learn_leased(slot, handle)?
         };
-        Ok(MappedBuffer { keep, lease: Lease::new(slot, len) })
+        Ok(Lease::new(slot, len))
     }
 
     /// What a lease keeps; nothing where this process has left.

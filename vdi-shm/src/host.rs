@@ -104,7 +104,7 @@ impl Teller for ToMembers {
 pub struct Host {
     session: Arc<Session>,
     /// A primary cannot leave: its leases keep its buffers alone.
-    _keep: Arc<Keep>,
+    keep: Arc<Keep>,
     admitting: Arc<AtomicBool>,
     bell: Arc<Bell>,
     keeper: Option<JoinHandle<()>>,
@@ -137,7 +137,7 @@ impl Host {
                     })
                     .map_err(|error| ShmError::system("start the keeper thread", error));
                 match thread {
-                    Ok(thread) => Ok(Host { session, _keep: keep, admitting, bell, keeper: Some(thread) }),
+                    Ok(thread) => Ok(Host { session, keep, admitting, bell, keeper: Some(thread) }),
                     Err(error) => {
                         RuntimeDir::open(options, false)?.remove(&place);
                         Err(error)
@@ -182,6 +182,12 @@ impl Host {
             members: 1 << PRIMARY_MEMBER,
         };
         Ok((session, admitting, bell, keeper))
+    }
+
+    /// What leases of this process keep. The caller has to let go of it when it leaves.
+    #[must_use]
+    pub fn keep(&self) -> &Arc<Keep> {
+        &self.keep
     }
 
     /// What this process knows of the set.

@@ -45,7 +45,7 @@ const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
 pub struct Member {
     shared: Arc<Shared>,
     /// The membership, which leases share.
-    _keep: Arc<Keep>,
+    keep: Arc<Keep>,
 }
 
 /// What makes a process a member: dropping it leaves.
@@ -158,7 +158,7 @@ impl Member {
         let membership = Membership { shared: Arc::clone(&shared), keeper: Some(keeper) };
         let keep = Arc::new(Keep::new(Box::new(membership)));
         shared.session.set_keep(&keep);
-        Ok(Member { shared, _keep: keep })
+        Ok(Member { shared, keep })
     }
 
     /// Takes the Welcome and what comes with it.
@@ -196,6 +196,12 @@ impl Member {
             }
         }
         Ok(session)
+    }
+
+    /// What leases of this process keep. The caller has to let go of it when it leaves.
+    #[must_use]
+    pub fn keep(&self) -> &Arc<Keep> {
+        &self.keep
     }
 
     /// What this process knows of the set.
