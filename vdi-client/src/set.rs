@@ -233,6 +233,7 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
+    #[inline]
     pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         either!(self, set => set.map_buffer_address(handle)).inspect_err(trace::refused)
     }
@@ -467,6 +468,7 @@ impl Own {
         })
     }
 
+    #[inline]
     fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |Present { attached, .. }| match attached.session.buffers() {

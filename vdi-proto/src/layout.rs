@@ -379,6 +379,7 @@ impl RawPlace {
     ///
     /// # Errors
     /// [`LayoutError::Place`].
+    #[inline]
     pub const fn check(&self, area_len: Option<u64>, rules: &BufferRules) -> Result<Place, LayoutError> {
         let RawPlace { area, len, offset } = *self;
         let area_len = match area_len {
@@ -389,7 +390,12 @@ impl RawPlace {
             Some(end) => end <= area_len,
             None => false,
         };
-        let aligned = rules.alignment != 0 && offset.is_multiple_of(rules.alignment as u64);
+        // Agreed alignments are powers of two, and dividing takes longer than all the rest.
+        let aligned = match rules.alignment as u64 {
+            0 => false,
+            alignment if alignment.is_power_of_two() => offset & (alignment - 1) == 0,
+            alignment => offset.is_multiple_of(alignment),
+        };
         if len == 0 || !within || !aligned || offset < rules.prefix as u64 {
             let BufferRules { alignment, prefix } = *rules;
             return Err(LayoutError::Place { area, area_len, offset, len, alignment, prefix });

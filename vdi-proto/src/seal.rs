@@ -33,6 +33,8 @@ use crate::spread::spread;
 #[derive(Clone, Copy)]
 pub struct Seals {
     secret: u64,
+    /// Of all slots: places are looked at often, by whoever knows no leases.
+    places: SealKey,
 }
 
 impl core::fmt::Debug for Seals {
@@ -70,12 +72,11 @@ impl Seals {
     /// The seals of the set with this secret.
     #[must_use]
     pub const fn new(secret: u64) -> Self {
-        Seals { secret }
+        Seals { secret, places: SealKey::new(secret, PLACE, 0) }
     }
 
     const fn key(&self, purpose: u64, which: u64) -> SealKey {
-        let begin = spread(self.secret, purpose << 32 | which);
-        SealKey { parts: [spread(begin, 1), spread(begin, 2), spread(begin, 3), spread(begin, 4)] }
+        SealKey::new(self.secret, purpose, which)
     }
 
     /// The key of a device's ring.
@@ -86,9 +87,10 @@ impl Seals {
 
     /// The seal of a place in a slot.
     #[must_use]
+    #[inline]
     pub const fn place(&self, slot: u32, place: &RawPlace) -> u32 {
         let RawPlace { area, len, offset } = *place;
-        self.key(PLACE, slot as u64).record(0, [area as u64, len as u64, offset, 0])
+        self.places.record(slot as u64, [area as u64, len as u64, offset, 0])
     }
 
     /// A device's word as it is written: the value, and its seal above it. The value 0 is written as 0, so that memory which
@@ -120,7 +122,7 @@ impl Seals {
     }
 }
 
-/// A key for the records of one ring, computed once.
+/// A key for the records of one ring, or for the places of all slots, computed once.
 #[derive(Clone, Copy)]
 pub struct SealKey {
     parts: [u64; 4],
@@ -140,6 +142,11 @@ const fn fold(a: u64, b: u64) -> u64 {
 }
 
 impl SealKey {
+    const fn new(secret: u64, purpose: u64, which: u64) -> SealKey {
+        let begin = spread(secret, purpose << 32 | which);
+        SealKey { parts: [spread(begin, 1), spread(begin, 2), spread(begin, 3), spread(begin, 4)] }
+    }
+
     /// The seal of record number `number`. Two multiplications that do not wait for each other: a nanosecond or two.
     #[must_use]
     #[inline]

@@ -92,6 +92,7 @@ impl Drop for Book {
 impl Areas {
     /// An area, once it is mapped.
     #[must_use]
+    #[inline]
     pub fn get(&self, index: u32) -> Option<&Arc<Mapping>> {
         self.list.get(index as usize)?.get()
     }
@@ -274,6 +275,7 @@ impl ClientBuffers {
     }
 
     /// Where a place that was judged starts in this process; `None` only for one of another set.
+    #[inline]
     fn start(&self, place: Place) -> Option<NonNull<u8>> {
         let mapping = self.book.areas().get(place.area())?;
         // SAFETY: `place` was judged against this mapping's length: its offset lies within.
@@ -281,24 +283,35 @@ impl ClientBuffers {
     }
 
     /// Loads and judges a slot's place; waits for an area that is being announced.
+    #[inline]
     fn locate(&self, slot: u32) -> Result<Place, LayoutError> {
         let raw = self.control.place(slot)?;
-        let known = || self.book.areas().get(raw.area).map(|mapping| mapping.len() as u64);
-        let area_len = known().or_else(|| {
-            if raw.area >= MAX_AREAS {
-                return None;
-            }
-            // An abort ends the wait: no announcement comes after it.
-            let look = || known().map(Some).or_else(|| self.control.abort_reason().map(|_| None));
-            wait::wait_until(self.control.set_doorbell(), wait::deadline(AREA_PATIENCE), look).flatten()
-        });
+        let area_len = self.area_len(raw.area).or_else(|| self.wait_for_area(raw.area));
         match area_len {
             Some(area_len) => raw.check(Some(area_len), &self.rules),
-            None => {
-                let (RawPlace { area, len, offset }, BufferRules { alignment, prefix }) = (raw, self.rules);
-                Err(LayoutError::Place { area, area_len: 0, offset, len, alignment, prefix })
-            }
+            None => Err(self.no_such_area(raw)),
         }
+    }
+
+    #[inline]
+    fn area_len(&self, area: u32) -> Option<u64> {
+        self.book.areas().get(area).map(|mapping| mapping.len() as u64)
+    }
+
+    #[cold]
+    fn wait_for_area(&self, area: u32) -> Option<u64> {
+        if area >= MAX_AREAS {
+            return None;
+        }
+        // An abort ends the wait: no announcement comes after it.
+        let look = || self.area_len(area).map(Some).or_else(|| self.control.abort_reason().map(|_| None));
+        wait::wait_until(self.control.set_doorbell(), wait::deadline(AREA_PATIENCE), look).flatten()
+    }
+
+    #[cold]
+    fn no_such_area(&self, raw: RawPlace) -> LayoutError {
+        let (RawPlace { area, len, offset }, BufferRules { alignment, prefix }) = (raw, self.rules);
+        LayoutError::Place { area, area_len: 0, offset, len, alignment, prefix }
     }
 
     /// Takes the buffer of a command that transfers `size` bytes.
@@ -435,6 +448,7 @@ impl ClientBuffers {
     ///
     /// # Errors
     /// As [`ClientBuffers::map`], without VD_E_BUSY.
+    #[inline]
     pub fn map_address(&self, view: View, handle: BufferHandle) -> Result<NonNull<u8>, BufferError> {
         let loan = self.look_up(view, handle)?;
         let place = self.locate(loan.slot)?;

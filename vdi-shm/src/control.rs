@@ -238,6 +238,7 @@ impl Control {
     ///
     /// # Errors
     /// [`LayoutError::PlaceSeal`], also for a slot that the table does not have.
+    #[inline]
     pub fn place(&self, slot: u32) -> Result<RawPlace, LayoutError> {
         let shared = self.slot(slot).ok_or(LayoutError::PlaceSeal { slot })?;
         let place = shared.place();

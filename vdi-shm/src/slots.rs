@@ -136,6 +136,7 @@ impl Slot {
 
     /// The seal of the place.
     #[must_use]
+    #[inline]
     pub fn seal(&self) -> u32 {
         self.seal.load(Ordering::Relaxed)
     }

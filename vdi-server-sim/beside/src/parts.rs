@@ -303,18 +303,24 @@ fn touch(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
 
 fn handles(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     const PART: &str = "handles";
-    let words: [&[&str]; 5] = [
+    let words: [&[&str]; 8] = [
         &["handles", "of-command"],
         &["handles", "by-address"],
         &["handles", "map"],
         &["handles", "release"],
         &["handles-bare"],
+        &["handles-whole", "of-command"],
+        &["handles-whole", "by-address"],
+        &["handles", "without-lease"],
     ];
     let times = together(scratch, words.map(role), plan.effort(15, 100))?;
     let row = |what, at: usize, goal| Row::alone(PART, what, Unit::Nanoseconds, &times[at], goal);
     report.add(vec![
         row("GetBufferHandle of a command, MapBufferHandle", 0, AtMost(25.0)),
         row("GetBufferHandle of an address, MapBufferHandle", 1, AtMost(25.0)),
+        row("of a command, while the core is nobody else's", 5, Goal::None),
+        row("of an address, while the core is nobody else's", 6, Goal::None),
+        row("of an address, mapped without a lease, as C++ does", 7, Goal::None),
         row("MapBufferHandle alone", 2, Goal::None),
         row("its locked instructions alone", 4, Goal::None),
         row("a lease given up", 3, AtMost(25.0)),
