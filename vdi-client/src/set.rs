@@ -451,9 +451,9 @@ impl Own {
     fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |Present { attached, keep }| match attached.session.buffers() {
-            Some(_) => {
+            Some(buffers) => {
                 let refuse = |error| handle_error(CALL, attached, error);
-                let mut buffer = keep.map_or(attached.view(), handle, refuse)?;
+                let mut buffer = buffers.map_kept(keep, attached.view(), handle, refuse)?;
                 if let Some(bytes) = bytes {
                     if bytes > buffer.len() {
                         return Err(too_many(CALL, attached, bytes, buffer.len()));

@@ -29,7 +29,8 @@ use crate::status::VdError;
 
 /// Tells a control segment: "VDISET" and two digits.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VDISET01");
-/// The version of the layout, of the join messages, and of how handles are made. All processes of a set must have the same.
+/// The version of the layout, of the join messages, and of how handles and seals are made. All processes of a set must have the
+/// same.
 pub const VERSION: u32 = 4;
 /// Bytes that one CPU takes exclusively when it writes.
 pub const CACHE_LINE: u64 = 64;
@@ -390,7 +391,7 @@ impl RawPlace {
             Some(end) => end <= area_len,
             None => false,
         };
-        // Agreed alignments are powers of two, and dividing takes longer than all the rest.
+        // Those that are agreed are powers of two, and dividing takes longer than all the rest; rules made by hand may have others.
         let aligned = match rules.alignment as u64 {
             0 => false,
             alignment if alignment.is_power_of_two() => offset & (alignment - 1) == 0,

@@ -85,7 +85,8 @@ impl Seals {
         self.key(RING, (device as u64) << 1 | ring as u64)
     }
 
-    /// The seal of a place in a slot.
+    /// The seal of a place in a slot. Two slots that seal one place alike, by chance, do so at all offsets: the slot's number and
+    /// the offset are sealed apart.
     #[must_use]
     #[inline]
     pub const fn place(&self, slot: u32, place: &RawPlace) -> u32 {

@@ -226,6 +226,15 @@ fn a_generation_comes_round_only_after_all_others() {
     }
 }
 
+/// Processes of different builds share handles: one that changes wants another [`vdi_proto::layout::VERSION`].
+#[test]
+fn the_handles_of_a_secret_hold() {
+    let codec = HandleCodec::new(0x0123_4567_89ab_cdef, 8);
+    let handles =
+        [(0, 1), (7, 41), (255, 0xff_ffff)].map(|(slot, generation)| codec.encode(Loan { slot, generation }).number());
+    assert_eq!(handles, [0x79de_be51, 0xf389_d037, 0x6d11_8261]);
+}
+
 /// All loans of a small field have different handles.
 #[test]
 fn no_two_loans_share_a_handle() {

@@ -12,7 +12,7 @@ use vdi_proto::layout::{
     DEVICE_CLIENT_OFFSET, DEVICE_DOORBELL_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, HEADER_LEN,
     IDENTITY_OFFSET, LayoutError, MAX_SLOTS, RING_ENTRIES_OFFSET, RING_HEAD_OFFSET, RING_LEN, RawIdentity, RawPlace,
     SET_DOORBELL_OFFSET, SLOT_LEASES_OFFSET, SLOT_PLACE_OFFSET, SLOT_WORD_OFFSET, SUBMISSION_OFFSET, ServerWord,
-    control_len, device_offset, first_data_start, slot_offset, slots_offset, stride,
+    VERSION, control_len, device_offset, first_data_start, slot_offset, slots_offset, stride,
 };
 use vdi_proto::status::VdError;
 
@@ -30,7 +30,8 @@ fn each_wrong_field_of_an_identity_is_named() {
                 LayoutError::Magic { found: good.magic ^ 1 << 63 },
             ),
             (RawIdentity { version: 0, ..good }, len, LayoutError::Version { found: 0 }),
-            (RawIdentity { version: 1, ..good }, len, LayoutError::Version { found: 1 }),
+            (RawIdentity { version: VERSION - 1, ..good }, len, LayoutError::Version { found: VERSION - 1 }),
+            (RawIdentity { version: VERSION + 1, ..good }, len, LayoutError::Version { found: VERSION + 1 }),
             (RawIdentity { device_count: 0, ..good }, len, LayoutError::DeviceCount { found: 0 }),
             (RawIdentity { device_count: 65, ..good }, len, LayoutError::DeviceCount { found: 65 }),
             (RawIdentity { device_count: u32::MAX, ..good }, len, LayoutError::DeviceCount { found: u32::MAX }),
@@ -183,7 +184,7 @@ proptest! {
     #[test]
     fn identities_are_judged_as_wider_arithmetic_does(
         devices in prop_oneof![3 => 0u32..70, 1 => any::<u32>()],
-        version in 1u32..4,
+        version in VERSION - 2..=VERSION + 1,
         lens: (bool, bool),
         len: u64,
         magic: bool,
@@ -193,6 +194,8 @@ proptest! {
         let identity =
             RawIdentity { magic, version, device_count: devices, len: if lens.0 { real } else { len } };
         identity_law(&identity, if lens.1 { real } else { len });
+        // Whatever else was drawn, the identity that this side writes is taken.
+        prop_assert!(!(1..=64).contains(&devices) || identity_law(&RawIdentity::new(devices), real));
     }
 
     #[test]

@@ -87,9 +87,27 @@ fn seals_belong_to_their_place() {
     // Among 4,096 numbers of 32 bits two may be alike by chance.
     assert!(places.len() >= 4094, "{}", places.len());
     assert_ne!(set.place(0, &place), set.place(0, &RawPlace { offset: 65536, ..place }));
+    // A slot's number and an area's or a length lie in the same word of what is sealed, and do not stand for each other: of 2^17
+    // seals two are alike by chance.
+    let of = |slot, area, len| set.place(slot, &RawPlace { area, len, offset: 65536 });
+    let areas = (0..4096).flat_map(|slot| (0..16).map(move |area| of(slot, area, 65536)));
+    let lens = (0..4096).flat_map(|slot| (1..17).map(move |len| of(slot, 3, len * 512)));
+    let seals: std::collections::BTreeSet<_> = areas.chain(lens).collect();
+    assert!(seals.len() >= (1 << 17) - 10, "{}", seals.len());
     assert_ne!(set.name(0, b"nightly"), set.name(1, b"nightly"));
     assert_ne!(set.name(0, b"nightly"), set.name(0, b"nightly\0"));
     assert_ne!(set.name(0, b""), set.name(0, b"\0"));
+}
+
+/// Processes of different builds share seals: one that changes wants another [`vdi_proto::layout::VERSION`].
+#[test]
+fn the_seals_of_a_secret_hold() {
+    let seals = Seals::new(0x0123_4567_89ab_cdef);
+    let place = RawPlace { area: 1, len: 65536, offset: 131_072 };
+    assert_eq!(seals.place(7, &place), 0x7918_079a);
+    assert_eq!(seals.ring(3, Ring::Completion).record(9, [1, 2, 3, 4]), 0x8fee_2e44);
+    assert_eq!(seals.seal_word(3, DeviceWord::Client, 2), 0xe857_22a1_0000_0002);
+    assert_eq!(seals.name(3, b"nightly"), 0x08a3_8e39);
 }
 
 /// A word opens to what was sealed, for its own device and party alone; zero is valid, since new memory is.

@@ -20,7 +20,8 @@
 //! 4. Areas are used by one [`ClientBuffers`] or by one [`crate::allocator::BufferPool`]: each of them keeps its own book of
 //!    who has which bytes.
 //! 5. A process stays a member for as long as it has a lease, even when its [`crate::member::Member`] is dropped before:
-//!    a lease without a member would be void, and its bit another's. Each lease keeps what makes the process a member.
+//!    a lease without a member would be void, and its bit another's. Each lease keeps what makes the process a member
+//!    ([`Keep`]); whoever holds on to that to map often has to let go of it to leave.
 //! 6. A lease is two words, what it keeps and which slot it is of; all else is where that slot is held. So it is moved in
 //!    registers, or by words as they were written: a load that covers several stores waits until they have left the processor.
 #![allow(unsafe_code)]
@@ -182,9 +183,9 @@ impl BufferError {
 /// What makes a process a member: dropping it leaves.
 pub(crate) trait Stay: core::fmt::Debug + Send + Sync {}
 
-/// What a lease keeps: the process a member, and the buffers mapped. Whoever maps much holds on to it too, as
-/// [`crate::host::Host::keep`] and [`crate::member::Member::keep`] give it; the membership lasts until all have let go.
-#[derive(Debug, Default)]
+/// What a lease keeps: the process a member, and the buffers mapped. Whoever maps often holds on to it too, for
+/// [`ClientBuffers::map_kept`]; [`crate::host::Host::keep`] and [`crate::member::Member::keep`] give it.
+#[derive(Debug)]
 pub struct Keep {
     /// Nothing where the process cannot leave. Dropped before the buffers.
     _stay: Option<Box<dyn Stay>>,
@@ -193,30 +194,14 @@ pub struct Keep {
 }
 
 impl Keep {
-    pub(crate) fn new(stay: Box<dyn Stay>) -> Keep {
-        Keep { _stay: Some(stay), buffers: OnceLock::new() }
+    pub(crate) fn new(stay: Option<Box<dyn Stay>>) -> Keep {
+        Keep { _stay: stay, buffers: OnceLock::new() }
     }
 
     /// The buffers; `None` before there are any.
     #[inline]
     fn buffers(&self) -> Option<&ClientBuffers> {
         self.buffers.get().map(Arc::as_ref)
-    }
-
-    /// [`ClientBuffers::map`], for callers with errors of their own, which are made in place of these.
-    ///
-    /// # Errors
-    /// What `refuse` makes of the error.
-    #[inline]
-    pub fn map_or<E>(
-        self: &Arc<Self>,
-        view: View,
-        handle: BufferHandle,
-        refuse: impl Fn(BufferError) -> E,
-    ) -> Result<MappedBuffer, E> {
-        let Some(buffers) = self.buffers() else { return Err(refuse(BufferError::NotOpen)) };
-        let lease = buffers.lease(view, handle).map_err(refuse)?;
-        Ok(MappedBuffer { keep: Arc::clone(self), lease })
     }
 }
 
@@ -372,10 +357,30 @@ impl ClientBuffers {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
-    /// this process has the buffer already.
+    /// this process has the buffer already; VD_E_ABORT when the buffer cannot be where the server says, a protocol violation.
     #[inline]
     pub fn map(self: &Arc<Self>, view: View, handle: BufferHandle) -> Result<MappedBuffer, BufferError> {
-        self.keep().ok_or(BufferError::NotOpen)?.map_or(view, handle, |error| error)
+        self.map_kept(&self.keep().ok_or(BufferError::NotOpen)?, view, handle, |error| error)
+    }
+
+    /// [`ClientBuffers::map`] for callers who hold on to what leases keep, and who have errors of their own, which are made in place
+    /// of these.
+    ///
+    /// # Errors
+    /// What `refuse` makes of the errors of [`ClientBuffers::map`], and of VD_E_PROTOCOL for what the leases of other buffers keep.
+    #[inline]
+    pub fn map_kept<E>(
+        &self,
+        keep: &Arc<Keep>,
+        view: View,
+        handle: BufferHandle,
+        refuse: impl Fn(BufferError) -> E,
+    ) -> Result<MappedBuffer, E> {
+        if !keep.buffers().is_some_and(|kept| core::ptr::eq(kept, self)) {
+            return Err(refuse(BufferError::NotOpen));
+        }
+        let lease = self.lease(view, handle).map_err(refuse)?;
+        Ok(MappedBuffer { keep: Arc::clone(keep), lease })
     }
 
     /// Takes a lease on the buffer of a handle, which the caller keeps together with what it keeps.

@@ -26,7 +26,8 @@ use vdi_proto::layout::RawPlace;
 use crate::atomics::{AtomicPtr, AtomicU32, AtomicU64, Ordering, in_order, ordering, spin_loop};
 
 /// What is in the word's lower half; where somebody holds the slot, the number of its handle is in the upper one. The loans of a
-/// slot have different handles, as they have different generations.
+/// slot have different handles until the generations come round: whoever looks twice at a word, as [`Holding::command_at`] does, and
+/// takes another loan for the same, has slept through a multiple of 2^20 loans of that slot in between.
 const KIND: u64 = u32::MAX as u64;
 const NOBODY: u64 = 0;
 const CLAIMED: u64 = 1;

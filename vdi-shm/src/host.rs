@@ -125,7 +125,7 @@ impl Host {
         let created = Host::serve(&options.access, &place, asked, listener);
         match created {
             Ok((session, admitting, bell, mut keeper)) => {
-                let keep = Arc::default();
+                let keep = Arc::new(Keep::new(None));
                 session.set_keep(&keep);
                 let path = place.clone();
                 let thread = std::thread::Builder::new()
@@ -184,7 +184,7 @@ impl Host {
         Ok((session, admitting, bell, keeper))
     }
 
-    /// What leases of this process keep. The caller has to let go of it when it leaves.
+    /// What leases of this process keep, for [`crate::area::ClientBuffers::map_kept`]: the buffers mapped.
     #[must_use]
     pub fn keep(&self) -> &Arc<Keep> {
         &self.keep

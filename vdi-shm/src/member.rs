@@ -40,7 +40,7 @@ use crate::wait;
 const WELCOME_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A set, in a process that joined it. Dropping it leaves the set, once the last buffer is dropped that was mapped by a
-/// handle.
+/// handle, and nobody else holds on to [`Member::keep`].
 #[derive(Debug)]
 pub struct Member {
     shared: Arc<Shared>,
@@ -156,7 +156,7 @@ impl Member {
             .map_err(|error| ShmError::system("start the keeper thread", error));
         let keeper = keeper.inspect_err(|_| drop(shared.link.send(&Message::Leave, None)))?;
         let membership = Membership { shared: Arc::clone(&shared), keeper: Some(keeper) };
-        let keep = Arc::new(Keep::new(Box::new(membership)));
+        let keep = Arc::new(Keep::new(Some(Box::new(membership))));
         shared.session.set_keep(&keep);
         Ok(Member { shared, keep })
     }
@@ -198,7 +198,8 @@ impl Member {
         Ok(session)
     }
 
-    /// What leases of this process keep. The caller has to let go of it when it leaves.
+    /// What leases of this process keep, for [`crate::area::ClientBuffers::map_kept`]: the process stays a member until the caller
+    /// has let go of it too.
     #[must_use]
     pub fn keep(&self) -> &Arc<Keep> {
         &self.keep

@@ -48,7 +48,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "nothing" => rounds(|_| Ok(Duration::ZERO)),
         "busy" => busy(),
         "handles" => handles::drive(dir, word(0)?, false),
-        "handles-whole" => handles::drive(dir, word(0)?, true),
+        "handles-fast" => handles::drive(dir, word(0)?, true),
         "handles-bare" => handles::drive_bare(),
         "touch" => touch::drive(word(0)?, word(1)? == "populated"),
         "backup" => backup::drive(dir, &path(0)?, word(1)?, word(2)?),

@@ -169,6 +169,11 @@ fn nobody_gets_a_buffer_twice() {
     let handle = command.handle();
     let twice = house.primary.take(loan, 4096).expect_err("held already");
     assert_eq!((twice, twice.code()), (BufferError::LentTwice { slot: loan.slot }, VdError::Abort));
+    // What leases of other buffers keep would not keep these: nothing is leased.
+    let others = Arc::new(Keep::new(None));
+    let refused =
+        house.secondary.map_kept(&others, View::Open, handle, |error| error).expect_err("a keep of no buffers");
+    assert_eq!((refused, Arc::strong_count(&others)), (BufferError::NotOpen, 1));
     let own = house.primary.map(View::Open, handle).expect_err("the holder itself");
     assert_eq!((own, own.code()), (BufferError::AlreadyHere { handle }, VdError::Busy));
     let mapped = house.secondary.map(View::Open, handle).expect("a good handle");
