@@ -46,8 +46,9 @@ impl Core {
 }
 
 /// Times the locked instructions that our way of mapping a buffer has, and nothing else: a look at what another thread may take away,
-/// behind a lock, what keeps it there, a word of this process and a word of all.
-pub(crate) fn drive_bare() -> Fallible<()> {
+/// behind a lock, what keeps it there, a word of this process and a word of all; `by_address` with the look before that gets a
+/// handle.
+pub(crate) fn drive_bare(by_address: bool) -> Fallible<()> {
     let keeper = Arc::new(());
     let set = RwLock::new(Arc::downgrade(&keeper));
     let words: Vec<[AtomicU64; 2]> = (0..BUFFERS).map(|_| Default::default()).collect();
@@ -57,6 +58,9 @@ pub(crate) fn drive_bare() -> Fallible<()> {
         while done < count {
             let started = Instant::now();
             for [own, shared] in black_box(&words) {
+                if by_address {
+                    black_box(&*set.read().map_err(|_| "nobody panics")?);
+                }
                 let set = set.read().map_err(|_| "nobody panics")?;
                 let keeper = set.upgrade().ok_or("it is kept")?;
                 own.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).map_err(|_| "nobody has it")?;

@@ -303,15 +303,16 @@ fn touch(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
 
 fn handles(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
     const PART: &str = "handles";
-    let words: [&[&str]; 8] = [
+    let words: [&[&str]; 9] = [
         &["handles", "of-command"],
         &["handles", "by-address"],
         &["handles", "map"],
         &["handles", "release"],
-        &["handles-bare"],
+        &["handles-bare", "map"],
         &["handles-fast", "of-command"],
         &["handles-fast", "by-address"],
         &["handles", "without-lease"],
+        &["handles-bare", "by-address"],
     ];
     let times = together(scratch, words.map(role), plan.effort(15, 100))?;
     let row = |what, at: usize, goal| Row::alone(PART, what, Unit::Nanoseconds, &times[at], goal);
@@ -321,6 +322,7 @@ fn handles(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
         row("of a command, while the core is as fast as ever", 5, Goal::None),
         row("of an address, while the core is as fast as ever", 6, Goal::None),
         row("of an address, mapped without a lease, as C++ does", 7, Goal::None),
+        row("the locked instructions of an address and its mapping", 8, Goal::None),
         row("MapBufferHandle alone", 2, Goal::None),
         row("its locked instructions alone", 4, Goal::None),
         row("a lease given up", 3, AtMost(25.0)),

@@ -160,11 +160,14 @@ impl Drop for Helper {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::{Receiver, channel};
-    use std::thread::{JoinHandle, ThreadId, current, spawn};
+    use std::thread::{JoinHandle, ThreadId, current, spawn, yield_now};
+    use std::time::Instant;
 
     use tempfile::TempDir;
     use vdi_client::{ClientVirtualDeviceSet, Completion, INFINITE};
+    use vdi_proto::abort::Cause;
     use vdi_proto::command::CommandCode;
+    use vdi_proto::completion::CompletionCode;
     use vdi_proto::config::{ServerTerms, VdConfig};
     use vdi_shm::runtime::Options;
 
@@ -185,15 +188,23 @@ mod tests {
 
     impl Pair {
         fn open() -> Pair {
+            Pair::with(&VdConfig::default(), false)
+        }
+
+        /// With a client that answers, all but the first command if it `keeps` that until the set ends.
+        fn with(config: &VdConfig, keeps: bool) -> Pair {
             let dir = tempfile::tempdir().unwrap();
             let options = Options { runtime_dir: Some(dir.path().to_owned()), ..Options::default() };
             let client = ClientVirtualDeviceSet::with_options(options.clone());
-            client.create(NAME, &VdConfig::default()).unwrap();
+            client.create(NAME, config).unwrap();
             let client = spawn(move || {
                 client.get_configuration(INFINITE).unwrap();
                 let mut device = client.open_device(NAME).unwrap();
+                let mut kept = None;
                 while let Ok(command) = device.get_command(INFINITE) {
-                    if command.complete(Completion::done()).is_err() {
+                    if keeps && kept.is_none() {
+                        kept = Some(command);
+                    } else if command.complete(Completion::done()).is_err() {
                         return;
                     }
                 }
@@ -217,6 +228,14 @@ mod tests {
                 let _ = tell.send(current().id());
                 wait::ring(session.control().agent_doorbell());
             });
+            self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
+            told
+        }
+
+        /// Sends a Flush that the client keeps; with which code it ended.
+        fn flush_that_is_kept(&self) -> Receiver<CompletionCode> {
+            let (tell, told) = channel();
+            let routine = Arc::new(move |completed: Completed| tell.send(completed.code).unwrap_or_default());
             self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
             told
         }
@@ -272,6 +291,48 @@ mod tests {
         });
         assert_eq!(pair.device.outstanding(), 0);
         pair.close();
+    }
+
+    /// Time-outs are the agent's, whatever helpers do: it stands by and no longer.
+    #[test]
+    fn a_helper_hears_of_the_time_out() {
+        let pair = Pair::with(&VdConfig { server_time_out: 50, ..VdConfig::default() }, true);
+        let helper = pair.set.help().unwrap();
+        let told = pair.flush_that_is_kept();
+        assert_eq!(helper.wait(|| None::<()>), None);
+        let session = pair.set.session().unwrap();
+        assert_eq!(session.abort_reason().map(|reason| reason.cause), Some(Cause::TimedOut));
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(CompletionCode::OPERATION_ABORTED));
+        assert!(!pair.agent.join().unwrap(), "the agent hears of it as well");
+        pair.client.join().unwrap();
+    }
+
+    /// A completion that a helper handles is one that the agent knows of.
+    #[test]
+    fn completions_that_helpers_handle_keep_the_time_out_away() {
+        let time_out = Duration::from_millis(600);
+        let asked = VdConfig { server_time_out: time_out.as_millis() as u32, ..VdConfig::default() };
+        let pair = Pair::with(&asked, true);
+        let kept = pair.flush_that_is_kept();
+        let helper = pair.set.help().unwrap();
+        let open = pair.set.opened("a test").unwrap();
+        let stands_by = || open.helping.lent().completions.is_some();
+        let until = Instant::now() + time_out * 4;
+        while Instant::now() < until {
+            // The agent has just begun to stand by: this completion comes long before it looks again, so a helper handles it.
+            while stands_by() && Instant::now() < until {
+                yield_now();
+            }
+            while !stands_by() && Instant::now() < until {
+                yield_now();
+            }
+            let told = pair.flush();
+            assert!(helper.wait(|| told.try_recv().ok()).is_some(), "{:?}", pair.set.session().unwrap().abort_reason());
+        }
+        pair.set.signal_abort().unwrap();
+        assert_eq!(kept.recv_timeout(PATIENCE), Ok(CompletionCode::OPERATION_ABORTED));
+        assert!(!pair.agent.join().unwrap());
+        pair.client.join().unwrap();
     }
 
     #[test]
