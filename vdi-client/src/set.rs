@@ -210,8 +210,9 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
-    /// this process has the buffer already; VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many
-    /// bytes a buffer has: there, and so everywhere, [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
+    /// this process has the buffer already; VD_E_ABORT when the buffer cannot be where the server says, which aborts the set;
+    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many bytes a buffer has: there, and so everywhere,
+    /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
     #[inline]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         either!(self, set => set.map_buffer_handle(handle, None)).inspect_err(trace::refused)
@@ -232,7 +233,8 @@ impl ClientVirtualDeviceSet {
     /// works at the address, so whoever completes it has to wait for them.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
+    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_ABORT when
+    /// the buffer cannot be where the server says, which aborts the set.
     #[inline]
     pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         either!(self, set => set.map_buffer_address(handle)).inspect_err(trace::refused)

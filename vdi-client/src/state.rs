@@ -25,8 +25,8 @@ use vdi_shm::session::Session;
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 
-/// How this process belongs to the set. Dropping it leaves, once nobody has its keep any more: leases, and the set object, which
-/// lets go of it first.
+/// How this process belongs to the set. Dropping a primary's ends the set; a secondary leaves once nobody has its keep any more,
+/// which leases have, and the set object, which lets go of it first.
 #[derive(Debug)]
 pub(crate) enum Membership {
     Primary(Host),

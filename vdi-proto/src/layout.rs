@@ -391,7 +391,7 @@ impl RawPlace {
             Some(end) => end <= area_len,
             None => false,
         };
-        // Those that are agreed are powers of two, and dividing takes longer than all the rest; rules made by hand may have others.
+        // Alignments that are agreed on are powers of two, and dividing takes longer than all the rest; rules made by hand may have others.
         let aligned = match rules.alignment as u64 {
             0 => false,
             alignment if alignment.is_power_of_two() => offset & (alignment - 1) == 0,

@@ -353,7 +353,8 @@ impl ClientBuffers {
         })
     }
 
-    /// MapBufferHandle: maps the buffer of another process's command, and takes a lease on it.
+    /// MapBufferHandle: maps the buffer of another process's command, and takes a lease on it. The plain form of
+    /// [`ClientBuffers::map_kept`], for whoever has these buffers and nothing else of the set.
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when

@@ -46,9 +46,14 @@ impl Core {
 }
 
 /// Times the locked instructions that our way of mapping a buffer has, and nothing else: a look at what another thread may take away,
-/// behind a lock, what keeps it there, a word of this process and a word of all; `by_address` with the look before that gets a
+/// behind a lock, what keeps it there, a word of this process and a word of all: "map"; "by-address" with the look before that gets a
 /// handle.
-pub(crate) fn drive_bare(by_address: bool) -> Fallible<()> {
+pub(crate) fn drive_bare(part: &str) -> Fallible<()> {
+    let by_address = match part {
+        "map" => false,
+        "by-address" => true,
+        other => return Err(format!("nothing of handles is called {other}").into()),
+    };
     let keeper = Arc::new(());
     let set = RwLock::new(Arc::downgrade(&keeper));
     let words: Vec<[AtomicU64; 2]> = (0..BUFFERS).map(|_| Default::default()).collect();
@@ -99,11 +104,11 @@ pub(crate) fn drive(dir: &Path, part: &str, fast: bool) -> Fallible<()> {
     let mut handles = Vec::with_capacity(addresses.len());
     let mut core = Core::new();
     rounds(|count| {
-        let (mut elapsed, mut done, mut counted) = (Duration::ZERO, 0, 0);
+        let (mut elapsed, mut done, mut counted, mut in_vain) = (Duration::ZERO, 0, 0, 0);
         while done < count || counted == 0 {
-            if done > 8 * count {
+            if in_vain > 8 * count {
                 // One look was luckier than any since.
-                core = Core::new();
+                (core, in_vain) = (Core::new(), 0);
             }
             let counts = !fast || core.is_fast();
             let started = Instant::now();
@@ -131,8 +136,10 @@ pub(crate) fn drive(dir: &Path, part: &str, fast: bool) -> Fallible<()> {
             }
             let without_lease = started.elapsed();
             done += addresses.len() as u64;
+            in_vain += addresses.len() as u64;
             if counts && (!fast || core.is_fast()) {
                 counted += addresses.len() as u64;
+                in_vain = 0;
                 elapsed += match part {
                     "by-address" => by_address + mapping,
                     "of-command" => of_command + mapping,

@@ -49,7 +49,7 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
         "busy" => busy(),
         "handles" => handles::drive(dir, word(0)?, false),
         "handles-fast" => handles::drive(dir, word(0)?, true),
-        "handles-bare" => handles::drive_bare(word(0)? == "by-address"),
+        "handles-bare" => handles::drive_bare(word(0)?),
         "touch" => touch::drive(word(0)?, word(1)? == "populated"),
         "backup" => backup::drive(dir, &path(0)?, word(1)?, word(2)?),
         "backup-client" => backup::client(dir, word(0)?),
