@@ -14,7 +14,7 @@ use crate::common::processes::{after, within};
 enum Came {
     /// The process did not come as far as its own code.
     NotBegun,
-    /// It ended by a small allocation that failed, or by one for a new thread's signals: no program in Rust survives either.
+    /// It ended by a small allocation that failed, or by one for a new thread's signals or destructors: no program in Rust survives any.
     Starved,
     /// It ended without an error of its own.
     Died,
@@ -24,8 +24,11 @@ enum Came {
 
 /// Whether a process ended because it could not have a few bytes. Where it wants more, it has to cope.
 fn starved(said: &str) -> bool {
-    // The standard library's own, at the start of a thread.
-    if said.contains("failed to allocate an alternative stack") {
+    // The standard library's own, at the start of a thread, and the C library's, when the thread first has something to be dropped.
+    if ["failed to allocate an alternative stack", "failed to register TLS destructor"]
+        .iter()
+        .any(|it| said.contains(it))
+    {
         return true;
     }
     let wanted = said.split_once("memory allocation of ").and_then(|(_, rest)| rest.split_once(" bytes failed"));
