@@ -63,7 +63,8 @@ pub struct Segment {
 
 impl Segment {
     /// A new segment of `len` bytes, all zeros. With `reserve` its memory is taken from the system now, so that a lack
-    /// of it is an error here; without, pages come as they are touched.
+    /// of it is an error here, in huge pages as far as they fit and the system has them for shared memory that asks for
+    /// them; without, pages come as they are touched.
     ///
     /// # Errors
     /// [`SegmentError::System`] when the system has no memory, no descriptors, or no memfd.

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::{Errno, Result};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::thread::futex;
 
 use crate::doorbell::Futex;
@@ -26,11 +26,16 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 /// start that is aligned within its area is aligned in every process's memory.
 const MAP_ALIGNMENT: usize = vdi_proto::config::MAX_BLOCK_SIZE as usize;
 
+/// The size of a huge page, and what the address of a mapping that could have one is a multiple of: only there does a huge page take
+/// one entry of the page table.
+const HUGE_PAGE: usize = 2 << 20;
+const _: () = assert!(HUGE_PAGE.is_multiple_of(MAP_ALIGNMENT));
+
 /// How often to look for an aligned range, when others in this process take those that were found.
 const MAP_TRIES: u32 = 32;
 
 /// A new memfd of `len` bytes, zeroed and sealed. With `reserve` its memory is allocated now, so that a lack of it shows
-/// here and not as a fault at some later access.
+/// here and not as a fault at some later access; in huge pages, where the system has such for it.
 pub(crate) fn create_sealed(name: &str, len: u64, reserve: bool) -> Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Never to be executed, which systems may insist on; kernels before 6.3 do not know the flag.
@@ -40,11 +45,34 @@ pub(crate) fn create_sealed(name: &str, len: u64, reserve: bool) -> Result<Owned
     };
     rustix::fs::ftruncate(&fd, len)?;
     if reserve {
-        // Long enough to be interrupted by a signal.
+        take_huge_pages(&fd, len);
+        // All that has no page yet. Long enough to be interrupted by a signal.
         rustix::io::retry_on_intr(|| rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, len))?;
     }
     rustix::fs::fcntl_add_seals(&fd, SEALS)?;
     Ok(fd)
+}
+
+/// Gives a new memfd huge pages, as far as whole ones fit into `len` bytes and the system has them for shared memory that asks for them.
+/// They have to be asked for by a mapping that is populated, which `fallocate` has not. Where they cannot be had, this costs one
+/// page fault, and what is missing is left to `fallocate`, which also says when there is no memory.
+fn take_huge_pages(fd: &OwnedFd, len: u64) {
+    let whole = len - len % HUGE_PAGE as u64;
+    let Some(len) = usize::try_from(whole).ok().and_then(NonZeroUsize::new) else { return };
+    let Ok(mapped) = map_shared(fd, len) else { return };
+    let address = mapped.as_ptr().cast();
+    let advise = |bytes: usize, advice| {
+        // SAFETY: `bytes` is `len` at most, so that the range lies within the mapping that was just made and that nobody else knows.
+        // Neither advice changes a byte of it: one is about the size of pages to come, one has them come.
+        rustix::io::retry_on_intr(|| unsafe { rustix::mm::madvise(address, bytes, advice) }).is_ok()
+    };
+    let has_huge_page = || rustix::fs::fstat(fd).is_ok_and(|found| found.st_blocks * 512 >= HUGE_PAGE as i64);
+    // Whether there are such shows by what one byte takes.
+    if advise(len.get(), Advice::LinuxHugepage) && advise(1, Advice::LinuxPopulateWrite) && has_huge_page() {
+        advise(len.get(), Advice::LinuxPopulateWrite);
+    }
+    // SAFETY: it is one whole mapping by `map_shared`, and nothing refers to it.
+    unsafe { unmap(mapped, len) }
 }
 
 /// The length of a descriptor that is a memfd sealed as ours are, and whether it is one.
@@ -98,14 +126,16 @@ pub(crate) fn coarse_now() -> Duration {
     Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
 }
 
-/// A shared, writable mapping of a whole descriptor, at a multiple of [`MAP_ALIGNMENT`].
+/// A shared, writable mapping of a descriptor's first `len` bytes, at a multiple of [`MAP_ALIGNMENT`], and of [`HUGE_PAGE`] where one fits
+/// into it.
 pub(crate) fn map_shared(fd: impl AsFd, len: NonZeroUsize) -> Result<NonNull<u8>> {
     // Two threads that look at the same time would find the same range, again and again.
     static LOOKING: Mutex<()> = Mutex::new(());
     let _alone = LOOKING.lock().unwrap_or_else(PoisonError::into_inner);
     let protection = ProtFlags::READ | ProtFlags::WRITE;
+    let alignment = if len.get() < HUGE_PAGE { MAP_ALIGNMENT } else { HUGE_PAGE };
     for _ in 0..MAP_TRIES {
-        let wanted = free_range(len)?;
+        let wanted = free_range(len, alignment)?;
         let flags = MapFlags::SHARED | MapFlags::FIXED_NOREPLACE;
         // SAFETY: whatever the arguments, a call with this flag either fails or returns a range that nothing else in this
         // process uses, so no existing object is touched.
@@ -126,8 +156,8 @@ pub(crate) fn map_shared(fd: impl AsFd, len: NonZeroUsize) -> Result<NonNull<u8>
 }
 
 /// The address of an aligned range that was free a moment ago.
-fn free_range(len: NonZeroUsize) -> Result<*mut core::ffi::c_void> {
-    let room = len.get().checked_add(MAP_ALIGNMENT).ok_or(Errno::NOMEM)?;
+fn free_range(len: NonZeroUsize, alignment: usize) -> Result<*mut core::ffi::c_void> {
+    let room = len.get().checked_add(alignment).ok_or(Errno::NOMEM)?;
     // Addresses only, without memory.
     let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
     // SAFETY: a null hint lets the kernel choose a range that nothing else in this process uses, so no existing object is
@@ -135,7 +165,7 @@ fn free_range(len: NonZeroUsize) -> Result<*mut core::ffi::c_void> {
     let found = unsafe { rustix::mm::mmap_anonymous(core::ptr::null_mut(), room, ProtFlags::empty(), flags)? };
     // SAFETY: the range was just reserved, and nobody knows it.
     unsafe { rustix::mm::munmap(found, room)? };
-    Ok(found.wrapping_byte_add(found.align_offset(MAP_ALIGNMENT)))
+    Ok(found.wrapping_byte_add(found.align_offset(alignment)))
 }
 
 /// Ends a mapping.
