@@ -264,6 +264,7 @@ impl Command {
 
     /// The bytes of a Write, or of a Read as filled so far; empty for other commands.
     #[must_use]
+    #[inline]
     pub fn data(&self) -> &[u8] {
         match &self.lent {
             Lent::Own(buffer, _) => buffer.as_ref().map_or(&[], LentBuffer::data),

@@ -175,6 +175,8 @@ macro_rules! either {
 #[derive(Debug)]
 struct Own {
     shared: Arc<DeviceShared>,
+    /// What the next command has of `shared`: taken while there is nothing else to do.
+    spare: Option<Arc<DeviceShared>>,
     submissions: Consumer<Shared<RingMemory>>,
     closed: bool,
     /// When it was last made sure that the server can still see what this process told it.
@@ -209,7 +211,13 @@ impl ClientVirtualDevice {
         let core = Mutex::new(Core { machine: ClientDevice::with_table(limits, Vec::with_capacity(FEW)), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
-        Ok(ClientVirtualDevice(Inner::Own(Own { shared, submissions, closed: false, checked: wait::coarse_now() })))
+        Ok(ClientVirtualDevice(Inner::Own(Own {
+            shared,
+            spare: None,
+            submissions,
+            closed: false,
+            checked: wait::coarse_now(),
+        })))
     }
 
     #[cfg(feature = "sqlserver")]
@@ -252,6 +260,7 @@ impl ClientVirtualDevice {
     /// VD_E_CLOSE when the server closed the device: the normal end, see [`Error::is_close`]; VD_E_TIMEOUT when `timeout`
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
+    #[inline]
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         either!(&mut self.0, device => device.get_command(timeout))
     }
@@ -361,6 +370,7 @@ impl Own {
     fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         // A command that is there, or comes within a microsecond, needs no clock.
         if !timeout.is_zero() && !self.submissions.is_ready() && !self.closed {
+            self.spare.get_or_insert_with(|| Arc::clone(&self.shared));
             wait::briefly(|| self.submissions.is_ready());
         }
         let mut record = NOTHING;
@@ -610,7 +620,7 @@ impl Own {
 
     /// The command as the program gets it.
     #[inline(always)]
-    fn deliver(&self, record: CommandRecord) -> Result<Command, Error> {
+    fn deliver(&mut self, record: CommandRecord) -> Result<Command, Error> {
         let buffer = if record.code.is_transfer() {
             match self.shared.set.session.buffers().map(|buffers| buffers.take(record.loan, record.size as u32)) {
                 Some(Ok(buffer)) => Some(buffer),
@@ -620,7 +630,8 @@ impl Own {
         } else {
             None
         };
-        Ok(Command::new(record, buffer, Arc::clone(&self.shared)))
+        let shared = self.spare.take().unwrap_or_else(|| Arc::clone(&self.shared));
+        Ok(Command::new(record, buffer, shared))
     }
 
     fn abandon(&self) {

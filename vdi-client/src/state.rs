@@ -176,6 +176,7 @@ impl Attached {
         self.closed.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }

@@ -523,6 +523,7 @@ pub struct LentBuffer {
 impl LentBuffer {
     /// The command's bytes.
     #[must_use]
+    #[inline]
     pub fn data(&self) -> &[u8] {
         self.bytes.data(self.size as usize)
     }

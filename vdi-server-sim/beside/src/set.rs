@@ -253,21 +253,22 @@ impl Repeat {
         repeat
     }
 
-    #[inline]
-    fn send(&self, (device, buffer): UnderWay) {
+    #[inline(always)]
+    fn send(&self, device: u32, buffer: Option<ServerBuffer>) {
         let Some(this) = self.this.get() else { return };
         let routine: Arc<dyn CompletionRoutine> = Arc::<Repeat>::clone(this);
-        let command = match buffer {
+        let device = &self.devices[device as usize];
+        let sent = match buffer {
             Some(mut buffer) => {
                 let bytes = buffer.len();
                 if !self.source.is_empty() {
                     buffer.data_mut().copy_from_slice(&self.source[..bytes]);
                 }
-                VdsCommand::transfer(CommandCode::WRITE, buffer, bytes as u32, routine)
+                device.send_command(VdsCommand::transfer(CommandCode::WRITE, buffer, bytes as u32, routine))
             }
-            None => VdsCommand::plain(CommandCode::FLUSH, routine),
+            None => device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)),
         };
-        if let Err(error) = self.devices[device as usize].send_command(command) {
+        if let Err(error) = sent {
             panic!("a command was refused: {error}");
         }
     }
@@ -277,8 +278,8 @@ impl Repeat {
         let sent = (commands.len() as u64).min(count);
         self.left.store(count - sent, Ordering::Relaxed);
         let started = Instant::now();
-        for command in commands.drain(..sent as usize) {
-            self.send(command);
+        for (device, buffer) in commands.drain(..sent as usize) {
+            self.send(device, buffer);
         }
         let wait = self.wait.lock().unwrap_or_else(PoisonError::into_inner);
         let mut ended = started;
@@ -294,13 +295,12 @@ impl Repeat {
 impl CompletionRoutine for Repeat {
     fn completed(&self, completed: Completed) {
         assert!(completed.code.is_success(), "a command ended with {}", completed.code);
-        let command = (completed.device, completed.buffer);
         let left = self.left.load(Ordering::Relaxed);
         if left > 0 {
             self.left.store(left - 1, Ordering::Relaxed);
-            self.send(command);
+            self.send(completed.device, completed.buffer);
         } else {
-            let ended = (command, Instant::now());
+            let ended = ((completed.device, completed.buffer), Instant::now());
             let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
             done.send(ended).expect("the receiver lives as long as the sender");
         }
