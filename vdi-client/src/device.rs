@@ -9,10 +9,11 @@
 //! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
 //! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
 
+use core::ops::DerefMut;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use vdi_proto::abort::{Cause, Party};
@@ -26,6 +27,7 @@ use vdi_shm::area::BufferError;
 use vdi_shm::control::DeviceBlock;
 use vdi_shm::error::ShmError;
 use vdi_shm::ring::{Consumer, Producer, RingMemory};
+use vdi_shm::seat::Seat;
 use vdi_shm::segment::Shared;
 use vdi_shm::wait;
 
@@ -46,7 +48,7 @@ pub(crate) struct DeviceShared {
     index: u32,
     name: String,
     block: Shared<DeviceBlock>,
-    core: Mutex<Core>,
+    core: Seat<Core>,
     /// A ClearError is held back until the program has completed what it holds.
     holding: AtomicBool,
 }
@@ -64,9 +66,9 @@ impl DeviceShared {
     }
 
     #[inline]
-    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+    pub(crate) fn core(&self) -> impl DerefMut<Target = Core> {
         // Both parts are whole at every moment.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        self.core.take()
     }
 
     fn set_name(&self) -> &str {
@@ -208,7 +210,7 @@ impl ClientVirtualDevice {
         let Some(block) = control.device(index).cloned() else { return Err(set.refuse(CALL, VdError::Invalid)) };
         let completions = control.completion_producer(index).map_err(failed)?;
         let submissions = control.submission_consumer(index).map_err(failed)?;
-        let core = Mutex::new(Core { machine: ClientDevice::with_table(limits, Vec::with_capacity(FEW)), completions });
+        let core = Seat::new(Core { machine: ClientDevice::with_table(limits, Vec::with_capacity(FEW)), completions });
         let holding = AtomicBool::new(false);
         let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core, holding });
         Ok(ClientVirtualDevice(Inner::Own(Own {
@@ -587,7 +589,7 @@ impl Own {
     #[cold]
     fn reject(
         &self,
-        mut core: MutexGuard<'_, Core>,
+        mut core: impl DerefMut<Target = Core>,
         completion: CompletionRecord,
         code: CommandCode,
         size: i32,

@@ -11,6 +11,7 @@
 //! | [`ring`] | single-producer, single-consumer rings of records |
 //! | [`doorbell`], [`wait`] | waking and waiting: spin briefly, then sleep on a shared futex |
 //! | [`slots`] | the slot table: loans, generations, leases |
+//! | [`seat`] | what the threads of a process have one at a time, for moments |
 //! | [`area`], [`allocator`] | buffer areas as mapped; the server's allocator over them |
 //! | [`control`], [`session`] | the control segment; what one process knows of a set |
 //! | [`runtime`], [`link`] | where sets are found; packets with descriptors between processes |
@@ -56,6 +57,8 @@ pub mod member;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod runtime;
+#[cfg(not(loom))]
+pub mod seat;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]

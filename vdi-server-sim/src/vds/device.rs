@@ -7,7 +7,8 @@
 //! 2. A buffer that a command lends belongs to the device's table until then; nobody else on this side has it.
 //! 3. The core's lock makes all senders one producer of the submission ring. Routines run without it.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use core::ops::DerefMut;
+use std::sync::{Arc, OnceLock};
 
 use vdi_proto::abort::Party;
 use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
@@ -19,6 +20,7 @@ use vdi_proto::status::VdError;
 use vdi_shm::allocator::ServerBuffer;
 use vdi_shm::control::ClientWord;
 use vdi_shm::ring::{Producer, RingMemory, RingViolation};
+use vdi_shm::seat::Seat;
 use vdi_shm::segment::Shared;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
@@ -113,7 +115,7 @@ pub(crate) struct DeviceCore {
     session: Arc<Session>,
     /// From its opening on.
     name: OnceLock<String>,
-    locked: Mutex<Locked>,
+    locked: Seat<Locked>,
 }
 
 /// Commands that a device's table has room for at once: an allocation of the least size.
@@ -165,7 +167,7 @@ impl DeviceCore {
             index,
             session: Arc::clone(session),
             name: OnceLock::new(),
-            locked: Mutex::new(Locked {
+            locked: Seat::new(Locked {
                 machine: ServerDevice::with_table(Vec::with_capacity(FEW)),
                 submissions,
                 pending: Vec::new(),
@@ -193,9 +195,9 @@ impl DeviceCore {
         self.name.get().map_or("", String::as_str)
     }
 
-    fn locked(&self) -> MutexGuard<'_, Locked> {
+    fn locked(&self) -> impl DerefMut<Target = Locked> {
         // Machine, ring and table are whole at every moment that something could panic.
-        self.locked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.locked.take()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
