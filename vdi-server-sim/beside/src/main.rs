@@ -22,6 +22,7 @@ use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use vdi_beside::processes::{Fallible, ROLE};
 
+use measure::host;
 use parts::{PARTS, Plan};
 use plot::Frame;
 use report::Report;
@@ -88,7 +89,7 @@ fn run(words: &[String]) -> Fallible<()> {
         Some(dir) => builder.tempdir_in(dir)?,
         None => builder.tempdir()?,
     };
-    let machine = machine();
+    let mut machine = machine();
     Report::begin(&machine);
     let started = Instant::now();
     let mut report = Report::default();
@@ -100,6 +101,10 @@ fn run(words: &[String]) -> Fallible<()> {
     }
     let (goals, met) = report.goals();
     println!("\n{met} of {goals} goals met, in {:.0} s", started.elapsed().as_secs_f64());
+    let (again, disturbed) = host::turns();
+    let (what, turns) = ("turns in which the host took CPU time", format!("{again} taken again, {disturbed} not"));
+    println!("{what}: {turns}");
+    machine.push((what, turns));
     if plan.quick {
         println!("(a quick run: whether everything runs, not how fast)");
     }

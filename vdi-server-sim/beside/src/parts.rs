@@ -391,7 +391,7 @@ fn costs(scratch: &Path, plan: &Plan, report: &mut Report) -> Fallible<()> {
         Row::alone(PART, &what, Unit::Milliseconds, &[idle.one], goal),
         Row::alone(PART, &format!("{what}, 64 devices"), Unit::Milliseconds, &[idle.many], Goal::None),
     ]);
-    let starts = costs::starts(scratch, if plan.quick { 5 } else { 200 })?;
+    let starts = costs::starts(scratch, if plan.quick { 1 } else { 20 })?;
     let what = "start: create, join, configure, open, close";
     report.add(vec![Row::alone(PART, what, Unit::Milliseconds, &starts, AtMost(2.0))]);
     let memory = |devices| costs::memory(scratch, devices);
