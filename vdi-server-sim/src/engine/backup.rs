@@ -11,7 +11,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::driver::{Driver, Ended, Homes};
+use super::driver::{Driver, Ended, Home, Homes};
 use super::list::{LEAST_SMALL, List};
 use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
@@ -28,6 +28,7 @@ struct Filled {
     buffer: ServerBuffer,
     piece: DataPiece,
     checksum: Option<u32>,
+    home: Home,
 }
 
 /// How transfers are laid out.
@@ -89,7 +90,10 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     };
     let wanted = [(sizes.transfer, buffers), (sizes.small, small * devices.len() as u32)];
     let (config, opened) = work.configure(&terms, &wanted, devices)?;
-    let free = List::fill(&work, sizes.transfer, buffers)?.for_helpers(&work);
+    // With faults, whoever needs a buffer waits for a single list.
+    let lists = if work.faults.is_off() { readers() } else { 1 };
+    let free = List::fill_several(&work, sizes.transfer, buffers, lists)?;
+    let free: Vec<List> = free.into_iter().map(|list| list.for_helpers(&work)).collect();
     let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
 
     let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
@@ -103,7 +107,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
         let identity = Identity { set_id, family_index: index as u32, family_count: devices.len() as u32 };
         let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
         let small = List::fill(&work, sizes.small, small)?;
-        let homes = Homes { large: free.give.clone(), small: small.give.clone() };
+        let homes = Homes::new(&small, &free);
         let driver = Driver::new(&work, device, config, Some(homes.clone()), &tally);
         let writes = Writes::new(driver, homes);
         let failed = writes.driver.failed.clone();
@@ -118,10 +122,10 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     }
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
-        for _ in 0..readers() {
-            let queue = queue.clone();
+        for reader in 0..readers() {
+            let (queue, own) = (queue.clone(), reader % lists);
             let reader =
-                Reader { work: &work, pieces: &pieces, free: &free, outputs, turn: &turn, queue, sizes, checksum };
+                Reader { work: &work, pieces: &pieces, free: &free, own, outputs, turn: &turn, queue, sizes, checksum };
             work.spawn(scope, move || reader.run());
         }
         drop(queue);
@@ -207,7 +211,10 @@ impl Pieces<'_> {
 struct Reader<'a, 'b> {
     work: &'a Work,
     pieces: &'a Pieces<'a>,
-    free: &'a List,
+    /// Each reader has a list for what it has filled: other processors have to fetch what is in a buffer before they overwrite it. Of
+    /// those of others it takes when its own is empty.
+    free: &'a [List],
+    own: usize,
     outputs: &'a [Shared<'b>],
     /// Whose turn it is among the devices.
     turn: &'a AtomicUsize,
@@ -231,7 +238,7 @@ impl Reader<'_, '_> {
                 full => self.work.faults.payload_capacity(full, self.sizes.block),
             };
             let Some(piece) = self.pieces.next(capacity) else {
-                self.free.give.back(buffer);
+                self.free[self.own].give.back(buffer);
                 return Ok(());
             };
             let index = piece.file_index;
@@ -258,7 +265,7 @@ impl Reader<'_, '_> {
                 })
             })?;
             let checksum = self.checksum.of(payload);
-            self.pass_on(Filled { buffer, piece, checksum })?;
+            self.pass_on(Filled { buffer, piece, checksum, home: Home::large(self.own) })?;
         }
         Ok(())
     }
@@ -266,13 +273,14 @@ impl Reader<'_, '_> {
     /// The next free buffer.
     fn buffer(&self, helper: Option<&Helper>) -> Result<Option<ServerBuffer>, Stopped> {
         // Faults have completions wait, and that is not for those who read.
-        let Some(helper) = helper else { return self.work.receive(&self.free.take) };
+        let Some(helper) = helper else { return self.work.receive(&self.free[self.own].take) };
         // Also where there are free buffers: others wait for what failed.
         helper.handle();
-        let ready = || match self.free.take.try_recv() {
-            Ok(buffer) => Some(Ok(Some(buffer))),
+        let (others, own) = self.free.split_at(self.own);
+        let ready = || match own.iter().chain(others).find_map(|list| list.take.try_recv().ok()) {
+            Some(buffer) => Some(Ok(Some(buffer))),
             // The abort that comes with it rings.
-            Err(_) => self.work.is_over().then_some(Err(Stopped)),
+            None => self.work.is_over().then_some(Err(Stopped)),
         };
         // Of an abort the agent tells.
         helper.wait(ready).unwrap_or(Err(Stopped))
@@ -417,8 +425,8 @@ impl Output<'_> {
             let part = self.stream.next_catalog(header.data_mut(), payload.data_mut());
             match part.map_err(|error| self.work.stop(error))? {
                 Some(padded) => {
-                    self.writes.write(header, self.sizes.block, 0, true)?;
-                    self.writes.write(payload, padded as u32, 0, true)?;
+                    self.writes.write(header, self.sizes.block, 0, Home::SMALL)?;
+                    self.writes.write(payload, padded as u32, 0, Home::SMALL)?;
                 }
                 None => {
                     for buffer in [header, payload] {
@@ -431,25 +439,25 @@ impl Output<'_> {
     }
 
     fn write_data(&mut self, filled: Filled) -> Result<(), Stopped> {
-        let Filled { mut buffer, piece, checksum } = filled;
+        let Filled { mut buffer, piece, checksum, home } = filled;
         let block = self.sizes.block;
         if self.sizes.separate_headers() {
             let mut header = self.small_buffer()?;
             let padded = self.stream.data(header.data_mut(), buffer.data_mut(), piece, checksum);
             let padded = padded.map_err(|error| self.work.stop(error))?;
-            self.writes.write(header, block, 0, true)?;
-            return self.writes.write(buffer, padded as u32, piece.length, false);
+            self.writes.write(header, block, 0, Home::SMALL)?;
+            return self.writes.write(buffer, padded as u32, piece.length, home);
         }
         let (header, payload) = buffer.data_mut().split_at_mut(block as usize);
         let padded = self.stream.data(header, payload, piece, checksum);
         let padded = padded.map_err(|error| self.work.stop(error))?;
-        self.writes.write(buffer, block + padded as u32, piece.length, false)
+        self.writes.write(buffer, block + padded as u32, piece.length, home)
     }
 
     fn write_end(&mut self) -> Result<(), Stopped> {
         let mut buffer = self.small_buffer()?;
         self.stream.end(buffer.data_mut()).map_err(|error| self.work.stop(error))?;
-        self.writes.write(buffer, self.sizes.block, 0, true)
+        self.writes.write(buffer, self.sizes.block, 0, Home::SMALL)
     }
 
     fn small_buffer(&mut self) -> Result<ServerBuffer, Stopped> {

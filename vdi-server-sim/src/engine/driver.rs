@@ -35,7 +35,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use vdi_proto::status::VdError;
 
 use super::Failure;
-use super::list::Give;
+use super::list::{Give, List};
 use super::tally::Tally;
 use super::work::{Stopped, Work};
 use crate::faults::Act;
@@ -63,13 +63,38 @@ pub(super) struct Ended {
 
 /// Where buffers of Writes that succeeded go back to.
 #[derive(Debug, Clone)]
-pub(super) struct Homes {
-    pub(super) large: Give,
-    pub(super) small: Give,
+pub(super) struct Homes(Arc<[Give]>);
+
+/// One of [`Homes`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home(u8);
+
+impl Home {
+    /// The list of small buffers.
+    pub(super) const SMALL: Home = Home(0);
+
+    /// A list of large ones, of which there are a few.
+    pub(super) const fn large(list: usize) -> Home {
+        Home(list as u8 + 1)
+    }
 }
 
-/// In a command's context, beside its number: its buffer is a small one.
-const SMALL: u64 = 1 << 63;
+impl Homes {
+    pub(super) fn new(small: &List, large: &[List]) -> Homes {
+        Homes([small].into_iter().chain(large).map(|list| list.give.clone()).collect())
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn back(&self, home: Home, buffer: ServerBuffer) {
+        // Of any other there is no command.
+        if let Some(give) = self.0.get(usize::from(home.0)) {
+            give.back(buffer);
+        }
+    }
+}
+
+/// Where a command's context has the home of its buffer, above its number.
+const HOME: u32 = 56;
 
 /// Brings buffers back to their lists, and tells the driver.
 struct Routine {
@@ -82,12 +107,11 @@ impl CompletionRoutine for Routine {
     fn completed(&self, completed: Completed) {
         let Completed { code, bytes, position, mut buffer, context, .. } = completed;
         if let Some(homes) = self.homes.as_ref().filter(|_| code.is_success()) {
-            let home = if context & SMALL == 0 { &homes.large } else { &homes.small };
-            buffer.take().into_iter().for_each(|buffer| home.back(buffer));
+            buffer.take().into_iter().for_each(|buffer| homes.back(Home((context >> HOME) as u8), buffer));
         }
         let channel = if code.is_success() { &self.succeeded } else { &self.failed };
         // The driver may be gone after a failure.
-        let _ = channel.send(Ended { number: context & !SMALL, code, bytes, position, buffer });
+        let _ = channel.send(Ended { number: context & ((1 << HOME) - 1), code, bytes, position, buffer });
     }
 }
 
@@ -120,7 +144,7 @@ pub(super) struct Outgoing {
     pub(super) size: i32,
     pub(super) position: u64,
     pub(super) buffer: Option<ServerBuffer>,
-    pub(super) small: bool,
+    pub(super) home: Home,
 }
 
 /// The answer to a command without data.
@@ -218,12 +242,12 @@ impl<'a> Driver<'a> {
         outgoing: Outgoing,
         routine: Arc<dyn CompletionRoutine>,
     ) -> Result<(u64, Option<VdError>), Stopped> {
-        let Outgoing { code, size, position, buffer, small } = outgoing;
+        let Outgoing { code, size, position, buffer, home } = outgoing;
         let sending = if self.discards { Some(self.work.may_send()?) } else { None };
         let number = self.next_number;
         self.next_number += 1;
         self.in_flight += 1;
-        let context = number | if small { SMALL } else { 0 };
+        let context = number | u64::from(home.0) << HOME;
         let command = VdsCommand { code, size, position, buffer, routine, context };
         let sent = self.device.send_command(command);
         // Whoever fails may have to send Discard.
@@ -242,7 +266,7 @@ impl<'a> Driver<'a> {
         let (inner, over) = (Arc::clone(&self.routine), self.work.over().clone());
         let routine = Arc::new(Holding { sender: thread::current().id(), let_go, over, inner });
         let refused = loop {
-            let flush = Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, small: false };
+            let flush = Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, home: Home::SMALL };
             if let (number, Some(_)) = self.submit(flush, Arc::clone(&routine) as _)? {
                 break number;
             }
@@ -311,7 +335,7 @@ impl<'a> Driver<'a> {
     /// Sends a command without data while nothing is outstanding, and waits for its answer.
     fn exchange(&mut self, code: CommandCode, size: i32, position: u64) -> Result<Answer, Stopped> {
         debug_assert_eq!(self.in_flight, 0, "{code}");
-        self.send(Outgoing { code, size, position, buffer: None, small: false })?;
+        self.send(Outgoing { code, size, position, buffer: None, home: Home::SMALL })?;
         let Ended { code, position, .. } = self.wait_ended()?;
         if code.is_success() {
             self.succeeded(0);

@@ -40,13 +40,32 @@ impl Give {
 impl List {
     /// A list of `count` buffers of `size` bytes.
     pub(super) fn fill(work: &Work, size: u32, count: u32) -> Result<List, Failure> {
-        let (list, take) = bounded(count as usize);
-        for _ in 0..count {
-            // There is room for all of them.
-            let buffer = work.set.allocate_buffer(size, 0).map_err(|error| work.explain(error.into()))?;
-            let _ = list.send(buffer);
+        let list = List::with_room(count);
+        list.add(work, size, count)?;
+        Ok(list)
+    }
+
+    /// So many lists with `count` buffers of `size` bytes in all, each with room for all of them.
+    pub(super) fn fill_several(work: &Work, size: u32, count: u32, lists: usize) -> Result<Vec<List>, Failure> {
+        let lists: Vec<List> = (0..lists).map(|_| List::with_room(count)).collect();
+        for at in 0..count as usize {
+            lists[at % lists.len()].add(work, size, 1)?;
         }
-        Ok(List { give: Give { list, bell: None }, take })
+        Ok(lists)
+    }
+
+    fn with_room(count: u32) -> List {
+        let (list, take) = bounded(count as usize);
+        List { give: Give { list, bell: None }, take }
+    }
+
+    /// Allocates buffers that there is room for.
+    fn add(&self, work: &Work, size: u32, count: u32) -> Result<(), Failure> {
+        for _ in 0..count {
+            let buffer = work.set.allocate_buffer(size, 0).map_err(|error| work.explain(error.into()))?;
+            let _ = self.give.list.send(buffer);
+        }
+        Ok(())
     }
 
     /// The same list, for whose buffers helpers of the completion agent wait.

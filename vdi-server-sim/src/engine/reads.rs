@@ -15,7 +15,7 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::{DeviceKind, Features};
 
 use super::Failure;
-use super::driver::{Driver, Outgoing, RETRIES, is_recoverable};
+use super::driver::{Driver, Home, Outgoing, RETRIES, is_recoverable};
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
 
@@ -81,7 +81,7 @@ impl<'a> Reads<'a> {
         };
         self.asked = bytes;
         let buffer = Some(buffer);
-        let read = Outgoing { code: CommandCode::READ, size: bytes as i32, position, buffer, small: false };
+        let read = Outgoing { code: CommandCode::READ, size: bytes as i32, position, buffer, home: Home::SMALL };
         self.driver.send(read).map(drop)
     }
 

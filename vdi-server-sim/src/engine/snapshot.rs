@@ -28,7 +28,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::driver::{Driver, Homes};
+use super::driver::{Driver, Home, Homes};
 use super::list::{LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
@@ -72,7 +72,7 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
         work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices)?;
     let tally = Tally::new(database.size(), None);
     let (large, small) = (List::fill(&work, transfer, buffers)?, List::fill(&work, small, SMALL_BUFFERS)?);
-    let homes = Homes { large: large.give.clone(), small: small.give.clone() };
+    let homes = Homes::new(&small, std::slice::from_ref(&large));
     // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
     let driver =
         opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), &tally));
@@ -193,8 +193,8 @@ impl Taker<'_> {
             let part = next(&mut self.stream, header.data_mut(), payload.data_mut());
             match part.map_err(|error| self.writes.driver.work.stop(error))? {
                 Some(padded) => {
-                    self.writes.write(header, self.block_size, 0, true)?;
-                    self.writes.write(payload, padded as u32, 0, false)?;
+                    self.writes.write(header, self.block_size, 0, Home::SMALL)?;
+                    self.writes.write(payload, padded as u32, 0, Home::large(0))?;
                 }
                 None => {
                     // There is room for all of them.
@@ -210,7 +210,7 @@ impl Taker<'_> {
         let small = self.small.take.clone();
         let mut buffer = self.writes.wait_for(&small)?.ok_or(Stopped)?;
         self.stream.end(buffer.data_mut()).map_err(|error| self.writes.driver.work.stop(error))?;
-        self.writes.write(buffer, self.block_size, 0, true)
+        self.writes.write(buffer, self.block_size, 0, Home::SMALL)
     }
 }
 

@@ -20,7 +20,7 @@ use vdi_proto::device::QUEUE_DEPTH;
 use vdi_proto::features::{DeviceKind, Features};
 
 use super::Failure;
-use super::driver::{Driver, Ended, Homes, Outgoing, RETRIES, is_recoverable};
+use super::driver::{Driver, Ended, Home, Homes, Outgoing, RETRIES, is_recoverable};
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
 
@@ -33,7 +33,7 @@ struct Sent {
     bytes: u32,
     /// Bytes of files in it.
     payload: u32,
-    small: bool,
+    home: Home,
     /// Where it goes on a disk-like medium.
     position: u64,
     state: State,
@@ -103,7 +103,7 @@ impl<'a> Writes<'a> {
     }
 
     /// Sends the first `bytes` bytes of a buffer, `payload` of which are bytes of files.
-    pub(super) fn write(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, small: bool) -> Result<(), Stopped> {
+    pub(super) fn write(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, home: Home) -> Result<(), Stopped> {
         while self.driver.in_flight() >= MOST_IN_FLIGHT || !self.has_room(bytes) {
             self.wait_ended()?;
         }
@@ -113,7 +113,7 @@ impl<'a> Writes<'a> {
             DeviceKind::PipeLike | DeviceKind::TapeLike => 0,
         };
         self.position += u64::from(bytes);
-        self.send(buffer, Sent { number: 0, bytes, payload, small, position, state: State::Outstanding })?;
+        self.send(buffer, Sent { number: 0, bytes, payload, home, position, state: State::Outstanding })?;
         self.count += 1;
         if !self.driver.work.faults.is_off() {
             self.suffer()?;
@@ -140,7 +140,7 @@ impl<'a> Writes<'a> {
             size: sent.bytes as i32,
             position: sent.position,
             buffer: Some(buffer),
-            small: sent.small,
+            home: sent.home,
         })?;
         self.bytes_in_flight += u64::from(sent.bytes);
         self.sent.push_back(Sent { number, ..sent });
@@ -305,8 +305,7 @@ impl<'a> Writes<'a> {
                 }
             };
             if stored == sent.bytes {
-                let home = if sent.small { &self.homes.small } else { &self.homes.large };
-                home.back(buffer);
+                self.homes.back(sent.home, buffer);
                 self.driver.succeeded(u64::from(sent.payload));
                 continue;
             }
