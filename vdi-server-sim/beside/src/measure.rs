@@ -118,7 +118,7 @@ pub(crate) fn take_turns(participants: &mut [Participant], effort: Effort) -> Fa
         participant.calibrate(effort.round)?;
     }
     let mut times = vec![Vec::new(); participants.len()];
-    // All of it takes half as long again at most.
+    // Half as many turns again at most.
     let mut again = participants.len() * effort.rounds / 2;
     for round in 0..effort.rounds {
         for turn in 0..participants.len() {

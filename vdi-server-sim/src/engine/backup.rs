@@ -11,8 +11,8 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::driver::{Driver, Ended, Home, Homes};
-use super::list::{LEAST_SMALL, List};
+use super::driver::{Driver, Ended};
+use super::list::{Home, Homes, LEAST_SMALL, List};
 use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
 use super::writes::Writes;
@@ -211,8 +211,8 @@ impl Pieces<'_> {
 struct Reader<'a, 'b> {
     work: &'a Work,
     pieces: &'a Pieces<'a>,
-    /// Each reader has a list for what it has filled: other processors have to fetch what is in a buffer before they overwrite it. Of
-    /// those of others it takes when its own is empty.
+    /// A list for each reader. What a reader has filled is likely still in its processor's cache, and another one's has to fetch it
+    /// before it overwrites it; so a reader prefers its own list, and takes from those of others when that is empty.
     free: &'a [List],
     own: usize,
     outputs: &'a [Shared<'b>],
@@ -276,8 +276,8 @@ impl Reader<'_, '_> {
         let Some(helper) = helper else { return self.work.receive(&self.free[self.own].take) };
         // Also where there are free buffers: others wait for what failed.
         helper.handle();
-        let (others, own) = self.free.split_at(self.own);
-        let ready = || match own.iter().chain(others).find_map(|list| list.take.try_recv().ok()) {
+        let (earlier, from_own) = self.free.split_at(self.own);
+        let ready = || match from_own.iter().chain(earlier).find_map(|list| list.take.try_recv().ok()) {
             Some(buffer) => Some(Ok(Some(buffer))),
             // The abort that comes with it rings.
             None => self.work.is_over().then_some(Err(Stopped)),

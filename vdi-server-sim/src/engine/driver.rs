@@ -35,7 +35,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use vdi_proto::status::VdError;
 
 use super::Failure;
-use super::list::{Give, List};
+use super::list::{Home, Homes};
 use super::tally::Tally;
 use super::work::{Stopped, Work};
 use crate::faults::Act;
@@ -61,38 +61,6 @@ pub(super) struct Ended {
     pub(super) buffer: Option<ServerBuffer>,
 }
 
-/// Where buffers of Writes that succeeded go back to.
-#[derive(Debug, Clone)]
-pub(super) struct Homes(Arc<[Give]>);
-
-/// One of [`Homes`].
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Home(u8);
-
-impl Home {
-    /// The list of small buffers.
-    pub(super) const SMALL: Home = Home(0);
-
-    /// A list of large ones, of which there are a few.
-    pub(super) const fn large(list: usize) -> Home {
-        Home(list as u8 + 1)
-    }
-}
-
-impl Homes {
-    pub(super) fn new(small: &List, large: &[List]) -> Homes {
-        Homes([small].into_iter().chain(large).map(|list| list.give.clone()).collect())
-    }
-
-    /// Gives a buffer back.
-    pub(super) fn back(&self, home: Home, buffer: ServerBuffer) {
-        // Of any other there is no command.
-        if let Some(give) = self.0.get(usize::from(home.0)) {
-            give.back(buffer);
-        }
-    }
-}
-
 /// Where a command's context has the home of its buffer, above its number.
 const HOME: u32 = 56;
 
@@ -107,7 +75,7 @@ impl CompletionRoutine for Routine {
     fn completed(&self, completed: Completed) {
         let Completed { code, bytes, position, mut buffer, context, .. } = completed;
         if let Some(homes) = self.homes.as_ref().filter(|_| code.is_success()) {
-            buffer.take().into_iter().for_each(|buffer| homes.back(Home((context >> HOME) as u8), buffer));
+            buffer.take().into_iter().for_each(|buffer| homes.back(Home::from_bits(context >> HOME), buffer));
         }
         let channel = if code.is_success() { &self.succeeded } else { &self.failed };
         // The driver may be gone after a failure.
@@ -247,7 +215,7 @@ impl<'a> Driver<'a> {
         let number = self.next_number;
         self.next_number += 1;
         self.in_flight += 1;
-        let context = number | u64::from(home.0) << HOME;
+        let context = number | home.bits() << HOME;
         let command = VdsCommand { code, size, position, buffer, routine, context };
         let sent = self.device.send_command(command);
         // Whoever fails may have to send Discard.

@@ -74,3 +74,50 @@ impl List {
         self
     }
 }
+
+/// Where buffers of Writes that succeeded go back to.
+#[derive(Debug, Clone)]
+pub(super) struct Homes(Arc<[Give]>);
+
+/// One of [`Homes`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Home(u8);
+
+impl Home {
+    /// The list of small buffers; also for commands without a buffer.
+    pub(super) const SMALL: Home = Home(0);
+
+    /// A list of large ones, of which there are a few.
+    pub(super) const fn large(list: usize) -> Home {
+        Home(list as u8 + 1)
+    }
+
+    /// As a number of 8 bits.
+    pub(super) fn bits(self) -> u64 {
+        self.0.into()
+    }
+
+    /// From the lowest 8 of these.
+    pub(super) const fn from_bits(bits: u64) -> Home {
+        Home(bits as u8)
+    }
+}
+
+impl Homes {
+    pub(super) fn new(small: &List, large: &[List]) -> Homes {
+        Homes([small].into_iter().chain(large).map(|list| list.give.clone()).collect())
+    }
+
+    /// Gives a buffer back.
+    pub(super) fn back(&self, home: Home, buffer: ServerBuffer) {
+        let give = self.0.get(usize::from(home.0));
+        debug_assert!(
+            give.is_some(),
+            "{home:?} of {} lists: whoever waits for the buffer waits for ever",
+            self.0.len()
+        );
+        if let Some(give) = give {
+            give.back(buffer);
+        }
+    }
+}

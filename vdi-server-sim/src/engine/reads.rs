@@ -15,7 +15,8 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::{DeviceKind, Features};
 
 use super::Failure;
-use super::driver::{Driver, Home, Outgoing, RETRIES, is_recoverable};
+use super::driver::{Driver, Outgoing, RETRIES, is_recoverable};
+use super::list::Home;
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
 

@@ -28,8 +28,8 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::driver::{Driver, Home, Homes};
-use super::list::{LEAST_SMALL, List};
+use super::driver::Driver;
+use super::list::{Home, Homes, LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
 use super::work::{Stopped, Work};

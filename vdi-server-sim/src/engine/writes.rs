@@ -20,7 +20,8 @@ use vdi_proto::device::QUEUE_DEPTH;
 use vdi_proto::features::{DeviceKind, Features};
 
 use super::Failure;
-use super::driver::{Driver, Ended, Home, Homes, Outgoing, RETRIES, is_recoverable};
+use super::driver::{Driver, Ended, Outgoing, RETRIES, is_recoverable};
+use super::list::{Home, Homes};
 use super::work::Stopped;
 use crate::vds::ServerBuffer;
 

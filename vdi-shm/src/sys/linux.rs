@@ -54,8 +54,8 @@ pub(crate) fn create_sealed(name: &str, len: u64, reserve: bool) -> Result<Owned
 }
 
 /// Gives a new memfd huge pages, as far as whole ones fit into `len` bytes and the system has them for shared memory that asks for them.
-/// They have to be asked for by a mapping that is populated, which `fallocate` has not. Where they cannot be had, this costs one
-/// page fault, and what is missing is left to `fallocate`, which also says when there is no memory.
+/// They have to be asked for through a mapping that is populated; `fallocate` has none. Where they cannot be had, this costs a mapping
+/// and one page fault, and what is missing is left to `fallocate`, which also says when there is no memory.
 fn take_huge_pages(fd: &OwnedFd, len: u64) {
     let whole = len - len % HUGE_PAGE as u64;
     let Some(len) = usize::try_from(whole).ok().and_then(NonZeroUsize::new) else { return };
