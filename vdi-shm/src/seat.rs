@@ -9,9 +9,9 @@
 //!
 //! 1. *One at a time*: what the one before has written is seen by the next.
 //! 2. *For moments*: whoever has a seat waits for nobody, and makes no system call but for events that somebody listens to, for a
-//!    table that grows, and for errors. Those who want it look [`LOOKS`] times, since it is mostly free by then.
+//!    table that grows, and for errors. Those who want it look `LOOKS` times, since it is mostly free by then.
 //! 3. *Without an end to spinning*: the system may take the CPU from whoever has the seat. So after that many looks in vain those who
-//!    want it sleep for [`NAP`], and give way whatever their priority, before they look again.
+//!    want it sleep for `NAP`, and give way whatever their priority, before they look again.
 //! 4. A panic gives the seat up, and leaves the value as it is.
 
 use core::fmt;

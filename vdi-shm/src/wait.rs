@@ -3,7 +3,7 @@
 //! # Spinning
 //!
 //! Spinning pays when the peer answers sooner than a sleep and a wake-up take: a round trip between two that spin takes a
-//! fraction of a microsecond, between two that sleep tens of them. The *spin window* ([`spin`]) is how long a wait spins before
+//! fraction of a microsecond, between two that sleep tens of them. The *spin window* ([`spin()`]) is how long a wait spins before
 //! it sleeps; the variable `VDI_SPIN_US` sets it for a process.
 //!
 //! Where the answer never comes within the window, spinning only takes the CPU from those who could answer: the peer on a
@@ -132,7 +132,7 @@ pub fn coarse_now() -> Duration {
 /// How often a spinning wait looks between two looks at the clock: a microsecond or two.
 const LOOKS: u32 = 32;
 
-/// Spins for a microsecond or two, unless waits do not spin ([`spin`]) or this thread did so in vain all the time, until
+/// Spins for a microsecond or two, unless waits do not spin ([`spin()`]) or this thread did so in vain all the time, until
 /// something is there; whether it is. Without a look at the clock and at anything else: for whoever is answered sooner than
 /// those take, before [`wait_until`] or [`wait_once`].
 #[inline]

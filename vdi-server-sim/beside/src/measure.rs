@@ -118,8 +118,8 @@ pub(crate) fn take_turns(participants: &mut [Participant], effort: Effort) -> Fa
         participant.calibrate(effort.round)?;
     }
     let mut times = vec![Vec::new(); participants.len()];
-    // Half as many turns again at most.
-    let mut again = participants.len() * effort.rounds / 2;
+    // A quarter as many turns again at most.
+    let mut again = participants.len() * effort.rounds / 4;
     for round in 0..effort.rounds {
         for turn in 0..participants.len() {
             // There and back, so that what changes in the course of a round meets none of them more than the others.
