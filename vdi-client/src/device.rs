@@ -5,7 +5,7 @@
 //! # Invariants
 //!
 //! 1. One `&mut` user gets commands: it is the one consumer of the submission ring. Completions come from any thread; the
-//!    core's lock makes them one producer of the completion ring.
+//!    core's seat makes them one producer of the completion ring.
 //! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
 //! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
 

@@ -20,7 +20,7 @@ use core::time::Duration;
 
 use spin::mutex::{SpinMutex, SpinMutexGuard};
 
-/// Looks in a row, most of which are over within a few nanoseconds each, or tens where the processor rests in between.
+/// Looks before a sleep, with a rest of the processor before each.
 const LOOKS: u32 = 64;
 
 /// How long those sleep who looked in vain; the system makes it some 50 microseconds more.
@@ -63,7 +63,9 @@ impl<T> Seat<T> {
             for _ in 0..LOOKS {
                 core::hint::spin_loop();
                 // Only looking leaves the line where it is.
-                if let Some(had) = if self.0.is_locked() { None } else { self.0.try_lock() } {
+                if !self.0.is_locked()
+                    && let Some(had) = self.0.try_lock()
+                {
                     return had;
                 }
             }

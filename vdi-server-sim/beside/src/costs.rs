@@ -153,8 +153,8 @@ pub(crate) fn starts(scratch: &Path, turns: usize) -> Fallible<Vec<f64>> {
     // Turns are short, and so are the times in which the host leaves this machine alone.
     let (mut found, mut again) = (Vec::new(), 10 * turns);
     for _ in 0..turns {
-        let mut ten = || (0..10).map(|_| Ok(starts.run(1)? / 1e6)).collect::<Fallible<Vec<f64>>>();
-        found.extend(host::undisturbed(&mut again, &mut ten)?);
+        let ten = || (0..10).map(|_| Ok(starts.run(1)? / 1e6)).collect::<Fallible<Vec<f64>>>();
+        found.extend(host::undisturbed(&mut again, ten)?);
     }
     starts.end()?;
     Ok(found)

@@ -84,7 +84,8 @@ pub(super) struct Homes(Arc<[Give]>);
 pub(super) struct Home(u8);
 
 impl Home {
-    /// The list of small buffers; also for commands without a buffer.
+    /// The list of small buffers. Also for what goes nowhere: a command without a buffer, and a Read, whose buffer comes back to who
+    /// sent it.
     pub(super) const SMALL: Home = Home(0);
 
     /// A list of large ones, of which there are a few.

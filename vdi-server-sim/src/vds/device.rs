@@ -5,7 +5,7 @@
 //! 1. Every command given to [`ServerVirtualDevice::send_command`] ends in exactly one call of its completion routine: by the
 //!    client's completion, by a refusal, by closing the device, or by an abort.
 //! 2. A buffer that a command lends belongs to the device's table until then; nobody else on this side has it.
-//! 3. The core's lock makes all senders one producer of the submission ring. Routines run without it.
+//! 3. The core's seat makes all senders one producer of the submission ring. Routines run without it.
 
 use core::ops::DerefMut;
 use std::sync::{Arc, OnceLock};
@@ -342,7 +342,7 @@ impl ServerVirtualDevice {
         );
         let sent = trace::Clock::start();
         let pushed = locked.submissions.push(CommandRecord { code, id, size, position, loan }.to_words());
-        // The client has it by now. Nobody hears of its completion before the lock is free.
+        // The client has it by now. Nobody hears of its completion before the seat is free.
         locked.put_pending((id.0 % QUEUE_DEPTH) as usize, Pending { command, sent });
         drop(guard);
         match (pushed, self.set.session.control().device(self.core.index)) {
@@ -432,7 +432,7 @@ impl ServerVirtualDevice {
         };
         self.set.step(Call::CloseDevice(closing)).map_err(|code| self.error(CALL, code, code.meaning()))?;
         {
-            // Under one lock, so that nobody finds the last device closed and the set not ended.
+            // In one go, so that nobody finds the last device closed and the set not ended.
             let mut locked = self.core.locked();
             locked.machine.close().map_err(|code| self.error(CALL, code, code.meaning()))?;
             self.set.device_closed();
