@@ -1,35 +1,37 @@
-//! Why a set was aborted, in one word that every process of the set can read.
+//! Why a set was aborted: which process, and what it did.
 //!
-//! Source: VDI specification, SignalAbort and "Abnormal termination". The interface knows only *that* a set was
-//! aborted; the reason is this project's addition, so that nobody has to guess which process died.
+//! Source: VDI specification, SignalAbort and "Abnormal termination". The interface reports only *that* a set was
+//! aborted. The reason is an addition of this project.
 
 use core::fmt;
 
-/// Who caused an abort.
+use crate::index::MemberIndex;
+
+/// The process that caused an abort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Party {
+pub enum Process {
     /// The server.
     Server,
     /// The process that created the set.
     Primary,
-    /// A process that joined by OpenInSecondary; the number is its place in the set.
-    Secondary(u16),
-    /// One of its processes, and nobody can tell which: it wrote where it must not.
-    Somebody,
+    /// A process that joined by OpenInSecondary.
+    Secondary(MemberIndex),
+    /// A process of the set; which one is unknown. Any member can write to shared memory.
+    Unknown,
 }
 
-impl fmt::Display for Party {
+impl fmt::Display for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Party::Server => f.write_str("the server"),
-            Party::Primary => f.write_str("the primary client"),
-            Party::Secondary(member) => write!(f, "secondary client {member}"),
-            Party::Somebody => f.write_str("a process of the set"),
+            Process::Server => f.write_str("the server"),
+            Process::Primary => f.write_str("the primary client"),
+            Process::Secondary(member) => write!(f, "secondary client {member}"),
+            Process::Unknown => f.write_str("a process of the set"),
         }
     }
 }
 
-/// What made a party abort the set, or made others abort it on its behalf.
+/// What the process did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// It called SignalAbort.
@@ -68,23 +70,25 @@ impl fmt::Display for Cause {
 /// Why a set was aborted.
 ///
 /// ```
-/// use vdi_proto::abort::{AbortReason, Cause, Party};
+/// use vdi_proto::abort::{AbortReason, Cause, Process};
+/// use vdi_proto::index::MemberIndex;
 ///
-/// let reason = AbortReason { party: Party::Secondary(3), cause: Cause::Died };
+/// let member = MemberIndex::new(3).unwrap();
+/// let reason = AbortReason { process: Process::Secondary(member), cause: Cause::Died };
 /// assert_eq!(reason.to_string(), "secondary client 3 died");
 /// assert_eq!(AbortReason::from_word(reason.to_word()), Some(reason));
 /// assert_eq!(AbortReason::from_word(0), None);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AbortReason {
-    /// Who caused it.
-    pub party: Party,
-    /// What it did.
+    /// The process that caused it.
+    pub process: Process,
+    /// What that process did.
     pub cause: Cause,
 }
 
 impl AbortReason {
-    /// The word for the control segment; never 0, which stands for "not aborted".
+    /// The reason as one word; never 0, which means "not aborted".
     #[must_use]
     pub const fn to_word(self) -> u32 {
         let cause = match self.cause {
@@ -97,16 +101,16 @@ impl AbortReason {
             Cause::AbandonedDevice => 7,
             Cause::Unknown(number) => number as u32,
         };
-        let (side, member) = match self.party {
-            Party::Server => (1, 0),
-            Party::Primary => (2, 0),
-            Party::Secondary(member) => (3, member as u32),
-            Party::Somebody => (4, 0),
+        let (role, member) = match self.process {
+            Process::Server => (1, 0),
+            Process::Primary => (2, 0),
+            Process::Secondary(member) => (3, member.get()),
+            Process::Unknown => (4, 0),
         };
-        cause << 24 | side << 16 | member
+        cause << 24 | role << 16 | member
     }
 
-    /// From the word; `None` for 0. Any other word is a reason: a scribbled one aborts the set as well.
+    /// The reason of a word; `None` for 0. Every other word is a reason, so a stray write aborts the set as well.
     #[must_use]
     #[inline]
     pub const fn from_word(word: u32) -> Option<Self> {
@@ -123,19 +127,19 @@ impl AbortReason {
             7 => Cause::AbandonedDevice,
             number => Cause::Unknown(number),
         };
-        let party = match (word >> 16) as u8 {
-            1 => Party::Server,
-            2 => Party::Primary,
-            4 => Party::Somebody,
-            _ => Party::Secondary(word as u16),
+        let process = match ((word >> 16) as u8, MemberIndex::new(word & 0xffff)) {
+            (1, _) => Process::Server,
+            (2, _) => Process::Primary,
+            (3, Some(member)) => Process::Secondary(member),
+            _ => Process::Unknown,
         };
-        Some(AbortReason { party, cause })
+        Some(AbortReason { process, cause })
     }
 }
 
 impl fmt::Display for AbortReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.party, self.cause)
+        write!(f, "{} {}", self.process, self.cause)
     }
 }
 
@@ -145,13 +149,19 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// Every word but 0 is a reason, and a reason's own word leads back to it.
         #[test]
-        fn words_and_reasons(word in 1u32..) {
-            let reason = AbortReason::from_word(word).expect("no word but 0 is none");
+        fn every_word_but_zero_is_a_reason(word in 1u32..) {
+            let reason = AbortReason::from_word(word).expect("only 0 is none");
             let again = reason.to_word();
             prop_assert_ne!(again, 0);
             prop_assert_eq!(AbortReason::from_word(again), Some(reason));
+        }
+
+        #[test]
+        fn secondary_keeps_its_index(index in 0..crate::index::MAX_MEMBERS) {
+            let process = Process::Secondary(MemberIndex::new(index).expect("below the limit"));
+            let reason = AbortReason { process, cause: Cause::Died };
+            prop_assert_eq!(AbortReason::from_word(reason.to_word()), Some(reason));
         }
     }
 }

@@ -1,14 +1,14 @@
 //! The commands that a server sends to a device, and the records that carry them.
 //!
-//! Source: VDI specification, "Commands". A *record* is what travels through a ring: plain numbers, not yet believed.
-//! [`crate::device`] turns records into commands and back.
+//! Source: VDI specification, "Commands".
 
 use core::fmt;
 
 use crate::completion::CompletionCode;
 use crate::features::{DeviceKind, Features};
+use crate::index::{Generation, SlotIndex};
 
-/// The code of a command; numbers without a name are kept, so that they can be answered with ERROR_NOT_SUPPORTED.
+/// The code of a command. Unknown numbers are kept: a client completes such a command with ERROR_NOT_SUPPORTED.
 ///
 /// ```
 /// use vdi_proto::command::{Buffer, CommandCode};
@@ -59,10 +59,10 @@ pub enum PositionField {
     Target,
 }
 
-/// What must be so for a server to send a command.
+/// The condition under which a server may send a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Requirement {
-    /// Any device takes it.
+    /// Every device takes it.
     Any,
     /// The device is tape-like.
     Tape,
@@ -85,7 +85,7 @@ pub struct Rules {
     pub buffer: Buffer,
     /// Whether its completion returns a position.
     pub returns_position: bool,
-    /// What it takes to be sent.
+    /// The condition under which a server may send it.
     pub requires: Requirement,
 }
 
@@ -139,7 +139,7 @@ commands! {
     GET_POSITION = 9, "VDC_GetPosition", Unused, Unused, None, true, Requirement::TapeOrDisk;
     /// Go to a position.
     SET_POSITION = 10, "VDC_SetPosition", Whence, Target, None, true, Requirement::TapeOrDisk;
-    /// Throw away what was written.
+    /// Discard everything written so far.
     DISCARD = 11, "VDC_Discard", Unused, Unused, None, false, Requirement::Feature(Features::DISCARD);
     /// Make everything written so far durable; disk-like: also sets the end of the file.
     FLUSH = 12, "VDC_Flush", Unused, Unused, None, false, Requirement::Any;
@@ -221,92 +221,44 @@ impl fmt::Display for CommandCode {
     }
 }
 
-/// A command's identity on its device: unique among the outstanding ones, and not used again for the device's next
-/// 2^26 - 1 commands.
+/// A command's identity on its device. Outstanding commands have different ids, and an id returns only after the device's
+/// next 2^26 - 1 commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CommandId(pub u32);
 
-/// The buffer that a Read or Write lends to the client: a slot of the slot table, and the generation of this loan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// One loan of a buffer: the slot, and the generation that counts the slot's loans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Loan {
-    /// The index in the slot table.
-    pub slot: u32,
-    /// Counts the loans of this slot; a handle is good for one generation.
-    pub generation: u32,
+    /// The buffer.
+    pub slot: SlotIndex,
+    /// Which loan of the buffer.
+    pub generation: Generation,
 }
 
-/// A command on its way from server to client: four 64-bit words in a submission ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A command from server to client. Its values are not yet validated: [`crate::device::ClientDevice`] does that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CommandRecord {
     /// Which command.
     pub code: CommandCode,
-    /// Its identity, to be given back with the completion.
+    /// Its identity; the completion repeats it.
     pub id: CommandId,
     /// Overloaded: see [`SizeField`].
     pub size: i32,
     /// See [`PositionField`].
     pub position: u64,
-    /// The buffer; means nothing where the command has none.
-    pub loan: Loan,
+    /// The buffer of a Read or Write; `None` for every other command.
+    pub loan: Option<Loan>,
 }
 
-impl CommandRecord {
-    /// The words that travel.
-    #[must_use]
-    #[inline]
-    pub const fn to_words(&self) -> [u64; 4] {
-        [
-            self.code.0 as u64 | (self.id.0 as u64) << 32,
-            self.size as u32 as u64 | (self.loan.slot as u64) << 32,
-            self.position,
-            self.loan.generation as u64,
-        ]
-    }
-
-    /// From the words; any words make a record, nothing is believed yet.
-    #[must_use]
-    #[inline]
-    pub const fn from_words(words: [u64; 4]) -> Self {
-        CommandRecord {
-            code: CommandCode(words[0] as u32),
-            id: CommandId((words[0] >> 32) as u32),
-            size: words[1] as u32 as i32,
-            position: words[2],
-            loan: Loan { slot: (words[1] >> 32) as u32, generation: words[3] as u32 },
-        }
-    }
-}
-
-/// A completion on its way from client to server: four 64-bit words in a completion ring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A completion from client to server. Its values are not yet validated: [`crate::device::ServerDevice`] does that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CompletionRecord {
     /// The command's identity.
     pub id: CommandId,
-    /// How it ended.
+    /// How the command ended.
     pub code: CompletionCode,
     /// Bytes transferred; Read and Write only.
     pub bytes: u32,
     /// The position; GetPosition and SetPosition only.
     pub position: u64,
-}
-
-impl CompletionRecord {
-    /// The words that travel.
-    #[must_use]
-    #[inline]
-    pub const fn to_words(&self) -> [u64; 4] {
-        [self.code.number() as u64 | (self.id.0 as u64) << 32, self.bytes as u64, self.position, 0]
-    }
-
-    /// From the words; any words make a record, nothing is believed yet.
-    #[must_use]
-    #[inline]
-    pub const fn from_words(words: [u64; 4]) -> Self {
-        CompletionRecord {
-            id: CommandId((words[0] >> 32) as u32),
-            code: CompletionCode::new(words[0] as u32),
-            bytes: words[1] as u32,
-            position: words[2],
-        }
-    }
 }

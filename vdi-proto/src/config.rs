@@ -9,10 +9,9 @@
 use thiserror::Error;
 
 use crate::features::{Features, UnsupportedFeatures};
+pub use crate::index::MAX_DEVICES;
 use crate::status::VdError;
 
-/// The most devices of a set.
-pub const MAX_DEVICES: u32 = 64;
 /// The least and the default BLOCKSIZE, in bytes.
 pub const MIN_BLOCK_SIZE: u32 = 512;
 /// The greatest BLOCKSIZE and the greatest alignment, in bytes.
@@ -32,12 +31,12 @@ pub const MAX_IO_DEPTH: u32 = 4;
 /// use vdi_proto::config::{ServerTerms, VdConfig};
 /// use vdi_proto::features::Features;
 ///
-/// let asked = VdConfig { device_count: 2, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+/// let requested = VdConfig { device_count: 2, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
 /// let terms = ServerTerms { features: Features::WRITE_MEDIA, max_transfer_size: 1 << 20, ..ServerTerms::default() };
-/// let agreed = terms.negotiate(&asked).unwrap();
-/// assert!(agreed.features.contains(Features::COMPLETE_ENABLED));
-/// assert_eq!(agreed.alignment, 512);
-/// assert!(agreed.validate_answer(&asked).is_ok());
+/// let negotiated = terms.negotiate(&requested).unwrap();
+/// assert!(negotiated.features.contains(Features::COMPLETE_ENABLED));
+/// assert_eq!(negotiated.alignment, 512);
+/// assert!(negotiated.validate_answer(&requested).is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VdConfig {
@@ -171,7 +170,7 @@ impl VdConfig {
     pub const fn from_words(words: [u32; 11]) -> Self {
         VdConfig {
             device_count: words[0],
-            features: Features::from_bits(words[1]),
+            features: Features::from_bits_retain(words[1]),
             prefix_zone_size: words[2],
             alignment: words[3],
             soft_file_mark_block_size: words[4],
@@ -237,27 +236,27 @@ impl VdConfig {
         Ok(())
     }
 
-    /// Whether this is what a server may have made of `asked`: the client's fields as they were, the server's in range.
+    /// Whether this is what a server may have made of `requested`: the client's fields as they were, the server's in range.
     ///
     /// # Errors
     /// [`ConfigError`] naming the first field that a server must not have set so.
-    pub fn validate_answer(&self, asked: &VdConfig) -> Result<(), ConfigError> {
+    pub fn validate_answer(&self, requested: &VdConfig) -> Result<(), ConfigError> {
         const SERVER: Author = Author::Server;
         let same = "as the client set it";
         for (name, found, set) in [
-            ("deviceCount", self.device_count, asked.device_count),
-            ("prefixZoneSize", self.prefix_zone_size, asked.prefix_zone_size),
-            ("softFileMarkBlockSize", self.soft_file_mark_block_size, asked.soft_file_mark_block_size),
-            ("EOMWarningSize", self.eom_warning_size, asked.eom_warning_size),
-            ("serverTimeOut", self.server_time_out, asked.server_time_out),
+            ("deviceCount", self.device_count, requested.device_count),
+            ("prefixZoneSize", self.prefix_zone_size, requested.prefix_zone_size),
+            ("softFileMarkBlockSize", self.soft_file_mark_block_size, requested.soft_file_mark_block_size),
+            ("EOMWarningSize", self.eom_warning_size, requested.eom_warning_size),
+            ("serverTimeOut", self.server_time_out, requested.server_time_out),
         ] {
             field(found == set, SERVER, name, found, same)?;
         }
-        let added = self.features.without(asked.features);
+        let added = self.features.difference(requested.features);
         let direction = added & (Features::WRITE_MEDIA | Features::READ_MEDIA);
         field(
-            self.features.contains(asked.features)
-                && !added.intersects(Features::from_bits(!Features::SERVER.bits()))
+            self.features.contains(requested.features)
+                && !added.intersects(Features::from_bits_retain(!Features::SERVER.bits()))
                 && direction != Features::NONE,
             SERVER,
             "features",
@@ -266,7 +265,7 @@ impl VdConfig {
         )?;
         field(
             !added.contains(Features::COMPLETE_ENABLED)
-                || (asked.features.contains(Features::REQUEST_COMPLETE) && added.contains(Features::WRITE_MEDIA)),
+                || (requested.features.contains(Features::REQUEST_COMPLETE) && added.contains(Features::WRITE_MEDIA)),
             SERVER,
             "features",
             self.features.bits(),
@@ -276,7 +275,7 @@ impl VdConfig {
         field(
             self.alignment.is_power_of_two()
                 && self.alignment >= self.block_size
-                && self.alignment >= asked.alignment
+                && self.alignment >= requested.alignment
                 && self.alignment <= MAX_BLOCK_SIZE,
             SERVER,
             "alignment",
@@ -322,28 +321,28 @@ impl Default for ServerTerms {
 }
 
 impl ServerTerms {
-    /// Joins these terms to what the client asked for. The buffer area's size is added at EndConfiguration.
+    /// Joins these terms to what the client requested for. The buffer area's size is added at EndConfiguration.
     ///
-    /// VDF_CompleteEnabled is added exactly where the client asked for Complete and the devices will be written
+    /// VDF_CompleteEnabled is added exactly where the client requested for Complete and the devices will be written
     /// (**Decision**: a restore has nothing to finish, and clients answer its unexpected commands with errors).
     ///
     /// # Errors
     /// [`ConfigError`]: VD_E_INVALID for a term out of range, VD_E_NOTSUPPORTED for a client's field.
-    pub fn negotiate(&self, asked: &VdConfig) -> Result<VdConfig, ConfigError> {
-        asked.validate_client()?;
+    pub fn negotiate(&self, requested: &VdConfig) -> Result<VdConfig, ConfigError> {
+        requested.validate_client()?;
         let direction = Features::WRITE_MEDIA | Features::READ_MEDIA;
         field(
-            self.features.intersects(direction) && self.features.without(direction) == Features::NONE,
+            self.features.intersects(direction) && self.features.difference(direction) == Features::NONE,
             Author::Server,
             "features",
             self.features.bits(),
             "VDF_WriteMedia, VDF_ReadMedia or both",
         )?;
         field(is_block_size(self.block_size), Author::Server, "blockSize", self.block_size, BLOCK_SIZE_RULE)?;
-        let mut agreed = *asked;
-        agreed.features |= self.features;
-        if asked.features.contains(Features::REQUEST_COMPLETE) && self.features.contains(Features::WRITE_MEDIA) {
-            agreed.features |= Features::COMPLETE_ENABLED;
+        let mut negotiated = *requested;
+        negotiated.features |= self.features;
+        if requested.features.contains(Features::REQUEST_COMPLETE) && self.features.contains(Features::WRITE_MEDIA) {
+            negotiated.features |= Features::COMPLETE_ENABLED;
         }
         field(
             self.alignment == 0
@@ -355,12 +354,12 @@ impl ServerTerms {
             self.alignment,
             "0 or a power of two, at least blockSize, at most 65536",
         )?;
-        agreed.block_size = self.block_size;
-        agreed.alignment = self.alignment.max(self.block_size).max(asked.alignment);
-        agreed.max_io_depth = MAX_IO_DEPTH;
-        agreed.max_transfer_size = self.max_transfer_size;
-        agreed.buffer_area_size = 0;
-        agreed.validate_answer(asked)?;
-        Ok(agreed)
+        negotiated.block_size = self.block_size;
+        negotiated.alignment = self.alignment.max(self.block_size).max(requested.alignment);
+        negotiated.max_io_depth = MAX_IO_DEPTH;
+        negotiated.max_transfer_size = self.max_transfer_size;
+        negotiated.buffer_area_size = 0;
+        negotiated.validate_answer(requested)?;
+        Ok(negotiated)
     }
 }

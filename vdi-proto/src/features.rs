@@ -1,38 +1,42 @@
-//! Feature bits and the device kinds that they make up.
+//! Feature bits and the device kinds that they describe.
 //!
 //! Source: VDI specification, "Features" of the configuration, and KB3188454 for the completion bits.
 
 use core::fmt;
-use core::ops::{BitAnd, BitOr, BitOrAssign};
 
 use thiserror::Error;
 
 use crate::status::VdError;
 
-/// The `features` field of the configuration: a set of `VDF_*` bits. Unknown bits are kept.
-///
-/// ```
-/// use vdi_proto::features::{DeviceKind, Features};
-///
-/// let features = Features::REQUEST_COMPLETE | Features::REMOVABLE;
-/// assert_eq!(features.device_kind(), Ok(DeviceKind::PipeLike));
-/// assert!((Features::FILE_MARKS | Features::RANDOM_ACCESS).device_kind().is_err());
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Features(u32);
+macro_rules! features {
+    ($($(#[doc = $doc:literal])* $name:ident = $bit:literal, $vdf:literal;)*) => {
+        bitflags::bitflags! {
+            /// The `features` field of the configuration: a set of `VDF_*` bits. Unknown bits are kept.
+            ///
+            /// ```
+            /// use vdi_proto::features::{DeviceKind, Features};
+            ///
+            /// let features = Features::REQUEST_COMPLETE | Features::REMOVABLE;
+            /// assert_eq!(features.device_kind(), Ok(DeviceKind::PipeLike));
+            /// assert!((Features::FILE_MARKS | Features::RANDOM_ACCESS).device_kind().is_err());
+            /// assert_eq!(Features::from_bits_retain(0x9).to_string(), "VDF_Removable|0x8");
+            /// ```
+            #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
+            pub struct Features: u32 {
+                $($(#[doc = $doc])* const $name = $bit;)*
+                // Other bits are kept.
+                const _ = !0;
+            }
+        }
 
-macro_rules! bits {
-    ($($(#[$doc:meta])* $name:ident = $bit:literal, $vdf:literal;)*) => {
         impl Features {
-            $($(#[$doc])* pub const $name: Features = Features($bit);)*
-
             /// Every published bit with its name.
             pub const NAMED: &'static [(Features, &'static str)] = &[$((Features::$name, $vdf)),*];
         }
     };
 }
 
-bits! {
+features! {
     /// Media can be changed: the server may send Load.
     REMOVABLE = 0x1, "VDF_Removable";
     /// Rewind is supported.
@@ -69,104 +73,56 @@ bits! {
 
 impl Features {
     /// No feature: a pipe-like device.
-    pub const NONE: Features = Features(0);
+    pub const NONE: Features = Features::empty();
 
     /// The bits that only the server sets.
-    pub const SERVER: Features = Features(Self::WRITE_MEDIA.0 | Self::READ_MEDIA.0 | Self::COMPLETE_ENABLED.0);
+    pub const SERVER: Features = Self::WRITE_MEDIA.union(Self::READ_MEDIA).union(Self::COMPLETE_ENABLED);
 
-    /// What may be added to a device of any kind.
+    /// Bits that a device of any kind may have.
     pub const OPTIONAL: Features =
-        Features(Self::DISCARD.0 | Self::SNAPSHOT_PREPARE.0 | Self::ENUM_FROZEN_FILES.0 | Self::REQUEST_COMPLETE.0);
+        Self::DISCARD.union(Self::SNAPSHOT_PREPARE).union(Self::ENUM_FROZEN_FILES).union(Self::REQUEST_COMPLETE);
 
-    /// What a tape-like device must have, all of it.
-    pub const TAPE: Features = Features(
-        Self::FILE_MARKS.0
-            | Self::REMOVABLE.0
-            | Self::REVERSE_POSITION.0
-            | Self::REWIND.0
-            | Self::POSITION.0
-            | Self::SKIP_BLOCKS.0,
-    );
+    /// The bits of a tape-like device; it has all of them.
+    pub const TAPE: Features = Self::FILE_MARKS
+        .union(Self::REMOVABLE)
+        .union(Self::REVERSE_POSITION)
+        .union(Self::REWIND)
+        .union(Self::POSITION)
+        .union(Self::SKIP_BLOCKS);
 
-    /// From the raw field.
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Self {
-        Features(bits)
-    }
-
-    /// The raw field.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Whether all of `other`'s bits are set.
-    #[must_use]
-    pub const fn contains(self, other: Features) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Whether any of `other`'s bits is set.
-    #[must_use]
-    pub const fn intersects(self, other: Features) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// These bits without `other`'s.
-    #[must_use]
-    pub const fn without(self, other: Features) -> Self {
-        Features(self.0 & !other.0)
-    }
-
-    /// The device kind that these bits make up; bits of the server and optional ones are passed over.
+    /// The device kind of these bits. Bits of the server and optional bits do not matter.
     ///
     /// # Errors
-    /// [`UnsupportedFeatures`] (VD_E_NOTSUPPORTED) for every combination that is none of the supported kinds
+    /// [`UnsupportedFeatures`] (VD_E_NOTSUPPORTED) for a combination that is no supported kind
     /// (VDI specification, features: pipe-like, tape-like and disk-like devices).
     pub const fn device_kind(self) -> Result<DeviceKind, UnsupportedFeatures> {
-        let kind_bits = self.without(Features(Self::SERVER.0 | Self::OPTIONAL.0));
-        match kind_bits.0 {
-            0x0 | 0x1 => Ok(DeviceKind::PipeLike),
-            0x200 | 0x201 => Ok(DeviceKind::DiskLike),
-            bits if bits == Self::TAPE.0 => Ok(DeviceKind::TapeLike),
+        const DISK: u32 = Features::RANDOM_ACCESS.bits();
+        const REMOVABLE_DISK: u32 = DISK | Features::REMOVABLE.bits();
+        const REMOVABLE_PIPE: u32 = Features::REMOVABLE.bits();
+        const TAPE: u32 = Features::TAPE.bits();
+        match self.difference(Self::SERVER.union(Self::OPTIONAL)).bits() {
+            0 | REMOVABLE_PIPE => Ok(DeviceKind::PipeLike),
+            DISK | REMOVABLE_DISK => Ok(DeviceKind::DiskLike),
+            TAPE => Ok(DeviceKind::TapeLike),
             _ => Err(UnsupportedFeatures { features: self }),
         }
     }
 }
 
-impl BitOr for Features {
-    type Output = Features;
-    fn bitor(self, other: Features) -> Features {
-        Features(self.0 | other.0)
-    }
-}
-
-impl BitOrAssign for Features {
-    fn bitor_assign(&mut self, other: Features) {
-        self.0 |= other.0;
-    }
-}
-
-impl BitAnd for Features {
-    type Output = Features;
-    fn bitand(self, other: Features) -> Features {
-        Features(self.0 & other.0)
-    }
-}
-
 impl fmt::Display for Features {
+    /// The published names and, in hexadecimal, the bits without a name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut left = self.0;
+        let mut rest = *self;
         let mut separator = "";
         for (bit, name) in Features::NAMED {
             if self.contains(*bit) {
                 write!(f, "{separator}{name}")?;
                 separator = "|";
-                left &= !bit.0;
+                rest.remove(*bit);
             }
         }
-        if left != 0 || self.0 == 0 {
-            write!(f, "{separator}{left:#x}")?;
+        if !rest.is_empty() || self.is_empty() {
+            write!(f, "{separator}{:#x}", rest.bits())?;
         }
         Ok(())
     }
@@ -196,7 +152,7 @@ pub enum DeviceKind {
      (disk-like) or all of {tape} (tape-like)", tape = Features::TAPE
 )]
 pub struct UnsupportedFeatures {
-    /// The combination that was asked for.
+    /// The combination that was requested.
     pub features: Features,
 }
 
@@ -247,7 +203,7 @@ mod tests {
         for mask in 0u32..1 << deciding.len() {
             let bits = (0..deciding.len()).filter(|i| mask >> i & 1 == 1).map(|i| deciding[i]).sum();
             for optional in [0, Features::OPTIONAL.bits()] {
-                if let Ok(kind) = Features::from_bits(bits | optional).device_kind() {
+                if let Ok(kind) = Features::from_bits_retain(bits | optional).device_kind() {
                     let expected = match bits {
                         0 | 1 => DeviceKind::PipeLike,
                         0x200 | 0x201 => DeviceKind::DiskLike,
@@ -265,6 +221,6 @@ mod tests {
     #[test]
     fn names_and_left_over_bits_are_shown() {
         assert_eq!(Features::NONE.to_string(), "0x0");
-        assert_eq!((Features::REMOVABLE | Features::from_bits(0x8)).to_string(), "VDF_Removable|0x8");
+        assert_eq!((Features::REMOVABLE | Features::from_bits_retain(0x8)).to_string(), "VDF_Removable|0x8");
     }
 }

@@ -1,46 +1,44 @@
-//! Buffer handles: process-independent names of the buffers that commands lend to the client.
+//! Buffer handles: process-independent names of lent buffers.
 //!
 //! Source: VDI specification, GetBufferHandle and MapBufferHandle. A handle is a 32-bit number, local to one set.
-//! **Decision**: it dies when its command is completed or aborted; from then on it is VD_E_INVALID, also when the same
-//! memory is lent again.
+//! **Decision**: it ends with its command. From then on it is VD_E_INVALID, also when the same buffer is lent again.
 //!
-//! # How a handle is made
+//! # Encoding
 //!
-//! A handle is the pair (slot, generation) of its buffer's [`Loan`]: the slot takes as many low bits as the set needs
-//! ([`HandleCodec::slot_bits`]), the generation the rest, at least 20. The 32 bits then pass through a permutation
-//! keyed by a random secret of the set. So a stale handle decodes to a generation that has passed, and a forged or
-//! foreign one to a pair that is almost surely not lent at the moment: with `n` buffers lent, one number in `2^32 / n`.
+//! A handle is the [`Loan`] of its buffer: 12 bits of slot, 20 bits of generation. The 32 bits pass through a permutation
+//! keyed by a secret of the set. So a stale handle decodes to a generation that has passed. A forged handle, or one of
+//! another set, decodes to a loan that is rarely outstanding: with `n` buffers lent, `n` numbers of 2^32 are.
 //!
-//! The permutation spreads mistakes; it is no cryptography. Whoever may map the set's memory can read it anyway. A
-//! generation comes round again after `2^generation_bits` loans of the same slot, and a handle kept that long would be
-//! good again.
+//! The permutation finds mistakes. It is no cryptography: every member can read the memory anyway. A generation returns
+//! after 2^20 loans of the same slot; a handle kept that long is valid again.
 
 use core::fmt;
 
+use static_assertions::const_assert;
+
 use crate::command::Loan;
-use crate::set::View;
+use crate::index::{Generation, MAX_SLOTS, SlotIndex};
+use crate::set::SetPhase;
 use crate::spread::spread;
 use crate::status::VdError;
 
-/// The least bits of a slot field: 64 slots.
-pub const MIN_SLOT_BITS: u32 = 6;
-/// The most bits of a slot field: 4096 slots.
-pub const MAX_SLOT_BITS: u32 = 12;
+const SLOT_BITS: u32 = MAX_SLOTS.trailing_zeros();
+const_assert!(SLOT_BITS + Generation::BITS == u32::BITS);
 
-/// A process-independent name of a buffer, good from GetBufferHandle until the command is completed.
+/// A process-independent name of a buffer, valid from GetBufferHandle until the command completes.
 ///
 /// Handles travel between processes as plain numbers: [`BufferHandle::number`], [`BufferHandle::from_number`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BufferHandle(u32);
 
 impl BufferHandle {
-    /// The number to pass to another process.
+    /// The number, to pass to another process.
     #[must_use]
     pub const fn number(self) -> u32 {
         self.0
     }
 
-    /// A handle from its number; whether it is good is for MapBufferHandle to say.
+    /// The handle with this number. MapBufferHandle checks it.
     #[must_use]
     pub const fn from_number(number: u32) -> Self {
         BufferHandle(number)
@@ -53,195 +51,124 @@ impl fmt::Display for BufferHandle {
     }
 }
 
-/// Turns loans into handles and back, for one set.
+/// Turns loans into handles and back, for one set. Both directions are bijections of 32-bit numbers.
 ///
 /// ```
 /// use vdi_proto::command::Loan;
 /// use vdi_proto::handle::HandleCodec;
+/// use vdi_proto::index::{Generation, SlotIndex};
 ///
-/// let codec = HandleCodec::new(0x0123_4567_89ab_cdef, 8);
-/// let handle = codec.encode(Loan { slot: 7, generation: 41 });
-/// assert_eq!(codec.decode(handle), Loan { slot: 7, generation: 41 });
-/// let other_set = HandleCodec::new(0xfedc_ba98_7654_3210, 8);
-/// assert_ne!(other_set.decode(handle), Loan { slot: 7, generation: 41 });
+/// let loan = Loan { slot: SlotIndex::new(7).unwrap(), generation: Generation::from_bits(41) };
+/// let codec = HandleCodec::new(0x0123_4567_89ab_cdef);
+/// let handle = codec.encode(loan);
+/// assert_eq!(codec.decode(handle), loan);
+/// let other_set = HandleCodec::new(0xfedc_ba98_7654_3210);
+/// assert_ne!(other_set.decode(handle), loan);
 /// ```
 #[derive(Clone, Copy)]
 pub struct HandleCodec {
-    slot_bits: u32,
     mask: [u32; 2],
     factors: [u32; 2],
     inverses: [u32; 2],
 }
 
 impl fmt::Debug for HandleCodec {
-    /// Leaves the key out.
+    /// Omits the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HandleCodec").field("slot_bits", &self.slot_bits).finish_non_exhaustive()
+        f.debug_struct("HandleCodec").finish_non_exhaustive()
     }
 }
 
-/// The inverse of an odd number modulo 2^32, by Newton's iteration: each step doubles the good bits.
+/// The inverse of an odd number modulo 2^32. Newton's iteration: each step doubles the number of correct bits.
 const fn inverse(odd: u32) -> u32 {
     let mut x = odd;
-    let mut good_bits = 3;
-    while good_bits < 32 {
+    let mut correct_bits = 3;
+    while correct_bits < 32 {
         x = x.wrapping_mul(2u32.wrapping_sub(odd.wrapping_mul(x)));
-        good_bits *= 2;
+        correct_bits *= 2;
     }
     x
 }
 
 impl HandleCodec {
-    /// The codec of the set with this secret; `slot_bits` is brought into [`MIN_SLOT_BITS`]`..=`[`MAX_SLOT_BITS`].
+    /// The codec of the set with this secret.
     #[must_use]
-    pub const fn new(secret: u64, slot_bits: u32) -> Self {
-        let slot_bits = if slot_bits < MIN_SLOT_BITS {
-            MIN_SLOT_BITS
-        } else if slot_bits > MAX_SLOT_BITS {
-            MAX_SLOT_BITS
-        } else {
-            slot_bits
-        };
+    pub const fn new(secret: u64) -> Self {
         let (a, b) = (spread(secret, 1), spread(secret, 2));
         let factors = [a as u32 | 1, (a >> 32) as u32 | 1];
         HandleCodec {
-            slot_bits,
             mask: [b as u32, (b >> 32) as u32],
             factors,
             inverses: [inverse(factors[0]), inverse(factors[1])],
         }
     }
 
-    /// The slot bits that `buffers` buffers need.
-    #[must_use]
-    pub const fn slot_bits_for(buffers: u32) -> u32 {
-        let bits = u32::BITS - buffers.saturating_sub(1).leading_zeros();
-        if bits < MIN_SLOT_BITS {
-            MIN_SLOT_BITS
-        } else if bits > MAX_SLOT_BITS {
-            MAX_SLOT_BITS
-        } else {
-            bits
-        }
-    }
-
-    /// How many of a handle's bits are the slot.
-    #[must_use]
-    pub const fn slot_bits(&self) -> u32 {
-        self.slot_bits
-    }
-
-    /// The bits of a generation that a handle can hold.
-    #[must_use]
-    #[inline]
-    pub const fn generation_mask(&self) -> u32 {
-        u32::MAX >> self.slot_bits
-    }
-
-    /// The handle of a loan. Slot and generation are cut to their fields.
+    /// The handle of a loan.
     #[must_use]
     #[inline]
     pub const fn encode(&self, loan: Loan) -> BufferHandle {
-        let slot_mask = (1 << self.slot_bits) - 1;
-        let mut x = (loan.slot & slot_mask) | loan.generation << self.slot_bits;
+        let mut x = loan.slot.get() | loan.generation.get() << SLOT_BITS;
         x = (x ^ self.mask[0]).wrapping_mul(self.factors[0]);
         x = (x ^ (x >> 16)).wrapping_mul(self.factors[1]);
         BufferHandle((x ^ (x >> 16)) ^ self.mask[1])
     }
 
-    /// The loan that a handle names, its generation cut to [`HandleCodec::generation_mask`]. Any number decodes.
+    /// The loan of a handle. Every number decodes.
     #[must_use]
     #[inline]
     pub const fn decode(&self, handle: BufferHandle) -> Loan {
         let mut x = handle.0 ^ self.mask[1];
         x = (x ^ (x >> 16)).wrapping_mul(self.inverses[1]);
         x = (x ^ (x >> 16)).wrapping_mul(self.inverses[0]) ^ self.mask[0];
-        Loan { slot: x & ((1 << self.slot_bits) - 1), generation: x >> self.slot_bits }
-    }
-
-    /// The rule of GetBufferHandle: the handle of the buffer at an address, given the one that an outstanding command of
-    /// this process holds there. Made by [`HandleCodec::encode`] when the command came, it costs nothing here.
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID where no outstanding command holds a buffer that starts at the
-    /// address (**Decision**: exactly at the data start).
-    #[inline]
-    pub const fn get(view: View, held: Option<BufferHandle>) -> Result<BufferHandle, VdError> {
-        match (view.handles_allowed(), held) {
-            (Err(status), _) => Err(status),
-            (Ok(()), None) => Err(VdError::Invalid),
-            (Ok(()), Some(handle)) => Ok(handle),
-        }
-    }
-
-    /// The rule of MapBufferHandle: the loan that a handle stands for, given a look at the slot that it names
-    /// (`None` beyond the table).
-    ///
-    /// # Errors
-    /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's.
-    #[inline]
-    pub fn map(
-        &self,
-        view: View,
-        handle: BufferHandle,
-        look: impl FnOnce(u32) -> Option<SlotWord>,
-    ) -> Result<Loan, VdError> {
-        view.handles_allowed()?;
-        let named = self.decode(handle);
-        match look(named.slot) {
-            Some(SlotWord { generation, state: SlotState::Lent })
-                if generation & self.generation_mask() == named.generation =>
-            {
-                Ok(Loan { slot: named.slot, generation })
-            }
-            _ => Err(VdError::Invalid),
-        }
+        Loan { slot: SlotIndex::from_low_bits(x), generation: Generation::from_bits(x >> SLOT_BITS) }
     }
 }
 
-/// Whose a slot is.
+/// The state of a slot: who owns its buffer.
+///
+/// | state | owner of the buffer |
+/// |---|---|
+/// | `Free(g)` | the server; `g` is the last loan |
+/// | `Lent(g)` | the holder of the command |
+/// | `Reclaiming(g)` | the holder of the command, who checks for leases before the command completes |
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SlotState {
-    /// The server's: free, or being filled or emptied.
-    Home,
-    /// The client's: an outstanding command holds it, and its handle is good.
-    Lent,
-    /// Being given back: the holder of the command looks whether another process still has a lease.
-    Returning,
+    /// The server owns the buffer.
+    Free(Generation),
+    /// A command has lent the buffer to the client.
+    Lent(Generation),
+    /// The command is being completed. It returns to `Lent` if another process has the buffer mapped.
+    Reclaiming(Generation),
 }
 
-/// The word of a slot: who has it, and in which generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SlotWord {
-    /// Counts the loans of the slot.
-    pub generation: u32,
-    /// Whose it is.
-    pub state: SlotState,
-}
-
-impl SlotWord {
-    /// The word in the slot table.
-    #[must_use]
-    #[inline]
-    pub const fn to_word(self) -> u64 {
-        let state = match self.state {
-            SlotState::Home => 0,
-            SlotState::Lent => 1,
-            SlotState::Returning => 2,
-        };
-        (self.generation as u64) << 32 | state
+/// The rule of GetBufferHandle: `held` is the handle of the outstanding command of this process whose buffer starts at
+/// the address.
+///
+/// # Errors
+/// VD_E_PROTOCOL unless the set is open. VD_E_INVALID for `None` (**Decision**: exactly the data start is meant).
+#[inline]
+pub const fn get(phase: SetPhase, held: Option<BufferHandle>) -> Result<BufferHandle, VdError> {
+    match (phase.handles_allowed(), held) {
+        (Err(status), _) => Err(status),
+        (Ok(()), None) => Err(VdError::Invalid),
+        (Ok(()), Some(handle)) => Ok(handle),
     }
+}
 
-    /// From the word in the slot table; words with a state that does not exist are nobody's.
-    #[must_use]
-    #[inline]
-    pub const fn from_word(word: u64) -> Option<Self> {
-        let state = match word as u32 {
-            0 => SlotState::Home,
-            1 => SlotState::Lent,
-            2 => SlotState::Returning,
-            _ => return None,
-        };
-        Some(SlotWord { generation: (word >> 32) as u32, state })
+/// The rule of MapBufferHandle: `loan` is what the handle decodes to, `slot` the state of that slot (`None` for a slot
+/// that the set does not have).
+///
+/// A slot that is being reclaimed is still lent: the completion may yet fail with VD_E_BUSY.
+///
+/// # Errors
+/// VD_E_PROTOCOL unless the set is open. VD_E_INVALID for a handle that is stale, forged or of another set.
+#[inline]
+pub fn map(phase: SetPhase, loan: Loan, slot: Option<SlotState>) -> Result<(), VdError> {
+    phase.handles_allowed()?;
+    match slot {
+        Some(SlotState::Lent(generation) | SlotState::Reclaiming(generation)) if generation == loan.generation => {
+            Ok(())
+        }
+        _ => Err(VdError::Invalid),
     }
 }

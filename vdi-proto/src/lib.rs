@@ -17,8 +17,6 @@
 //! | [`device`] | one device on each side: outstanding commands, IO-ERROR, ClearError, closing, aborting |
 //! | [`handle`] | process-independent buffer handles |
 //! | [`abort`], [`timeout`] | why a set was aborted; the server's time-out |
-//! | [`layout`], [`join`] | the control segment, and the messages by which processes join a set |
-//! | [`seal`] | keyed checks over the control segment, so that stray writes are found |
 //!
 //! # Facts and decisions
 //!
@@ -64,11 +62,10 @@ pub mod decisions;
 pub mod device;
 pub mod features;
 pub mod handle;
-pub mod join;
-pub mod layout;
+pub mod index;
 pub mod name;
-pub mod seal;
 pub mod set;
 mod spread;
 pub mod status;
 pub mod timeout;
+pub mod wire;

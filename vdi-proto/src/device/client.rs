@@ -1,14 +1,13 @@
 //! The client's side of a device.
 
 use super::Violation;
-use super::outstanding::{Entry, Outstanding, Table, Whole, place};
+use super::outstanding::{Entry, Outstanding, index};
 use crate::command::{CommandCode, CommandId, CommandRecord, CompletionRecord};
 use crate::completion::CompletionCode;
 use crate::config::VdConfig;
-use crate::handle::HandleCodec;
 use crate::status::VdError;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     Active,
     IoError,
@@ -16,40 +15,38 @@ enum State {
     Aborted,
 }
 
-/// What a client believes of a transfer: captured once from the agreed configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The bounds of a transfer, from the negotiated configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// MAXTRANSFERSIZE.
     pub max_transfer_size: u32,
     /// BLOCKSIZE.
     pub block_size: u32,
-    /// Slots that there are.
-    pub slots: u32,
 }
 
 impl Limits {
-    /// From the agreed configuration and the width of the handles' slot field, which is brought into the range that
-    /// [`HandleCodec::new`] keeps to.
+    /// The bounds in the negotiated configuration.
     #[must_use]
-    pub const fn new(config: &VdConfig, slot_bits: u32) -> Self {
-        let slots = 1 << HandleCodec::new(0, slot_bits).slot_bits();
-        Limits { max_transfer_size: config.max_transfer_size, block_size: config.block_size, slots }
+    pub const fn new(config: &VdConfig) -> Self {
+        Limits { max_transfer_size: config.max_transfer_size, block_size: config.block_size }
     }
 
-    /// Judges a command that came from the server.
+    /// Validates a command from the server. Returns the bytes that it transfers.
     fn check(&self, record: &CommandRecord) -> Result<u32, Violation> {
-        if !record.code.is_transfer() {
+        let CommandRecord { code, size, .. } = *record;
+        let lent = record.loan.is_some();
+        if code.is_transfer() != lent {
+            return Err(Violation::Loan { code, lent });
+        }
+        if !lent {
             return Ok(0);
         }
-        let size = record.size as u32;
-        if record.size <= 0 || size > self.max_transfer_size || !size.is_multiple_of(self.block_size) {
-            let Limits { max_transfer_size: limit, block_size: block, .. } = *self;
-            return Err(Violation::TransferSize { size: record.size, limit, block });
+        let bytes = size as u32;
+        if size <= 0 || bytes > self.max_transfer_size || !bytes.is_multiple_of(self.block_size) {
+            let Limits { max_transfer_size: limit, block_size: block } = *self;
+            return Err(Violation::TransferSize { size, limit, block });
         }
-        if record.loan.slot >= self.slots {
-            return Err(Violation::NoSuchSlot { slot: record.loan.slot, slots: self.slots });
-        }
-        Ok(size)
+        Ok(bytes)
     }
 }
 
@@ -67,27 +64,25 @@ pub enum Receipt {
 /// A device as the client sees it.
 ///
 /// ```
-/// use vdi_proto::command::{CommandCode, CommandId, CommandRecord, Loan};
+/// use vdi_proto::command::{CommandCode, CommandId, CommandRecord};
 /// use vdi_proto::completion::CompletionCode;
 /// use vdi_proto::device::{ClientDevice, Limits, Receipt};
 ///
-/// let limits = Limits { max_transfer_size: 65536, block_size: 512, slots: 64 };
+/// let limits = Limits { max_transfer_size: 65536, block_size: 512 };
 /// let mut device = ClientDevice::new(limits);
-/// let flush = CommandRecord {
-///     code: CommandCode::FLUSH, id: CommandId(0), size: 0, position: 0, loan: Loan::default(),
-/// };
+/// let flush = CommandRecord { code: CommandCode::FLUSH, id: CommandId(0), size: 0, position: 0, loan: None };
 /// assert_eq!(device.received(flush), Ok(Receipt::Deliver(flush)));
 /// let record = device.complete(CommandId(0), CompletionCode::SUCCESS, 0, 0).unwrap();
 /// assert!(record.code.is_success());
 /// // A second time it is no active command any more.
 /// assert!(device.complete(CommandId(0), CompletionCode::SUCCESS, 0, 0).is_err());
 /// ```
-#[derive(Debug, Clone)]
-pub struct ClientDevice<T = Whole> {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClientDevice {
     limits: Limits,
     state: State,
     /// Commands that the program holds.
-    pub(super) outstanding: Outstanding<T>,
+    outstanding: Outstanding,
     /// A ClearError that is held back.
     held: Option<CommandRecord>,
 }
@@ -96,19 +91,9 @@ impl ClientDevice {
     /// A device that was just opened.
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        Self::with_table(limits, Whole::new())
+        ClientDevice { limits, state: State::Active, outstanding: Outstanding::new(), held: None }
     }
-}
 
-impl<T> ClientDevice<T> {
-    /// A device that was just opened and keeps its outstanding commands in `table`.
-    #[must_use]
-    pub const fn with_table(limits: Limits, table: T) -> Self {
-        ClientDevice { limits, state: State::Active, outstanding: Outstanding::new(table), held: None }
-    }
-}
-
-impl<T: Table> ClientDevice<T> {
     /// A command arrived from the server.
     ///
     /// # Errors
@@ -117,12 +102,12 @@ impl<T: Table> ClientDevice<T> {
     pub fn received(&mut self, record: CommandRecord) -> Result<Receipt, Violation> {
         let id = record.id;
         let bytes = self.limits.check(&record)?;
-        if let Some(entry) = self.outstanding.in_place_of(id) {
+        if let Some(entry) = self.outstanding.at_index_of(id) {
             return Err(Violation::DuplicateCommand { id, outstanding: entry.id });
         }
         let clear = record.code == CommandCode::CLEAR_ERROR;
         if let Some(held) = self.held
-            && (clear || place(held.id) == place(id))
+            && (clear || index(held.id) == index(id))
         {
             return Err(Violation::DuplicateCommand { id, outstanding: held.id });
         }

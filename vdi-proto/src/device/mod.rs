@@ -26,12 +26,11 @@ mod server;
 mod tests;
 
 pub use client::{ClientDevice, Limits, Receipt};
-pub use outstanding::{Entry, Table, Whole};
 pub use server::{Finished, SendRefusal, ServerDevice};
 
 use thiserror::Error;
 
-use crate::command::CommandId;
+use crate::command::{CommandCode, CommandId};
 use crate::status::VdError;
 
 /// The most commands that a device can hold.
@@ -74,13 +73,13 @@ pub enum Violation {
         /// The set's BLOCKSIZE.
         block: u32,
     },
-    /// The server sent a transfer whose buffer does not exist.
-    #[error("the server lent slot {slot} of {slots}")]
-    NoSuchSlot {
-        /// The slot that it gave.
-        slot: u32,
-        /// How many slots there are.
-        slots: u32,
+    /// The server sent a Read or Write without a buffer, or another command with one.
+    #[error("the server sent {code} {}", if *lent { "with a buffer, which it cannot have" } else { "without a buffer" })]
+    Loan {
+        /// The command.
+        code: CommandCode,
+        /// Whether it came with a buffer.
+        lent: bool,
     },
 }
 

@@ -3,12 +3,12 @@
 use thiserror::Error;
 
 use super::Violation;
-use super::outstanding::{Entry, Outstanding, Table, Whole};
+use super::outstanding::{Entry, Outstanding, index};
 use crate::command::{CommandCode, CommandId, CompletionRecord};
 use crate::completion::CompletionCode;
 use crate::status::VdError;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum State {
     Active,
     IoError,
@@ -35,10 +35,10 @@ enum State {
 /// assert_eq!((refusal.status(), refusal.callback_code()), (VdError::IoError, CompletionCode::IO_DEVICE));
 /// assert!(device.send(CommandCode::CLEAR_ERROR, 0).is_ok());
 /// ```
-#[derive(Debug, Clone)]
-pub struct ServerDevice<T = Whole> {
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerDevice {
     state: State,
-    pub(super) outstanding: Outstanding<T>,
+    outstanding: Outstanding,
     /// Counts the commands sent, so that ids do not come back soon.
     sequence: u32,
 }
@@ -102,10 +102,10 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The place of the command's context in a table of [`super::QUEUE_DEPTH`] entries.
+    /// The index of the command's context in a table of [`super::QUEUE_DEPTH`] entries.
     #[must_use]
-    pub const fn place(&self) -> usize {
-        super::outstanding::place(self.id)
+    pub const fn index(&self) -> usize {
+        index(self.id)
     }
 }
 
@@ -119,19 +119,9 @@ impl ServerDevice {
     /// A device that was just opened.
     #[must_use]
     pub const fn new() -> Self {
-        Self::with_table(Whole::new())
+        ServerDevice { state: State::Active, outstanding: Outstanding::new(), sequence: 0 }
     }
-}
 
-impl<T> ServerDevice<T> {
-    /// A device that was just opened and keeps its outstanding commands in `table`.
-    #[must_use]
-    pub const fn with_table(table: T) -> Self {
-        ServerDevice { state: State::Active, outstanding: Outstanding::new(table), sequence: 0 }
-    }
-}
-
-impl<T: Table> ServerDevice<T> {
     /// SendCommand: enters a command that transfers `bytes` bytes (0 for those that transfer none) and gives it an id.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 //! The states belong to one process's set object. A secondary's object enters [`State::Initializing`] by
 //! OpenInSecondary; what other processes do to the set comes in by [`observe`].
 
-use super::{Opening, Step, View};
+use super::{Opening, SetPhase, Step};
 use crate::status::VdError;
 
 /// The states of a client's virtual device set.
@@ -40,18 +40,18 @@ impl State {
     /// What the rules of buffer handles need.
     #[must_use]
     #[inline]
-    pub const fn view(self) -> View {
+    pub const fn phase(self) -> SetPhase {
         match self {
-            State::Initializing | State::Active => View::Open,
-            State::DoesNotExist | State::Configurable | State::NormallyTerminated => View::Closed,
-            State::Abort => View::Aborted,
+            State::Initializing | State::Active => SetPhase::Open,
+            State::DoesNotExist | State::Configurable | State::NormallyTerminated => SetPhase::Closed,
+            State::Abort => SetPhase::Aborted,
         }
     }
 }
 
 /// What GetCommand has to give.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Got {
+pub enum CommandPoll {
     /// A command.
     Command,
     /// The time-out passed without one.
@@ -74,7 +74,7 @@ pub enum Call {
     /// OpenDevice, with what it finds.
     OpenDevice(Opening),
     /// GetCommand, with what there is to get.
-    GetCommand(Got),
+    GetCommand(CommandPoll),
     /// CompleteCommand of an active command.
     CompleteCommand,
     /// SignalAbort.
@@ -97,10 +97,10 @@ impl Call {
         Call::OpenDevice(Opening::AlreadyOpen),
         Call::OpenDevice(Opening::AllOpen),
         Call::OpenDevice(Opening::NoSuchDevice),
-        Call::GetCommand(Got::Command),
-        Call::GetCommand(Got::Nothing),
-        Call::GetCommand(Got::Closed),
-        Call::GetCommand(Got::LastClosed),
+        Call::GetCommand(CommandPoll::Command),
+        Call::GetCommand(CommandPoll::Nothing),
+        Call::GetCommand(CommandPoll::Closed),
+        Call::GetCommand(CommandPoll::LastClosed),
         Call::CompleteCommand,
         Call::SignalAbort,
         Call::Close { devices_open: false },
@@ -147,10 +147,10 @@ pub const fn step(state: State, call: Call) -> Step<State> {
 
         // GetCommand.
         (Call::GetCommand(_), DoesNotExist | Configurable | Initializing | NormallyTerminated) => protocol,
-        (Call::GetCommand(Got::Command), Active) => Step::ok(Active),
-        (Call::GetCommand(Got::Nothing), Active) => Step::fail(Active, VdError::Timeout),
-        (Call::GetCommand(Got::Closed), Active) => Step::fail(Active, VdError::Close),
-        (Call::GetCommand(Got::LastClosed), Active) => Step::fail(NormallyTerminated, VdError::Close),
+        (Call::GetCommand(CommandPoll::Command), Active) => Step::ok(Active),
+        (Call::GetCommand(CommandPoll::Nothing), Active) => Step::fail(Active, VdError::Timeout),
+        (Call::GetCommand(CommandPoll::Closed), Active) => Step::fail(Active, VdError::Close),
+        (Call::GetCommand(CommandPoll::LastClosed), Active) => Step::fail(NormallyTerminated, VdError::Close),
         (Call::GetCommand(_), Abort) => aborted,
 
         // CompleteCommand.

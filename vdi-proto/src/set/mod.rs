@@ -4,7 +4,7 @@
 //! state and call has exactly one row, without a catch-all. What the tables leave to circumstances (is a device left to
 //! open? was that the last one to close?) comes in as part of the call, found out by the caller.
 //!
-//! [`View`] is the coarse view that the rules of buffer handles need.
+//! [`SetPhase`] is the coarse view that the rules of buffer handles need.
 
 pub mod client;
 pub mod server;
@@ -36,7 +36,7 @@ impl<S> Step<S> {
 
 /// What the rules of buffer handles need to know of a set's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum View {
+pub enum SetPhase {
     /// There is no set, it is not configured yet, or its work has ended.
     Closed,
     /// The set is configured and its devices are, or can be, at work.
@@ -45,7 +45,7 @@ pub enum View {
     Aborted,
 }
 
-impl View {
+impl SetPhase {
     /// Whether GetBufferHandle and MapBufferHandle may be called at all.
     ///
     /// Source: VDI specification, GetBufferHandle: VD_E_PROTOCOL when "the set is not currently open".
@@ -56,8 +56,8 @@ impl View {
     #[inline]
     pub const fn handles_allowed(self) -> Result<(), VdError> {
         match self {
-            View::Open => Ok(()),
-            View::Closed | View::Aborted => Err(VdError::Protocol),
+            SetPhase::Open => Ok(()),
+            SetPhase::Closed | SetPhase::Aborted => Err(VdError::Protocol),
         }
     }
 }

@@ -1,54 +1,48 @@
-//! The messages by which processes join a set and tell each other what does not go through the control segment.
+//! The messages between the processes of a set: joining, buffer classes, configuration, aborts.
 //!
-//! The primary listens; the server and secondaries connect and speak first. One message is one packet of at most
-//! [`MAX_MESSAGE`] bytes; descriptors travel beside it. Who joins:
+//! The primary listens; the server and the secondaries connect and send the first message. One message is one packet of
+//! at most [`MAX_MESSAGE`] bytes. Descriptors travel with it.
 //!
 //! ```text
-//! joiner  -> Hello                         who I am, which set I want
+//! joiner  -> Hello                         its role and the set's name
 //! primary -> Welcome + control segment     or Refused, or Aborted
-//! primary -> Area + segment                for each buffer area that exists
+//! primary -> Class + area                  for each class that exists
 //! ```
 //!
-//! Later the server sends `Area` (with the segment) and `Configured`, each answered; the primary passes areas on to the
-//! secondaries. Whoever learns first that the set is aborted says `Aborted`, and the primary passes that on as well: the
-//! word in the control segment is faster, but anybody can clear it. `Leave` before hanging up makes the difference between
-//! leaving and dying.
+//! Later the server sends `Class` (with the area) and `Configured`. The primary passes each class on to the secondaries,
+//! and answers the server once all have answered. `Aborted` goes to every process; the abort word in the control segment
+//! is faster, but a stray write can clear it. A process sends `Leave` before it disconnects on purpose; a disconnect
+//! without it is a death.
 //!
-//! Encoding: little-endian integers, strings as a u16 length and UTF-8; first a u32 magic, a u16 version, a u16 kind.
-//! [`Message::decode`] is total: every packet is a message or a [`JoinError`], and a message decodes from exactly the
-//! bytes that it encodes to.
+//! # Encoding
+//!
+//! A u32 magic, a u16 version, a u16 kind, then the fields. Integers are little-endian, strings a u16 length and UTF-8.
+//! [`Message::decode`] is total: every packet is a message or a [`JoinError`]. A message decodes from exactly the bytes
+//! to which it encodes.
 
 use thiserror::Error;
 
+use super::class::ClassSpec;
+use super::layout::VERSION;
 use crate::abort::AbortReason;
 use crate::config::VdConfig;
-use crate::handle::{MAX_SLOT_BITS, MIN_SLOT_BITS};
-use crate::layout::{MAX_MEMBERS, VERSION};
+use crate::index::{ClassIndex, MAX_CLASSES, MemberIndex};
 use crate::name::{MAX_NAME_BYTES, NameError, check_instance, check_name};
 use crate::status::VdError;
 
-/// The most bytes that a message has.
+/// The most bytes of a message.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// Tells a join message.
+/// The first bytes of a message.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"vdiJ");
 
-/// As what a process joins a set.
+/// The role in which a process joins a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
+pub enum JoinRole {
     /// The server; a set has one.
     Server,
-    /// A client that works on devices or buffers of a set that another created.
+    /// A client that works on devices or buffers of another client's set.
     Secondary,
-}
-
-/// What the server and the client agreed on, as all processes must know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Agreement {
-    /// All eleven fields.
-    pub config: VdConfig,
-    /// The width of a handle's slot field, [`MIN_SLOT_BITS`] to [`MAX_SLOT_BITS`].
-    pub slot_bits: u32,
 }
 
 /// A message.
@@ -56,52 +50,52 @@ pub struct Agreement {
 pub enum Message<'a> {
     /// A joiner's first message.
     Hello {
-        /// As what it joins.
-        role: Role,
+        /// Its role.
+        role: JoinRole,
         /// The instance, empty for the default.
         instance: &'a str,
         /// The set's name.
         set: &'a str,
     },
-    /// The primary's answer to a joiner that may; the control segment's descriptor comes with it.
+    /// The primary admits the joiner. The control segment's descriptor comes with it.
     Welcome {
-        /// The joiner's place in the set.
-        member: u32,
-        /// The secret of the set's handles.
+        /// The joiner's index in the set.
+        member: MemberIndex,
+        /// The set's secret: the key of its handles and checksums.
         secret: u64,
-        /// What the client asked for at Create.
-        asked: VdConfig,
-        /// What was agreed, once the server has configured the set.
-        agreement: Option<Agreement>,
-        /// How many areas follow, each with a descriptor.
-        areas: u32,
+        /// What the client requested at Create.
+        requested: VdConfig,
+        /// What was negotiated, once the server has configured the set.
+        negotiated: Option<VdConfig>,
+        /// How many `Class` messages follow.
+        classes: u32,
     },
-    /// The primary's answer to a joiner that may not; it hangs up after it.
+    /// The primary refuses the joiner, and disconnects.
     Refused {
         /// Why.
         status: VdError,
     },
-    /// A buffer area; its descriptor comes with it.
-    Area {
-        /// Its number: areas count from 0 in the order in which they are added.
-        index: u32,
-        /// Its length in bytes.
-        len: u64,
+    /// A buffer class. The area's descriptor comes with it.
+    Class {
+        /// Its index; classes are numbered in the order of their messages.
+        index: ClassIndex,
+        /// Its definition.
+        spec: ClassSpec,
     },
-    /// The primary has mapped the area and passed it on, or could not.
-    AreaAnswer {
-        /// The area's number.
-        index: u32,
+    /// The sender and, from the primary, every secondary have mapped the class's area, or one of them could not.
+    ClassAnswer {
+        /// The class.
+        index: ClassIndex,
         /// `Ok`, or why not.
         answer: Result<(), VdError>,
     },
     /// The server has configured the set.
-    Configured(Agreement),
-    /// The primary takes the configuration, or does not.
+    Configured(VdConfig),
+    /// The primary accepts the configuration, or does not.
     ConfiguredAnswer(Result<(), VdError>),
-    /// The sender leaves the set in order; the hang-up that follows is no death.
+    /// The sender leaves the set on purpose, and disconnects.
     Leave,
-    /// The set is aborted. As the primary's answer to a joiner it stands for a refusal, and the primary hangs up after it.
+    /// The set is aborted. The primary may also answer a joiner with it, and then disconnects.
     Aborted {
         /// Why.
         reason: AbortReason,
@@ -162,8 +156,8 @@ pub enum JoinError {
 }
 
 impl JoinError {
-    /// The status for whoever joins: VD_E_NOTSUPPORTED for another version, VD_E_INVALID or VD_E_INSTANCE_NAME for a bad
-    /// name, else VD_E_UNEXPECTED.
+    /// The status for the joiner: VD_E_NOTSUPPORTED for another version, VD_E_INVALID or VD_E_INSTANCE_NAME for a bad
+    /// name, VD_E_UNEXPECTED for everything else.
     #[must_use]
     pub const fn code(&self) -> VdError {
         match self {
@@ -177,14 +171,14 @@ impl JoinError {
 const HELLO: u16 = 1;
 const WELCOME: u16 = 2;
 const REFUSED: u16 = 3;
-const AREA: u16 = 4;
-const AREA_ANSWER: u16 = 5;
+const CLASS: u16 = 4;
+const CLASS_ANSWER: u16 = 5;
 const CONFIGURED: u16 = 6;
 const CONFIGURED_ANSWER: u16 = 7;
 const LEAVE: u16 = 8;
 const ABORTED: u16 = 9;
 
-/// Writes a message into a fixed array. All messages fit: the longest, Hello, is checked by a test.
+/// Writes a message into a fixed array. Every message fits; a test checks Hello, the longest.
 struct Writer {
     bytes: [u8; MAX_MESSAGE],
     len: usize,
@@ -192,9 +186,8 @@ struct Writer {
 
 impl Writer {
     fn put(&mut self, bytes: &[u8]) {
-        // Names were checked or came from a decoded message, so this never cuts; a longer one would only fail to decode.
-        let room = MAX_MESSAGE - self.len;
-        let take = bytes.len().min(room);
+        // A valid name fits. A longer one is cut, and the result does not decode.
+        let take = bytes.len().min(MAX_MESSAGE - self.len);
         self.bytes[self.len..self.len + take].copy_from_slice(&bytes[..take]);
         self.len += take;
     }
@@ -222,9 +215,10 @@ impl Writer {
         }
     }
 
-    fn agreement(&mut self, agreement: &Agreement) {
-        self.config(&agreement.config);
-        self.u32(agreement.slot_bits);
+    fn spec(&mut self, spec: &ClassSpec) {
+        self.u32(spec.buffer_len);
+        self.u32(spec.alignment);
+        self.u32(spec.count);
     }
 
     fn answer(&mut self, answer: Result<(), VdError>) {
@@ -284,13 +278,14 @@ impl<'a> Reader<'a> {
         Ok(VdConfig::from_words(words))
     }
 
-    fn agreement(&mut self) -> Result<Agreement, JoinError> {
-        let config = self.config()?;
-        let slot_bits = self.u32()?;
-        if !(MIN_SLOT_BITS..=MAX_SLOT_BITS).contains(&slot_bits) {
-            return Err(JoinError::Field { field: "slot bits", found: u64::from(slot_bits) });
-        }
-        Ok(Agreement { config, slot_bits })
+    fn spec(&mut self) -> Result<ClassSpec, JoinError> {
+        Ok(ClassSpec { buffer_len: self.u32()?, alignment: self.u32()?, count: self.u32()? })
+    }
+
+    /// A bounded number.
+    fn index<T>(&mut self, field: &'static str, new: impl FnOnce(u32) -> Option<T>) -> Result<T, JoinError> {
+        let found = self.u32()?;
+        new(found).ok_or(JoinError::Field { field, found: u64::from(found) })
     }
 
     fn status(&mut self) -> Result<VdError, JoinError> {
@@ -300,7 +295,7 @@ impl<'a> Reader<'a> {
 
     fn reason(&mut self) -> Result<AbortReason, JoinError> {
         let found = self.u32()?;
-        // Other words stand for reasons as well, but nobody sends them.
+        // Other words are reasons as well, but are never sent.
         AbortReason::from_word(found)
             .filter(|reason| reason.to_word() == found)
             .ok_or(JoinError::Field { field: "abort reason", found: u64::from(found) })
@@ -336,9 +331,9 @@ impl<'a> Message<'a> {
     /// Encodes the message.
     ///
     /// ```
-    /// use vdi_proto::join::{Message, Role};
+    /// use vdi_proto::wire::join::{JoinRole, Message};
     ///
-    /// let hello = Message::Hello { role: Role::Server, instance: "", set: "nightly" };
+    /// let hello = Message::Hello { role: JoinRole::Server, instance: "", set: "nightly" };
     /// let encoded = hello.encode();
     /// assert_eq!(Message::decode(encoded.bytes()), Ok(hello));
     /// ```
@@ -351,40 +346,40 @@ impl<'a> Message<'a> {
             Message::Hello { role, instance, set } => {
                 w.u16(HELLO);
                 w.u16(match role {
-                    Role::Server => 1,
-                    Role::Secondary => 2,
+                    JoinRole::Server => 1,
+                    JoinRole::Secondary => 2,
                 });
                 w.text(instance);
                 w.text(set);
             }
-            Message::Welcome { member, secret, asked, agreement, areas } => {
+            Message::Welcome { member, secret, requested, negotiated, classes } => {
                 w.u16(WELCOME);
-                w.u32(*member);
+                w.u32(member.get());
                 w.u64(*secret);
-                w.config(asked);
-                w.u32(*areas);
-                w.u16(u16::from(agreement.is_some()));
-                if let Some(agreement) = agreement {
-                    w.agreement(agreement);
+                w.config(requested);
+                w.u32(*classes);
+                w.u16(u16::from(negotiated.is_some()));
+                if let Some(negotiated) = negotiated {
+                    w.config(negotiated);
                 }
             }
             Message::Refused { status } => {
                 w.u16(REFUSED);
                 w.u32(status.hresult());
             }
-            Message::Area { index, len } => {
-                w.u16(AREA);
-                w.u32(*index);
-                w.u64(*len);
+            Message::Class { index, spec } => {
+                w.u16(CLASS);
+                w.u32(index.get());
+                w.spec(spec);
             }
-            Message::AreaAnswer { index, answer } => {
-                w.u16(AREA_ANSWER);
-                w.u32(*index);
+            Message::ClassAnswer { index, answer } => {
+                w.u16(CLASS_ANSWER);
+                w.u32(index.get());
                 w.answer(*answer);
             }
-            Message::Configured(agreement) => {
+            Message::Configured(config) => {
                 w.u16(CONFIGURED);
-                w.agreement(agreement);
+                w.config(config);
             }
             Message::ConfiguredAnswer(answer) => {
                 w.u16(CONFIGURED_ANSWER);
@@ -419,8 +414,8 @@ impl<'a> Message<'a> {
         let message = match r.u16()? {
             HELLO => {
                 let role = match r.u16()? {
-                    1 => Role::Server,
-                    2 => Role::Secondary,
+                    1 => JoinRole::Server,
+                    2 => JoinRole::Secondary,
                     found => return Err(JoinError::Field { field: "role", found: u64::from(found) }),
                 };
                 let instance = r.text()?;
@@ -430,24 +425,21 @@ impl<'a> Message<'a> {
                 Message::Hello { role, instance, set }
             }
             WELCOME => {
-                let member = r.u32()?;
-                if member >= MAX_MEMBERS {
-                    return Err(JoinError::Field { field: "member", found: u64::from(member) });
-                }
+                let member = r.index("member", MemberIndex::new)?;
                 let secret = r.u64()?;
-                let asked = r.config()?;
-                let areas = r.u32()?;
-                let agreement = match r.u16()? {
+                let requested = r.config()?;
+                let classes = r.index("classes", |classes| (classes <= MAX_CLASSES).then_some(classes))?;
+                let negotiated = match r.u16()? {
                     0 => None,
-                    1 => Some(r.agreement()?),
+                    1 => Some(r.config()?),
                     found => return Err(JoinError::Field { field: "configured", found: u64::from(found) }),
                 };
-                Message::Welcome { member, secret, asked, agreement, areas }
+                Message::Welcome { member, secret, requested, negotiated, classes }
             }
             REFUSED => Message::Refused { status: r.status()? },
-            AREA => Message::Area { index: r.u32()?, len: r.u64()? },
-            AREA_ANSWER => Message::AreaAnswer { index: r.u32()?, answer: r.answer()? },
-            CONFIGURED => Message::Configured(r.agreement()?),
+            CLASS => Message::Class { index: r.index("class", ClassIndex::new)?, spec: r.spec()? },
+            CLASS_ANSWER => Message::ClassAnswer { index: r.index("class", ClassIndex::new)?, answer: r.answer()? },
+            CONFIGURED => Message::Configured(r.config()?),
             CONFIGURED_ANSWER => Message::ConfiguredAnswer(r.answer()?),
             LEAVE => Message::Leave,
             ABORTED => Message::Aborted { reason: r.reason()? },
