@@ -119,7 +119,7 @@ macro_rules! commands {
 }
 
 commands! {
-    /// Fill the buffer with the next bytes (disk-like: with those at the position).
+    /// Fill the buffer with the next bytes (disk-like: the bytes at the position).
     READ = 1, "VDC_Read", Bytes, DiskOnly, FromClient, false, Requirement::Any;
     /// Store the buffer's bytes next (disk-like: at the position).
     WRITE = 2, "VDC_Write", Bytes, DiskOnly, FromServer, false, Requirement::Any;

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-/// A Win32 error number as a command's completion code. Numbers without a name here are kept as they are.
+/// A Win32 error number as a command's completion code. Unknown numbers are kept.
 ///
 /// ```
 /// use vdi_proto::completion::CompletionCode;
@@ -37,13 +37,13 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The command was carried out in full.
+    /// The command succeeded.
     SUCCESS = 0, "ERROR_SUCCESS";
     /// The server's callback for a command sent to a device that is not active.
     INVALID_HANDLE = 6, "ERROR_INVALID_HANDLE";
-    /// The client found its storage control blocks destroyed.
+    /// The client found its own data structures destroyed.
     ARENA_TRASHED = 7, "ERROR_ARENA_TRASHED";
-    /// Read: the end of the data; the bytes reported, if any, come before it.
+    /// Read: the end of the data. The reported bytes precede it.
     HANDLE_EOF = 38, "ERROR_HANDLE_EOF";
     /// As [`CompletionCode::DISK_FULL`].
     HANDLE_DISK_FULL = 39, "ERROR_HANDLE_DISK_FULL";
@@ -63,7 +63,7 @@ codes! {
     SETMARK_DETECTED = 1103, "ERROR_SETMARK_DETECTED";
     /// Read: the end of the data; treated like [`CompletionCode::HANDLE_EOF`].
     NO_DATA_DETECTED = 1104, "ERROR_NO_DATA_DETECTED";
-    /// The device failed; also what commands queued behind a failed one complete with.
+    /// The device failed. Commands queued behind a failed command complete with this code too.
     IO_DEVICE = 1117, "ERROR_IO_DEVICE";
     /// Write: beyond the end of the medium; the server aborts the backup.
     EOM_OVERFLOW = 1129, "ERROR_EOM_OVERFLOW";
@@ -84,8 +84,8 @@ impl CompletionCode {
         self.0
     }
 
-    /// Whether the command was carried out; any other code puts the device into IO-ERROR
-    /// (VDI specification, Command Error Handling).
+    /// Whether the command succeeded. Every other code puts the device into IO-ERROR (VDI specification, Command Error
+    /// Handling).
     #[must_use]
     pub const fn is_success(self) -> bool {
         self.0 == Self::SUCCESS.0
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_win32_numbers_hold() {
+    fn win32_numbers_are_stable() {
         let numbers: std::vec::Vec<u32> = CompletionCode::NAMED.iter().map(|c| c.number()).collect();
         assert_eq!(numbers, [0, 6, 7, 38, 39, 50, 112, 995, 1100, 1101, 1102, 1103, 1104, 1117, 1129, 1450]);
     }

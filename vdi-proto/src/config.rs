@@ -1,10 +1,14 @@
 //! The configuration of a set: `VDConfig`, its validation and its negotiation.
 //!
-//! Source: VDI specification, "Configuration". The client fills its fields and creates the set; the server reads
-//! them ([`VdConfig::validate_client`]), adds its own ([`ServerTerms::negotiate`]), and the client learns the result by
-//! GetConfiguration ([`VdConfig::validate_answer`]).
+//! Source: VDI specification, "Configuration".
 //!
-//! Wire form: eleven unsigned 32-bit fields in the order of the struct ([`VdConfig::to_words`]).
+//! | step | role | function |
+//! |---|---|---|
+//! | Create | the client requests, the server validates | [`VdConfig::validate_client`] |
+//! | BeginConfiguration | the server adds its terms | [`ServerTerms::negotiate`] |
+//! | GetConfiguration | the client validates the result | [`VdConfig::validate_answer`] |
+//!
+//! As plain numbers: eleven unsigned 32-bit fields in the order of the struct ([`VdConfig::to_words`]).
 
 use thiserror::Error;
 
@@ -12,7 +16,7 @@ use crate::features::{Features, UnsupportedFeatures};
 pub use crate::index::MAX_DEVICES;
 use crate::status::VdError;
 
-/// The least and the default BLOCKSIZE, in bytes.
+/// The minimum and the default BLOCKSIZE, in bytes.
 pub const MIN_BLOCK_SIZE: u32 = 512;
 /// The greatest BLOCKSIZE and the greatest alignment, in bytes.
 pub const MAX_BLOCK_SIZE: u32 = 64 * 1024;
@@ -25,7 +29,7 @@ pub const MAX_PREFIX_ZONE: u32 = 64 * 1024;
 /// `maxIODepth` is deprecated and always this.
 pub const MAX_IO_DEPTH: u32 = 4;
 
-/// `VDConfig`: what client and server agree on for a set.
+/// `VDConfig`: the configuration of a set, requested or negotiated.
 ///
 /// ```
 /// use vdi_proto::config::{ServerTerms, VdConfig};
@@ -47,7 +51,7 @@ pub struct VdConfig {
     /// Set by the client: bytes immediately before each buffer's data start, for the client's own use;
     /// 0 to [`MAX_PREFIX_ZONE`].
     pub prefix_zone_size: u32,
-    /// Set by the client, raised by the server: least alignment of each buffer's data start in bytes; 0 or a power of
+    /// Set by the client, raised by the server: minimum alignment of each buffer's data start in bytes; 0 or a power of
     /// two up to [`MAX_BLOCK_SIZE`].
     pub alignment: u32,
     /// Set by the client, only with [`Features::FILE_MARKS`]: 0 for hard filemarks, else the size of a soft one, a
@@ -69,13 +73,13 @@ pub struct VdConfig {
 }
 
 impl Default for VdConfig {
-    /// What the usual client asks for: one pipe-like device, everything else 0.
+    /// One pipe-like device, everything else 0.
     fn default() -> Self {
         VdConfig::from_words([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])
     }
 }
 
-/// Which side set a field that is wrong.
+/// The side that set a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Author {
     /// The client, in Create: VD_E_NOTSUPPORTED.
@@ -93,7 +97,7 @@ impl core::fmt::Display for Author {
     }
 }
 
-/// A field of the configuration that cannot be served.
+/// A field of the configuration that is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ConfigError {
     /// A field is out of range.
@@ -108,7 +112,7 @@ pub enum ConfigError {
         /// What it may be.
         expected: &'static str,
     },
-    /// The features make up none of the supported device kinds.
+    /// The features describe no supported device kind.
     #[error(transparent)]
     Features(UnsupportedFeatures),
 }
@@ -183,11 +187,11 @@ impl VdConfig {
         }
     }
 
-    /// Whether the server may take what the client asks for. The server's own fields are passed over: whatever a client
-    /// leaves there is overwritten (**Decision**: clients reuse the struct of an earlier set).
+    /// Validates a client's request. The server's fields are ignored; it overwrites them (**Decision**: clients reuse the
+    /// struct of an earlier set).
     ///
     /// # Errors
-    /// [`ConfigError`] (VD_E_NOTSUPPORTED) names the first field that cannot be served.
+    /// [`ConfigError`] (VD_E_NOTSUPPORTED) names the first field that is not supported.
     pub const fn validate_client(&self) -> Result<(), ConfigError> {
         const CLIENT: Author = Author::Client;
         macro_rules! check {
@@ -236,10 +240,10 @@ impl VdConfig {
         Ok(())
     }
 
-    /// Whether this is what a server may have made of `requested`: the client's fields as they were, the server's in range.
+    /// Validates a server's answer to `requested`: the client's fields are unchanged, the server's in range.
     ///
     /// # Errors
-    /// [`ConfigError`] naming the first field that a server must not have set so.
+    /// [`ConfigError`] (VD_E_INVALID) names the first field that breaks this.
     pub fn validate_answer(&self, requested: &VdConfig) -> Result<(), ConfigError> {
         const SERVER: Author = Author::Server;
         let same = "as the client set it";
@@ -293,7 +297,7 @@ impl VdConfig {
     }
 }
 
-/// What a server brings to BeginConfiguration.
+/// A server's arguments of BeginConfiguration.
 ///
 /// Source: VDI specification, BeginConfiguration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,13 +325,13 @@ impl Default for ServerTerms {
 }
 
 impl ServerTerms {
-    /// Joins these terms to what the client requested for. The buffer area's size is added at EndConfiguration.
+    /// Combines these terms with the client's request. The buffer area's size is added at EndConfiguration.
     ///
-    /// VDF_CompleteEnabled is added exactly where the client requested for Complete and the devices will be written
-    /// (**Decision**: a restore has nothing to finish, and clients answer its unexpected commands with errors).
+    /// VDF_CompleteEnabled is added if the client requests Complete and the devices will be written (**Decision**: a restore
+    /// has nothing to finish, and clients answer its unexpected commands with errors).
     ///
     /// # Errors
-    /// [`ConfigError`]: VD_E_INVALID for a term out of range, VD_E_NOTSUPPORTED for a client's field.
+    /// [`ConfigError`]: VD_E_NOTSUPPORTED for a field of the client, VD_E_INVALID for a term out of range.
     pub fn negotiate(&self, requested: &VdConfig) -> Result<VdConfig, ConfigError> {
         requested.validate_client()?;
         let direction = Features::WRITE_MEDIA | Features::READ_MEDIA;

@@ -53,13 +53,13 @@ features! {
     FILE_MARKS = 0x100, "VDF_FileMarks";
     /// Read and Write carry a byte position.
     RANDOM_ACCESS = 0x200, "VDF_RandomAccess";
-    /// The client wants PrepareToFreeze before a snapshot.
+    /// The client requests PrepareToFreeze before a snapshot.
     SNAPSHOT_PREPARE = 0x400, "VDF_SnapshotPrepare";
-    /// The client wants FileInfoBegin and FileInfoEnd.
+    /// The client requests FileInfoBegin and FileInfoEnd.
     ENUM_FROZEN_FILES = 0x800, "VDF_EnumFrozenFiles";
     /// Used by the VSS writer.
     VSS_WRITER = 0x1000, "VDF_VSSWriter";
-    /// The client asks for the Complete command.
+    /// The client requests the Complete command.
     REQUEST_COMPLETE = 0x2000, "VDF_RequestComplete";
     /// Set by the server: the devices will be written, this is a backup.
     WRITE_MEDIA = 0x1_0000, "VDF_WriteMedia";
@@ -145,10 +145,10 @@ pub enum DeviceKind {
     DiskLike,
 }
 
-/// A combination of features that is none of the supported device kinds: VD_E_NOTSUPPORTED.
+/// A combination of features that describes no supported device kind: VD_E_NOTSUPPORTED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "features {features} make up none of the supported device kinds; use none (pipe-like), VDF_RandomAccess \
+    "features {features} describe no supported device kind; use none (pipe-like), VDF_RandomAccess \
      (disk-like) or all of {tape} (tape-like)", tape = Features::TAPE
 )]
 pub struct UnsupportedFeatures {

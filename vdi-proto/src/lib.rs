@@ -1,27 +1,31 @@
-//! The rules and numbers of SQL Server's Virtual Device Interface (VDI).
+//! The rules of SQL Server's Virtual Device Interface (VDI), without I/O.
 //!
-//! VDI is the protocol by which a backup program acts as SQL Server's storage device: the *client* (the backup
-//! program) creates a named *virtual device set* of 1 to 64 *virtual devices*; the *server* (SQL Server) opens the
-//! set, configures it, and sends commands to each device, whose data passes through shared memory without a copy.
+//! VDI is the protocol by which a backup program acts as SQL Server's storage device. The *client* (the backup program)
+//! creates a named *virtual device set* of 1 to 64 *virtual devices*. The *server* (SQL Server) opens the set, configures
+//! it, and sends commands to each device. The data passes through shared memory without a copy.
 //!
-//! This crate holds what both sides must agree on and nothing else: no I/O, no clock, no allocation, no `unsafe`,
-//! no `std`. Whoever moves the bytes (another transport, a verifier, a kernel) can build on it alone.
+//! The crate has no I/O, no clock, no allocation, no `unsafe` and no `std`. It has two floors:
 //!
-//! | module | what it holds |
+//! - The modules at the root are the interface's rules. They can be used with any transport.
+//! - [`wire`] is this project's own layout and messages. It depends on the rules; the rules do not depend on it.
+//!
+//! | module | what it defines |
 //! |---|---|
 //! | [`status`] | the `VD_E_*` status codes |
-//! | [`completion`] | the Win32 codes that a command is completed with |
-//! | [`features`], [`config`], [`name`] | feature bits, device kinds, `VDConfig` and its validation, names |
-//! | [`command`] | the 19 commands: inputs, outputs, required features; the records that carry them |
-//! | [`set`] | the state tables of client and server, and what they mean for buffer handles |
-//! | [`device`] | one device on each side: outstanding commands, IO-ERROR, ClearError, closing, aborting |
+//! | [`completion`] | the Win32 codes with which commands complete |
+//! | [`features`], [`config`], [`name`] | feature bits, device kinds, `VDConfig` and its negotiation, names |
+//! | [`command`] | the 19 commands: fields, buffers, required features |
+//! | [`set`] | the state tables of client and server |
+//! | [`device`] | a device on each side: outstanding commands, IO-ERROR, ClearError, closing, aborting |
 //! | [`handle`] | process-independent buffer handles |
+//! | [`index`] | bounded indices and generations |
 //! | [`abort`], [`timeout`] | why a set was aborted; the server's time-out |
+//! | [`decisions`] | where the documents are silent: decisions of this project |
 //!
-//! # Facts and decisions
+//! # Sources
 //!
-//! Docs cite the published VDI specification by section. Where it is silent or contradicts itself this project had to
-//! decide; such places are marked **Decision** and listed in [`decisions`].
+//! The docs cite the published VDI specification by section. Where it is silent or contradicts itself, this project decides:
+//! such points are marked **Decision** and listed in [`decisions`].
 //!
 //! # Example
 //!
@@ -45,11 +49,11 @@
 #[cfg(test)]
 extern crate std;
 
-// The laws that unit tests, integration tests and fuzz targets share name this crate from outside.
+// Unit tests, integration tests and fuzz targets share laws, which name this crate from outside.
 #[cfg(test)]
 extern crate self as vdi_proto;
 
-/// The README's example is compiled and run with the other examples.
+/// The README's example is a documentation test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -3,8 +3,8 @@
 //! Source: VDI specification, "Create" and the `VIRTUAL_DEVICE` clause: names are case-sensitive and may hold any
 //! character but the backslash; a device's name is unique within its set; the first device has the set's name.
 //!
-//! **Decision**: the documents give no length. A name here has 1 to [`MAX_NAME_CHARS`] characters (a `sysname`),
-//! so at most [`MAX_NAME_BYTES`] bytes of UTF-8, and no control characters, which no statement could spell.
+//! **Decision**: a name has 1 to [`MAX_NAME_CHARS`] characters (a `sysname`), so at most [`MAX_NAME_BYTES`] bytes of
+//! UTF-8. It has no control characters, since a statement cannot contain them. The documents give no limits.
 
 use thiserror::Error;
 
@@ -19,7 +19,7 @@ pub const MAX_NAME_BYTES: usize = MAX_NAME_CHARS * 4;
 /// The most characters that an instance name may have.
 pub const MAX_INSTANCE_CHARS: usize = 16;
 
-/// What is wrong with a name.
+/// An invalid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum NameError {
     /// A set's or device's name is empty: VD_E_INVALID.
@@ -31,12 +31,12 @@ pub enum NameError {
         /// How many characters it has.
         chars: usize,
     },
-    /// A set's or device's name holds a character that it must not: VD_E_INVALID.
-    #[error("the name holds {character:?} at character {at}; backslashes and control characters are not allowed")]
+    /// A set's or device's name contains a character that is not allowed: VD_E_INVALID.
+    #[error("the name contains {character:?} at character {at}; backslashes and control characters are not allowed")]
     Character {
         /// The character.
         character: char,
-        /// Its place, counted in characters from 0.
+        /// Its index in characters.
         at: usize,
     },
     /// Not the name of a server instance: VD_E_INSTANCE_NAME.
@@ -58,7 +58,7 @@ impl NameError {
     }
 }
 
-/// Checks the name of a set or a device.
+/// Validates the name of a set or a device.
 ///
 /// ```
 /// use vdi_proto::name::{check_name, NameError};
@@ -68,8 +68,8 @@ impl NameError {
 /// ```
 ///
 /// # Errors
-/// [`NameError`] (VD_E_INVALID) for an empty name, one of more than [`MAX_NAME_CHARS`] characters, and one that
-/// holds a backslash or a control character.
+/// [`NameError`] (VD_E_INVALID) for an empty name, a name of more than [`MAX_NAME_CHARS`] characters, and a name with a
+/// backslash or a control character.
 pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
@@ -87,10 +87,10 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-/// Checks an instance name; the empty name is the default instance.
+/// Validates an instance name; the empty name is the default instance.
 ///
 /// # Errors
-/// [`NameError::Instance`] (VD_E_INSTANCE_NAME) for what no instance could be called.
+/// [`NameError::Instance`] (VD_E_INSTANCE_NAME) for a name that no instance can have.
 pub fn check_instance(instance: &str) -> Result<(), NameError> {
     if instance.is_empty() {
         return Ok(());

@@ -19,9 +19,9 @@ use thiserror::Error;
 pub enum VdError {
     /// `VD_E_NOTOPEN`: the device is not open.
     NotOpen,
-    /// `VD_E_TIMEOUT`: the wait ended before what was waited for came about.
+    /// `VD_E_TIMEOUT`: the wait timed out.
     Timeout,
-    /// `VD_E_ABORT`: the set was aborted, by whichever side.
+    /// `VD_E_ABORT`: the set was aborted, by either side.
     Abort,
     /// `VD_E_SECURITY`: the process may not use this set.
     Security,
@@ -29,21 +29,21 @@ pub enum VdError {
     Invalid,
     /// `VD_E_INSTANCE_NAME`: not the name of a server instance.
     InstanceName,
-    /// `VD_E_NOTSUPPORTED`: a configuration field or feature that cannot be served.
+    /// `VD_E_NOTSUPPORTED`: a configuration field or feature that is not supported.
     NotSupported,
-    /// `VD_E_MEMORY`: no more buffer space, or no more places for processes or buffers.
+    /// `VD_E_MEMORY`: no more buffer space, or the set has as many buffers or processes as it can.
     Memory,
-    /// `VD_E_UNEXPECTED`: a failure of the machine, not of the protocol.
+    /// `VD_E_UNEXPECTED`: a failure of the system, not of the protocol.
     Unexpected,
-    /// `VD_E_PROTOCOL`: the call does not belong into the present state.
+    /// `VD_E_PROTOCOL`: the call is not allowed in this state.
     Protocol,
     /// `VD_E_OPEN`: all devices are open, or devices were still open.
     Open,
     /// `VD_E_CLOSE`: the server closed the device; the normal end of the work.
     Close,
-    /// `VD_E_BUSY`: another process still uses the buffer.
+    /// `VD_E_BUSY`: another process has the buffer mapped.
     Busy,
-    /// `VD_E_QUEUE_FULL`: the device holds as many commands as it can (server side only).
+    /// `VD_E_QUEUE_FULL`: the device has as many outstanding commands as it can (server side only).
     QueueFull,
     /// `VD_E_IO_ERROR`: the device is in IO-ERROR and takes only ClearError (server side only).
     IoError,
@@ -71,8 +71,8 @@ impl VdError {
 
     /// The HRESULT.
     ///
-    /// **Decision**: the published headers give no value to `VD_E_QUEUE_FULL` and `VD_E_IO_ERROR`; they are
-    /// `0x8077f001` and `0x8077f002` here, well away from the published ones.
+    /// **Decision**: `VD_E_QUEUE_FULL` and `VD_E_IO_ERROR` are `0x8077f001` and `0x8077f002`. The published headers give
+    /// them no value.
     #[must_use]
     pub const fn hresult(self) -> u32 {
         0x8077_0000
@@ -95,7 +95,7 @@ impl VdError {
             }
     }
 
-    /// The status with this HRESULT, or `None` where it is none of VDI's.
+    /// The status with this HRESULT; `None` for other HRESULTs.
     #[must_use]
     pub fn from_hresult(hresult: u32) -> Option<VdError> {
         VdError::ALL.into_iter().find(|status| status.hresult() == hresult)
@@ -123,7 +123,7 @@ impl VdError {
         }
     }
 
-    /// The meaning, in a few words.
+    /// The meaning in a few words.
     #[must_use]
     pub const fn meaning(self) -> &'static str {
         match self {

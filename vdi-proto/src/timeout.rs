@@ -1,11 +1,11 @@
 //! The server's time-out.
 //!
-//! Source: VDI specification, `serverTimeOut`: if the server's completion agent waits longer than two intervals with
-//! requests pending and none completing, the set is aborted. 0 waits for ever.
+//! Source: VDI specification, `serverTimeOut`: if requests are pending and none completes for more than two intervals, the
+//! server aborts the set. With 0 it never does.
 
 use core::time::Duration;
 
-/// Watches over the completions of a set. Time is an argument: any monotonic clock, as a duration since whenever.
+/// Finds the time-out of a set. Time is an argument: a monotonic clock, as a duration since any fixed moment.
 ///
 /// ```
 /// use core::time::Duration;
@@ -21,13 +21,13 @@ use core::time::Duration;
 #[derive(Debug, Clone)]
 pub struct ServerTimeOut {
     limit: Option<Duration>,
-    /// The last moment at which something completed, or nothing was pending.
+    /// The last moment at which a command completed, or none was pending.
     quiet_since: Duration,
     was_pending: bool,
 }
 
 impl ServerTimeOut {
-    /// Watches from `now` on with an interval of `server_time_out` ms; 0 never expires.
+    /// Starts at `now` with an interval of `server_time_out` ms; 0 never expires.
     #[must_use]
     pub const fn new(server_time_out: u32, now: Duration) -> Self {
         let limit = match server_time_out {
@@ -37,14 +37,14 @@ impl ServerTimeOut {
         ServerTimeOut { limit, quiet_since: now, was_pending: false }
     }
 
-    /// The agent looked at `now`, and found that something had completed, or not.
+    /// The agent reports at `now` whether a command has completed since the last report.
     pub const fn completed(&mut self, now: Duration, any: bool) {
         if any {
             self.quiet_since = now;
         }
     }
 
-    /// Whether the time-out has passed at `now`, given whether commands are pending.
+    /// Whether the time-out has passed at `now`; `pending` is whether commands are pending.
     pub fn expired(&mut self, now: Duration, pending: bool) -> bool {
         if !pending || !self.was_pending {
             self.quiet_since = now;
@@ -53,10 +53,10 @@ impl ServerTimeOut {
         self.limit.is_some_and(|limit| now.saturating_sub(self.quiet_since) > limit)
     }
 
-    /// How long to wait at most before [`ServerTimeOut::expired`] has to be asked again.
+    /// How often to call [`ServerTimeOut::expired`]; `None` if it never expires.
     #[must_use]
-    pub fn look_again_after(&self) -> Option<Duration> {
-        // An eighth of the limit: the abort comes at most that much late.
+    pub fn check_interval(&self) -> Option<Duration> {
+        // The abort is late by at most an eighth of the limit.
         self.limit.map(|limit| (limit / 8).max(Duration::from_millis(1)))
     }
 }
@@ -68,15 +68,15 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     #[test]
-    fn nought_never_expires() {
+    fn zero_never_expires() {
         let mut watch = ServerTimeOut::new(0, MS(0));
         assert!(!watch.expired(MS(0), true));
         assert!(!watch.expired(MS(u64::MAX), true));
-        assert_eq!(watch.look_again_after(), None);
+        assert_eq!(watch.check_interval(), None);
     }
 
     #[test]
-    fn each_completion_starts_it_anew() {
+    fn completion_restarts_the_interval() {
         let mut watch = ServerTimeOut::new(10, MS(0));
         assert!(!watch.expired(MS(0), true));
         watch.completed(MS(15), false);

@@ -50,18 +50,18 @@ impl Limits {
     }
 }
 
-/// What becomes of a command that arrived.
+/// What to do with a command from the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receipt {
-    /// The program gets it.
+    /// The program gets the command.
     Deliver(CommandRecord),
-    /// The program never sees it; this completion goes back.
+    /// The program never gets the command; this completion goes to the server.
     Reject(CompletionRecord),
-    /// A ClearError that waits for the program to complete what it holds: [`ClientDevice::released`].
+    /// A ClearError that waits until the program has completed the commands that it holds: see [`ClientDevice::released`].
     Hold,
 }
 
-/// A device as the client sees it.
+/// The client's side of a device.
 ///
 /// ```
 /// use vdi_proto::command::{CommandCode, CommandId, CommandRecord};
@@ -74,7 +74,7 @@ pub enum Receipt {
 /// assert_eq!(device.received(flush), Ok(Receipt::Deliver(flush)));
 /// let record = device.complete(CommandId(0), CompletionCode::SUCCESS, 0, 0).unwrap();
 /// assert!(record.code.is_success());
-/// // A second time it is no active command any more.
+/// // Now the command is no longer outstanding.
 /// assert!(device.complete(CommandId(0), CompletionCode::SUCCESS, 0, 0).is_err());
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -94,10 +94,10 @@ impl ClientDevice {
         ClientDevice { limits, state: State::Active, outstanding: Outstanding::new(), held: None }
     }
 
-    /// A command arrived from the server.
+    /// A command has arrived from the server.
     ///
     /// # Errors
-    /// [`Violation`] for an id in use and for a transfer that the configuration rules out.
+    /// [`Violation`] for an id in use, and for a command that breaks the rules of its size or buffer.
     #[inline(always)]
     pub fn received(&mut self, record: CommandRecord) -> Result<Receipt, Violation> {
         let id = record.id;
@@ -113,7 +113,7 @@ impl ClientDevice {
         }
         let reject = |code| Ok(Receipt::Reject(CompletionRecord { id, code, bytes: 0, position: 0 }));
         match self.state {
-            // After the end nothing is delivered any more, ClearError neither.
+            // After the end no command is delivered, not even ClearError.
             State::Closed | State::Aborted => return reject(CompletionCode::OPERATION_ABORTED),
             State::Active | State::IoError if clear => {
                 if !self.outstanding.is_empty() {
@@ -128,8 +128,8 @@ impl ClientDevice {
         Ok(Receipt::Deliver(record))
     }
 
-    /// The ClearError that was held back, once the program has completed what it held; never after the device was closed
-    /// or the set aborted.
+    /// The ClearError that was held back, once the program has completed the commands that it held. `None` after the device
+    /// was closed or the set aborted.
     pub fn released(&mut self) -> Option<CommandRecord> {
         if !self.outstanding.is_empty() || matches!(self.state, State::Closed | State::Aborted) {
             return None;
@@ -142,8 +142,8 @@ impl ClientDevice {
     /// CompleteCommand: the record to send back.
     ///
     /// # Errors
-    /// VD_E_INVALID when the program does not hold this command, and for more bytes than a transfer had; VD_E_PROTOCOL when
-    /// the device is closed; VD_E_ABORT when the set was aborted.
+    /// VD_E_INVALID if the program does not hold this command, and for more bytes than a transfer has. VD_E_PROTOCOL if the
+    /// device is closed. VD_E_ABORT if the set was aborted.
     #[inline]
     pub fn complete(
         &mut self,
@@ -163,7 +163,7 @@ impl ClientDevice {
         Ok(CompletionRecord { id, code, bytes, position })
     }
 
-    /// What [`ClientDevice::complete`] would refuse, without completing.
+    /// Whether [`ClientDevice::complete`] would succeed. Completes nothing.
     ///
     /// # Errors
     /// As [`ClientDevice::complete`].
@@ -186,7 +186,7 @@ impl ClientDevice {
         Ok(entry)
     }
 
-    /// The server closed the device, and everything that it had sent was received.
+    /// The server closed the device, and all its commands were received.
     pub const fn closed(&mut self) {
         if !matches!(self.state, State::Aborted) {
             self.state = State::Closed;
@@ -210,7 +210,7 @@ impl ClientDevice {
         matches!(self.state, State::IoError)
     }
 
-    /// Whether VD_E_CLOSE was reached.
+    /// Whether the server closed the device.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         matches!(self.state, State::Closed)

@@ -1,22 +1,23 @@
-//! One device, on either side: events in, effects out.
+//! One device, on each side: the machines [`ServerDevice`] and [`ClientDevice`].
 //!
 //! Source: VDI specification, "Command Error Handling", SendCommand, CloseDevice and "Abnormal termination".
 //!
-//! # The rules
+//! A machine is a plain value: events in, effects out. It has no clock, no lock and no I/O. A call that fails does not
+//! change it.
 //!
-//! 1. A device holds at most [`QUEUE_DEPTH`] outstanding commands: sent, and not completed. Each has an id that no other
-//!    outstanding one has; its low six bits are its *place*, so that it is found without a search.
-//! 2. A completion with any code but success puts the device into IO-ERROR. The server may then send only ClearError;
-//!    anything else is refused at once. Commands that it had sent before it knew complete with ERROR_IO_DEVICE, and the
-//!    client's program never sees them.
-//! 3. ClearError is held back until the client's program has completed the commands that it already held. Its
-//!    successful completion makes the device active again; if it fails, the device stays in IO-ERROR.
-//! 4. Instead of ClearError the server may close the device or abort the set. Commands outstanding then complete, on the
-//!    server's side, with ERROR_OPERATION_ABORTED, and what the client says of them later is ignored.
-//! 5. A party that breaks a rule which this side can check is a [`Violation`]: the session is over.
+//! # Rules
 //!
-//! Both machines are plain values without clock, lock or I/O. An error leaves them as they were. Where they keep their
-//! outstanding commands is a [`Table`]: one that has all places lies in the machine, and a `Vec` has as many as were needed.
+//! 1. A device has at most [`QUEUE_DEPTH`] outstanding commands: sent, and not completed. Their ids differ in the low six
+//!    bits, which are the command's index in a table.
+//! 2. A completion with any code but success puts the device into IO-ERROR. The server may then send only ClearError; the
+//!    machine refuses everything else. Commands that the server sent before it received the failure complete with
+//!    ERROR_IO_DEVICE, and the client's program never gets them.
+//! 3. ClearError is held back until the client's program has completed the commands that it holds. If ClearError succeeds,
+//!    the device is active again. If it fails, the device stays in IO-ERROR.
+//! 4. Instead of ClearError the server may close the device or abort the set. Outstanding commands then complete, on the
+//!    server's side, with ERROR_OPERATION_ABORTED. Later completions from the client are ignored.
+//! 5. A Read or Write has a buffer and a size within the [`Limits`]; other commands have no buffer.
+//! 6. If the peer breaks a rule, the machine returns a [`Violation`], and the set is over.
 
 mod client;
 mod outstanding;
@@ -33,16 +34,16 @@ use thiserror::Error;
 use crate::command::{CommandCode, CommandId};
 use crate::status::VdError;
 
-/// The most commands that a device can hold.
+/// The most outstanding commands of a device.
 pub const QUEUE_DEPTH: u32 = 64;
 
-/// The peer broke the protocol: evidence for the log. The session cannot go on.
+/// The peer broke the protocol. The set is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Violation {
     /// The client completed a command that is not outstanding.
     #[error("the client completed command {:#x}, which is not outstanding", id.0)]
     UnknownCompletion {
-        /// The id that it gave.
+        /// The id.
         id: CommandId,
     },
     /// The client reports more bytes than the command had.
@@ -52,21 +53,21 @@ pub enum Violation {
         id: CommandId,
         /// The bytes reported.
         bytes: u32,
-        /// The bytes asked for.
+        /// The bytes requested.
         size: u32,
     },
-    /// The server sent a command with the id of an outstanding one.
-    #[error("the server sent command {:#x} in the place of outstanding command {:#x}", id.0, outstanding.0)]
+    /// The server sent a command with the index of an outstanding command.
+    #[error("the server sent command {:#x} with the index of outstanding command {:#x}", id.0, outstanding.0)]
     DuplicateCommand {
-        /// The id that it gave.
+        /// The id.
         id: CommandId,
-        /// The command outstanding there.
+        /// The outstanding command.
         outstanding: CommandId,
     },
-    /// The server sent a transfer of a size that the configuration rules out.
+    /// The server sent a transfer whose size is not within the [`Limits`].
     #[error("the server sent a transfer of {size} bytes; the set's transfers have 1 to {limit}, in blocks of {block}")]
     TransferSize {
-        /// The size that it gave.
+        /// The size.
         size: i32,
         /// The set's MAXTRANSFERSIZE.
         limit: u32,
@@ -84,7 +85,7 @@ pub enum Violation {
 }
 
 impl Violation {
-    /// The status by which the ended session shows: VD_E_ABORT.
+    /// The status by which the end of the set shows: VD_E_ABORT.
     #[must_use]
     pub const fn code(&self) -> VdError {
         VdError::Abort

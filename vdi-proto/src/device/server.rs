@@ -18,7 +18,7 @@ enum State {
     Aborted,
 }
 
-/// A device as the server sees it.
+/// The server's side of a device.
 ///
 /// ```
 /// use vdi_proto::command::{CommandCode, CompletionRecord};
@@ -30,7 +30,7 @@ enum State {
 /// let id = device.send(CommandCode::WRITE, 65536).unwrap();
 /// let failed = CompletionRecord { id, code: CompletionCode::DISK_FULL, bytes: 0, position: 0 };
 /// assert_eq!(device.completed(failed).unwrap().command, CommandCode::WRITE);
-/// // The device is in IO-ERROR now: only ClearError may be sent.
+/// // Now the device is in IO-ERROR: only ClearError may be sent.
 /// let refusal = device.send(CommandCode::WRITE, 65536).unwrap_err();
 /// assert_eq!((refusal.status(), refusal.callback_code()), (VdError::IoError, CompletionCode::IO_DEVICE));
 /// assert!(device.send(CommandCode::CLEAR_ERROR, 0).is_ok());
@@ -39,17 +39,17 @@ enum State {
 pub struct ServerDevice {
     state: State,
     outstanding: Outstanding,
-    /// Counts the commands sent, so that ids do not come back soon.
+    /// The number of commands sent; part of the ids.
     sequence: u32,
 }
 
-/// Why SendCommand refused a command. The callback runs all the same, with [`SendRefusal::callback_code`].
+/// Why SendCommand refused a command. The command's callback runs with [`SendRefusal::callback_code`].
 ///
 /// Source: VDI specification, SendCommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error)]
 pub enum SendRefusal {
     /// VD_E_QUEUE_FULL, ERROR_NO_SYSTEM_RESOURCES.
-    #[error("the device holds {} commands already; wait for one to complete", super::QUEUE_DEPTH)]
+    #[error("the device has {} outstanding commands already; wait until one completes", super::QUEUE_DEPTH)]
     QueueFull,
     /// VD_E_IO_ERROR, ERROR_IO_DEVICE.
     #[error("the device is in IO-ERROR; send ClearError, close it, or abort the set")]
@@ -86,7 +86,7 @@ impl SendRefusal {
     }
 }
 
-/// A command that has ended, for its callback.
+/// A command that has ended: the arguments of its callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {
     /// Its identity.
@@ -95,7 +95,7 @@ pub struct Finished {
     pub command: CommandCode,
     /// How it ended.
     pub code: CompletionCode,
-    /// Bytes transferred; 0 for commands that transfer none, whatever the client reported.
+    /// Bytes transferred; 0 for commands that transfer none.
     pub bytes: u32,
     /// The position; 0 for commands that return none.
     pub position: u64,
@@ -122,10 +122,10 @@ impl ServerDevice {
         ServerDevice { state: State::Active, outstanding: Outstanding::new(), sequence: 0 }
     }
 
-    /// SendCommand: enters a command that transfers `bytes` bytes (0 for those that transfer none) and gives it an id.
+    /// SendCommand: adds a command that transfers `bytes` bytes (0 if it transfers none), and returns its id.
     ///
     /// # Errors
-    /// [`SendRefusal`], by the state of the device.
+    /// [`SendRefusal`] if the device's state or queue does not allow the command.
     #[inline]
     pub fn send(&mut self, command: CommandCode, bytes: u32) -> Result<CommandId, SendRefusal> {
         let clearing = command == CommandCode::CLEAR_ERROR;
@@ -145,16 +145,16 @@ impl ServerDevice {
         Ok(id)
     }
 
-    /// A completion arrived from the client.
+    /// A completion has arrived from the client.
     ///
     /// # Errors
-    /// [`Violation`] for a command that is not outstanding and for more bytes than it had. After
-    /// [`ServerDevice::close`] and [`ServerDevice::abort`] nothing is outstanding and nothing should be passed in.
+    /// [`Violation`] for a command that is not outstanding, and for more bytes than it has. Do not call this after
+    /// [`ServerDevice::close`] or [`ServerDevice::abort`]: later completions are ignored.
     #[inline]
     pub fn completed(&mut self, record: CompletionRecord) -> Result<Finished, Violation> {
         let CompletionRecord { id, code, bytes, position } = record;
         let entry = self.outstanding.get(id).ok_or(Violation::UnknownCompletion { id })?;
-        // The count means nothing on other commands: clients leave stale values there.
+        // Clients leave stale values there for other commands.
         let bytes = if entry.code.is_transfer() { bytes } else { 0 };
         if bytes > entry.bytes {
             return Err(Violation::TooManyBytes { id, bytes, size: entry.bytes });
@@ -178,10 +178,10 @@ impl ServerDevice {
         Ok(Finished { id, command: entry.code, code, bytes, position })
     }
 
-    /// CloseDevice. Commands that are still outstanding have to be fetched by [`ServerDevice::next_aborted`].
+    /// CloseDevice. Then call [`ServerDevice::next_aborted`] for the outstanding commands.
     ///
     /// # Errors
-    /// VD_E_CLOSE when it is closed already, VD_E_ABORT when the set was aborted.
+    /// VD_E_CLOSE if the device is already closed, VD_E_ABORT if the set was aborted.
     pub const fn close(&mut self) -> Result<(), VdError> {
         match self.state {
             State::Active | State::IoError | State::Clearing => {
@@ -193,13 +193,13 @@ impl ServerDevice {
         }
     }
 
-    /// The set was aborted. Outstanding commands have to be fetched by [`ServerDevice::next_aborted`].
+    /// The set was aborted. Then call [`ServerDevice::next_aborted`] for the outstanding commands.
     pub const fn abort(&mut self) {
         self.state = State::Aborted;
     }
 
-    /// After closing or aborting: the next command that ends with ERROR_OPERATION_ABORTED; `None` when none is left, or
-    /// when the device is at work.
+    /// After closing or aborting: the next outstanding command, which ends with ERROR_OPERATION_ABORTED. `None` if there is
+    /// none, or if the device is neither closed nor aborted.
     pub fn next_aborted(&mut self) -> Option<Finished> {
         if !matches!(self.state, State::Closed | State::Aborted) {
             return None;

@@ -2,8 +2,8 @@
 //!
 //! Source: VDI specification, "State transitions of the client"; rows marked **D** are decisions.
 //!
-//! The states belong to one process's set object. A secondary's object enters [`State::Initializing`] by
-//! OpenInSecondary; what other processes do to the set comes in by [`observe`].
+//! A state belongs to one process's set object. A secondary's object enters [`State::Initializing`] by OpenInSecondary.
+//! Changes that other processes make to the set arrive through [`observe`].
 
 use super::{Opening, SetPhase, Step};
 use crate::status::VdError;
@@ -14,7 +14,7 @@ use crate::status::VdError;
 pub enum State {
     /// There is no set (DNE).
     DoesNotExist,
-    /// Created; the server has not configured it yet, or the client has not asked.
+    /// Created; the client does not have the configuration yet.
     Configurable,
     /// The client has the configuration; no device is open.
     Initializing,
@@ -37,7 +37,7 @@ impl State {
         State::Abort,
     ];
 
-    /// What the rules of buffer handles need.
+    /// The phase, for the rules of buffer handles.
     #[must_use]
     #[inline]
     pub const fn phase(self) -> SetPhase {
@@ -49,10 +49,10 @@ impl State {
     }
 }
 
-/// What GetCommand has to give.
+/// The circumstances of GetCommand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CommandPoll {
-    /// A command.
+    /// A command is there.
     Command,
     /// The time-out passed without one.
     Nothing,
@@ -62,27 +62,27 @@ pub enum CommandPoll {
     LastClosed,
 }
 
-/// The client's calls, with the circumstances that decide on their answer.
+/// The client's calls, with the circumstances on which the answer depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
     /// Create or CreateEx.
     Create,
     /// OpenInSecondary or OpenInSecondaryEx.
     OpenInSecondary,
-    /// GetConfiguration, when the server's configuration is there.
+    /// GetConfiguration; the server's configuration is there.
     GetConfiguration,
-    /// OpenDevice, with what it finds.
+    /// OpenDevice.
     OpenDevice(Opening),
-    /// GetCommand, with what there is to get.
+    /// GetCommand.
     GetCommand(CommandPoll),
     /// CompleteCommand of an active command.
     CompleteCommand,
     /// SignalAbort.
     SignalAbort,
-    /// Close; `devices_open` tells whether a device has not yet returned VD_E_CLOSE: any device for the primary, the
-    /// devices opened by this process for a secondary.
+    /// Close.
     Close {
-        /// Whether devices are still open.
+        /// Whether a device has not yet returned VD_E_CLOSE: any device for the primary; for a secondary, a device that this
+        /// process has opened.
         devices_open: bool,
     },
 }
@@ -108,7 +108,7 @@ impl Call {
     ];
 }
 
-/// The table: what `call` returns in `state`, and the state after it.
+/// The state table: what `call` returns in `state`, and the state after it.
 ///
 /// ```
 /// use vdi_proto::set::client::{step, Call, State};
@@ -123,15 +123,15 @@ pub const fn step(state: State, call: Call) -> Step<State> {
     let protocol = Step::fail(state, VdError::Protocol);
     let aborted = Step::fail(state, VdError::Abort);
     match (call, state) {
-        // Create, CreateEx: only once; the object is free again after Close.
+        // Create, CreateEx: once; again after Close.
         (Call::Create, DoesNotExist) => Step::ok(Configurable),
         (Call::Create, Configurable | Initializing | Active | NormallyTerminated | Abort) => protocol,
 
-        // OpenInSecondary: D, not a row of the table; its page says VD_E_PROTOCOL when already open here.
+        // OpenInSecondary: D, not a row of the table; its page says VD_E_PROTOCOL if already open here.
         (Call::OpenInSecondary, DoesNotExist) => Step::ok(Initializing),
         (Call::OpenInSecondary, Configurable | Initializing | Active | NormallyTerminated | Abort) => protocol,
 
-        // GetConfiguration: repeatable from then on, whatever state the set is in.
+        // GetConfiguration: repeatable.
         (Call::GetConfiguration, DoesNotExist) => protocol,
         (Call::GetConfiguration, Configurable) => Step::ok(Initializing),
         (Call::GetConfiguration, Initializing | Active | NormallyTerminated) => Step::ok(state),
@@ -158,12 +158,12 @@ pub const fn step(state: State, call: Call) -> Step<State> {
         (Call::CompleteCommand, Active) => Step::ok(Active),
         (Call::CompleteCommand, Abort) => aborted,
 
-        // SignalAbort: from any state but none.
+        // SignalAbort: from every state but DNE.
         (Call::SignalAbort, DoesNotExist) => protocol,
         (Call::SignalAbort, Configurable | Initializing | Active | NormallyTerminated | Abort) => Step::ok(Abort),
 
-        // Close. D: in Active with open devices VD_E_OPEN, and the set is gone all the same (the function's page; the
-        // table says ok). In Initializing no device of this process is open, but a secondary's may be.
+        // Close. D: in Active with open devices VD_E_OPEN, and the set is closed (the function's page; the table says ok).
+        // In Initializing no device of this process is open, but a secondary's may be.
         (Call::Close { .. }, DoesNotExist) => protocol,
         (Call::Close { devices_open: true }, Active) => Step::fail(DoesNotExist, VdError::Open),
         (Call::Close { devices_open: false }, Active) => Step::ok(DoesNotExist),
@@ -171,18 +171,18 @@ pub const fn step(state: State, call: Call) -> Step<State> {
     }
 }
 
-/// What other processes of the set did to it.
+/// A change that another process made to the set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Observation {
     /// The set was aborted.
     Aborted,
-    /// Some process opened a device.
+    /// A process opened a device.
     DeviceOpened,
-    /// Every device has returned VD_E_CLOSE to whoever opened it.
+    /// Every device has returned VD_E_CLOSE.
     AllClosed,
 }
 
-/// The state of this process's object after it has seen what another process did.
+/// The state of this process's object after the observation.
 #[must_use]
 pub const fn observe(state: State, observation: Observation) -> State {
     match (observation, state) {

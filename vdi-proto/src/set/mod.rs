@@ -1,10 +1,8 @@
 //! The states of a virtual device set, on either side.
 //!
-//! [`client::step`] and [`server::step`] are the specification's two state tables as total functions: each pair of
-//! state and call has exactly one row, without a catch-all. What the tables leave to circumstances (is a device left to
-//! open? was that the last one to close?) comes in as part of the call, found out by the caller.
-//!
-//! [`SetPhase`] is the coarse view that the rules of buffer handles need.
+//! [`client::step`] and [`server::step`] are the specification's two state tables as total functions. Every pair of state
+//! and call is one row; there is no catch-all. Where an answer depends on circumstances (is a device left to open? was
+//! this the last device to close?), the caller determines them and passes them in with the call.
 
 pub mod client;
 pub mod server;
@@ -14,8 +12,8 @@ mod tests;
 
 use crate::status::VdError;
 
-/// The outcome of a call in a state: the state afterwards, and what the call returns. A call may both fail and move
-/// the set on (Close with open devices returns VD_E_OPEN, and the set is gone all the same).
+/// The outcome of a call: the state after it, and what it returns. A call may fail and change the state: Close with open
+/// devices returns VD_E_OPEN, and the set is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Step<S> {
     /// The state after the call.
@@ -34,19 +32,19 @@ impl<S> Step<S> {
     }
 }
 
-/// What the rules of buffer handles need to know of a set's state.
+/// A set's state, as far as the rules of buffer handles ([`crate::handle`]) depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SetPhase {
     /// There is no set, it is not configured yet, or its work has ended.
     Closed,
-    /// The set is configured and its devices are, or can be, at work.
+    /// The set is configured, and its work has not ended.
     Open,
     /// The set was aborted.
     Aborted,
 }
 
 impl SetPhase {
-    /// Whether GetBufferHandle and MapBufferHandle may be called at all.
+    /// Whether GetBufferHandle and MapBufferHandle may be called.
     ///
     /// Source: VDI specification, GetBufferHandle: VD_E_PROTOCOL when "the set is not currently open".
     /// **Decision**: an aborted set is not open either.
@@ -62,15 +60,15 @@ impl SetPhase {
     }
 }
 
-/// What OpenDevice finds when it looks for the device.
+/// The circumstances of OpenDevice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Opening {
-    /// The device exists and nobody opened it yet.
+    /// The device exists and is not open.
     Unopened,
-    /// The device is open already, others are not.
+    /// The device is already open; others are not.
     AlreadyOpen,
     /// All devices are open.
     AllOpen,
-    /// There is no device of this name, and some are not open yet (client side only).
+    /// No device has this name, and some are not open (client side only).
     NoSuchDevice,
 }

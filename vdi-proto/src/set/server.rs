@@ -38,36 +38,36 @@ impl State {
     ];
 }
 
-/// What CloseDevice finds.
+/// The circumstances of CloseDevice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Closing {
-    /// The device is open, and others are too.
+    /// The device is open; others are too.
     One,
-    /// The device is open, and it is the last that is.
+    /// The device is open; all others are closed.
     Last,
-    /// The device is closed already.
+    /// The device is already closed.
     AlreadyClosed,
 }
 
-/// The server's calls, with the circumstances that decide on their answer.
+/// The server's calls, with the circumstances on which the answer depends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
-    /// Open of a set that exists and is accessible.
+    /// Open; the set exists and is accessible.
     Open,
     /// GetConfiguration.
     GetConfiguration,
-    /// BeginConfiguration with good terms.
+    /// BeginConfiguration with valid terms.
     BeginConfiguration,
-    /// RequestBuffers that memory suffices for.
+    /// RequestBuffers for which there is enough memory.
     RequestBuffers,
     /// QueryAvailableBuffers.
     QueryAvailableBuffers,
-    /// EndConfiguration; `memory` tells whether the buffer area could be had.
+    /// EndConfiguration.
     EndConfiguration {
-        /// Whether the buffer area could be had.
+        /// Whether the memory for the buffers could be allocated.
         memory: bool,
     },
-    /// OpenDevice, with what it finds.
+    /// OpenDevice.
     OpenDevice(Opening),
     /// ExecuteCompletionAgent.
     ExecuteCompletionAgent,
@@ -75,9 +75,9 @@ pub enum Call {
     AllocateBuffer,
     /// FreeBuffer.
     FreeBuffer,
-    /// SendCommand to a device that takes it.
+    /// SendCommand to a device that accepts the command.
     SendCommand,
-    /// CloseDevice, with what it finds.
+    /// CloseDevice.
     CloseDevice(Closing),
     /// SignalAbort.
     SignalAbort,
@@ -111,13 +111,13 @@ impl Call {
     ];
 }
 
-/// The table: what `call` returns in `state`, and the state after it.
+/// The state table: what `call` returns in `state`, and the state after it.
 ///
 /// ```
 /// use vdi_proto::set::server::{step, Call, State};
 /// use vdi_proto::status::VdError;
 ///
-/// // Too little memory leaves the set as it was: the server may ask for less.
+/// // Too little memory does not change the state: the server may request less.
 /// let step = step(State::Configurable, Call::EndConfiguration { memory: false });
 /// assert_eq!((step.next, step.answer), (State::Configurable, Err(VdError::Memory)));
 /// ```
@@ -166,9 +166,9 @@ pub const fn step(state: State, call: Call) -> Step<State> {
         // OpenDevice: each call gives the next unopened device. D: in Active, until all are open.
         (Call::OpenDevice(Opening::Unopened), Initializing | Active) => Step::ok(Active),
         (Call::OpenDevice(Opening::AllOpen), Initializing | Active) => Step::fail(state, VdError::Open),
-        // D: a name that another device of the set has already.
+        // D: another device of the set has this name.
         (Call::OpenDevice(Opening::AlreadyOpen), Initializing | Active) => Step::fail(state, VdError::Invalid),
-        // D: not a name at all.
+        // D: not a valid name.
         (Call::OpenDevice(Opening::NoSuchDevice), Initializing | Active) => Step::fail(state, VdError::Invalid),
         (Call::OpenDevice(_), DoesNotExist | Connected | Configurable | NormallyTerminated | AbnormallyTerminated) => {
             protocol
@@ -203,14 +203,14 @@ pub const fn step(state: State, call: Call) -> Step<State> {
         (Call::CloseDevice(_), DoesNotExist | Connected | Configurable | Initializing) => protocol,
         (Call::CloseDevice(_), AbnormallyTerminated) => aborted,
 
-        // SignalAbort. D: from any state but none.
+        // SignalAbort. D: from every state but DNE.
         (Call::SignalAbort, DoesNotExist) => protocol,
         (
             Call::SignalAbort,
             Connected | Configurable | Initializing | Active | NormallyTerminated | AbnormallyTerminated,
         ) => Step::ok(AbnormallyTerminated),
 
-        // Close. With devices open VD_E_PROTOCOL, and the set is gone all the same. D: elsewhere ok.
+        // Close. With devices open VD_E_PROTOCOL, and the set is closed. D: elsewhere ok.
         (Call::Close, DoesNotExist) => protocol,
         (Call::Close, Active) => Step::fail(DoesNotExist, VdError::Protocol),
         (Call::Close, Connected | Configurable | Initializing | NormallyTerminated | AbnormallyTerminated) => {
