@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::*;
 
-/// The directory's owner can put a link into the place of a socket that was just bound.
+/// The directory's owner can put a link where a socket was just bound.
 #[test]
 fn a_mode_is_set_on_the_own_socket_and_on_nothing_else() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -14,8 +14,8 @@ fn a_mode_is_set_on_the_own_socket_and_on_nothing_else() {
     symlink(&precious, dir.path().join("vdi/link.vdi")).expect("a link");
     std::fs::hard_link(&precious, dir.path().join("vdi/file.vdi")).expect("a second name");
     for file in ["link.vdi", "file.vdi"] {
-        let pinned = runtime.pin(file).expect("it is there");
-        assert_eq!(runtime.chmod(&pinned, file, Mode::from_bits_truncate(0o666)), Err(Errno::STALE), "{file}");
+        let found = runtime.open_file(file).expect("it is there");
+        assert_eq!(runtime.chmod(&found, file, Mode::from_bits_truncate(0o666)), Err(Errno::STALE), "{file}");
     }
     assert_eq!(std::fs::metadata(&precious).expect("a file").permissions().mode() & 0o777, 0o600);
 }
