@@ -40,11 +40,11 @@ pub const ABORT_OFFSET: u64 = 64;
 pub const SET_EVENTS_OFFSET: u64 = 128;
 /// In the header: the event count of the server's completion agent.
 pub const AGENT_EVENTS_OFFSET: u64 = 192;
-/// In the header: how many devices clients have opened (4 bytes), and how many have returned VD_E_CLOSE (4).
-pub const COUNTS_OFFSET: u64 = 256;
+/// In the header: how many devices clients have opened (4 bytes). A hint: every value is valid.
+pub const DEVICES_OPENED_OFFSET: u64 = 256;
 /// In the header: 1 if the server needs every CPU, so that waits for commands and completions do not spin (4 bytes).
 /// A hint: every value is valid.
-pub const CPUS_WANTED_OFFSET: u64 = 264;
+pub const SERVER_NEEDS_CPUS_OFFSET: u64 = 260;
 
 /// Length of an event count.
 pub const EVENT_COUNT_LEN: u64 = 4;
@@ -83,7 +83,7 @@ pub const SLOT_WORD_OFFSET: u64 = 0;
 pub const SLOT_LEASES_OFFSET: u64 = 8;
 
 const_assert!(DEVICE_NAME_OFFSET + 8 + MAX_NAME_BYTES as u64 <= SUBMISSION_OFFSET);
-const_assert!(CPUS_WANTED_OFFSET + 4 <= HEADER_LEN);
+const_assert!(SERVER_NEEDS_CPUS_OFFSET + 4 <= HEADER_LEN);
 const_assert!(8 * (SLOT_LEN - SLOT_LEASES_OFFSET) >= crate::index::MAX_MEMBERS as u64);
 const_assert!(CACHE_LINE.is_multiple_of(SLOT_LEN));
 const_assert!(RING_CAPACITY.is_power_of_two());
@@ -154,7 +154,10 @@ pub enum ClientWord {
         member: MemberIndex,
     },
     /// VD_E_CLOSE was returned to the process that had opened the device.
-    Closed,
+    Closed {
+        /// The process.
+        member: MemberIndex,
+    },
 }
 
 impl ClientWord {
@@ -166,20 +169,20 @@ impl ClientWord {
         match self {
             ClientWord::Unopened => 0,
             ClientWord::Open { member } => member.get() + 1,
-            ClientWord::Closed => Self::CLOSED,
+            ClientWord::Closed { member } => Self::CLOSED | (member.get() + 1),
         }
     }
 
     /// The word with this value; `None` if no client writes it.
     #[must_use]
     pub const fn from_word(word: u32) -> Option<Self> {
-        match word {
-            0 => Some(ClientWord::Unopened),
-            Self::CLOSED => Some(ClientWord::Closed),
-            _ => match MemberIndex::new(word - 1) {
-                Some(member) => Some(ClientWord::Open { member }),
-                None => None,
-            },
+        if word == 0 {
+            return Some(ClientWord::Unopened);
+        }
+        match (MemberIndex::new((word & !Self::CLOSED).wrapping_sub(1)), word & Self::CLOSED) {
+            (Some(member), 0) => Some(ClientWord::Open { member }),
+            (Some(member), _) => Some(ClientWord::Closed { member }),
+            (None, _) => None,
         }
     }
 }

@@ -8,10 +8,13 @@
 //! `loom_tests/weakened.rs` has the table.
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+pub(crate) use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+#[cfg(all(loom, test))]
+pub(crate) use loom::sync::atomic::AtomicU8;
 
 #[cfg(loom)]
 pub(crate) use weakening::{fence, ordering};

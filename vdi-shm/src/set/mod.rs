@@ -1,0 +1,44 @@
+//! The upper floor: a virtual device set in shared memory.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`primary`], [`secondary`], [`server`] | the three roles of a process; each starts here |
+//! | [`session`] | what one process knows of its set |
+//! | [`control`], [`record_ring`] | the control segment: devices, events, the abort, the rings of commands and completions |
+//! | [`slots`], [`class_table`] | who has a buffer, and where it is |
+//! | [`buffers`], [`mapped_buffer`] | a client's buffers: the handle pair, leases |
+//! | [`pool`] | the server's buffers: allocating, lending, reclaiming |
+//! | [`membership`] | the link of a process that joined, and its monitor thread |
+//! | [`name`], [`error`] | names; one error type an operation |
+
+#[cfg(any(test, not(loom)))]
+mod abort_word;
+#[cfg(not(loom))]
+pub mod buffers;
+#[cfg(not(loom))]
+pub mod class_table;
+#[cfg(not(loom))]
+pub mod control;
+#[cfg(any(test, not(loom)))]
+mod device_name;
+#[cfg(not(loom))]
+pub mod error;
+#[cfg(not(loom))]
+pub mod mapped_buffer;
+#[cfg(not(loom))]
+pub mod membership;
+#[cfg(not(loom))]
+pub mod name;
+#[cfg(not(loom))]
+pub mod pool;
+#[cfg(not(loom))]
+pub mod primary;
+#[cfg(not(loom))]
+pub mod record_ring;
+#[cfg(not(loom))]
+pub mod secondary;
+#[cfg(not(loom))]
+pub mod server;
+#[cfg(not(loom))]
+pub mod session;
+pub mod slots;

@@ -1,0 +1,97 @@
+//! The server's side of joining: Open, RequestBuffers, EndConfiguration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use vdi_proto::config::VdConfig;
+use vdi_proto::index::{ClassIndex, MAX_CLASSES};
+use vdi_proto::wire::class::ClassSpec;
+use vdi_proto::wire::join::{JoinRole, Message};
+
+use super::class_table::AddClassError;
+use super::control::ServerControl;
+use super::error::{ConfigureError, JoinError, RequestError};
+use super::membership::Membership;
+use super::pool::BufferPool;
+use super::session::Session;
+use crate::ipc::runtime::Options;
+use crate::ipc::segment::Segment;
+
+/// A set, in the server's process. Dropping it leaves the set.
+#[derive(Debug)]
+pub struct Server {
+    membership: Membership,
+    control: Arc<ServerControl>,
+    pool: Arc<BufferPool>,
+}
+
+impl Server {
+    /// Open: joins a set by its name.
+    ///
+    /// # Errors
+    /// [`JoinError`]: VD_E_INVALID when there is no such set or it has a server, VD_E_SECURITY, VD_E_ABORT, VD_E_MEMORY,
+    /// VD_E_TIMEOUT, VD_E_UNEXPECTED.
+    pub fn join(options: &Options, instance: &str, set: &str) -> Result<Server, JoinError> {
+        let membership = Membership::join(options, JoinRole::Server, instance, set)?;
+        let session = membership.session();
+        let control = Arc::new(ServerControl::new(Arc::clone(session.control())));
+        let pool = BufferPool::new(Arc::clone(session.control()), Arc::clone(session.classes()));
+        Ok(Server { membership, control, pool })
+    }
+
+    /// What this process knows of the set.
+    #[must_use]
+    pub fn session(&self) -> &Arc<Session> {
+        self.membership.session()
+    }
+
+    /// The control segment, as the server uses it.
+    #[must_use]
+    pub fn control(&self) -> &Arc<ServerControl> {
+        &self.control
+    }
+
+    /// The set's buffers.
+    #[must_use]
+    pub fn pool(&self) -> &Arc<BufferPool> {
+        &self.pool
+    }
+
+    /// RequestBuffers: adds a class of buffers. Returns when every process of the set has mapped it.
+    ///
+    /// # Errors
+    /// [`RequestError`]: VD_E_INVALID for numbers that describe no class, VD_E_MEMORY when the memory cannot be had on either
+    /// side, VD_E_ABORT, VD_E_TIMEOUT. The pool stays as it was.
+    pub fn add_class(&self, spec: ClassSpec, timeout: Duration) -> Result<(), RequestError> {
+        let session = self.session();
+        let classes = session.classes();
+        let limit = u64::from(MAX_CLASSES);
+        let exhausted = RequestError::Exhausted { what: "buffer classes", limit };
+        let index = ClassIndex::new(classes.iter().count() as u32).ok_or(exhausted)?;
+        let class = classes.lay_out(index, spec)?;
+        let segment = Segment::create("vdi-area", class.area_len()).map_err(AddClassError::from)?;
+        let mapped = classes.map(index, spec, &segment)?;
+        let message = Message::Class { index, spec };
+        let (request, step) = ("a buffer class", "the client to map a buffer class");
+        self.membership.request(&message, Some(&segment), timeout, request, step)?;
+        // Only now, so that a class that was refused can be requested again with other numbers.
+        classes.push(mapped)?;
+        self.pool.add_new_classes();
+        Ok(())
+    }
+
+    /// EndConfiguration: sends the negotiated configuration. Returns when the client has taken it.
+    ///
+    /// # Errors
+    /// [`RequestError`]: the client's refusal, VD_E_ABORT, VD_E_TIMEOUT.
+    pub fn configure(&self, config: VdConfig, timeout: Duration) -> Result<(), RequestError> {
+        let session = self.session();
+        if session.negotiated().is_some() {
+            return Err(ConfigureError::Twice.into());
+        }
+        config.validate_answer(session.requested()).map_err(ConfigureError::from)?;
+        let (request, step) = ("the configuration", "the client to take the configuration");
+        self.membership.request(&Message::Configured(config), None, timeout, request, step)?;
+        Ok(session.configure(config)?)
+    }
+}
