@@ -1,35 +1,54 @@
-//! The words of a set: why it was aborted, and what its devices are called.
+//! The words of a set: the abort, its latch, and the names of devices.
 
-use vdi_proto::abort::{AbortReason, Cause, Party};
+use vdi_proto::abort::{AbortReason, Cause, Process};
+use vdi_proto::command::Loan;
+use vdi_proto::index::{Generation, MemberIndex, SlotIndex};
 
+use super::weakened::{ACQ_REL, LEFT_OUT, RELAXED, Source, Weakening};
 use super::*;
-use crate::abort_word::AbortWord;
-use crate::device_name::{Announcement, Name};
-use crate::slots::Slot;
+use crate::set::abort_word::{AbortLatch, AbortWord};
+use crate::set::device_name::{Announcement, Name};
+use crate::set::slots::Slot;
 
-const DIED: AbortReason = AbortReason { party: Party::Secondary(3), cause: Cause::Died };
+pub(super) const WEAKENINGS: &[Weakening] = &[
+    ("abort.store", RELAXED, "announcements::loom_abort_shows_what_the_aborter_did"),
+    ("abort.load", RELAXED, "announcements::loom_abort_shows_what_the_aborter_did"),
+    ("abort.stands", RELAXED, "announcements::loom_abort_shows_what_the_aborter_did"),
+    ("latch.store", RELAXED, "announcements::loom_latch_shows_what_the_aborter_did"),
+    ("latch.load", RELAXED, "announcements::loom_latch_shows_what_the_aborter_did"),
+    ("name.store", RELAXED, "announcements::loom_name_is_whole_once_it_is_announced"),
+    ("name.load", RELAXED, "announcements::loom_name_is_whole_once_it_is_announced"),
+    ("name.store", RELAXED, "announcements::loom_closed_is_seen_after_the_commands"),
+    ("name.load", RELAXED, "announcements::loom_closed_is_seen_after_the_commands"),
+    ("event_count.notify_always", ACQ_REL, "announcements::loom_abort_wakes_everybody"),
+    ("event_count.notify_always", LEFT_OUT, "announcements::loom_abort_wakes_everybody"),
+];
 
-const SIGNALLED: AbortReason = AbortReason { party: Party::Server, cause: Cause::Signalled };
+pub(super) const SOURCES: [Source; 2] =
+    [include_str!("../set/abort_word.rs"), include_str!("../set/device_name.rs")];
 
-/// A set with the doorbells that two processes sleep on.
+const SIGNALLED: AbortReason = AbortReason { process: Process::Server, cause: Cause::Signalled };
+const DIED: AbortReason = AbortReason { process: Process::Primary, cause: Cause::Died };
+
+/// A set with the event counts that two processes sleep on.
 #[derive(Default)]
 struct Set {
     abort: AbortWord,
-    doorbells: [Doorbell; 2],
+    events: [EventCount; 2],
     futexes: [ModelFutex; 2],
 }
 
 impl Set {
     fn abort(&self, reason: AbortReason) -> AbortReason {
-        self.abort.set(reason, || {
-            for (doorbell, futex) in self.doorbells.iter().zip(&self.futexes) {
-                doorbell.alarm(futex);
-            }
-        })
+        let stands = self.abort.set(reason);
+        for (event, futex) in self.events.iter().zip(&self.futexes) {
+            event.notify_always_with(futex);
+        }
+        stands
     }
 
-    fn sleep(&self, doorbell: usize) -> AbortReason {
-        wait_until(&self.doorbells[doorbell], &self.futexes[doorbell], || self.abort.look())
+    fn sleep(&self, event: usize) -> AbortReason {
+        wait_until(&self.events[event], &self.futexes[event], || self.abort.load())
     }
 }
 
@@ -39,8 +58,8 @@ fn loom_abort_wakes_everybody() {
         let set = Arc::new(Set::default());
         let aborter = Arc::clone(&set);
         let aborter = thread::spawn(move || {
-            // A ring that is cut short takes the wake-up away from whoever sleeps already.
-            aborter.doorbells[0].ring(&DiesBeforeWaking);
+            // A notification that is cut short takes the wake-up away from a process that sleeps already.
+            aborter.events[0].notify_with(&DiesBeforeWaking);
             aborter.abort(DIED)
         });
         let sleeper = Arc::clone(&set);
@@ -66,27 +85,57 @@ fn loom_abort_has_one_reason() {
     });
 }
 
+/// A slot that a member leased which has died.
+fn leased() -> (Arc<Slot>, MemberIndex) {
+    let (slot, member) = (Arc::new(Slot::new()), MemberIndex::new(3).expect("a member"));
+    let loan = Loan { slot: SlotIndex::new(0).expect("a slot"), generation: Generation::from_bits(1) };
+    slot.lend(loan.generation);
+    slot.lease(loan, member).expect("it is lent");
+    (slot, member)
+}
+
 #[test]
-fn loom_abort_comes_after_what_the_aborter_did() {
-    // The primary voids the leases of the dead and aborts then; whoever learns of it may rely on that, by looking or by
-    // being second.
+fn loom_abort_shows_what_the_aborter_did() {
+    // The primary voids the leases of a dead member and then aborts. A process that sees the abort relies on that.
     check("abort, leases", None, 8, || {
         let set = Arc::new(Set::default());
-        let slot = Arc::new(Slot::new());
-        slot.lend(1);
-        slot.lease(vdi_proto::command::Loan { slot: 0, generation: 1 }, 3).expect("it is lent");
+        let (slot, member) = leased();
         let primary = {
             let (set, slot) = (Arc::clone(&set), Arc::clone(&slot));
             thread::spawn(move || {
-                slot.void_lease(3);
-                set.abort.set(DIED, || ());
+                slot.void_lease(member);
+                set.abort.set(DIED);
             })
         };
-        let seen = set.abort.look();
-        assert!(seen.is_none() || !slot.is_leased_by(3), "the set is aborted, and the dead has a lease");
-        if seen.is_none() && set.abort.set(SIGNALLED, || ()) == DIED {
-            assert!(!slot.is_leased_by(3), "the set was aborted already, and the dead has a lease");
+        let seen = set.abort.load();
+        assert!(seen.is_none() || !slot.is_leased_by(member), "the set is aborted, and the dead member has a lease");
+        if seen.is_none() && set.abort.set(SIGNALLED) == DIED {
+            assert!(!slot.is_leased_by(member), "the set was aborted already, and the dead member has a lease");
         }
+        primary.join().expect("the primary");
+    });
+}
+
+#[test]
+fn loom_latch_shows_what_the_aborter_did() {
+    // One thread of a process sees the abort word and latches the reason. Another thread reads the latch only.
+    check("latch, leases", None, 20, || {
+        let (set, latch) = (Arc::new(Set::default()), Arc::new(AbortLatch::default()));
+        let (slot, member) = leased();
+        let primary = {
+            let (set, slot) = (Arc::clone(&set), Arc::clone(&slot));
+            thread::spawn(move || {
+                slot.void_lease(member);
+                set.abort.set(DIED);
+            })
+        };
+        let first = {
+            let (set, latch) = (Arc::clone(&set), Arc::clone(&latch));
+            thread::spawn(move || set.abort.load().is_some_and(|reason| latch.set(reason)))
+        };
+        let seen = latch.load();
+        assert!(seen.is_none() || !slot.is_leased_by(member), "the abort is latched, and the dead member has a lease");
+        first.join().expect("the first thread");
         primary.join().expect("the primary");
     });
 }
@@ -100,11 +149,12 @@ fn loom_name_is_whole_once_it_is_announced() {
         let server = {
             let device = Arc::clone(&device);
             thread::spawn(move || {
-                device.1.announce(b"a1", 77, &device.0, OPEN);
-                device.0.write(CLOSED);
+                device.1.write(b"a1", 77);
+                device.0.store(OPEN);
+                device.0.store(CLOSED);
             })
         };
-        let word = device.0.look();
+        let word = device.0.load();
         let name = (word != 0).then(|| device.1.read());
         assert!(matches!(word, 0 | OPEN | CLOSED));
         if let Some(name) = name {
@@ -115,18 +165,18 @@ fn loom_name_is_whole_once_it_is_announced() {
 }
 
 #[test]
-fn loom_closed_comes_after_the_commands() {
-    // The server sends a command and closes the device; the client, as it waits for commands.
+fn loom_closed_is_seen_after_the_commands() {
+    // The server sends a command and closes the device; the client waits as GetCommand does.
     const CLOSED: u64 = 6;
     check("device closed", None, 2_500, || {
         let (mut producer, mut consumer) = ring::ends::<2>();
-        let device = Arc::new((Announcement::default(), Doorbell::new(), ModelFutex::default()));
+        let device = Arc::new((Announcement::default(), EventCount::new(), ModelFutex::default()));
         let server = {
             let device = Arc::clone(&device);
             thread::spawn(move || {
-                let send = || producer.push(ring::record(0)).expect("room");
-                in_order("caller.send-close", send, || device.0.write(CLOSED));
-                device.1.ring(&device.2);
+                producer.push(ring::record(0)).expect("room");
+                device.0.store(CLOSED);
+                device.1.notify_with(&device.2);
             })
         };
         let mut received = 0;
@@ -135,13 +185,15 @@ fn loom_closed_comes_after_the_commands() {
                 if consumer.is_ready() {
                     return Some(true);
                 }
-                let (word, ready) = in_order("caller.closed-look", || device.0.look(), || consumer.is_ready());
+                let word = device.0.load();
+                let ready = consumer.is_ready();
                 (ready || word == CLOSED).then_some(ready)
             });
             if !ready {
                 break;
             }
-            assert_eq!(consumer.pop(), Ok(Some(ring::record(received))));
+            let popped = consumer.pop().expect("an honest server");
+            assert_eq!(popped.map(|(_, words)| words), Some(ring::record(received)));
             received += 1;
         }
         assert_eq!(received, 1, "the device is closed, and a command is lost");

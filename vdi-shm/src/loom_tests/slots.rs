@@ -1,205 +1,250 @@
-//! Slots: loans, leases, and the bytes that they guard.
+//! Slots: the serial order of map and complete, and the bytes that loans and leases guard.
 
+use loom::cell::UnsafeCell;
 use vdi_proto::command::Loan;
-use vdi_proto::handle::{SlotState, SlotWord};
-use vdi_proto::layout::RawPlace;
+use vdi_proto::handle::SlotState;
+use vdi_proto::index::{Generation, MemberIndex, SlotIndex};
 
+use super::weakened::{ACQ_REL, LEFT_OUT, RELAXED, Source, Weakening};
 use super::*;
-use crate::slots::{Slot, TakeBackError};
+use crate::set::slots::{LeaseError, ReclaimError, Slot};
 
-const PLACE: RawPlace = RawPlace { area: 3, len: 4096, offset: 8192 };
+pub(super) const WEAKENINGS: &[Weakening] = &[
+    ("slot.lend", RELAXED, "slots::loom_slot_bytes_are_visible_to_the_lease"),
+    ("slot.lease", ACQ_REL, "slots::loom_slot_map_and_complete_are_linearizable"),
+    ("slot.lease", LEFT_OUT, "slots::loom_slot_map_and_complete_are_linearizable"),
+    ("slot.lease.load", RELAXED, "slots::loom_slot_bytes_are_visible_to_the_lease"),
+    ("slot.release", RELAXED, "slots::loom_slot_bytes_are_visible_after_the_release"),
+    ("slot.reclaim", ACQ_REL, "slots::loom_slot_map_and_complete_are_linearizable"),
+    ("slot.reclaim", LEFT_OUT, "slots::loom_slot_map_and_complete_are_linearizable"),
+    ("slot.reclaim.load", RELAXED, "slots::loom_slot_bytes_are_visible_after_the_release"),
+    ("slot.free", RELAXED, "slots::loom_slot_bytes_are_visible_once_it_is_free"),
+    ("slot.state", RELAXED, "slots::loom_slot_bytes_are_visible_once_it_is_free"),
+    ("slot.restore", RELAXED, "slots::loom_slot_bytes_are_visible_after_a_refused_reclaim"),
+];
 
-const SEAL: u32 = 77;
+pub(super) const SOURCE: Source = include_str!("../set/slots.rs");
 
-const LOAN: Loan = Loan { slot: 0, generation: 1 };
+/// A byte of a buffer: plain memory, for loom to see races.
+#[derive(Default)]
+struct Byte(UnsafeCell<u8>);
+
+// SAFETY: the models order the accesses; loom fails where they do not.
+#[allow(unsafe_code)]
+unsafe impl Sync for Byte {}
+// SAFETY: as for Sync.
+#[allow(unsafe_code)]
+unsafe impl Send for Byte {}
+
+impl Byte {
+    fn read(&self) -> u8 {
+        // SAFETY: loom checks that no write is concurrent.
+        #[allow(unsafe_code)]
+        self.0.with(|byte| unsafe { *byte })
+    }
+
+    fn write(&self, value: u8) {
+        // SAFETY: loom checks that no other access is concurrent.
+        #[allow(unsafe_code)]
+        self.0.with_mut(|byte| unsafe { *byte = value });
+    }
+}
+
+fn generation(number: u32) -> Generation {
+    Generation::from_bits(number)
+}
+
+fn loan(number: u32) -> Loan {
+    Loan { slot: SlotIndex::new(0).expect("a slot"), generation: generation(number) }
+}
+
+fn member(number: u32) -> MemberIndex {
+    MemberIndex::new(number).expect("a member")
+}
+
+/// Members whose bits lie in different words.
+const MEMBERS: [u32; 2] = [3, 70];
 
 fn lent() -> Arc<Slot> {
     let slot = Arc::new(Slot::new());
-    slot.lend(LOAN.generation);
+    slot.lend(generation(1));
     slot
 }
 
-fn word(state: SlotState) -> Option<SlotWord> {
-    Some(SlotWord { generation: LOAN.generation, state })
+/// MapBufferHandle: repeats the lease until it has an outcome.
+fn map(slot: &Slot, number: u32, lessee: u32) -> bool {
+    loop {
+        match slot.lease(loan(number), member(lessee)) {
+            Ok(()) => return true,
+            Err(LeaseError::NotLent { .. }) => return false,
+            Err(LeaseError::Reclaiming) => thread::yield_now(),
+        }
+    }
+}
+
+/// Asserts that one serial order explains the outcomes of one completion and of the maps beside it, which keep their leases:
+/// either a map came first, and the completion is refused; or the completion came first, and every map is refused.
+fn assert_serial(slot: &Slot, reclaimed: Result<(), ReclaimError>, mapped: &[(u32, bool)]) {
+    let any = mapped.iter().any(|(_, mapped)| *mapped);
+    match reclaimed {
+        Ok(()) => {
+            assert!(!any, "the command is completed, and its buffer is mapped");
+            assert_eq!(slot.state(), Some(SlotState::Free(generation(1))));
+        }
+        Err(ReclaimError::Leased { .. }) => {
+            assert!(any, "VD_E_BUSY, and no map succeeded: no serial order has both answers");
+            assert_eq!(slot.state(), Some(SlotState::Lent(generation(1))), "a refused reclaim changed the state");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    for (lessee, mapped) in mapped {
+        assert_eq!(slot.is_leased_by(member(*lessee)), *mapped, "a refused map left its bit, or a granted one none");
+    }
 }
 
 #[test]
-fn loom_slot_lease_and_return_exclude_each_other() {
-    check("slot", None, 20, || {
+fn loom_slot_map_and_complete_are_linearizable() {
+    check("slot", None, 40, || {
         let slot = lent();
-        let lessee = Arc::clone(&slot);
-        let lessee = thread::spawn(move || lessee.lease(LOAN, 2).is_ok());
-        let returned = slot.take_back(LOAN.generation);
-        let leased = lessee.join().expect("the lessee");
-        assert!(!(returned.is_ok() && leased), "the slot is home, and leased");
-        assert_eq!(slot.is_leased_by(2), leased, "a refused lease left its bit, or a granted one none");
-        match returned {
-            Ok(()) => assert_eq!(slot.look(), word(SlotState::Home)),
-            Err(TakeBackError::Leased { leases }) => {
-                assert_eq!(leases, 1 << 2);
-                assert_eq!(slot.look(), word(SlotState::Lent), "a refused return left the word changed");
-            }
-            Err(error) => panic!("{error}"),
-        }
+        let mapper = Arc::clone(&slot);
+        let mapper = thread::spawn(move || map(&mapper, 1, 3));
+        let reclaimed = slot.reclaim(generation(1));
+        let mapped = mapper.join().expect("the mapper");
+        assert_serial(&slot, reclaimed, &[(3, mapped)]);
     });
 }
 
 #[test]
-fn loom_slot_two_members() {
-    check("slot, two members", None, 40_000, || {
+fn loom_slot_two_maps_and_complete_are_linearizable() {
+    check("slot, two maps", Some(3), 2_000, || {
         let slot = lent();
-        // Members in different words of the table.
-        let lessees = [3, 70].map(|member| {
+        let mappers = MEMBERS.map(|lessee| {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.lease(LOAN, member).is_ok())
+            thread::spawn(move || (lessee, map(&slot, 1, lessee)))
         });
-        let returned = slot.take_back(LOAN.generation);
-        let leased = lessees.map(|lessee| lessee.join().expect("a lessee"));
-        assert!(!(returned.is_ok() && leased.contains(&true)), "the slot is home, and leased");
-        assert_eq!([3, 70].map(|member| slot.is_leased_by(member)), leased);
-        if let Err(TakeBackError::Leased { leases }) = returned {
-            assert_eq!(leases & !(1 << 3 | 1 << 70), 0, "a lease of somebody who asked for none");
-            assert_eq!(slot.look(), word(SlotState::Lent));
-        }
+        let reclaimed = slot.reclaim(generation(1));
+        let mapped = mappers.map(|mapper| mapper.join().expect("a mapper"));
+        assert_serial(&slot, reclaimed, &mapped);
+    });
+}
+
+/// The reported defect: one process has a lease all the time, and the holder tries to complete. A third process's map must
+/// succeed, since every completion is refused.
+#[test]
+fn loom_slot_a_valid_handle_maps_beside_refused_completions() {
+    check("slot, leased", None, 40, || {
+        let slot = lent();
+        assert!(map(&slot, 1, 3));
+        let mapper = Arc::clone(&slot);
+        let mapper = thread::spawn(move || map(&mapper, 1, 70));
+        let reclaimed = slot.reclaim(generation(1));
+        assert!(matches!(reclaimed, Err(ReclaimError::Leased { .. })), "{reclaimed:?}");
+        assert!(mapper.join().expect("the mapper"), "VD_E_INVALID for the handle of an outstanding command");
     });
 }
 
 #[test]
-fn loom_slot_lessees_bytes_are_visible_after_release() {
-    check("slot bytes", None, 400, || {
+fn loom_slot_bytes_are_visible_after_the_release() {
+    check("slot, bytes of a lease", None, 200, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
-        let lessee = {
+        let mapper = {
             let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
             thread::spawn(move || {
-                let leased = slot.lease(LOAN, 2).is_ok();
-                if leased {
-                    in_order("caller.write-release", || byte.write(7), || slot.release(2));
+                let mapped = map(&slot, 1, 3);
+                if mapped {
+                    byte.write(7);
+                    slot.release(member(3));
                 }
-                leased
+                mapped
             })
         };
-        let mut returned = false;
+        let mut reclaimed = false;
         for _ in 0..3 {
-            match slot.take_back(LOAN.generation) {
+            match slot.reclaim(generation(1)) {
                 Ok(()) => {
-                    returned = true;
+                    reclaimed = true;
                     break;
                 }
-                Err(TakeBackError::Leased { .. }) => thread::yield_now(),
+                Err(ReclaimError::Leased { .. }) => thread::yield_now(),
                 Err(error) => panic!("{error}"),
             }
         }
-        // Whoever took it back owns the bytes, without waiting for anything else.
-        let seen = returned.then(|| byte.read());
-        let leased = lessee.join().expect("the lessee");
+        let seen = reclaimed.then(|| byte.read());
+        let mapped = mapper.join().expect("the mapper");
         if let Some(seen) = seen {
-            assert_eq!(seen, if leased { 7 } else { 0 }, "the lessee's byte is not there");
+            assert_eq!(seen, if mapped { 7 } else { 0 }, "the byte of the lease is not there");
         }
-        assert!(!slot.is_leased_by(2));
+        assert!(!slot.is_leased_by(member(3)));
     });
 }
 
 #[test]
-fn loom_slot_stale_handle_against_the_next_loan() {
+fn loom_slot_a_stale_map_does_not_get_the_next_loan() {
     check("slot, next loan", None, 70, || {
         let slot = lent();
         let stale = Arc::clone(&slot);
-        let stale = thread::spawn(move || stale.lease(LOAN, 2).is_ok());
-        let returned = slot.take_back(LOAN.generation).is_ok();
-        if returned {
-            slot.lend(LOAN.generation + 1);
+        let stale = thread::spawn(move || map(&stale, 1, 3));
+        let reclaimed = slot.reclaim(generation(1)).is_ok();
+        if reclaimed {
+            slot.lend(generation(2));
         }
-        let leased = stale.join().expect("the lessee");
-        assert!(!(returned && leased), "a handle of the last loan is good for the next one");
-        assert_eq!(slot.is_leased_by(2), leased);
+        let mapped = stale.join().expect("the mapper");
+        assert!(!(reclaimed && mapped), "a handle of the last loan is good for the next one");
+        assert_eq!(slot.is_leased_by(member(3)), mapped);
+        if reclaimed {
+            assert_eq!(slot.reclaim(generation(2)), Ok(()), "a lease of the last loan is left");
+        }
     });
 }
 
+/// The server writes the bytes of a Write before it lends.
 #[test]
-fn loom_slot_place_is_visible_to_the_lessee() {
-    check("slot place", None, 80, || {
+fn loom_slot_bytes_are_visible_to_the_lease() {
+    check("slot, bytes of a loan", None, 20, || {
         let slot = Arc::new(Slot::new());
-        let lessee = {
-            let slot = Arc::clone(&slot);
-            thread::spawn(move || slot.lease(LOAN, 2).is_ok().then(|| (slot.place(), slot.seal())))
-        };
-        in_order("caller.place-lend", || slot.set_place(PLACE, SEAL), || slot.lend(LOAN.generation));
-        // A return that may be refused writes the word again.
-        let returned = slot.take_back(LOAN.generation).is_ok();
-        if let Some(place) = lessee.join().expect("the lessee") {
-            assert!(!returned);
-            assert_eq!(place, (PLACE, SEAL), "the lessee sees another place than the one that was lent");
-        }
-    });
-}
-
-#[test]
-fn loom_slot_seen_home_means_that_the_bytes_are_back() {
-    check("slot, home", Some(4), 20_000, || {
-        let slot = lent();
         let byte = Arc::new(Byte::default());
-        let lessee = {
+        let mapper = {
             let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
-            thread::spawn(move || {
-                let leased = slot.lease(LOAN, 2).is_ok();
-                if leased {
-                    byte.write(7);
-                    slot.release(2);
-                }
-                leased
-            })
+            thread::spawn(move || map(&slot, 1, 3).then(|| byte.read()))
         };
-        // Neither the lessee nor the holder: all that it knows of either is the word.
-        let watcher = {
-            let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
-            thread::spawn(move || (slot.look() == word(SlotState::Home)).then(|| byte.read()))
-        };
-        for _ in 0..2 {
-            if slot.take_back(LOAN.generation).is_ok() {
-                break;
-            }
-            thread::yield_now();
-        }
-        let leased = lessee.join().expect("the lessee");
-        if let Some(seen) = watcher.join().expect("the watcher") {
-            assert_eq!(seen, if leased { 7 } else { 0 }, "the slot is home, and the lessee's byte is not there");
+        byte.write(5);
+        slot.lend(generation(1));
+        if let Some(seen) = mapper.join().expect("the mapper") {
+            assert_eq!(seen, 5, "the server's byte is not there");
         }
     });
 }
 
+/// The server lends, the holder is refused a completion, and a map then loads the word that the holder restored.
 #[test]
-fn loom_slot_place_is_visible_also_after_a_refused_return() {
-    // The server lends, the holder of the command tries to give back, and who leases then sees the word that the holder wrote.
-    check("slot place, kept", Some(3), 500, || {
+fn loom_slot_bytes_are_visible_after_a_refused_reclaim() {
+    check("slot, restored", Some(3), 400, || {
         let slot = Arc::new(Slot::new());
-        let told = Arc::new(AtomicU32::new(0));
+        let (byte, command) = (Arc::new(Byte::default()), Arc::new(AtomicU32::new(0)));
         let server = {
-            let (slot, told) = (Arc::clone(&slot), Arc::clone(&told));
+            let (slot, byte, command) = (Arc::clone(&slot), Arc::clone(&byte), Arc::clone(&command));
             thread::spawn(move || {
-                slot.set_place(PLACE, SEAL);
-                slot.lend(LOAN.generation);
-                // A lease of somebody who keeps it, so that the return is refused.
-                slot.lease(LOAN, 5).expect("it is lent");
-                // The command, as the ring would bring it.
-                told.store(1, Ordering::Release);
+                byte.write(5);
+                slot.lend(generation(1));
+                // The command, as the ring delivers it.
+                command.store(1, Ordering::Release);
             })
         };
         let holder = {
-            let (slot, told) = (Arc::clone(&slot), Arc::clone(&told));
+            let (slot, command) = (Arc::clone(&slot), Arc::clone(&command));
             thread::spawn(move || {
-                if told.load(Ordering::Acquire) == 1 {
-                    let refused = slot.take_back(LOAN.generation);
-                    assert!(matches!(refused, Err(TakeBackError::Leased { .. })), "{refused:?}");
+                if command.load(Ordering::Acquire) == 1 {
+                    let _ = slot.reclaim(generation(1));
                 }
             })
         };
-        if slot.lease(LOAN, 2).is_ok() {
-            assert_eq!(
-                (slot.place(), slot.seal()),
-                (PLACE, SEAL),
-                "the lessee sees another place than the one that was lent"
-            );
+        // Two maps of one process: the second may meet the word that the refused completion restored.
+        if map(&slot, 1, 3) {
+            assert_eq!(byte.read(), 5, "the server's byte is not there");
+        }
+        if map(&slot, 1, 70) {
+            assert_eq!(byte.read(), 5, "the server's byte is not there");
         }
         server.join().expect("the server");
         holder.join().expect("the holder");
@@ -207,87 +252,116 @@ fn loom_slot_place_is_visible_also_after_a_refused_return() {
 }
 
 #[test]
-fn loom_slot_lease_of_the_dead_is_voided() {
-    // One member leases and dies, another leases, writes and releases; the holder takes the slot back meanwhile, and it is
-    // lent again.
-    check("slot, a death", Some(4), 30_000, || {
+fn loom_slot_bytes_are_visible_once_it_is_free() {
+    check("slot, free", Some(4), 5_000, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
-        let dying = Arc::clone(&slot);
-        let dying = thread::spawn(move || dying.lease(LOAN, 3).is_ok());
-        let lessee = {
+        let mapper = {
             let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
             thread::spawn(move || {
-                let leased = slot.lease(LOAN, 70).is_ok();
-                if leased {
+                let mapped = map(&slot, 1, 3);
+                if mapped {
                     byte.write(7);
-                    slot.release(70);
+                    slot.release(member(3));
                 }
-                leased
+                mapped
             })
         };
-        let mut returned = slot.take_back(LOAN.generation).is_ok();
-        // The primary is told of the death by the system, which orders it after all that the dead did.
-        let (leased, ()) = in_order("caller.death-void", || dying.join().expect("the dead"), || slot.void_lease(3));
-        assert!(!(returned && leased), "the slot is home, and leased");
-        assert!(!slot.is_leased_by(3), "the dead has a lease");
-        if !returned {
-            match slot.take_back(LOAN.generation) {
-                Ok(()) => returned = true,
-                Err(TakeBackError::Leased { leases }) => assert_eq!(leases, 1 << 70, "it is the other's alone"),
-                Err(error) => panic!("{error}"),
+        // The server: all that it knows is the slot's state.
+        let server = {
+            let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
+            thread::spawn(move || (slot.state() == Some(SlotState::Free(generation(1)))).then(|| byte.read()))
+        };
+        for _ in 0..2 {
+            if slot.reclaim(generation(1)).is_ok() {
+                break;
             }
+            thread::yield_now();
         }
-        if !returned {
-            let leased = lessee.join().expect("the lessee");
-            assert_eq!(slot.take_back(LOAN.generation), Ok(()), "nobody is left who could have it");
-            assert_eq!(byte.read(), if leased { 7 } else { 0 });
-            return;
+        let mapped = mapper.join().expect("the mapper");
+        if let Some(seen) = server.join().expect("the server") {
+            assert_eq!(seen, if mapped { 7 } else { 0 }, "the slot is free, and the byte of the lease is not there");
         }
-        slot.lend(LOAN.generation + 1);
-        let seen = byte.read();
-        let leased = lessee.join().expect("the lessee");
-        assert_eq!(seen, if leased { 7 } else { 0 }, "a lessee of the last loan writes into the next one");
-        assert!(!slot.is_leased_by(70));
-        assert_eq!(slot.take_back(LOAN.generation + 1), Ok(()), "a lease of the last loan is left");
     });
 }
 
-/// A command's way: the server lends a buffer, the client finds its place, fills it, gives it back and says so; the server
-/// lends the slot again, for another buffer.
 #[test]
-fn loom_slot_goes_out_and_home_with_its_command() {
-    const ELSEWHERE: RawPlace = RawPlace { area: 4, len: 512, offset: 1024 };
-    check("slot, a command", Some(4), 250, || {
-        let slot = Arc::new(Slot::new());
+fn loom_slot_the_lease_of_a_dead_member_is_void() {
+    // One member leases and dies, another leases, writes and releases; the holder completes meanwhile, and the slot is lent
+    // again.
+    check("slot, a death", Some(3), 5_000, || {
+        let slot = lent();
         let byte = Arc::new(Byte::default());
-        let bells = Arc::new([(); 2].map(|()| (Doorbell::new(), ModelFutex::default())));
-        let (mut commands, mut to_serve) = ring::ends::<1>();
-        let (mut completions, mut completed) = ring::ends::<1>();
-        let client = {
-            let (slot, byte, bells) = (Arc::clone(&slot), Arc::clone(&byte), Arc::clone(&bells));
+        let dying = Arc::clone(&slot);
+        let dying = thread::spawn(move || map(&dying, 1, 3));
+        let mapper = {
+            let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
             thread::spawn(move || {
-                let [(doorbell, futex), (server, servers)] = &*bells;
-                let command = wait_until(doorbell, futex, || to_serve.pop().expect("an honest server"));
-                assert_eq!((command, slot.place(), slot.seal()), (ring::record(0), PLACE, SEAL));
-                assert_eq!(byte.read(), 1, "the server's byte is not there");
-                byte.write(2);
-                let give_back = || slot.take_back(LOAN.generation).expect("it is lent, and nobody has a lease");
-                in_order("caller.return-complete", give_back, || completions.push(ring::record(1)).expect("room"));
-                server.ring(servers);
+                let mapped = map(&slot, 1, 70);
+                if mapped {
+                    byte.write(7);
+                    slot.release(member(70));
+                }
+                mapped
             })
         };
-        let [(clients, sleeping), (doorbell, futex)] = &*bells;
+        let mut reclaimed = slot.reclaim(generation(1)).is_ok();
+        // The system reports the death after everything that the dead process did.
+        let died_with_lease = dying.join().expect("the dead member");
+        slot.void_lease(member(3));
+        assert!(!(reclaimed && died_with_lease), "the command is completed, and its buffer is mapped");
+        assert!(!slot.is_leased_by(member(3)), "a dead member has a lease");
+        if !reclaimed {
+            match slot.reclaim(generation(1)) {
+                Ok(()) => reclaimed = true,
+                Err(ReclaimError::Leased { leases }) => assert_eq!(leases, 1 << 70, "the other member's alone"),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        if reclaimed {
+            slot.lend(generation(2));
+            let seen = byte.read();
+            assert_eq!(seen, if mapper.join().expect("the mapper") { 7 } else { 0 });
+        } else {
+            let mapped = mapper.join().expect("the mapper");
+            assert_eq!(slot.reclaim(generation(1)), Ok(()), "no member is left that could have a lease");
+            assert_eq!(byte.read(), if mapped { 7 } else { 0 });
+        }
+    });
+}
+
+/// A command's way: the server lends a buffer, the client fills it, reclaims it and completes; the server lends it again.
+#[test]
+fn loom_slot_a_command_and_its_completion() {
+    check("slot, a command", Some(4), 200, || {
+        let slot = Arc::new(Slot::new());
+        let byte = Arc::new(Byte::default());
+        let events = Arc::new([(); 2].map(|()| (EventCount::new(), ModelFutex::default())));
+        let (mut commands, mut to_client) = ring::ends::<1>();
+        let (mut completions, mut to_server) = ring::ends::<1>();
+        let client = {
+            let (slot, byte, events) = (Arc::clone(&slot), Arc::clone(&byte), Arc::clone(&events));
+            thread::spawn(move || {
+                let [(event, futex), (server_event, server_futex)] = &*events;
+                let command = wait_until(event, futex, || to_client.pop().expect("an honest server"));
+                assert_eq!(command.1, ring::record(0));
+                assert_eq!(byte.read(), 1, "the server's byte is not there");
+                byte.write(2);
+                slot.reclaim(generation(1)).expect("no member has a lease");
+                completions.push(ring::record(1)).expect("room");
+                server_event.notify_with(server_futex);
+            })
+        };
+        let [(client_event, client_futex), (event, futex)] = &*events;
         byte.write(1);
-        slot.set_place(PLACE, SEAL);
-        let lend = || slot.lend(LOAN.generation);
-        in_order("caller.lend-command", lend, || commands.push(ring::record(0)).expect("room"));
-        clients.ring(sleeping);
-        assert_eq!(wait_until(doorbell, futex, || completed.pop().expect("an honest client")), ring::record(1));
+        slot.lend(generation(1));
+        commands.push(ring::record(0)).expect("room");
+        client_event.notify_with(client_futex);
+        let completion = wait_until(event, futex, || to_server.pop().expect("an honest client"));
+        assert_eq!(completion.1, ring::record(1));
+        assert_eq!(slot.state(), Some(SlotState::Free(generation(1))), "completed, and not reclaimed");
         assert_eq!(byte.read(), 2, "the client's byte is not there");
-        assert_eq!(slot.look(), word(SlotState::Home));
-        slot.set_place(ELSEWHERE, SEAL + 1);
-        slot.lend(LOAN.generation + 1);
+        slot.lend(generation(2));
         client.join().expect("the client");
     });
 }

@@ -208,3 +208,6 @@ impl ClassTable {
         self.iter().any(|row| row.offset(address).is_some())
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -23,6 +23,8 @@ pub mod control;
 mod device_name;
 #[cfg(not(loom))]
 pub mod error;
+#[cfg(all(test, not(loom)))]
+mod fixture;
 #[cfg(not(loom))]
 pub mod mapped_buffer;
 #[cfg(not(loom))]
@@ -42,3 +44,6 @@ pub mod server;
 #[cfg(not(loom))]
 pub mod session;
 pub mod slots;
+
+#[cfg(all(test, not(loom)))]
+mod model;

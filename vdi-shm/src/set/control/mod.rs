@@ -22,7 +22,7 @@
 mod client;
 mod server;
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use core::mem::offset_of;
