@@ -2,3 +2,6 @@
 #![deny(unsafe_code)]
 
 pub mod ipc;
+
+#[cfg(all(test, loom))]
+mod loom_tests;
