@@ -1,20 +1,34 @@
 //! Rings, and a consumer that sleeps until there is a record.
 
-use vdi_proto::seal::{Ring, Seals};
-
+use super::weakened::{ACQ_REL, RELAXED, Source, Weakening};
 use super::*;
-use crate::ring::{Consumer, Producer, PushError, RingMemory};
+use crate::ipc::ring::{Consumer, FIRST, Producer, PushError, RingMemory};
+
+pub(super) const WEAKENINGS: &[Weakening] = &[
+    ("ring.push.sequence", RELAXED, "ring::loom_ring_two_entries_two_laps"),
+    ("ring.pop.sequence", RELAXED, "ring::loom_ring_two_entries_two_laps"),
+    ("ring.push.cursor", RELAXED, "ring::loom_ring_two_entries_two_laps"),
+    ("ring.pop.cursor", RELAXED, "ring::loom_ring_two_entries_two_laps"),
+    ("event_count.notify", ACQ_REL, "ring::loom_ring_no_record_is_slept_through"),
+    ("event_count.arm", ACQ_REL, "ring::loom_ring_no_record_is_slept_through"),
+];
+
+pub(super) const SOURCE: Source = include_str!("../ipc/ring.rs");
 
 pub(super) fn ends<const N: usize>() -> (Producer<Arc<RingMemory<N>>, N>, Consumer<Arc<RingMemory<N>>, N>) {
     let memory = Arc::new(RingMemory::new());
-    let key = Seals::new(1).ring(0, Ring::Submission);
-    (Producer::new(Arc::clone(&memory), key), Consumer::new(memory, key))
+    (Producer::new(Arc::clone(&memory)), Consumer::new(memory))
 }
 
 const RECORDS: u64 = 5;
 
 pub(super) fn record(n: u64) -> [u64; 4] {
     [n + 1, n + 101, n + 201, n + 301]
+}
+
+/// What popping the `n`th record gives.
+fn popped(n: u64) -> (u64, [u64; 4]) {
+    (FIRST + n, record(n))
 }
 
 #[test]
@@ -30,7 +44,10 @@ fn loom_ring_two_entries_two_laps() {
                     break;
                 }
                 match producer.push(record(sent)) {
-                    Ok(()) => sent += 1,
+                    Ok(number) => {
+                        assert_eq!(number, FIRST + sent);
+                        sent += 1;
+                    }
                     Err(PushError::Full) => {
                         assert!(sent >= 2, "a ring that was never filled is full");
                         thread::yield_now();
@@ -42,8 +59,8 @@ fn loom_ring_two_entries_two_laps() {
         });
         let mut received = 0;
         let mut drain = |received: &mut u64| {
-            while let Some(words) = consumer.pop().expect("an honest producer") {
-                assert_eq!(words, record(*received), "a record is torn, lost, or out of order");
+            while let Some(found) = consumer.pop().expect("an honest producer") {
+                assert_eq!(found, popped(*received), "a record is torn, lost, or out of order");
                 *received += 1;
             }
         };
@@ -59,24 +76,24 @@ fn loom_ring_two_entries_two_laps() {
 
 #[test]
 fn loom_ring_full_is_true() {
-    // What Full must not be: a ring whose consumer's cursor the producer has already been told.
+    // The producer must not report Full once it can see that the consumer has read an entry.
     check("ring full", None, 4, || {
         let (mut producer, mut consumer) = ends::<2>();
         producer.push(record(0)).expect("room");
         producer.push(record(1)).expect("room");
         let reader = thread::spawn(move || {
-            assert_eq!(consumer.pop(), Ok(Some(record(0))));
+            assert_eq!(consumer.pop(), Ok(Some(popped(0))));
             consumer
         });
         let early = producer.push(record(2));
-        assert!(matches!(early, Ok(()) | Err(PushError::Full)));
+        assert!(matches!(early, Ok(_) | Err(PushError::Full)));
         let mut consumer = reader.join().expect("the consumer");
         if early.is_err() {
-            assert_eq!(producer.push(record(2)), Ok(()), "an entry that was consumed counts as taken");
+            assert_eq!(producer.push(record(2)), Ok(FIRST + 2), "an entry that was consumed counts as taken");
         }
         assert_eq!(producer.push(record(3)), Err(PushError::Full), "two records wait in two entries");
-        assert_eq!(consumer.pop(), Ok(Some(record(1))));
-        assert_eq!(consumer.pop(), Ok(Some(record(2))));
+        assert_eq!(consumer.pop(), Ok(Some(popped(1))));
+        assert_eq!(consumer.pop(), Ok(Some(popped(2))));
         assert_eq!(consumer.pop(), Ok(None));
     });
 }
@@ -85,39 +102,39 @@ fn loom_ring_full_is_true() {
 fn loom_ring_no_record_is_slept_through() {
     check("ring, sleeping", Some(5), 1_700, || {
         let (mut producer, mut consumer) = ends::<2>();
-        let scene = Arc::new((Doorbell::new(), ModelFutex::default()));
+        let scene = Arc::new((EventCount::new(), ModelFutex::default()));
         let sender = {
             let scene = Arc::clone(&scene);
             thread::spawn(move || {
                 for n in 0..2 {
-                    let push = || producer.push(record(n)).expect("room");
-                    in_order("caller.push-ring", push, || scene.0.ring(&scene.1));
+                    producer.push(record(n)).expect("room");
+                    scene.0.notify_with(&scene.1);
                 }
             })
         };
         for n in 0..2 {
-            let words = wait_until(&scene.0, &scene.1, || consumer.pop().expect("an honest producer"));
-            assert_eq!(words, record(n), "a record is torn, lost, or out of order");
+            let found = wait_until(&scene.0, &scene.1, || consumer.pop().expect("an honest producer"));
+            assert_eq!(found, popped(n), "a record is torn, lost, or out of order");
         }
         sender.join().expect("the producer");
     });
 }
 
 #[test]
-fn loom_ring_whoever_is_ready_pops() {
-    // As a client waits: for a record that is there, or for another reason to wake; it pops then.
+fn loom_ring_ready_then_pop() {
+    // A caller that waits for a record or for another event pops after it woke.
     check("ring, ready", None, 50, || {
         let (mut producer, mut consumer) = ends::<2>();
-        let scene = Arc::new((Doorbell::new(), ModelFutex::default()));
+        let scene = Arc::new((EventCount::new(), ModelFutex::default()));
         let sender = {
             let scene = Arc::clone(&scene);
             thread::spawn(move || {
                 producer.push(record(0)).expect("room");
-                scene.0.ring(&scene.1);
+                scene.0.notify_with(&scene.1);
             })
         };
         wait_until(&scene.0, &scene.1, || consumer.is_ready().then_some(()));
-        assert_eq!(consumer.pop(), Ok(Some(record(0))), "it was ready");
+        assert_eq!(consumer.pop(), Ok(Some(popped(0))), "it was ready");
         sender.join().expect("the producer");
     });
 }
