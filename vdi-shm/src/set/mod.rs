@@ -12,7 +12,7 @@
 //! | [`name`], [`error`] | names; one error type an operation |
 
 #[cfg(any(test, not(loom)))]
-mod abort_word;
+pub(crate) mod abort_word;
 #[cfg(not(loom))]
 pub mod buffers;
 #[cfg(not(loom))]
@@ -20,7 +20,7 @@ pub mod class_table;
 #[cfg(not(loom))]
 pub mod control;
 #[cfg(any(test, not(loom)))]
-mod device_name;
+pub(crate) mod device_name;
 #[cfg(not(loom))]
 pub mod error;
 #[cfg(all(test, not(loom)))]
