@@ -25,7 +25,7 @@ case $headers in
 esac
 undefined=$(nm --undefined-only "$program")
 [ -z "$undefined" ] || fail "undefined symbols: $undefined"
-# Whatever came from std or alloc would carry its crate's name.
+# Anything from std or alloc has its crate's name.
 symbols=$(nm --demangle "$program")
 case $symbols in
     *vdi_proto*) ;;

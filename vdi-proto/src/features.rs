@@ -148,7 +148,7 @@ pub enum DeviceKind {
 /// A combination of features that describes no supported device kind: VD_E_NOTSUPPORTED.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error(
-    "features {features} describe no supported device kind; use none (pipe-like), VDF_RandomAccess \
+    "features {features} make up none of the supported device kinds; use none (pipe-like), VDF_RandomAccess \
      (disk-like) or all of {tape} (tape-like)", tape = Features::TAPE
 )]
 pub struct UnsupportedFeatures {

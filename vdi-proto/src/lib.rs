@@ -49,10 +49,6 @@
 #[cfg(test)]
 extern crate std;
 
-// Unit tests, integration tests and fuzz targets share laws, which name this crate from outside.
-#[cfg(test)]
-extern crate self as vdi_proto;
-
 /// The README's example is a documentation test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

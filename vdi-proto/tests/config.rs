@@ -1,4 +1,4 @@
-//! The configuration: every field that a client or a server can get wrong, one by one, and the laws of the agreement.
+//! The configuration: every field that a client or a server can set wrongly, and the laws of negotiation.
 
 #![allow(clippy::unwrap_used)]
 
@@ -10,9 +10,9 @@ use vdi_proto::features::{Features, UnsupportedFeatures};
 use vdi_proto::status::VdError;
 
 /// A tape-like client, so that every field can have a value.
-const ASKED: VdConfig = VdConfig {
+const REQUESTED: VdConfig = VdConfig {
     device_count: 4,
-    features: Features::from_bits(0x173 | 0x2000),
+    features: Features::from_bits_retain(0x173 | 0x2000),
     prefix_zone_size: 64,
     alignment: 4096,
     soft_file_mark_block_size: 1024,
@@ -34,7 +34,7 @@ fn with(config: &VdConfig, field: usize, value: u32) -> VdConfig {
 fn the_words_are_in_the_published_order() {
     let config = VdConfig {
         device_count: 1,
-        features: Features::from_bits(2),
+        features: Features::from_bits_retain(2),
         prefix_zone_size: 3,
         alignment: 4,
         soft_file_mark_block_size: 5,
@@ -50,8 +50,8 @@ fn the_words_are_in_the_published_order() {
 }
 
 #[test]
-fn every_bad_field_of_a_client_is_named_with_its_value() {
-    assert_eq!(ASKED.validate_client(), Ok(()), "the server's fields are passed over");
+fn bad_fields_of_a_client_are_named() {
+    assert_eq!(REQUESTED.validate_client(), Ok(()), "the server's fields are ignored");
     let rows: [(usize, &str, &[u32]); 6] = [
         (0, "deviceCount", &[0, 65, u32::MAX]),
         (1, "features", &[0x1_0173, 0x2_0173, 0x4_0173, 0x7_0000]),
@@ -63,7 +63,7 @@ fn every_bad_field_of_a_client_is_named_with_its_value() {
     let mut tried = 0;
     for (field, name, bad) in rows {
         for value in bad {
-            let error = with(&ASKED, field, *value).validate_client().unwrap_err();
+            let error = with(&REQUESTED, field, *value).validate_client().unwrap_err();
             assert!(
                 matches!(error, ConfigError::Field { author: Author::Client, field, found, .. }
                     if field == name && found == *value),
@@ -80,7 +80,7 @@ fn every_bad_field_of_a_client_is_named_with_its_value() {
 
 #[test]
 fn fields_that_need_a_feature_are_refused_without_it() {
-    let pipe = VdConfig { features: Features::NONE, ..ASKED };
+    let pipe = VdConfig { features: Features::NONE, ..REQUESTED };
     let error = pipe.validate_client().unwrap_err();
     assert!(matches!(error, ConfigError::Field { field: "softFileMarkBlockSize", found: 1024, .. }), "{error:?}");
     let no_marks = VdConfig { soft_file_mark_block_size: 0, ..pipe };
@@ -93,8 +93,8 @@ fn fields_that_need_a_feature_are_refused_without_it() {
 #[test]
 fn unsupported_features_are_shown() {
     for bits in [0x2, 0x100, 0x172, 0x173 | 0x200, 0x1000, 0x8000_0000, 0x4, 0x8] {
-        let error = with(&ASKED, 1, bits).validate_client().unwrap_err();
-        assert_eq!(error, ConfigError::Features(UnsupportedFeatures { features: Features::from_bits(bits) }));
+        let error = with(&REQUESTED, 1, bits).validate_client().unwrap_err();
+        assert_eq!(error, ConfigError::Features(UnsupportedFeatures { features: Features::from_bits_retain(bits) }));
         assert_eq!(error.code(), VdError::NotSupported);
     }
 }
@@ -110,16 +110,30 @@ fn the_bounds_themselves_are_good() {
         (6, &[0, u32::MAX]),
     ] {
         for value in good {
-            assert_eq!(with(&ASKED, field, *value).validate_client(), Ok(()), "field {field}: {value}");
+            assert_eq!(with(&REQUESTED, field, *value).validate_client(), Ok(()), "field {field}: {value}");
         }
     }
 }
 
+/// Memory is mapped with an alignment of 64 KiB, so no greater alignment can be kept.
 #[test]
-fn every_bad_term_of_a_server_is_named_with_its_value() {
+fn alignment_above_64_kib_is_refused() {
+    for alignment in [1 << 17, 1 << 20, 1 << 31] {
+        let requested = VdConfig { alignment, ..VdConfig::default() };
+        let error = requested.validate_client().unwrap_err();
+        assert!(matches!(error, ConfigError::Field { author: Author::Client, field: "alignment", .. }), "{error:?}");
+        let terms = ServerTerms { alignment, ..ServerTerms::default() };
+        assert_eq!(terms.negotiate(&VdConfig::default()).unwrap_err().code(), VdError::Invalid);
+        let negotiated = ServerTerms::default().negotiate(&VdConfig::default()).unwrap();
+        assert!(VdConfig { alignment, ..negotiated }.validate_answer(&VdConfig::default()).is_err());
+    }
+}
+
+#[test]
+fn bad_terms_of_a_server_are_named() {
     let good = ServerTerms::default();
-    assert!(good.negotiate(&ASKED).is_ok());
-    let with_features = |bits| ServerTerms { features: Features::from_bits(bits), ..good };
+    assert!(good.negotiate(&REQUESTED).is_ok());
+    let with_features = |bits| ServerTerms { features: Features::from_bits_retain(bits), ..good };
     let with_alignment = |alignment| ServerTerms { alignment, block_size: 4096, ..good };
     let with_block = |block_size| ServerTerms { block_size, ..good };
     let with_transfer = |max_transfer_size| ServerTerms { max_transfer_size, ..good };
@@ -133,7 +147,7 @@ fn every_bad_term_of_a_server_is_named_with_its_value() {
     let mut tried = 0;
     for (name, bad, terms) in rows {
         for value in bad {
-            let error = terms(*value).negotiate(&ASKED).unwrap_err();
+            let error = terms(*value).negotiate(&REQUESTED).unwrap_err();
             assert!(
                 matches!(error, ConfigError::Field { author: Author::Server, field, found, .. }
                     if field == name && found == *value),
@@ -146,16 +160,16 @@ fn every_bad_term_of_a_server_is_named_with_its_value() {
     assert_eq!(tried, 6 + 7 + 8 + 7);
 }
 
-/// A block size out of range is named as such, also where it makes the alignment look wrong.
+/// A block size out of range is reported, also if it makes the alignment wrong.
 #[test]
-fn the_block_size_is_judged_before_the_alignment() {
+fn block_size_is_validated_before_the_alignment() {
     let terms = ServerTerms { block_size: 1 << 17, alignment: 4096, ..ServerTerms::default() };
-    assert!(matches!(terms.negotiate(&ASKED), Err(ConfigError::Field { field: "blockSize", found: 0x2_0000, .. })));
+    assert!(matches!(terms.negotiate(&REQUESTED), Err(ConfigError::Field { field: "blockSize", found: 0x2_0000, .. })));
 }
 
 #[test]
-fn the_agreed_alignment_is_the_greatest_of_the_three() {
-    for (asked, alignment, block_size, agreed) in [
+fn negotiated_alignment_is_the_greatest() {
+    for (requested, alignment, block_size, negotiated) in [
         (0, 0, 512, 512),
         (4096, 0, 512, 4096),
         (512, 0, 4096, 4096),
@@ -163,42 +177,42 @@ fn the_agreed_alignment_is_the_greatest_of_the_three() {
         (65536, 8192, 512, 65536),
     ] {
         let terms = ServerTerms { alignment, block_size, ..ServerTerms::default() };
-        let config = terms.negotiate(&VdConfig { alignment: asked, ..ASKED }).unwrap();
-        assert_eq!((config.alignment, config.block_size), (agreed, block_size));
+        let config = terms.negotiate(&VdConfig { alignment: requested, ..REQUESTED }).unwrap();
+        assert_eq!((config.alignment, config.block_size), (negotiated, block_size));
     }
 }
 
 #[test]
-fn complete_is_enabled_exactly_where_it_was_asked_for() {
-    for (asked, enabled) in [(Features::NONE, false), (Features::REQUEST_COMPLETE, true)] {
-        let config = VdConfig { features: asked, ..VdConfig::default() };
-        let agreed = ServerTerms::default().negotiate(&config).unwrap();
-        assert_eq!(agreed.features.contains(Features::COMPLETE_ENABLED), enabled);
+fn complete_is_enabled_exactly_if_requested() {
+    for (requested, enabled) in [(Features::NONE, false), (Features::REQUEST_COMPLETE, true)] {
+        let config = VdConfig { features: requested, ..VdConfig::default() };
+        let negotiated = ServerTerms::default().negotiate(&config).unwrap();
+        assert_eq!(negotiated.features.contains(Features::COMPLETE_ENABLED), enabled);
     }
     // A restore has nothing to finish.
     let restore = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
-    let asked = VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
-    let agreed = restore.negotiate(&asked).unwrap();
-    assert!(!agreed.features.contains(Features::COMPLETE_ENABLED));
-    let enabled = VdConfig { features: agreed.features | Features::COMPLETE_ENABLED, ..agreed };
-    assert!(enabled.validate_answer(&asked).is_err());
-    // A server may leave it out, but not bring it unasked.
-    let asked = VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
-    let agreed = ServerTerms::default().negotiate(&asked).unwrap();
-    let without = VdConfig { features: agreed.features.without(Features::COMPLETE_ENABLED), ..agreed };
-    assert_eq!(without.validate_answer(&asked), Ok(()));
+    let requested = VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+    let negotiated = restore.negotiate(&requested).unwrap();
+    assert!(!negotiated.features.contains(Features::COMPLETE_ENABLED));
+    let enabled = VdConfig { features: negotiated.features | Features::COMPLETE_ENABLED, ..negotiated };
+    assert!(enabled.validate_answer(&requested).is_err());
+    // A server may omit it, but not add it unrequested.
+    let requested = VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+    let negotiated = ServerTerms::default().negotiate(&requested).unwrap();
+    let without = VdConfig { features: negotiated.features.difference(Features::COMPLETE_ENABLED), ..negotiated };
+    assert_eq!(without.validate_answer(&requested), Ok(()));
     let plain = VdConfig::default();
-    let agreed = ServerTerms::default().negotiate(&plain).unwrap();
-    let unasked = VdConfig { features: agreed.features | Features::COMPLETE_ENABLED, ..agreed };
+    let negotiated = ServerTerms::default().negotiate(&plain).unwrap();
+    let unrequested = VdConfig { features: negotiated.features | Features::COMPLETE_ENABLED, ..negotiated };
     assert!(matches!(
-        unasked.validate_answer(&plain),
+        unrequested.validate_answer(&plain),
         Err(ConfigError::Field { author: Author::Server, field: "features", found: 0x5_0000, .. })
     ));
 }
 
 #[test]
-fn every_field_that_a_server_must_not_have_set_so_is_named() {
-    let agreed = ServerTerms::default().negotiate(&ASKED).unwrap();
+fn bad_fields_of_an_answer_are_named() {
+    let negotiated = ServerTerms::default().negotiate(&REQUESTED).unwrap();
     let rows: [(usize, &str, u32); 16] = [
         (0, "deviceCount", 5),
         (1, "features", 0x1_0000),
@@ -218,18 +232,18 @@ fn every_field_that_a_server_must_not_have_set_so_is_named() {
         (9, "maxTransferSize", MAX_TRANSFER_SIZE * 2),
     ];
     for (field, name, value) in rows {
-        let error = with(&agreed, field, value).validate_answer(&ASKED).unwrap_err();
+        let error = with(&negotiated, field, value).validate_answer(&REQUESTED).unwrap_err();
         assert!(
             matches!(error, ConfigError::Field { author: Author::Server, field, found, .. }
                 if field == name && found == value),
             "{error:?}"
         );
     }
-    assert_eq!(with(&agreed, 10, u32::MAX).validate_answer(&ASKED), Ok(()), "the buffer area has any size");
+    assert_eq!(with(&negotiated, 10, u32::MAX).validate_answer(&REQUESTED), Ok(()), "the buffer area has any size");
 }
 
-/// Mostly good configurations and terms, now and then with a field replaced by anything.
-fn asked() -> impl Strategy<Value = VdConfig> {
+/// Mostly valid configurations and terms; some have a field replaced by any value.
+fn requested() -> impl Strategy<Value = VdConfig> {
     let kind = prop::sample::select(vec![0u32, 1, 0x200, 0x201, 0x173]);
     let optional = prop::sample::subsequence(vec![0x80u32, 0x400, 0x800, 0x2000], 0..=4);
     let sizes = (0u32..=65536, 0u32..=17, any::<u32>(), any::<u32>());
@@ -259,46 +273,46 @@ fn terms() -> impl Strategy<Value = ServerTerms> {
                 words[field] = value;
             }
             let [features, alignment, block_size, max_transfer_size] = words;
-            ServerTerms { features: Features::from_bits(features), alignment, block_size, max_transfer_size }
+            ServerTerms { features: Features::from_bits_retain(features), alignment, block_size, max_transfer_size }
         },
     )
 }
 
 proptest! {
     #[test]
-    fn the_law_of_agreements(
-        asked in asked(),
+    fn negotiation(
+        requested in requested(),
         terms in terms(),
         field in 0usize..11,
         change: u32,
         bit in 0u32..32,
         area: u32,
     ) {
-        laws::bytes::config_law(&asked, &terms, field, change, area);
-        laws::bytes::config_law(&asked, &terms, field, 1 << bit, area);
-        laws::bytes::config_law(&asked, &terms, field, 0, area);
+        laws::bytes::config_law(&requested, &terms, field, change, area);
+        laws::bytes::config_law(&requested, &terms, field, 1 << bit, area);
+        laws::bytes::config_law(&requested, &terms, field, 0, area);
     }
 
     #[test]
-    fn the_law_of_agreements_on_anything(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn negotiation_of_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         laws::bytes::config(&bytes);
     }
 }
 
-/// The generators above come to agreements and refusals of both sides, not to one of them only.
+/// The generators above lead to negotiated configurations, and to refusals of both sides.
 #[test]
-fn agreements_and_refusals_are_both_tried() {
+fn generators_reach_agreement_and_refusal() {
     use proptest::strategy::ValueTree;
     use proptest::test_runner::TestRunner;
     let mut runner = TestRunner::deterministic();
-    let (mut agreed, mut client, mut server) = (0, 0, 0);
+    let (mut negotiated, mut client, mut server) = (0, 0, 0);
     for _ in 0..2000 {
-        let (asked, terms) = (asked(), terms()).new_tree(&mut runner).unwrap().current();
-        match terms.negotiate(&asked) {
-            Ok(_) => agreed += 1,
+        let (requested, terms) = (requested(), terms()).new_tree(&mut runner).unwrap().current();
+        match terms.negotiate(&requested) {
+            Ok(_) => negotiated += 1,
             Err(error) if error.code() == VdError::NotSupported => client += 1,
             Err(_) => server += 1,
         }
     }
-    assert!(agreed >= 1000 && client >= 100 && server >= 100, "{agreed} {client} {server}");
+    assert!(negotiated >= 1000 && client >= 100 && server >= 100, "{negotiated} {client} {server}");
 }

@@ -1,42 +1,55 @@
-//! The join messages: every message comes back from its bytes, and nothing else is a message.
+//! The join messages: every message decodes from its bytes, and other bytes are no message.
 
 mod laws;
 
 use laws::bytes::join_message;
 use proptest::prelude::*;
-use vdi_proto::abort::{AbortReason, Cause, Party};
+use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::config::VdConfig;
-use vdi_proto::join::{Agreement, JoinError, MAGIC, MAX_MESSAGE, Message, Role};
-use vdi_proto::layout::{MAX_MEMBERS, VERSION};
+use vdi_proto::index::{ClassIndex, MAX_CLASSES, MAX_MEMBERS, MemberIndex};
 use vdi_proto::name::{MAX_INSTANCE_CHARS, MAX_NAME_BYTES, MAX_NAME_CHARS, NameError};
 use vdi_proto::status::VdError;
+use vdi_proto::wire::class::ClassSpec;
+use vdi_proto::wire::join::{JoinError, JoinRole, MAGIC, MAX_MESSAGE, Message};
+use vdi_proto::wire::layout::VERSION;
 
-/// Where the kind and the contents begin.
+/// The offsets of the kind and of the fields.
 const KIND: usize = 6;
 const BODY: usize = 8;
 
-fn agreement() -> Agreement {
-    Agreement { config: VdConfig::from_words(core::array::from_fn(|i| 0x0101_0101 * i as u32)), slot_bits: 9 }
+fn negotiated() -> VdConfig {
+    VdConfig::from_words(core::array::from_fn(|i| 0x0101_0101 * i as u32))
 }
 
+fn member(index: u32) -> MemberIndex {
+    MemberIndex::new(index).expect("in range")
+}
+
+fn class(index: u32) -> ClassIndex {
+    ClassIndex::new(index).expect("in range")
+}
+
+const SPEC: ClassSpec = ClassSpec { buffer_len: 1 << 20, alignment: 4096, count: 7 };
+
 fn messages() -> Vec<Message<'static>> {
-    let asked = VdConfig::default();
+    let requested = VdConfig::default();
+    let (secret, reason) = (u64::MAX, AbortReason { process: Process::Secondary(member(7)), cause: Cause::TimedOut });
     let mut messages = vec![
-        Message::Hello { role: Role::Server, instance: "", set: "s" },
-        Message::Hello { role: Role::Secondary, instance: "SQLEXPRESS", set: "Größe/1" },
-        Message::Welcome { member: 0, secret: u64::MAX, asked, agreement: None, areas: 0 },
-        Message::Welcome { member: 127, secret: 1, asked, agreement: Some(agreement()), areas: 64 },
-        Message::Area { index: 7, len: 1 << 40 },
-        Message::AreaAnswer { index: 7, answer: Ok(()) },
-        Message::Configured(agreement()),
+        Message::Hello { role: JoinRole::Server, instance: "", set: "s" },
+        Message::Hello { role: JoinRole::Secondary, instance: "SQLEXPRESS", set: "Größe/1" },
+        Message::Welcome { member: MemberIndex::SERVER, secret, requested, negotiated: None, classes: 0 },
+        Message::Welcome { member: member(127), secret: 1, requested, negotiated: Some(negotiated()), classes: 64 },
+        Message::Class { index: class(7), spec: SPEC },
+        Message::ClassAnswer { index: class(7), answer: Ok(()) },
+        Message::Configured(negotiated()),
         Message::ConfiguredAnswer(Ok(())),
         Message::Leave,
-        Message::Aborted { reason: AbortReason { party: Party::Secondary(7), cause: Cause::TimedOut } },
+        Message::Aborted { reason },
     ];
     for status in VdError::ALL {
         messages.extend([
             Message::Refused { status },
-            Message::AreaAnswer { index: 1, answer: Err(status) },
+            Message::ClassAnswer { index: class(1), answer: Err(status) },
             Message::ConfiguredAnswer(Err(status)),
         ]);
     }
@@ -48,7 +61,7 @@ fn bytes_of(message: &Message<'_>) -> Vec<u8> {
 }
 
 #[test]
-fn every_message_comes_back_and_no_part_of_it_does() {
+fn messages_decode_and_their_parts_do_not() {
     let messages = messages();
     assert_eq!(messages.len(), 10 + 3 * VdError::ALL.len());
     let mut cut = 0;
@@ -71,16 +84,18 @@ fn every_message_comes_back_and_no_part_of_it_does() {
             assert_eq!(Message::decode(&longer), Err(JoinError::Oversized { found, expected }));
         }
     }
-    assert_eq!(cut, 960, "cuts tried");
+    assert_eq!(cut, 956, "cuts tried");
 }
 
 #[test]
-fn the_bytes_of_a_message_hold() {
-    let hello = Message::Hello { role: Role::Secondary, instance: "A", set: "set" };
-    assert_eq!(bytes_of(&hello), b"vdiJ\x04\0\x01\0\x02\0\x01\0A\x03\0set");
-    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x04\0\x08\0");
-    let answer = Message::AreaAnswer { index: 2, answer: Err(VdError::Memory) };
-    assert_eq!(bytes_of(&answer), b"vdiJ\x04\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
+fn bytes_of_messages_are_stable() {
+    let hello = Message::Hello { role: JoinRole::Secondary, instance: "A", set: "set" };
+    assert_eq!(bytes_of(&hello), b"vdiJ\x05\0\x01\0\x02\0\x01\0A\x03\0set");
+    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x05\0\x08\0");
+    let message = Message::Class { index: class(2), spec: SPEC };
+    assert_eq!(bytes_of(&message), b"vdiJ\x05\0\x04\0\x02\0\0\0\0\0\x10\0\0\x10\0\0\x07\0\0\0");
+    let answer = Message::ClassAnswer { index: class(2), answer: Err(VdError::Memory) };
+    assert_eq!(bytes_of(&answer), b"vdiJ\x05\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
 }
 
 #[test]
@@ -88,20 +103,20 @@ fn the_longest_hello_fits() {
     let set = "\u{10348}".repeat(MAX_NAME_CHARS);
     let instance = "\u{10348}".repeat(MAX_INSTANCE_CHARS);
     assert_eq!(set.len(), MAX_NAME_BYTES);
-    let hello = Message::Hello { role: Role::Server, instance: &instance, set: &set };
+    let hello = Message::Hello { role: JoinRole::Server, instance: &instance, set: &set };
     let bytes = bytes_of(&hello);
     assert_eq!(bytes.len(), BODY + 2 + 2 + instance.len() + 2 + set.len());
     assert!(bytes.len() <= MAX_MESSAGE);
     assert_eq!(Message::decode(&bytes), Ok(hello));
 }
 
-/// Names that were never checked make no message, whatever their length: none decodes to another name.
+/// A name that is too long encodes to bytes that do not decode.
 #[test]
-fn names_that_are_too_long_make_no_message() {
+fn too_long_names_do_not_decode() {
     for len in [129, 513, 600, 1020, 1024, 2000, 65535, 65536, 65537, 65536 + 64, 131_072 + 5] {
         let long = "x".repeat(len);
         for (instance, set) in [("", long.as_str()), (long.as_str(), "s"), (long.as_str(), long.as_str())] {
-            let bytes = bytes_of(&Message::Hello { role: Role::Server, instance, set });
+            let bytes = bytes_of(&Message::Hello { role: JoinRole::Server, instance, set });
             assert!(bytes.len() <= MAX_MESSAGE);
             assert!(Message::decode(&bytes).is_err(), "{len}");
         }
@@ -115,13 +130,17 @@ fn each_wrong_field_has_its_error() {
         bytes[at..at + value.len()].copy_from_slice(value);
         bytes
     };
-    let hello = Message::Hello { role: Role::Server, instance: "I", set: "s" };
+    let hello = Message::Hello { role: JoinRole::Server, instance: "I", set: "s" };
+    let requested = VdConfig::default();
     let welcome =
-        Message::Welcome { member: 2, secret: 3, asked: VdConfig::default(), agreement: Some(agreement()), areas: 0 };
-    let aborted = Message::Aborted { reason: AbortReason { party: Party::Server, cause: Cause::Died } };
-    let flag = BODY + 4 + 8 + 44 + 4;
+        Message::Welcome { member: member(2), secret: 3, requested, negotiated: Some(negotiated()), classes: 0 };
+    let aborted = Message::Aborted { reason: AbortReason { process: Process::Server, cause: Cause::Died } };
+    let message = Message::Class { index: class(2), spec: SPEC };
+    let answer = Message::ClassAnswer { index: class(2), answer: Ok(()) };
+    let classes = BODY + 4 + 8 + 44;
+    let flag = classes + 4;
     let field = |field, found| JoinError::Field { field, found };
-    let rows: [(Vec<u8>, JoinError, VdError); 23] = [
+    let rows: [(Vec<u8>, JoinError, VdError); 24] = [
         (put(&hello, 0, b"VDIJ"), JoinError::Magic { found: u32::from_le_bytes(*b"VDIJ") }, VdError::Unexpected),
         (put(&hello, 4, &[0, 0]), JoinError::Version { found: 0 }, VdError::NotSupported),
         (put(&hello, 4, &[1, 0]), JoinError::Version { found: 1 }, VdError::NotSupported),
@@ -141,12 +160,9 @@ fn each_wrong_field_has_its_error() {
         (put(&hello, BODY + 7, b"\xff"), JoinError::Text, VdError::Unexpected),
         (put(&welcome, BODY, &MAX_MEMBERS.to_le_bytes()), field("member", u64::from(MAX_MEMBERS)), VdError::Unexpected),
         (put(&welcome, flag, &[2, 0]), field("configured", 2), VdError::Unexpected),
-        (put(&welcome, flag + 2 + 44, &[5, 0, 0, 0]), field("slot bits", 5), VdError::Unexpected),
-        (
-            put(&Message::Configured(agreement()), BODY + 44, &[13, 0, 0, 0]),
-            field("slot bits", 13),
-            VdError::Unexpected,
-        ),
+        (put(&welcome, classes, &[65, 0]), field("classes", u64::from(MAX_CLASSES) + 1), VdError::Unexpected),
+        (put(&message, BODY, &[64, 0]), field("class", u64::from(MAX_CLASSES)), VdError::Unexpected),
+        (put(&answer, BODY, &[0, 0, 0, 1]), field("class", 1 << 24), VdError::Unexpected),
         (put(&Message::Refused { status: VdError::Abort }, BODY, &[0; 4]), field("status", 0), VdError::Unexpected),
         (put(&aborted, BODY + 2, &[9]), field("abort reason", 0x0209_0000), VdError::Unexpected),
         (
@@ -155,7 +171,7 @@ fn each_wrong_field_has_its_error() {
             VdError::Unexpected,
         ),
         (put(&aborted, BODY, &[0; 4]), field("abort reason", 0), VdError::Unexpected),
-        // A word that stands for a reason, but not the one by which it is sent.
+        // A word of a reason that encodes to another word.
         (put(&aborted, BODY, &[5, 0, 1, 2]), field("abort reason", 0x0201_0005), VdError::Unexpected),
         (vec![0; MAX_MESSAGE + 1], JoinError::Oversized { found: 1025, expected: 1024 }, VdError::Unexpected),
     ];
@@ -163,14 +179,14 @@ fn each_wrong_field_has_its_error() {
         assert_eq!(Message::decode(&bytes), Err(error));
         assert_eq!(error.code(), status, "{error}");
     }
-    let mut empty_name = bytes_of(&Message::Hello { role: Role::Server, instance: "", set: "s" });
+    let mut empty_name = bytes_of(&Message::Hello { role: JoinRole::Server, instance: "", set: "s" });
     empty_name[BODY + 4] = 0;
     empty_name.pop();
     assert_eq!(Message::decode(&empty_name), Err(JoinError::Name(NameError::Empty)));
 }
 
 #[test]
-fn magic_and_version_are_what_the_messages_begin_with() {
+fn messages_begin_with_magic_and_version() {
     for message in messages() {
         let bytes = bytes_of(&message);
         assert_eq!(bytes[..4], MAGIC.to_le_bytes());
@@ -188,15 +204,11 @@ fn config() -> impl Strategy<Value = VdConfig> {
     any::<[u32; 11]>().prop_map(VdConfig::from_words)
 }
 
-fn agreed() -> impl Strategy<Value = Agreement> {
-    (config(), 6u32..=12).prop_map(|(config, slot_bits)| Agreement { config, slot_bits })
-}
-
 fn answer() -> impl Strategy<Value = Result<(), VdError>> {
     prop_oneof![Just(Ok(())), prop::sample::select(VdError::ALL.to_vec()).prop_map(Err)]
 }
 
-fn comes_back(message: Message<'_>) {
+fn decodes(message: Message<'_>) {
     let encoded = message.encode();
     assert_eq!(Message::decode(encoded.bytes()), Ok(message));
     assert!(join_message(encoded.bytes()));
@@ -205,8 +217,8 @@ fn comes_back(message: Message<'_>) {
 proptest! {
     #[test]
     fn hello(server: bool, instance in "([A-Za-z_#][A-Za-z0-9_$#]{0,15})?", set in name()) {
-        comes_back(Message::Hello {
-            role: if server { Role::Server } else { Role::Secondary },
+        decodes(Message::Hello {
+            role: if server { JoinRole::Server } else { JoinRole::Secondary },
             instance: &instance,
             set: &set,
         });
@@ -214,23 +226,25 @@ proptest! {
 
     #[test]
     fn welcome(
-        member in 0..MAX_MEMBERS,
+        index in 0..MAX_MEMBERS,
         secret: u64,
-        asked in config(),
-        agreement in prop::option::of(agreed()),
-        areas: u32,
+        requested in config(),
+        negotiated in prop::option::of(config()),
+        classes in 0..=MAX_CLASSES,
     ) {
-        comes_back(Message::Welcome { member, secret, asked, agreement, areas });
+        decodes(Message::Welcome { member: member(index), secret, requested, negotiated, classes });
     }
 
     #[test]
-    fn the_others(index: u32, len: u64, answer in answer(), agreement in agreed()) {
-        comes_back(Message::Area { index, len });
-        comes_back(Message::AreaAnswer { index, answer });
-        comes_back(Message::Configured(agreement));
-        comes_back(Message::ConfiguredAnswer(answer));
+    fn other_messages(index in 0..MAX_CLASSES, spec: (u32, u32, u32), answer in answer(), config in config()) {
+        let index = class(index);
+        let (buffer_len, alignment, count) = spec;
+        decodes(Message::Class { index, spec: ClassSpec { buffer_len, alignment, count } });
+        decodes(Message::ClassAnswer { index, answer });
+        decodes(Message::Configured(config));
+        decodes(Message::ConfiguredAnswer(answer));
         if let Err(status) = answer {
-            comes_back(Message::Refused { status });
+            decodes(Message::Refused { status });
         }
     }
 
@@ -239,7 +253,7 @@ proptest! {
         join_message(&bytes);
     }
 
-    /// Behind a good beginning anything may come.
+    /// Any fields after a valid header.
     #[test]
     fn any_contents(kind in 0u16..10, body in prop::collection::vec(any::<u8>(), 0..700)) {
         let mut bytes = MAGIC.to_le_bytes().to_vec();
@@ -249,7 +263,7 @@ proptest! {
         join_message(&bytes);
     }
 
-    /// A message with one byte changed is that message no more.
+    /// A message with one byte changed is another message or none.
     #[test]
     fn any_byte_changed(which in 0usize..54, at: prop::sample::Index, value in 1u8..) {
         let messages = messages();

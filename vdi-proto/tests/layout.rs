@@ -1,20 +1,21 @@
-//! The control segment: its identity, the places of buffers, and the way in which buffers are laid out.
+//! The control segment: its identity, its offsets, and its words.
 
 #![allow(clippy::unwrap_used)]
 
 mod laws;
 
-use laws::bytes::{identity_law, place_law, stride_law};
+use laws::bytes::identity_law;
 use proptest::prelude::*;
-use vdi_proto::config::{MAX_DEVICES, ServerTerms, VdConfig};
-use vdi_proto::layout::{
-    ABORT_OFFSET, AGENT_DOORBELL_OFFSET, BufferRules, CACHE_LINE, COMPLETION_OFFSET, COUNTS_OFFSET,
-    DEVICE_CLIENT_OFFSET, DEVICE_DOORBELL_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, HEADER_LEN,
-    IDENTITY_OFFSET, LayoutError, MAX_SLOTS, RING_ENTRIES_OFFSET, RING_HEAD_OFFSET, RING_LEN, RawIdentity, RawPlace,
-    SET_DOORBELL_OFFSET, SLOT_LEASES_OFFSET, SLOT_PLACE_OFFSET, SLOT_WORD_OFFSET, SUBMISSION_OFFSET, ServerWord,
-    VERSION, control_len, device_offset, first_data_start, slot_offset, slots_offset, stride,
-};
+use vdi_proto::handle::SlotState;
+use vdi_proto::index::{DeviceIndex, Generation, MAX_DEVICES, MAX_MEMBERS, MAX_SLOTS, MemberIndex};
 use vdi_proto::status::VdError;
+use vdi_proto::wire::layout::{
+    ABORT_OFFSET, AGENT_EVENTS_OFFSET, CACHE_LINE, COMPLETION_OFFSET, COUNTS_OFFSET, ClientWord, DEVICE_CLIENT_OFFSET,
+    DEVICE_EVENTS_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, EVENT_COUNT_LEN, HEADER_LEN,
+    IDENTITY_OFFSET, LayoutError, RING_ENTRIES_OFFSET, RING_HEAD_OFFSET, RING_LEN, RawIdentity, SET_EVENTS_OFFSET,
+    SLOT_LEASES_OFFSET, SLOT_LEN, SLOT_WORD_OFFSET, SUBMISSION_OFFSET, ServerWord, VERSION, control_len, device_offset,
+    slot_word, slots_offset,
+};
 
 #[test]
 fn each_wrong_field_of_an_identity_is_named() {
@@ -22,13 +23,10 @@ fn each_wrong_field_of_an_identity_is_named() {
         let good = RawIdentity::new(devices);
         let len = control_len(devices);
         assert_eq!(good.check(len).unwrap().device_count(), devices);
+        let magic = good.magic ^ 1 << 63;
         let rows = [
             (RawIdentity { magic: 0, ..good }, len, LayoutError::Magic { found: 0 }),
-            (
-                RawIdentity { magic: good.magic ^ 1 << 63, ..good },
-                len,
-                LayoutError::Magic { found: good.magic ^ 1 << 63 },
-            ),
+            (RawIdentity { magic, ..good }, len, LayoutError::Magic { found: magic }),
             (RawIdentity { version: 0, ..good }, len, LayoutError::Version { found: 0 }),
             (RawIdentity { version: VERSION - 1, ..good }, len, LayoutError::Version { found: VERSION - 1 }),
             (RawIdentity { version: VERSION + 1, ..good }, len, LayoutError::Version { found: VERSION + 1 }),
@@ -45,27 +43,27 @@ fn each_wrong_field_of_an_identity_is_named() {
             assert_eq!(identity.check(mapped), Err(error), "{identity:?} in {mapped} bytes");
         }
         let other = devices % MAX_DEVICES + 1;
-        let lying = RawIdentity { device_count: other, ..good };
-        assert!(matches!(lying.check(len), Err(LayoutError::Length { .. })) || control_len(other) == len);
+        let wrong = RawIdentity { device_count: other, ..good };
+        assert!(matches!(wrong.check(len), Err(LayoutError::Length { .. })) || control_len(other) == len);
     }
     assert_eq!(LayoutError::Version { found: 2 }.code(), VdError::NotSupported);
     assert_eq!(LayoutError::DeviceCount { found: 0 }.code(), VdError::Unexpected);
 }
 
-/// No two parts of a segment overlap, and what different parties write lies in different cache lines.
+/// Parts of a segment do not overlap, and words that different roles write are in different cache lines.
 #[test]
-fn the_parts_lie_apart() {
+fn parts_are_in_different_cache_lines() {
     let header = [
         (IDENTITY_OFFSET, 24),
         (ABORT_OFFSET, 4),
-        (SET_DOORBELL_OFFSET, 4),
-        (AGENT_DOORBELL_OFFSET, 4),
+        (SET_EVENTS_OFFSET, EVENT_COUNT_LEN),
+        (AGENT_EVENTS_OFFSET, EVENT_COUNT_LEN),
         (COUNTS_OFFSET, 8),
     ];
     let device = [
         (DEVICE_SERVER_OFFSET, 8),
         (DEVICE_CLIENT_OFFSET, 8),
-        (DEVICE_DOORBELL_OFFSET, 4),
+        (DEVICE_EVENTS_OFFSET, EVENT_COUNT_LEN),
         (DEVICE_NAME_OFFSET, 8 + 512),
         (SUBMISSION_OFFSET, RING_LEN),
         (COMPLETION_OFFSET, RING_LEN),
@@ -79,26 +77,31 @@ fn the_parts_lie_apart() {
         assert!(end <= len);
     }
     let ring_and_slot = [
-        (RING_HEAD_OFFSET, 4, RING_ENTRIES_OFFSET),
+        (RING_HEAD_OFFSET, 8, RING_ENTRIES_OFFSET),
         (SLOT_WORD_OFFSET, 8, SLOT_LEASES_OFFSET),
-        (SLOT_LEASES_OFFSET, 16, SLOT_PLACE_OFFSET),
+        (SLOT_LEASES_OFFSET, 16, SLOT_LEN),
     ];
     for (at, len, next) in ring_and_slot {
         assert!(at + len <= next && at.is_multiple_of(8));
     }
     for devices in 1..=MAX_DEVICES {
         let mut end = HEADER_LEN;
-        for number in 0..devices {
-            assert_eq!(device_offset(number), end);
+        for device in DeviceIndex::all(devices) {
+            assert_eq!(device_offset(device), end);
             end += DEVICE_LEN;
         }
-        assert_eq!((slots_offset(devices), slot_offset(devices, 0)), (end, end));
+        assert_eq!(slots_offset(devices), end);
         let len = control_len(devices);
-        assert!(slot_offset(devices, MAX_SLOTS) <= len && len.is_multiple_of(4096));
+        assert!(end + u64::from(MAX_SLOTS) * SLOT_LEN <= len && len.is_multiple_of(4096));
     }
-    // The numbers themselves: processes of different builds share them.
+}
+
+/// Processes of different builds share these numbers.
+#[test]
+fn offsets_are_stable() {
     assert_eq!((DEVICE_LEN, RING_LEN, SUBMISSION_OFFSET, COMPLETION_OFFSET), (9088, 4160, 768, 4928));
-    assert_eq!((control_len(1), control_len(64)), (278_528, 847_872));
+    assert_eq!((SLOT_LEN, VERSION), (32, 5));
+    assert_eq!((control_len(1), control_len(64)), (147_456, 716_800));
 }
 
 #[test]
@@ -111,78 +114,47 @@ fn words_of_the_server() {
         (u32::MAX, None),
     ] {
         assert_eq!(ServerWord::from_word(word), expected);
-        assert!(expected.is_none_or(|known| known as u32 == word));
+        assert!(expected.is_none_or(|known| known.to_word() == word));
     }
 }
 
 #[test]
-fn a_bad_place_is_shown_in_full() {
-    let rules = BufferRules { alignment: 4096, prefix: 16 };
-    let place = RawPlace { area: 3, len: 65536, offset: 4096 };
-    assert!(place.check(Some(4096 + 65536), &rules).is_ok());
-    for (wrong, area_len) in [
-        (place, Some(4096 + 65535)),
-        (place, None),
-        (RawPlace { offset: 4095, ..place }, Some(1 << 20)),
-        (RawPlace { offset: 0, ..place }, Some(1 << 20)),
-        (RawPlace { len: 0, ..place }, Some(1 << 20)),
-        (RawPlace { offset: u64::MAX - 4095, ..place }, Some(u64::MAX)),
+fn words_of_the_client() {
+    for word in (0..300).chain([1 << 31, 1 << 31 | 1, u32::MAX]) {
+        let expected = match word {
+            0 => Some(ClientWord::Unopened),
+            1..=MAX_MEMBERS => Some(ClientWord::Open { member: MemberIndex::new(word - 1).unwrap() }),
+            0x8000_0000 => Some(ClientWord::Closed),
+            _ => None,
+        };
+        assert_eq!(ClientWord::from_word(word), expected, "{word:#x}");
+        assert!(expected.is_none_or(|known| known.to_word() == word));
+    }
+}
+
+#[test]
+fn words_of_slots() {
+    let generation = Generation::from_bits(0xa_bcde);
+    for (state, word) in [
+        (SlotState::Free(Generation::default()), 0),
+        (SlotState::Free(generation), 0xa_bcde_0000_0000),
+        (SlotState::Lent(generation), 0xa_bcde_0000_0001),
+        (SlotState::Reclaiming(generation), 0xa_bcde_0000_0002),
     ] {
-        let RawPlace { area, len, offset } = wrong;
-        let area_len_shown = area_len.unwrap_or(0);
-        let error = LayoutError::Place { area, area_len: area_len_shown, offset, len, alignment: 4096, prefix: 16 };
-        assert_eq!(wrong.check(area_len, &rules), Err(error));
-        assert_eq!(error.code(), VdError::Abort);
+        assert_eq!((slot_word::encode(state), slot_word::decode(word)), (word, Some(state)));
     }
-    // Rules that no configuration has are refused, not divided by.
-    assert!(place.check(Some(1 << 20), &BufferRules { alignment: 0, prefix: 0 }).is_err());
-    assert_eq!(stride(512, &BufferRules { alignment: 0, prefix: 0 }), None);
-    assert_eq!(first_data_start(&BufferRules { alignment: 0, prefix: 0 }), None);
-}
-
-#[test]
-fn rules_come_from_the_agreement() {
-    let asked = VdConfig { prefix_zone_size: 100, alignment: 1024, ..VdConfig::default() };
-    let agreed = ServerTerms { block_size: 4096, ..ServerTerms::default() }.negotiate(&asked).unwrap();
-    assert_eq!(BufferRules::new(&agreed), BufferRules { alignment: 4096, prefix: 100 });
-}
-
-/// Numbers near each other, so that all sides of every comparison are met.
-fn offset() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        3 => (0u64..40, 0u64..3).prop_map(|(blocks, odd)| (blocks * 512).saturating_sub(1) + odd),
-        1 => any::<u64>(),
-        1 => (0u64..70_000).prop_map(|less| u64::MAX - less),
-    ]
-}
-
-fn rules() -> impl Strategy<Value = BufferRules> {
-    let alignment = prop_oneof![4 => (9u32..=16).prop_map(|bits| 1 << bits), 1 => any::<u32>(), 1 => 0u32..3];
-    let prefix = prop_oneof![2 => 0u32..2000, 1 => 0u32..=65536, 1 => any::<u32>()];
-    (alignment, prefix).prop_map(|(alignment, prefix)| BufferRules { alignment, prefix })
+    for word in [3, 4, 0xffff_ffff, 0x8000_0001, 0xf_ffff_0000_0003, 1 << 52 | 1, u64::MAX] {
+        let generation_is_wide = word >> 52 != 0;
+        let state_is_unknown = word as u32 > 2;
+        assert_eq!(slot_word::decode(word).is_none(), generation_is_wide || state_is_unknown, "{word:#x}");
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn places_are_judged_as_wider_arithmetic_does(
-        area: u32,
-        len in prop_oneof![3 => 0u32..5000, 1 => any::<u32>()],
-        offset in offset(),
-        area_len in prop::option::weighted(0.9, offset()),
-        rules in rules(),
-    ) {
-        place_law(&RawPlace { area, len, offset }, area_len, &rules);
-        // An area that ends exactly with the buffer, and one that is a byte too short.
-        if let Some(end) = offset.checked_add(u64::from(len)) {
-            place_law(&RawPlace { area, len, offset }, Some(end), &rules);
-            place_law(&RawPlace { area, len, offset }, end.checked_sub(1), &rules);
-        }
-    }
-
-    #[test]
-    fn identities_are_judged_as_wider_arithmetic_does(
+    fn identities_equal_their_model(
         devices in prop_oneof![3 => 0u32..70, 1 => any::<u32>()],
         version in VERSION - 2..=VERSION + 1,
         lens: (bool, bool),
@@ -194,19 +166,19 @@ proptest! {
         let identity =
             RawIdentity { magic, version, device_count: devices, len: if lens.0 { real } else { len } };
         identity_law(&identity, if lens.1 { real } else { len });
-        // Whatever else was drawn, the identity that this side writes is taken.
+        // The identity of a new segment is valid.
         prop_assert!(!(1..=64).contains(&devices) || identity_law(&RawIdentity::new(devices), real));
     }
 
     #[test]
-    fn buffers_laid_out_lie_apart(len in 1u32..=4 << 20, rules in rules(), buffers in 1u64..6) {
-        let area = stride(len, &rules).map_or(1 << 20, |stride| stride * (buffers + 1));
-        let laid = stride_law(len, &rules, area);
-        prop_assert!(rules.alignment == 0 || u64::from(laid) >= buffers.min(8), "{laid} of {buffers}");
+    fn slot_words_decode_to_themselves(word: u64) {
+        if let Some(state) = slot_word::decode(word) {
+            prop_assert_eq!(slot_word::encode(state), word);
+        }
     }
 
     #[test]
-    fn the_law_of_layouts(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn law_of_layouts(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         laws::bytes::layout(&bytes);
     }
 }

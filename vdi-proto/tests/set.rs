@@ -1,4 +1,4 @@
-//! The state tables over sequences of calls: what holds however a program calls.
+//! The state tables over sequences of calls: laws that hold for every sequence.
 
 mod laws;
 
@@ -34,7 +34,7 @@ proptest! {
     }
 }
 
-/// Every state can be reached from nothing by calls alone, and the laws hold for every pair, reached or not.
+/// Calls alone reach every state, and the laws hold for every pair of state and call.
 #[test]
 fn every_state_is_reached_and_every_pair_keeps_the_laws() {
     let mut pairs = 0;
@@ -80,20 +80,20 @@ fn every_state_is_reached_and_every_pair_keeps_the_laws() {
     assert_eq!(pairs, 6 * (15 + 3) + 7 * 20);
 }
 
-/// The documented way through the work, on both sides.
+/// The documented sequence of calls, on both sides.
 #[test]
-fn the_usual_way() {
-    use client::{Call, Got, State};
+fn usual_sequence() {
+    use client::{Call, CommandPoll, State};
     use vdi_proto::set::Opening;
     let way = [
         (Call::Create, State::Configurable),
         (Call::GetConfiguration, State::Initializing),
         (Call::OpenDevice(Opening::Unopened), State::Active),
         (Call::OpenDevice(Opening::Unopened), State::Active),
-        (Call::GetCommand(Got::Command), State::Active),
+        (Call::GetCommand(CommandPoll::Command), State::Active),
         (Call::CompleteCommand, State::Active),
-        (Call::GetCommand(Got::Closed), State::Active),
-        (Call::GetCommand(Got::LastClosed), State::NormallyTerminated),
+        (Call::GetCommand(CommandPoll::Closed), State::Active),
+        (Call::GetCommand(CommandPoll::LastClosed), State::NormallyTerminated),
         (Call::Close { devices_open: false }, State::DoesNotExist),
     ];
     let mut state = State::DoesNotExist;

@@ -1,6 +1,6 @@
-//! A program of nothing but `core` and `vdi-proto`: it negotiates a configuration, goes through the states of a set,
-//! sends a command through both machines of a device, makes and maps a handle, and sends itself a join message. Its
-//! exit status is 0 when all came out right, else the number of the step that did not.
+//! A program of nothing but `core` and `vdi-proto`. It negotiates a configuration, goes through the states of a set, sends
+//! a command as words through both machines of a device, makes and maps a handle, lays out a class and decodes a join
+//! message. The exit status is 0 for success, else the number of the failed step.
 #![no_std]
 #![no_main]
 
@@ -11,13 +11,17 @@ use vdi_proto::command::{CommandCode, CommandRecord, Loan};
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::device::{ClientDevice, Limits, Receipt, ServerDevice};
-use vdi_proto::handle::{HandleCodec, SlotState, SlotWord};
-use vdi_proto::join::{Message, Role};
-use vdi_proto::layout::{BufferRules, RawIdentity, RawPlace, control_len};
+use vdi_proto::handle::{self, HandleCodec, SlotState};
+use vdi_proto::index::{DeviceIndex, Generation, SlotIndex};
 use vdi_proto::set::client::{self, Call, State};
 use vdi_proto::status::VdError;
+use vdi_proto::wire::checksum::{Checksums, Ring};
+use vdi_proto::wire::class::ClassSpec;
+use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::layout::{RawIdentity, control_len};
+use vdi_proto::wire::record::{decode_command, encode_command};
 
-/// The exit status of a panic, which no step has.
+/// The exit status of a panic.
 const PANICKED: i32 = 101;
 
 // The kernel enters with the stack aligned to 16 bytes; the call makes it what a function expects.
@@ -46,10 +50,10 @@ fn hold(step: i32, holds: bool) -> Result<(), i32> {
 }
 
 fn run() -> Result<(), i32> {
-    // black_box: the compiler must not do the work instead.
-    let asked = black_box(VdConfig { device_count: 2, ..VdConfig::default() });
-    let agreed = black_box(ServerTerms::default()).negotiate(&asked).map_err(|_| 1)?;
-    hold(2, agreed.validate_answer(&asked).is_ok())?;
+    // black_box: the compiler must not compute the results.
+    let requested = black_box(VdConfig { device_count: 2, ..VdConfig::default() });
+    let negotiated = black_box(ServerTerms::default()).negotiate(&requested).map_err(|_| 1)?;
+    hold(2, negotiated.validate_answer(&requested).is_ok())?;
 
     let created = client::step(black_box(State::DoesNotExist), Call::Create);
     hold(3, created.next == State::Configurable && created.answer.is_ok())?;
@@ -57,33 +61,39 @@ fn run() -> Result<(), i32> {
     hold(4, refused.answer == Err(VdError::Protocol))?;
 
     let mut server = ServerDevice::new();
-    let mut device = ClientDevice::new(Limits::new(&agreed, 6));
+    let mut device = ClientDevice::new(Limits::new(&negotiated));
     let id = server.send(CommandCode::WRITE, black_box(65536)).map_err(|_| 5)?;
-    let loan = Loan { slot: black_box(3), generation: black_box(1) };
-    let record = CommandRecord { code: CommandCode::WRITE, id, size: 65536, position: 0, loan };
-    let received = device.received(CommandRecord::from_words(black_box(record.to_words())));
+    let slot = SlotIndex::new(black_box(3)).ok_or(17)?;
+    let loan = Loan { slot, generation: Generation::from_bits(black_box(1)) };
+    let record = CommandRecord { code: CommandCode::WRITE, id, size: 65536, position: 0, loan: Some(loan) };
+    let secret = black_box(0x0123_4567_89ab_cdef);
+    let ring = Checksums::new(secret).ring(DeviceIndex::new(0).ok_or(18)?, Ring::Submission);
+    let words = black_box(encode_command(&ring, 0, &record));
+    hold(19, decode_command(&ring, 1, words).is_err())?;
+    let received = device.received(decode_command(&ring, 0, words).map_err(|_| 20)?);
     hold(6, received == Ok(Receipt::Deliver(record)))?;
     let completion = device.complete(id, CompletionCode::SUCCESS, 65536, 0).map_err(|_| 7)?;
     let finished = server.completed(completion).map_err(|_| 8)?;
     hold(9, finished.bytes == 65536 && server.outstanding() == 0)?;
 
-    let codec = HandleCodec::new(black_box(0x0123_4567_89ab_cdef), 6);
-    let handle = HandleCodec::get(State::Active.view(), Some(codec.encode(loan))).map_err(|_| 10)?;
-    let lent = |slot| (slot == loan.slot).then_some(SlotWord { generation: 1, state: SlotState::Lent });
-    hold(11, codec.map(State::Active.view(), handle, lent) == Ok(loan))?;
-    hold(12, codec.map(State::Abort.view(), handle, lent) == Err(VdError::Protocol))?;
+    let codec = HandleCodec::new(secret);
+    let handle = handle::get(State::Active.phase(), Some(codec.encode(loan))).map_err(|_| 10)?;
+    let lent = Some(SlotState::Lent(loan.generation));
+    hold(11, handle::map(State::Active.phase(), codec.decode(handle), lent) == Ok(()))?;
+    hold(12, handle::map(State::Abort.phase(), codec.decode(handle), lent) == Err(VdError::Protocol))?;
 
     let geometry = black_box(RawIdentity::new(2)).check(control_len(2)).map_err(|_| 13)?;
     hold(14, geometry.device_count() == 2)?;
-    let place = black_box(RawPlace { area: 0, len: 65536, offset: 4096 });
-    hold(15, place.check(Some(1 << 20), &BufferRules::new(&agreed)).is_ok())?;
+    let spec = black_box(ClassSpec { buffer_len: 65536, alignment: negotiated.alignment, count: 10 });
+    let class = spec.lay_out(negotiated.prefix_zone_size, 0).map_err(|_| 15)?;
+    hold(21, class.data_start(slot).is_some_and(|start| class.slot_at(start) == Some(slot)))?;
 
-    let hello = Message::Hello { role: Role::Server, instance: "", set: black_box("nightly") };
+    let hello = Message::Hello { role: JoinRole::Server, instance: "", set: black_box("nightly") };
     let encoded = hello.encode();
     hold(16, Message::decode(encoded.bytes()) == Ok(hello))
 }
 
-/// What the compiler expects of whatever it compiles for: plain loops here, since there is no C library.
+/// The functions that the compiler needs of a C library.
 mod memory {
     use core::ffi::{c_int, c_void};
 

@@ -23,9 +23,6 @@ mod client;
 mod outstanding;
 mod server;
 
-#[cfg(test)]
-mod tests;
-
 pub use client::{ClientDevice, Limits, Receipt};
 pub use server::{Finished, SendRefusal, ServerDevice};
 

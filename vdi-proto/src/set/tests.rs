@@ -1,14 +1,13 @@
-//! One cell for every pair of state and call, written from the specification's tables and the decisions, so that it can
-//! be laid beside them. A cell says what the call returns and, after `>`, the state that it leads to; without `>` the
-//! state stays as it is.
+//! One cell for every pair of state and call, in the order of the specification's tables, with the decisions. A cell is
+//! what the call returns and, after `>`, the next state; without `>` the state does not change.
 
 use std::string::String;
 use std::vec::Vec;
 
-use super::{Opening, Step, View, client, server};
+use super::{Opening, SetPhase, Step, client, server};
 use crate::status::VdError;
 
-/// Reads a cell: the state afterwards (by its short name, if it changes) and the answer.
+/// Parses a cell: the next state (by its short name, if it changes) and the answer.
 fn read(cell: &str) -> (Option<&str>, Result<(), VdError>) {
     let (answer, next) = match cell.split_once('>') {
         Some((answer, next)) => (answer, Some(next)),
@@ -28,7 +27,7 @@ fn read(cell: &str) -> (Option<&str>, Result<(), VdError>) {
     (next, answer)
 }
 
-/// Compares every cell of a table with `step`; tells how many cells there were.
+/// Compares every cell of a table with `step`. Returns the number of cells.
 fn compare<S, C, const COLUMNS: usize>(
     columns: [(&str, S); COLUMNS],
     rows: &[(C, [&str; COLUMNS])],
@@ -58,7 +57,7 @@ where
     cells
 }
 
-/// Whether `rows` has each of `all` exactly once.
+/// Checks that `rows` has each of `all` exactly once.
 fn each_once<C: PartialEq + core::fmt::Debug>(rows: impl Iterator<Item = C>, all: &[C]) {
     let rows: Vec<C> = rows.collect();
     assert_eq!(rows.len(), all.len());
@@ -68,7 +67,7 @@ fn each_once<C: PartialEq + core::fmt::Debug>(rows: impl Iterator<Item = C>, all
 }
 
 mod client_table {
-    use super::client::{Call, Got, Observation, State, observe, step};
+    use super::client::{Call, CommandPoll, Observation, State, observe, step};
     use super::*;
 
     const COLUMNS: [(&str, State); 6] = [
@@ -90,10 +89,10 @@ mod client_table {
         (Call::OpenDevice(Opening::AlreadyOpen),  ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "PROTOCOL",     "PROTOCOL",  "ABORT"]),
         (Call::OpenDevice(Opening::AllOpen),      ["PROTOCOL",  "PROTOCOL",   "OPEN",       "OPEN",         "PROTOCOL",  "ABORT"]),
         (Call::OpenDevice(Opening::NoSuchDevice), ["PROTOCOL",  "PROTOCOL",   "INVALID",    "INVALID",      "PROTOCOL",  "ABORT"]),
-        (Call::GetCommand(Got::Command),          ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "ok",           "PROTOCOL",  "ABORT"]),
-        (Call::GetCommand(Got::Nothing),          ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "TIMEOUT",      "PROTOCOL",  "ABORT"]),
-        (Call::GetCommand(Got::Closed),           ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "CLOSE",        "PROTOCOL",  "ABORT"]),
-        (Call::GetCommand(Got::LastClosed),       ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "CLOSE>Normal", "PROTOCOL",  "ABORT"]),
+        (Call::GetCommand(CommandPoll::Command),  ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "ok",           "PROTOCOL",  "ABORT"]),
+        (Call::GetCommand(CommandPoll::Nothing),  ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "TIMEOUT",      "PROTOCOL",  "ABORT"]),
+        (Call::GetCommand(CommandPoll::Closed),   ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "CLOSE",        "PROTOCOL",  "ABORT"]),
+        (Call::GetCommand(CommandPoll::LastClosed), ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "CLOSE>Normal", "PROTOCOL",  "ABORT"]),
         (Call::CompleteCommand,                   ["PROTOCOL",  "PROTOCOL",   "PROTOCOL",   "ok",           "PROTOCOL",  "ABORT"]),
         (Call::SignalAbort,                       ["PROTOCOL",  "ok>Abort",   "ok>Abort",   "ok>Abort",     "ok>Abort",  "ok"]),
         (Call::Close { devices_open: false },     ["PROTOCOL",  "ok>DNE",     "ok>DNE",     "ok>DNE",       "ok>DNE",    "ok>DNE"]),
@@ -112,7 +111,7 @@ mod client_table {
         assert_eq!(State::ALL.len() * Call::ALL.len(), 90);
     }
 
-    /// What others do to the set: the state in which this process's object finds itself.
+    /// The state of this process's object after an observation.
     #[rustfmt::skip]
     const OBSERVED: [(Observation, [&str; 6]); 3] = [
         //                            DNE   Configurable  Initializing  Active      Norm. Term.  Abort
@@ -128,18 +127,18 @@ mod client_table {
     }
 
     #[test]
-    fn handles_are_for_open_sets() {
-        let views = [
-            (State::DoesNotExist, View::Closed, Err(VdError::Protocol)),
-            (State::Configurable, View::Closed, Err(VdError::Protocol)),
-            (State::Initializing, View::Open, Ok(())),
-            (State::Active, View::Open, Ok(())),
-            (State::NormallyTerminated, View::Closed, Err(VdError::Protocol)),
-            (State::Abort, View::Aborted, Err(VdError::Protocol)),
+    fn handles_need_an_open_set() {
+        let phases = [
+            (State::DoesNotExist, SetPhase::Closed, Err(VdError::Protocol)),
+            (State::Configurable, SetPhase::Closed, Err(VdError::Protocol)),
+            (State::Initializing, SetPhase::Open, Ok(())),
+            (State::Active, SetPhase::Open, Ok(())),
+            (State::NormallyTerminated, SetPhase::Closed, Err(VdError::Protocol)),
+            (State::Abort, SetPhase::Aborted, Err(VdError::Protocol)),
         ];
-        each_once(views.iter().map(|(state, ..)| *state), &State::ALL);
-        for (state, view, allowed) in views {
-            assert_eq!((state.view(), state.view().handles_allowed()), (view, allowed), "{state:?}");
+        each_once(phases.iter().map(|(state, ..)| *state), &State::ALL);
+        for (state, phase, allowed) in phases {
+            assert_eq!((state.phase(), state.phase().handles_allowed()), (phase, allowed), "{state:?}");
         }
     }
 }

@@ -13,13 +13,13 @@ use super::set::{OBSERVATIONS, client_call, client_observes, server_call};
 pub(crate) enum ClientStep {
     /// A call, by its number in `Call::ALL`.
     Call(u8),
-    /// Something that another process did.
+    /// A change that another process made.
     Observe(u8),
-    /// An event of a device whose server is not to be trusted.
+    /// An event of a device with any server.
     Device(ClientEvent),
 }
 
-/// Plays a client; tells how many calls were answered with success and how many commands its program got to hold.
+/// Runs the steps of a client. Returns the number of successful calls, and of events after which its program held a command.
 pub(crate) fn client_calls(steps: &[ClientStep]) -> (usize, usize) {
     let mut state = client::State::DoesNotExist;
     let mut device = Client::new(limits());
@@ -40,7 +40,7 @@ pub(crate) fn client_calls(steps: &[ClientStep]) -> (usize, usize) {
             }
         }
     }
-    // From wherever it is, Close leads to nothing, and Create to a new set.
+    // From every state Close leads to DNE, and Create then to a new set.
     for call in [client::Call::Close { devices_open: true }, client::Call::Create] {
         state = client_call(state, call);
     }
@@ -54,13 +54,13 @@ pub(crate) fn client_calls(steps: &[ClientStep]) -> (usize, usize) {
 pub(crate) enum ServerStep {
     /// A call, by its number in `Call::ALL`.
     Call(u8),
-    /// An event of a device whose client is not to be trusted.
+    /// An event of a device with any client.
     Device(ServerEvent),
-    /// A step of a device with an honest machine on either side.
+    /// A step of a device with an honest machine on each side.
     Pair(Op),
 }
 
-/// Plays a server; tells how many calls were answered with success, and what the honest pair came across.
+/// Runs the steps of a server. Returns the number of successful calls, and what the honest pair did.
 pub(crate) fn server_calls(steps: &[ServerStep]) -> (usize, Seen) {
     let mut state = server::State::DoesNotExist;
     let mut device = Server::new();
@@ -82,6 +82,6 @@ pub(crate) fn server_calls(steps: &[ServerStep]) -> (usize, Seen) {
     }
     assert_eq!(state, server::State::Connected);
     device.abort();
-    assert_eq!(device.sent, device.finished, "whatever the client does, every command ends exactly once");
+    assert_eq!(device.sent, device.finished, "every command ends exactly once");
     (calls, pair.finish())
 }

@@ -1,15 +1,17 @@
-//! The device machines beside an independent, slower and simpler model of the same rules: [`Server`] and [`Client`] do
-//! everything twice and compare, also that a refused event leaves the machine as it was. [`Pair`] joins the two by two
-//! queues, as the rings do, and watches over what no single side can see.
+//! The device machines compared with an independent, simpler model of the same rules. [`Server`] and [`Client`] run every
+//! event on both, and check that a refused event does not change the machine. [`Pair`] joins the two by two queues of
+//! words, as rings do, and checks the rules that need both sides.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::vec::Vec;
 
 use vdi_proto::command::{CommandCode, CommandId, CommandRecord, CompletionRecord, Loan};
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::device::{ClientDevice, Finished, Limits, QUEUE_DEPTH, Receipt, SendRefusal, ServerDevice, Violation};
+use vdi_proto::index::{DeviceIndex, Generation, SlotIndex};
 use vdi_proto::status::VdError;
+use vdi_proto::wire::checksum::{ChecksumKey, Checksums, Ring};
+use vdi_proto::wire::record::{RecordError, decode_command, decode_completion, encode_command, encode_completion};
 
 #[path = "pair.rs"]
 mod pair;
@@ -18,17 +20,17 @@ pub(crate) use pair::{CODES, COMMANDS, Op, Pair, Seen};
 
 const CLEAR_ERROR: u32 = 3;
 
-const LIMITS: Limits = Limits { max_transfer_size: 65536, block_size: 512, slots: 64 };
+const LIMITS: Limits = Limits { max_transfer_size: 65536, block_size: 512 };
 
-/// A command as the models remember it.
+/// A command of the models.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct Sent {
     id: u32,
     code: u32,
     bytes: u32,
 }
 
-impl Asked {
+impl Sent {
     fn is_transfer(&self) -> bool {
         self.code == 1 || self.code == 2
     }
@@ -38,14 +40,57 @@ impl Asked {
     }
 }
 
-/// Runs one event on a machine, and makes sure that a refusal changed nothing.
-fn tried<M: Clone + Debug, T, E>(machine: &mut M, event: impl FnOnce(&mut M) -> Result<T, E>) -> Result<T, E> {
+/// Runs one event on a machine, and checks that a refusal changes nothing.
+fn checked<M: Clone + PartialEq, T, E>(machine: &mut M, event: impl FnOnce(&mut M) -> Result<T, E>) -> Result<T, E> {
     let before = machine.clone();
     let answer = event(machine);
-    if answer.is_err() {
-        assert_eq!(std::format!("{before:?}"), std::format!("{machine:?}"), "a refused event changed the machine");
-    }
+    assert!(answer.is_ok() || before == *machine, "a refused event changed the machine");
     answer
+}
+
+/// The key of a ring of the laws' only device.
+fn ring(ring: Ring) -> ChecksumKey {
+    Checksums::new(7).ring(DeviceIndex::new(0).expect("in range"), ring)
+}
+
+/// Any words, with the checksum that they need to be decoded.
+fn with_checksum(ring: &ChecksumKey, number: u64, words: [u64; 4]) -> [u64; 4] {
+    let [a, b, c, d] = words;
+    let d = d & 0xffff_ffff;
+    [a, b, c, u64::from(ring.of(number, [a, b, c, d])) << 32 | d]
+}
+
+/// The command in any words: only words that a command encodes to are one.
+fn any_command(words: [u64; 4]) -> Option<CommandRecord> {
+    let (ring, number) = (ring(Ring::Submission), 9);
+    let words = with_checksum(&ring, number, words);
+    match decode_command(&ring, number, words) {
+        Ok(record) => {
+            assert_eq!(encode_command(&ring, number, &record), words);
+            Some(record)
+        }
+        Err(error) => {
+            assert!(!matches!(error, RecordError::Checksum { .. }), "{error}");
+            assert_eq!(error.code(), VdError::Abort);
+            None
+        }
+    }
+}
+
+/// The completion in any words.
+fn any_completion(words: [u64; 4]) -> Option<CompletionRecord> {
+    let (ring, number) = (ring(Ring::Completion), 9);
+    let words = with_checksum(&ring, number, words);
+    match decode_completion(&ring, number, words) {
+        Ok(record) => {
+            assert_eq!(encode_completion(&ring, number, &record), words);
+            Some(record)
+        }
+        Err(error) => {
+            assert!(matches!(error, RecordError::Padding { .. }), "{error}");
+            None
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,12 +102,12 @@ enum Mode {
     Aborted,
 }
 
-/// The server's machine beside its model.
+/// The server's machine and its model.
 pub(crate) struct Server {
     machine: ServerDevice,
     mode: Mode,
     /// By id.
-    outstanding: BTreeMap<u32, Asked>,
+    outstanding: BTreeMap<u32, Sent>,
     pub(crate) sent: u64,
     pub(crate) finished: u64,
 }
@@ -85,11 +130,11 @@ impl Server {
             Mode::IoError if code != CLEAR_ERROR => Some(SendRefusal::IoError),
             Mode::IoError | Mode::Active => (self.outstanding.len() == 64).then_some(SendRefusal::QueueFull),
         };
-        let answer = tried(&mut self.machine, |machine| machine.send(CommandCode::new(code), bytes));
+        let answer = checked(&mut self.machine, |machine| machine.send(CommandCode::new(code), bytes));
         assert_eq!(answer.err(), refusal, "SendCommand of {code} in {:?}", self.mode);
         if let Ok(id) = answer {
-            assert!(self.outstanding.keys().all(|other| other % 64 != id.0 % 64), "{id:?} has a place in use");
-            self.outstanding.insert(id.0, Asked { id: id.0, code, bytes });
+            assert!(self.outstanding.keys().all(|other| other % 64 != id.0 % 64), "{id:?} has an index in use");
+            self.outstanding.insert(id.0, Sent { id: id.0, code, bytes });
             self.sent += 1;
             if code == CLEAR_ERROR {
                 self.mode = Mode::Clearing;
@@ -103,27 +148,27 @@ impl Server {
         let CompletionRecord { id, code, bytes, position } = record;
         let expected = match self.outstanding.get(&id.0) {
             None => Err(Violation::UnknownCompletion { id }),
-            Some(asked) if asked.is_transfer() && bytes > asked.bytes => {
-                Err(Violation::TooManyBytes { id, bytes, size: asked.bytes })
+            Some(sent) if sent.is_transfer() && bytes > sent.bytes => {
+                Err(Violation::TooManyBytes { id, bytes, size: sent.bytes })
             }
-            Some(asked) => Ok(Finished {
+            Some(sent) => Ok(Finished {
                 id,
-                command: CommandCode::new(asked.code),
+                command: CommandCode::new(sent.code),
                 code,
-                bytes: if asked.is_transfer() { bytes } else { 0 },
-                position: if asked.returns_position() { position } else { 0 },
+                bytes: if sent.is_transfer() { bytes } else { 0 },
+                position: if sent.returns_position() { position } else { 0 },
             }),
         };
-        let answer = tried(&mut self.machine, |machine| machine.completed(record));
+        let answer = checked(&mut self.machine, |machine| machine.completed(record));
         assert_eq!(answer, expected);
         if let Ok(finished) = answer {
-            let asked = self.outstanding.remove(&id.0).expect("known to the model");
-            assert!(finished.bytes <= asked.bytes);
-            assert_eq!(finished.place(), id.0 as usize % 64);
+            let sent = self.outstanding.remove(&id.0).expect("known to the model");
+            assert!(finished.bytes <= sent.bytes);
+            assert_eq!(finished.index(), id.0 as usize % 64);
             self.finished += 1;
             self.mode = match self.mode {
-                Mode::Clearing if asked.code == CLEAR_ERROR && code.number() == 0 => Mode::Active,
-                Mode::Clearing if asked.code == CLEAR_ERROR => Mode::IoError,
+                Mode::Clearing if sent.code == CLEAR_ERROR && code.number() == 0 => Mode::Active,
+                Mode::Clearing if sent.code == CLEAR_ERROR => Mode::IoError,
                 Mode::Active if code.number() != 0 => Mode::IoError,
                 mode => mode,
             };
@@ -140,9 +185,9 @@ impl Server {
             Mode::Active | Mode::IoError | Mode::Clearing => Ok(()),
         };
         if expected.is_ok() {
-            assert_eq!(self.machine.next_aborted(), None, "nothing ends while the device is at work");
+            assert_eq!(self.machine.next_aborted(), None, "nothing ends while the device is open");
         }
-        let answer = tried(&mut self.machine, ServerDevice::close);
+        let answer = checked(&mut self.machine, ServerDevice::close);
         assert_eq!(answer, expected, "CloseDevice in {:?}", self.mode);
         if answer.is_ok() {
             self.mode = Mode::Closed;
@@ -160,8 +205,8 @@ impl Server {
     fn drained(&mut self) -> Vec<Finished> {
         let mut ended = Vec::new();
         while let Some(finished) = self.machine.next_aborted() {
-            let asked = self.outstanding.remove(&finished.id.0).expect("each ends once");
-            assert_eq!((finished.command.number(), finished.code.number()), (asked.code, 995));
+            let sent = self.outstanding.remove(&finished.id.0).expect("each ends once");
+            assert_eq!((finished.command.number(), finished.code.number()), (sent.code, 995));
             assert_eq!((finished.bytes, finished.position), (0, 0));
             self.finished += 1;
             ended.push(finished);
@@ -171,7 +216,7 @@ impl Server {
         ended
     }
 
-    /// An outstanding id, by any number.
+    /// An outstanding id, chosen by any number.
     pub(crate) fn outstanding_id(&self, which: usize) -> Option<u32> {
         self.outstanding.keys().nth(which % self.outstanding.len().max(1)).copied()
     }
@@ -195,12 +240,12 @@ enum End {
     Aborted,
 }
 
-/// The client's machine beside its model.
+/// The client's machine and its model.
 pub(crate) struct Client {
     machine: ClientDevice,
     limits: Limits,
-    /// What the program holds, by place.
-    program: BTreeMap<u32, Asked>,
+    /// The commands that the program holds, by index.
+    program: BTreeMap<u32, Sent>,
     waiting: Option<CommandRecord>,
     error: bool,
     end: Option<End>,
@@ -212,21 +257,23 @@ impl Client {
         Client { machine, limits, program: BTreeMap::new(), waiting: None, error: false, end: None }
     }
 
-    fn judge(&self, record: &CommandRecord) -> Result<(), Violation> {
-        let Limits { max_transfer_size: limit, block_size: block, slots } = self.limits;
-        let asked = Asked { id: record.id.0, code: record.code.number(), bytes: 0 };
+    fn validate(&self, record: &CommandRecord) -> Result<(), Violation> {
+        let Limits { max_transfer_size: limit, block_size: block } = self.limits;
+        let sent = Sent { id: record.id.0, code: record.code.number(), bytes: 0 };
         let whole_blocks = (1..=limit / block.max(1)).any(|blocks| i64::from(record.size) == i64::from(blocks * block));
-        if asked.is_transfer() && !whole_blocks {
-            return Err(Violation::TransferSize { size: record.size, limit, block });
+        match (sent.is_transfer(), record.loan) {
+            (true, None) => return Err(Violation::Loan { code: record.code, lent: false }),
+            (false, Some(_)) => return Err(Violation::Loan { code: record.code, lent: true }),
+            (true, Some(_)) if !whole_blocks => {
+                return Err(Violation::TransferSize { size: record.size, limit, block });
+            }
+            (true, Some(_)) | (false, None) => {}
         }
-        if asked.is_transfer() && record.loan.slot >= slots {
-            return Err(Violation::NoSuchSlot { slot: record.loan.slot, slots });
-        }
-        if let Some(there) = self.program.get(&(asked.id % 64)) {
+        if let Some(there) = self.program.get(&(sent.id % 64)) {
             return Err(Violation::DuplicateCommand { id: record.id, outstanding: CommandId(there.id) });
         }
         match self.waiting {
-            Some(waiting) if asked.code == CLEAR_ERROR || waiting.id.0 % 64 == asked.id % 64 => {
+            Some(waiting) if sent.code == CLEAR_ERROR || waiting.id.0 % 64 == sent.id % 64 => {
                 Err(Violation::DuplicateCommand { id: record.id, outstanding: waiting.id })
             }
             _ => Ok(()),
@@ -238,7 +285,7 @@ impl Client {
         let reject = |code| {
             Receipt::Reject(CompletionRecord { id: record.id, code: CompletionCode::new(code), bytes: 0, position: 0 })
         };
-        let expected = self.judge(&record).map(|()| {
+        let expected = self.validate(&record).map(|()| {
             if self.end.is_some() {
                 reject(995)
             } else if clear && !self.program.is_empty() {
@@ -249,7 +296,7 @@ impl Client {
                 Receipt::Deliver(record)
             }
         });
-        let answer = tried(&mut self.machine, |machine| machine.received(record));
+        let answer = checked(&mut self.machine, |machine| machine.received(record));
         assert_eq!(answer, expected, "{record:?}");
         match answer {
             Ok(Receipt::Hold) => self.waiting = Some(record),
@@ -272,17 +319,17 @@ impl Client {
     }
 
     fn delivered(&mut self, record: CommandRecord) {
-        let mut asked = Asked { id: record.id.0, code: record.code.number(), bytes: 0 };
-        if asked.is_transfer() {
-            asked.bytes = record.size as u32;
+        let mut sent = Sent { id: record.id.0, code: record.code.number(), bytes: 0 };
+        if sent.is_transfer() {
+            sent.bytes = record.size as u32;
         }
         assert!(self.end.is_none(), "nothing is delivered after the end");
-        if asked.code == CLEAR_ERROR {
+        if sent.code == CLEAR_ERROR {
             assert!(self.program.is_empty(), "ClearError comes when the program holds nothing");
         } else {
             assert!(!self.error, "in IO-ERROR only ClearError gets through");
         }
-        self.program.insert(asked.id % 64, asked);
+        self.program.insert(sent.id % 64, sent);
     }
 
     pub(crate) fn complete(
@@ -292,26 +339,26 @@ impl Client {
         bytes: u32,
         position: u64,
     ) -> Result<CompletionRecord, VdError> {
-        let held = self.program.get(&(id % 64)).copied().filter(|asked| asked.id == id);
+        let held = self.program.get(&(id % 64)).copied().filter(|sent| sent.id == id);
         let (id, code) = (CommandId(id), CompletionCode::new(code));
         let expected = match (self.end, held) {
             (Some(End::Aborted), _) => Err(VdError::Abort),
             (Some(End::Closed), _) => Err(VdError::Protocol),
             (None, None) => Err(VdError::Invalid),
-            (None, Some(asked)) if asked.is_transfer() && bytes > asked.bytes => Err(VdError::Invalid),
-            (None, Some(asked)) => {
-                let bytes = if asked.is_transfer() { bytes } else { 0 };
+            (None, Some(sent)) if sent.is_transfer() && bytes > sent.bytes => Err(VdError::Invalid),
+            (None, Some(sent)) => {
+                let bytes = if sent.is_transfer() { bytes } else { 0 };
                 Ok(CompletionRecord { id, code, bytes, position })
             }
         };
         assert_eq!(self.machine.may_complete(id, bytes), expected.map(|_| ()));
-        let answer = tried(&mut self.machine, |machine| machine.complete(id, code, bytes, position));
+        let answer = checked(&mut self.machine, |machine| machine.complete(id, code, bytes, position));
         assert_eq!(answer, expected, "CompleteCommand of {id:?}");
         if answer.is_ok() {
-            let asked = self.program.remove(&(id.0 % 64)).expect("held");
+            let sent = self.program.remove(&(id.0 % 64)).expect("held");
             if code.number() != 0 {
                 self.error = true;
-            } else if asked.code == CLEAR_ERROR {
+            } else if sent.code == CLEAR_ERROR {
                 self.error = false;
             }
         }
@@ -331,13 +378,13 @@ impl Client {
         self.check();
     }
 
-    /// A command that the program holds, by any number.
-    fn held(&self, which: usize) -> Option<Asked> {
+    /// A command that the program holds, chosen by any number.
+    fn held(&self, which: usize) -> Option<Sent> {
         self.program.values().nth(which % self.program.len().max(1)).copied()
     }
 
     pub(crate) fn held_id(&self, which: usize) -> Option<u32> {
-        self.held(which).map(|asked| asked.id)
+        self.held(which).map(|sent| sent.id)
     }
 
     fn check(&self) {
@@ -347,39 +394,39 @@ impl Client {
     }
 }
 
-/// What may happen to a client's machine when its server is not to be trusted.
+/// The events of a client's machine with any server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub(crate) enum ClientEvent {
-    /// A command as a server might have thought of it: most of them nearly right.
+    /// A command, mostly nearly right.
     Received { command: u8, id: u8, blocks: i16, odd: u8, slot: u8, position: u64 },
-    /// Any words at all.
+    /// A record of any words, with their checksum.
     ReceivedWords([u64; 4]),
     /// The program completes a command that it holds.
     CompleteHeld { which: u8, code: u8, bytes: u32 },
-    /// The program completes whatever it thinks of.
+    /// The program completes any id.
     Complete { id: u32, code: u32, bytes: u32, position: u64 },
-    /// The program asks for a ClearError that was held back.
+    /// The program fetches a ClearError that was held back.
     Release,
-    /// Sometimes the end: 0 closed, 1 aborted; others are nothing.
+    /// 0: the device was closed, 1: the set was aborted, others: nothing.
     End(u8),
 }
 
-/// A client's machine against any server.
+/// Runs an event on a client's machine.
 pub(crate) fn hostile_to_client(client: &mut Client, event: &ClientEvent) {
     match *event {
         ClientEvent::Received { command, id, blocks, odd, slot, position } => {
             let size = i32::from(blocks) % 160 * 512 + if odd < 6 { i32::from(odd) } else { 0 };
-            let _ = client.received(CommandRecord {
-                code: CommandCode::new(COMMANDS[usize::from(command) % COMMANDS.len()]),
-                id: CommandId(u32::from(id)),
-                size,
-                position,
-                loan: Loan { slot: u32::from(slot), generation: 0 },
-            });
+            let code = CommandCode::new(COMMANDS[usize::from(command) % COMMANDS.len()]);
+            // Now and then a transfer without a buffer, or another command with one.
+            let lent = code.is_transfer() != (odd == 6);
+            let loan = lent.then_some(loan(u32::from(slot), 0));
+            let _ = client.received(CommandRecord { code, id: CommandId(u32::from(id)), size, position, loan });
         }
         ClientEvent::ReceivedWords(words) => {
-            let _ = client.received(CommandRecord::from_words(words));
+            if let Some(record) = any_command(words) {
+                let _ = client.received(record);
+            }
         }
         ClientEvent::CompleteHeld { which, code, bytes } => {
             if let Some(id) = client.held_id(usize::from(which)) {
@@ -398,23 +445,23 @@ pub(crate) fn hostile_to_client(client: &mut Client, event: &ClientEvent) {
     }
 }
 
-/// What may happen to a server's machine when its client is not to be trusted.
+/// The events of a server's machine with any client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub(crate) enum ServerEvent {
     /// SendCommand.
     Send { command: u8, bytes: u32 },
-    /// A completion of something outstanding, with whatever the client says.
+    /// A completion of an outstanding command.
     CompletedOutstanding { which: u8, code: u8, bytes: u32, position: u64 },
-    /// A completion of anything.
+    /// A completion of any id.
     Completed { id: u32, code: u32, bytes: u32, position: u64 },
-    /// Any words at all.
+    /// A record of any words, with their checksum.
     CompletedWords([u64; 4]),
-    /// Sometimes the end: 0 close, 1 abort; others are nothing.
+    /// 0: CloseDevice, 1: the set was aborted, others: nothing.
     End(u8),
 }
 
-/// A server's machine against any client.
+/// Runs an event on a server's machine.
 pub(crate) fn hostile_to_server(server: &mut Server, event: &ServerEvent) {
     match *event {
         ServerEvent::Send { command, bytes } => {
@@ -431,7 +478,9 @@ pub(crate) fn hostile_to_server(server: &mut Server, event: &ServerEvent) {
             let _ = server.completed(CompletionRecord { id: CommandId(id), code, bytes, position });
         }
         ServerEvent::CompletedWords(words) => {
-            let _ = server.completed(CompletionRecord::from_words(words));
+            if let Some(record) = any_completion(words) {
+                let _ = server.completed(record);
+            }
         }
         ServerEvent::End(0) => {
             server.close();
@@ -443,7 +492,13 @@ pub(crate) fn hostile_to_server(server: &mut Server, event: &ServerEvent) {
     }
 }
 
-/// The limits of a set with little in it.
+/// The limits of the laws' set.
 pub(crate) const fn limits() -> Limits {
     LIMITS
+}
+
+/// A loan, its slot reduced to the slots of a set.
+pub(crate) fn loan(slot: u32, generation: u32) -> Loan {
+    let slot = SlotIndex::new(slot % 4096).expect("in range");
+    Loan { slot, generation: Generation::from_bits(generation) }
 }

@@ -1,7 +1,7 @@
-//! Laws: functions that take any input at all and panic where the crate breaks a rule. The tests here run them on
-//! chosen and on random inputs, the fuzz targets on everything that libFuzzer thinks of.
+//! Laws: functions that take any input and panic if the crate breaks a rule. The tests run them on chosen and on random
+//! inputs, the fuzz targets on the inputs of libFuzzer.
 
-// Each test and each fuzz target takes what it needs.
+// Each test and each fuzz target uses a part.
 #![allow(dead_code)]
 
 pub(crate) mod bytes;

@@ -1,12 +1,14 @@
-//! Both sides of a device, joined: what no single side can see.
+//! Both sides of a device, joined by two queues: the rules that need both sides.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::vec::Vec;
 
-use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord, Loan};
+use vdi_proto::command::{CommandCode, CommandRecord, CompletionRecord};
 use vdi_proto::device::{Finished, Receipt, SendRefusal};
+use vdi_proto::wire::checksum::{ChecksumKey, Ring};
+use vdi_proto::wire::record::{decode_command, decode_completion, encode_command, encode_completion};
 
-use super::{Asked, CLEAR_ERROR, Client, LIMITS, Mode, Server};
+use super::{CLEAR_ERROR, Client, LIMITS, Mode, Sent, Server, loan, ring};
 
 /// One step of a [`Pair`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,25 +24,25 @@ pub(crate) enum Op {
     CompleteAny { id: u32, bytes: u32 },
     /// The server takes the next completion from the queue.
     Take,
-    /// A side that has not noticed an abort by the other does so.
+    /// Both sides notice an abort.
     Notice,
-    /// Sometimes the end: 0 the server closes, 1 the server aborts, 2 the client aborts; others are nothing.
+    /// 0: the server closes the device, 1: the server aborts, 2: the client aborts, others: nothing.
     End(u8),
 }
 
 /// The commands that a [`Pair`] sends: all 19, the common ones more often, and one without a name.
 pub(crate) const COMMANDS: [u32; 28] =
     [1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 77, 2, 1];
-/// The codes that a [`Pair`]'s program completes with: mostly success.
+/// The completion codes of a [`Pair`]'s program: mostly success.
 pub(crate) const CODES: [u32; 12] = [0, 0, 0, 0, 0, 0, 0, 38, 112, 1117, 50, 4711];
 
-/// What a run of a [`Pair`] came across, so that a test can tell whether it tried anything.
+/// What happened in a run of a [`Pair`].
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Seen {
     pub(crate) sent: u64,
     pub(crate) finished: u64,
     pub(crate) delivered: u64,
-    /// Rejected with ERROR_IO_DEVICE before the program saw them.
+    /// Rejected with ERROR_IO_DEVICE; the program never got them.
     pub(crate) unseen: u64,
     pub(crate) clear_errors_held: u64,
     pub(crate) clear_errors_done: u64,
@@ -72,21 +74,47 @@ impl Seen {
     }
 }
 
-/// Both sides of a device in one thread, connected by two first-in-first-out queues of words.
+/// A queue of records as words, with the checksums of a ring.
+struct Queue {
+    key: ChecksumKey,
+    /// Records pushed, and records popped.
+    numbers: (u64, u64),
+    words: VecDeque<[u64; 4]>,
+}
+
+impl Queue {
+    fn new(key: ChecksumKey) -> Self {
+        Queue { key, numbers: (0, 0), words: VecDeque::new() }
+    }
+
+    fn push<R>(&mut self, record: &R, encode: fn(&ChecksumKey, u64, &R) -> [u64; 4]) {
+        self.words.push_back(encode(&self.key, self.numbers.0, record));
+        self.numbers.0 += 1;
+    }
+
+    fn pop<R, E: std::fmt::Debug>(&mut self, decode: fn(&ChecksumKey, u64, [u64; 4]) -> Result<R, E>) -> Option<R> {
+        let words = self.words.pop_front()?;
+        let record = decode(&self.key, self.numbers.1, words).expect("it was encoded");
+        self.numbers.1 += 1;
+        Some(record)
+    }
+}
+
+/// Both sides of a device in one thread.
 pub(crate) struct Pair {
     server: Server,
     client: Client,
-    /// Commands on their way.
-    down: VecDeque<[u64; 4]>,
-    /// Completions on their way.
-    up: VecDeque<[u64; 4]>,
-    /// What was ever sent under an id.
+    /// Commands on their way to the client.
+    submissions: Queue,
+    /// Completions on their way to the server.
+    completions: Queue,
+    /// All commands sent, by id.
     commands: BTreeMap<u32, CommandRecord>,
     /// The ids of the commands that have not ended.
     open: BTreeSet<u32>,
-    /// The outstanding commands that the program saw.
+    /// The outstanding commands that the program got.
     shown: BTreeSet<u32>,
-    /// How an outstanding command should end once its completion is taken.
+    /// The expected end of an outstanding command, once it is completed.
     due: BTreeMap<u32, (u32, u32, u64)>,
     aborted: bool,
     seen: Seen,
@@ -97,8 +125,8 @@ impl Pair {
         Pair {
             server: Server::new(),
             client: Client::new(LIMITS),
-            down: VecDeque::new(),
-            up: VecDeque::new(),
+            submissions: Queue::new(ring(Ring::Submission)),
+            completions: Queue::new(ring(Ring::Completion)),
             commands: BTreeMap::new(),
             open: BTreeSet::new(),
             shown: BTreeSet::new(),
@@ -120,7 +148,7 @@ impl Pair {
                 self.complete(usize::from(which), CODES[usize::from(code) % CODES.len()], bytes, position);
             }
             Op::CompleteAny { id, bytes } => {
-                // The model knows the answer; a program's wrong call must never reach the server.
+                // The completion of a command that the program does not hold is refused.
                 if self.client.program.get(&(id % 64)).is_none_or(|held| held.id != id) {
                     assert!(self.client.complete(id, 0, bytes, 0).is_err());
                 }
@@ -146,14 +174,14 @@ impl Pair {
     }
 
     fn send(&mut self, command: u32, blocks: u8, position: u64) {
-        let asked = Asked { id: 0, code: command, bytes: (u32::from(blocks) % 128 + 1) * LIMITS.block_size };
-        let bytes = if asked.is_transfer() { asked.bytes } else { 0 };
+        let sent = Sent { id: 0, code: command, bytes: (u32::from(blocks) % 128 + 1) * LIMITS.block_size };
+        let bytes = if sent.is_transfer() { sent.bytes } else { 0 };
         match self.server.send(command, bytes) {
             Ok(id) => {
-                let loan = Loan { slot: id.0 % LIMITS.slots, generation: self.seen.sent as u32 };
+                let loan = sent.is_transfer().then(|| loan(id.0, self.seen.sent as u32));
                 let code = CommandCode::new(command);
-                let record = CommandRecord { code, id, size: asked.bytes as i32, position, loan };
-                self.down.push_back(record.to_words());
+                let record = CommandRecord { code, id, size: sent.bytes as i32, position, loan };
+                self.submissions.push(&record, encode_command);
                 assert!(self.commands.insert(id.0, record).is_none() && self.open.insert(id.0));
                 self.seen.sent += 1;
             }
@@ -166,15 +194,14 @@ impl Pair {
         }
     }
 
-    /// GetCommand; whether there was anything to do.
+    /// GetCommand. Returns whether there was a command.
     fn receive(&mut self) -> bool {
-        let Some(words) = self.down.pop_front() else {
+        let Some(record) = self.submissions.pop(decode_command) else {
             if self.server.mode == Mode::Closed {
                 self.client.closed();
             }
             return false;
         };
-        let record = CommandRecord::from_words(words);
         match self.client.received(record).expect("an honest server breaks no rule") {
             Receipt::Deliver(record) => self.show(record),
             Receipt::Hold => self.seen.clear_errors_held += 1,
@@ -190,14 +217,14 @@ impl Pair {
     }
 
     fn show(&mut self, record: CommandRecord) {
-        assert_eq!(self.commands.get(&record.id.0), Some(&record), "the program sees what was sent");
+        assert_eq!(self.commands.get(&record.id.0), Some(&record), "the program gets what was sent");
         self.shown.insert(record.id.0);
         self.seen.delivered += 1;
     }
 
     fn complete(&mut self, which: usize, code: u32, bytes: u8, position: u64) {
         let Some(held) = self.client.held(which) else { return };
-        // Beyond a transfer's bytes only where they mean nothing.
+        // More bytes than a transfer has only for other commands.
         let bytes = if held.is_transfer() { held.bytes / 255 * u32::from(bytes) } else { u32::from(bytes) << 24 };
         match self.client.complete(held.id, code, bytes, position) {
             Ok(completion) => self.reply(completion),
@@ -212,17 +239,16 @@ impl Pair {
         let id = completion.id.0;
         let before = self.due.insert(id, (completion.code.number(), completion.bytes, completion.position));
         assert!(before.is_none() || self.server.over(), "a command is answered once");
-        self.up.push_back(completion.to_words());
+        self.completions.push(&completion, encode_completion);
     }
 
-    /// The server's completion agent; whether there was anything to do.
+    /// The server's completion agent. Returns whether there was a completion.
     fn take(&mut self) -> bool {
-        let Some(words) = self.up.pop_front() else { return false };
+        let Some(record) = self.completions.pop(decode_completion) else { return false };
         if self.server.over() {
-            // What the client says after the end is ignored.
+            // Completions after the end are ignored.
             return true;
         }
-        let record = CompletionRecord::from_words(words);
         let finished = self.server.completed(record).expect("an honest client breaks no rule");
         let (code, bytes, position) = self.due.remove(&finished.id.0).expect("it was answered");
         let sent = self.commands[&finished.id.0];
@@ -265,7 +291,7 @@ impl Pair {
         }
     }
 
-    /// Moves everything on until nothing is under way; the program completes what it holds with `code`.
+    /// Runs both sides until no record is on its way. The program completes its commands with `code`.
     fn settle(&mut self, code: u32) {
         loop {
             let moved = self.receive() | self.take();
@@ -279,16 +305,16 @@ impl Pair {
         }
     }
 
-    /// Lets the work come to its end, with both sides in agreement, and tells what was seen.
+    /// Ends the work, and checks that both sides agree. Returns what happened.
     pub(crate) fn finish(mut self) -> Seen {
         self.notice();
         self.settle(0);
         if !self.server.over() {
-            assert_eq!(self.server.in_io_error(), self.client.error, "both sides know the same");
+            assert_eq!(self.server.in_io_error(), self.client.error, "both sides have the same state");
             assert!(self.server.outstanding.is_empty() && self.open.is_empty());
             if self.server.in_io_error() {
                 self.send(2, 0, 0);
-                assert!(self.down.is_empty(), "in IO-ERROR a Write is refused at once");
+                assert!(self.submissions.words.is_empty(), "in IO-ERROR a Write is refused at once");
                 self.send(CLEAR_ERROR, 0, 0);
                 self.settle(1117);
                 assert!(self.server.in_io_error() && self.client.error, "a failed ClearError clears nothing");

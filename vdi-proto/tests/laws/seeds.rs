@@ -1,20 +1,21 @@
-//! Inputs for the fuzz targets to begin with.
+//! The first inputs of the fuzz targets.
 
 use std::string::String;
 use std::vec::Vec;
 
-use vdi_proto::abort::{AbortReason, Cause, Party};
-use vdi_proto::command::{CommandCode, CommandId, CommandRecord, Loan};
+use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
-use vdi_proto::handle::{SlotState, SlotWord};
-use vdi_proto::join::{Agreement, Message, Role};
-use vdi_proto::layout::{BufferRules, RawIdentity, RawPlace};
+use vdi_proto::handle::{HandleCodec, SlotState};
+use vdi_proto::index::{ClassIndex, Generation, MemberIndex};
 use vdi_proto::status::VdError;
+use vdi_proto::wire::class::ClassSpec;
+use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::layout::{RawIdentity, slot_word};
 
 use super::bytes::LayoutInput;
 use super::calls::{ClientStep, ServerStep};
-use super::device::{ClientEvent, Op, ServerEvent};
+use super::device::{ClientEvent, Op, ServerEvent, loan};
 
 /// A name, and the input.
 pub(crate) type Seed<T> = (String, T);
@@ -24,77 +25,90 @@ pub(crate) const TARGETS: [&str; 6] = ["join_message", "layout", "handle", "conf
 
 /// A message of every kind, and of every shape that a kind has.
 pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
-    let asked = VdConfig { device_count: 4, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
-    let config = ServerTerms::default().negotiate(&asked).expect("usual terms");
-    let agreement = Agreement { config, slot_bits: 8 };
-    let welcome = |agreement| Message::Welcome { member: 2, secret: 0x0123_4567_89ab_cdef, asked, agreement, areas: 1 };
+    let requested = VdConfig { device_count: 4, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
+    let config = ServerTerms::default().negotiate(&requested).expect("usual terms");
+    let (member, index) = (MemberIndex::new(2).expect("in range"), ClassIndex::new(1).expect("in range"));
+    let secret = 0x0123_4567_89ab_cdef;
+    let welcome = |negotiated| Message::Welcome { member, secret, requested, negotiated, classes: 1 };
+    let spec = ClassSpec { buffer_len: 65536, alignment: 4096, count: 10 };
+    let reason = AbortReason { process: Process::Secondary(member), cause: Cause::Died };
     let long = "\u{10348}".repeat(128);
     [
-        ("server", Message::Hello { role: Role::Server, instance: "", set: "nightly" }),
-        ("secondary", Message::Hello { role: Role::Secondary, instance: "SQLEXPRESS", set: "{0F8FAD5B-D9CB}" }),
-        ("longest", Message::Hello { role: Role::Server, instance: "ABCDEFGHIJKLMNOP", set: &long }),
+        ("server", Message::Hello { role: JoinRole::Server, instance: "", set: "nightly" }),
+        ("secondary", Message::Hello { role: JoinRole::Secondary, instance: "SQLEXPRESS", set: "{0F8FAD5B-D9CB}" }),
+        ("longest", Message::Hello { role: JoinRole::Server, instance: "ABCDEFGHIJKLMNOP", set: &long }),
         ("welcome", welcome(None)),
-        ("welcome-configured", welcome(Some(agreement))),
+        ("welcome-configured", welcome(Some(config))),
         ("refused", Message::Refused { status: VdError::Security }),
-        ("area", Message::Area { index: 0, len: 1 << 22 }),
-        ("area-taken", Message::AreaAnswer { index: 0, answer: Ok(()) }),
-        ("area-refused", Message::AreaAnswer { index: 1, answer: Err(VdError::Memory) }),
-        ("configured", Message::Configured(agreement)),
-        ("configuration-taken", Message::ConfiguredAnswer(Ok(()))),
+        ("class", Message::Class { index, spec }),
+        ("class-mapped", Message::ClassAnswer { index, answer: Ok(()) }),
+        ("class-refused", Message::ClassAnswer { index, answer: Err(VdError::Memory) }),
+        ("configured", Message::Configured(config)),
+        ("configuration-accepted", Message::ConfiguredAnswer(Ok(()))),
         ("configuration-refused", Message::ConfiguredAnswer(Err(VdError::NotSupported))),
         ("leave", Message::Leave),
-        ("aborted", Message::Aborted { reason: AbortReason { party: Party::Server, cause: Cause::Died } }),
+        ("aborted", Message::Aborted { reason }),
     ]
     .into_iter()
     .map(|(name, message)| (name.into(), message.encode().bytes().to_vec()))
     .collect()
 }
 
-/// Good identities with good places.
+/// Valid identities with valid classes.
 pub(crate) fn layout() -> Vec<Seed<Vec<u8>>> {
     let mut seeds = Vec::new();
     for device_count in [1, 2, 64] {
-        for (alignment, prefix) in [(512, 0), (4096, 16), (65536, 65536)] {
+        for (alignment, prefix, count) in [(512, 0, 1), (4096, 16, 60), (65536, 65536, 500)] {
             let identity = RawIdentity::new(device_count);
-            let offset = u64::from(alignment.max(prefix));
-            let place = RawPlace { area: 0, len: 65536, offset };
-            let rules = BufferRules { alignment, prefix };
-            let input = LayoutInput { identity, mapped_len: identity.len, area_len: Some(1 << 20), place, rules };
+            let spec = ClassSpec { buffer_len: 65536, alignment, count };
+            let class = spec.lay_out(prefix, device_count).expect("it fits");
+            let input = LayoutInput {
+                identity,
+                mapped_len: identity.len,
+                spec,
+                prefix,
+                first_slot: device_count,
+                offset: class.data_offset() + (u64::from(count) - 1) * class.stride(),
+            };
             seeds.push((std::format!("{device_count}-devices-{alignment}-{prefix}"), input.write()));
         }
     }
     seeds
 }
 
-/// Handles of buffers that are lent, in sets of every size.
+/// Handles of slots in every state; those of lent slots are valid.
 pub(crate) fn handle() -> Vec<Seed<Vec<u8>>> {
-    (6u32..=12)
-        .map(|slot_bits| {
-            let slot = (1 << slot_bits) - 1;
+    let (secret, generation) = (0x0123_4567_89ab_cdef, Generation::from_bits(41));
+    let codec = HandleCodec::new(secret);
+    let mut seeds = Vec::new();
+    for (name, state) in [("lent", SlotState::Lent(generation)), ("reclaiming", SlotState::Reclaiming(generation))] {
+        for slot in [0, 63, 4095] {
+            let loan = loan(slot, generation.get());
             let mut bytes = Vec::new();
-            bytes.extend((0x0123_4567_89ab_cdef_u64 << slot_bits).to_le_bytes());
-            for number in [slot_bits, 0xdead_beef, slot, 41] {
+            bytes.extend(secret.to_le_bytes());
+            for number in [codec.encode(loan).number(), slot, generation.get()] {
                 bytes.extend(number.to_le_bytes());
             }
-            bytes.extend(SlotWord { generation: 41, state: SlotState::Lent }.to_word().to_le_bytes());
+            bytes.extend(slot_word::encode(state).to_le_bytes());
             for number in [slot + 1, 0] {
                 bytes.extend(number.to_le_bytes());
             }
-            (std::format!("{slot_bits}-bits"), bytes)
-        })
-        .collect()
+            seeds.push((std::format!("{name}-{slot}"), bytes));
+        }
+    }
+    seeds
 }
 
-/// Configurations of every kind of device that come to an agreement.
+/// Configurations of every kind of device that are negotiated.
 pub(crate) fn config() -> Vec<Seed<Vec<u8>>> {
     let mut seeds = Vec::new();
     for (kind, features) in [("pipe", 0u32), ("removable-pipe", 1), ("disk", 0x2200), ("tape", 0x173 | 0x3c80)] {
         for (direction, bits) in [("backup", 0x1_0000u32), ("restore", 0x2_0000)] {
             let features = features & !0x1000;
             let tape = features & 0x100 != 0;
-            let asked = [4, features, 64, 4096, if tape { 512 } else { 0 }, features & 1, 60_000, 0, 0, 0, 0];
+            let requested = [4, features, 64, 4096, if tape { 512 } else { 0 }, features & 1, 60_000, 0, 0, 0, 0];
             let (terms, change) = ([bits, 8192, 4096, 1 << 20], [3, 0x6000, 1 << 24]);
-            let words = asked.into_iter().chain(terms).chain(change);
+            let words = requested.into_iter().chain(terms).chain(change);
             seeds.push((std::format!("{kind}-{direction}"), words.flat_map(u32::to_le_bytes).collect()));
         }
     }
@@ -121,13 +135,8 @@ pub(crate) fn client_calls() -> Vec<Seed<Vec<ClientStep>>> {
     aborted.extend([ClientStep::Observe(0), ClientStep::Device(ClientEvent::End(1)), ClientStep::Device(write(9))]);
     aborted.extend([ClientStep::Call(12), ClientStep::Call(14)]);
     let clear = ClientEvent::Received { command: 6, id: 10, blocks: 0, odd: 255, slot: 0, position: 0 };
-    let words = CommandRecord {
-        code: CommandCode::READ,
-        id: CommandId(77),
-        size: 65536,
-        position: 0,
-        loan: Loan { slot: 63, generation: 3 },
-    };
+    // A Read of 64 KiB with id 77, generation 3 of slot 63.
+    let words = [77 << 32 | 1, 63 << 32 | 65536, 0, 3];
     let mut failed = steps;
     failed.extend(
         [
@@ -139,7 +148,7 @@ pub(crate) fn client_calls() -> Vec<Seed<Vec<ClientStep>>> {
             ClientEvent::Complete { id: 9, code: 0, bytes: 65024, position: 0 },
             ClientEvent::Release,
             ClientEvent::CompleteHeld { which: 0, code: 0, bytes: 0 },
-            ClientEvent::ReceivedWords(words.to_words()),
+            ClientEvent::ReceivedWords(words),
             ClientEvent::CompleteHeld { which: 0, code: 0, bytes: 65024 },
             ClientEvent::End(0),
         ]

@@ -1,18 +1,18 @@
 //! Laws of the two state tables over sequences of calls.
 
-use vdi_proto::set::{View, client, server};
+use vdi_proto::set::{SetPhase, client, server};
 use vdi_proto::status::VdError;
 
 /// One call of a client, or one observation; the state afterwards.
 pub(crate) fn client_call(state: client::State, call: client::Call) -> client::State {
-    use client::{Call, Got, State};
+    use client::{Call, CommandPoll, State};
     let step = client::step(state, call);
     let closes = matches!(call, Call::Close { .. });
     match step.answer {
         Err(VdError::Open) if closes => {
             assert_eq!((state, step.next), (State::Active, State::DoesNotExist), "{call:?}");
         }
-        Err(VdError::Close) if call == Call::GetCommand(Got::LastClosed) => {
+        Err(VdError::Close) if call == Call::GetCommand(CommandPoll::LastClosed) => {
             assert_eq!((state, step.next), (State::Active, State::NormallyTerminated), "{call:?}");
         }
         Err(status) => {
@@ -21,11 +21,11 @@ pub(crate) fn client_call(state: client::State, call: client::Call) -> client::S
         }
         Ok(()) => {}
     }
-    // From nothing only Create and OpenInSecondary lead anywhere.
+    // In DNE only Create and OpenInSecondary succeed.
     if state == State::DoesNotExist {
         assert_eq!(step.answer.is_ok(), matches!(call, Call::Create | Call::OpenInSecondary), "{call:?}");
     }
-    // Out of Abort only Close leads; out of anything that exists Close leads to nothing, whatever it answers.
+    // Only Close leaves Abort. Close leads to DNE from every other state, with any answer.
     if state == State::Abort && !closes {
         assert_eq!(step.next, State::Abort, "{call:?}");
     }
@@ -33,25 +33,25 @@ pub(crate) fn client_call(state: client::State, call: client::Call) -> client::S
     if closes && state != State::DoesNotExist {
         assert!(matches!(step.answer, Ok(()) | Err(VdError::Open)));
     }
-    // SignalAbort works on whatever exists.
+    // SignalAbort succeeds in every state but DNE.
     if call == Call::SignalAbort && state != State::DoesNotExist {
         assert_eq!((step.next, step.answer), (State::Abort, Ok(())));
     }
-    view(step.next);
+    phase(step.next);
     step.next
 }
 
-fn view(state: client::State) {
+fn phase(state: client::State) {
     let open = matches!(state, client::State::Initializing | client::State::Active);
-    assert_eq!(state.view().handles_allowed(), if open { Ok(()) } else { Err(VdError::Protocol) });
-    assert_eq!(state.view() == View::Aborted, state == client::State::Abort);
+    assert_eq!(state.phase().handles_allowed(), if open { Ok(()) } else { Err(VdError::Protocol) });
+    assert_eq!(state.phase() == SetPhase::Aborted, state == client::State::Abort);
 }
 
 /// The observations, so that a number can choose one.
 pub(crate) const OBSERVATIONS: [client::Observation; 3] =
     [client::Observation::Aborted, client::Observation::DeviceOpened, client::Observation::AllClosed];
 
-/// What others do never brings a set to life, never leads out of an abort, and is the same when seen twice.
+/// An observation does not create a set, does not leave Abort, and is idempotent.
 pub(crate) fn client_observes(state: client::State, seen: client::Observation) -> client::State {
     use client::{Observation, State};
     let next = client::observe(state, seen);
@@ -62,7 +62,7 @@ pub(crate) fn client_observes(state: client::State, seen: client::Observation) -
         state != State::DoesNotExist && (state == State::Abort || seen == Observation::Aborted)
     );
     assert_eq!(client::observe(next, seen), next);
-    view(next);
+    phase(next);
     next
 }
 
@@ -95,7 +95,7 @@ pub(crate) fn server_call(state: server::State, call: server::Call) -> server::S
     if call == Call::SignalAbort && state != State::DoesNotExist {
         assert_eq!((step.next, step.answer), (State::AbnormallyTerminated, Ok(())));
     }
-    // Commands and new buffers need a set that is neither young nor over.
+    // Commands and new buffers need a configured set whose work has not ended.
     if call == Call::SendCommand {
         assert_eq!(step.answer.is_ok(), state == State::Active);
     }

@@ -1,27 +1,23 @@
-//! The machines: rule by rule, then at random beside an independent model (`tests/laws/device.rs`, which the fuzz
+//! The device machines: rule by rule, then at random against an independent model (`tests/laws/device.rs`, which the fuzz
 //! targets use as well).
 
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
-#[path = "../../tests/laws/device.rs"]
 mod laws;
 
-use std::vec::Vec;
-
-use laws::{CODES, COMMANDS, Client, ClientEvent, Op, Pair, Seen, Server, ServerEvent};
+use law::{CODES, COMMANDS, Client, ClientEvent, Op, Pair, Seen, Server, ServerEvent, loan};
+use laws::device as law;
 use proptest::prelude::*;
+use vdi_proto::command::{CommandCode, CommandId, CommandRecord, CompletionRecord};
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::config::VdConfig;
+use vdi_proto::device::{ClientDevice, Limits, QUEUE_DEPTH, Receipt, SendRefusal, ServerDevice, Violation};
+use vdi_proto::status::VdError;
 
-use super::{ClientDevice, Entry, Limits, QUEUE_DEPTH, Receipt, SendRefusal, ServerDevice, Violation};
-use crate::command::{CommandCode, CommandId, CommandRecord, CompletionRecord, Loan};
-use crate::completion::CompletionCode;
-use crate::config::VdConfig;
-use crate::status::VdError;
-
-const LIMITS: Limits = Limits { max_transfer_size: 65536, block_size: 512, slots: 64 };
+const LIMITS: Limits = Limits { max_transfer_size: 65536, block_size: 512 };
 
 fn record(id: CommandId, code: CommandCode) -> CommandRecord {
-    CommandRecord { code, id, size: 4096, position: 0, loan: Loan { slot: 1, generation: 1 } }
+    CommandRecord { code, id, size: 4096, position: 0, loan: code.is_transfer().then_some(loan(1, 1)) }
 }
 
 fn answer(id: CommandId, code: CompletionCode, bytes: u32) -> CompletionRecord {
@@ -29,16 +25,13 @@ fn answer(id: CommandId, code: CompletionCode, bytes: u32) -> CompletionRecord {
 }
 
 #[test]
-fn limits_come_from_the_agreement() {
+fn limits_are_those_of_the_configuration() {
     let config = VdConfig { max_transfer_size: 1 << 20, block_size: 4096, ..VdConfig::default() };
-    for (slot_bits, slots) in [(6, 64), (12, 4096), (0, 64), (31, 4096), (32, 4096), (u32::MAX, 4096)] {
-        let expected = Limits { max_transfer_size: 1 << 20, block_size: 4096, slots };
-        assert_eq!(Limits::new(&config, slot_bits), expected);
-    }
+    assert_eq!(Limits::new(&config), Limits { max_transfer_size: 1 << 20, block_size: 4096 });
 }
 
 #[test]
-fn the_queue_is_full_at_exactly_64() {
+fn queue_is_full_at_64() {
     let mut device = ServerDevice::new();
     for sent in 0..QUEUE_DEPTH {
         assert_eq!(device.outstanding(), sent);
@@ -47,48 +40,6 @@ fn the_queue_is_full_at_exactly_64() {
     assert_eq!(device.send(CommandCode::WRITE, 512), Err(SendRefusal::QueueFull));
     assert_eq!(SendRefusal::QueueFull.callback_code(), CompletionCode::NO_SYSTEM_RESOURCES);
     assert_eq!(SendRefusal::QueueFull.status(), VdError::QueueFull);
-}
-
-/// What comes of a machine is the same whether its table has all places from the start or grows; and one that grows has no more
-/// than were ever needed.
-#[test]
-fn a_table_that_grows_is_as_good_as_a_whole_one() {
-    let mut numbers = Numbers(7);
-    let (mut whole, mut growing) = (ServerDevice::new(), ServerDevice::with_table(Vec::<Entry>::new()));
-    let (mut ids, mut most) = (Vec::new(), 0);
-    for step in 0..5_000 {
-        // Now more are sent than completed, now fewer.
-        if numbers.next() % 10 < if step / 500 % 2 == 0 { 7 } else { 3 } {
-            let sent = whole.send(CommandCode::WRITE, 512);
-            assert_eq!(growing.send(CommandCode::WRITE, 512), sent);
-            ids.extend(sent);
-        } else {
-            let id = if ids.is_empty() { CommandId(63) } else { ids.swap_remove(numbers.next() as usize % ids.len()) };
-            let record = answer(id, CompletionCode::SUCCESS, 512);
-            assert_eq!(growing.completed(record), whole.completed(record));
-        }
-        most = most.max(whole.outstanding() as usize);
-        assert_eq!(growing.outstanding.table().len(), most);
-    }
-    assert_eq!(most, QUEUE_DEPTH as usize);
-
-    // A server may take any place first.
-    for first in [0, 1, 62, 63] {
-        let mut whole = ClientDevice::new(LIMITS);
-        let mut growing = ClientDevice::with_table(LIMITS, Vec::<Entry>::new());
-        for id in (0..2 * QUEUE_DEPTH).map(|at| CommandId(at ^ first)) {
-            let command = record(id, CommandCode::WRITE);
-            assert_eq!(growing.received(command), whole.received(command));
-            assert_eq!(growing.may_complete(id, 4096), whole.may_complete(id, 4096));
-        }
-        assert_eq!((growing.outstanding(), growing.outstanding.table().len()), (QUEUE_DEPTH, QUEUE_DEPTH as usize));
-        for id in (0..3 * QUEUE_DEPTH).map(CommandId) {
-            let complete = |machine: Result<_, _>| machine.map(|record: CompletionRecord| record.to_words());
-            let (code, bytes) = (CompletionCode::SUCCESS, 1);
-            assert_eq!(complete(growing.complete(id, code, bytes, 0)), complete(whole.complete(id, code, bytes, 0)));
-        }
-        assert_eq!(growing.outstanding(), 0);
-    }
 }
 
 #[test]
@@ -119,7 +70,7 @@ fn every_code_but_success_is_an_error() {
 }
 
 #[test]
-fn clear_error_waits_and_what_is_queued_behind_an_error_stays_unseen() {
+fn clear_error_waits_and_commands_queued_behind_an_error_are_rejected() {
     let ids: Vec<CommandId> = (0..4).map(CommandId).collect();
     let mut device = ClientDevice::new(LIMITS);
     for id in &ids[..2] {
@@ -131,7 +82,7 @@ fn clear_error_waits_and_what_is_queued_behind_an_error_stays_unseen() {
     let clear = record(ids[3], CommandCode::CLEAR_ERROR);
     assert_eq!(device.received(clear), Ok(Receipt::Hold));
     assert_eq!(device.released(), None);
-    // What the program already held it may still complete, in full.
+    // The program may still complete the commands that it holds.
     device.complete(ids[1], CompletionCode::SUCCESS, 4096, 0).unwrap();
     assert!(device.in_io_error());
     assert_eq!(device.released(), Some(clear));
@@ -140,9 +91,9 @@ fn clear_error_waits_and_what_is_queued_behind_an_error_stays_unseen() {
     assert!(!device.in_io_error());
 }
 
-/// Nothing is delivered after the end, ClearError neither, and one that was held back stays so.
+/// After the end no command is delivered, not even a ClearError that was held back.
 #[test]
-fn after_the_end_clear_error_is_not_delivered_either() {
+fn clear_error_is_not_delivered_after_the_end() {
     let (write, clear) = (record(CommandId(0), CommandCode::WRITE), record(CommandId(1), CommandCode::CLEAR_ERROR));
     type End = fn(&mut ClientDevice);
     let ends: [(End, VdError); 2] =
@@ -161,7 +112,7 @@ fn after_the_end_clear_error_is_not_delivered_either() {
         assert_eq!(device.complete(write.id, CompletionCode::SUCCESS, 0, 0), Err(status));
         assert_eq!(device.released(), None);
 
-        // Nor where its time had come just before.
+        // Not even if it was due just before.
         let mut device = ClientDevice::new(LIMITS);
         device.received(write).unwrap();
         assert_eq!(device.received(clear), Ok(Receipt::Hold));
@@ -171,9 +122,9 @@ fn after_the_end_clear_error_is_not_delivered_either() {
     }
 }
 
-/// A place is taken also by the ClearError that waits.
+/// A ClearError that is held back uses its index.
 #[test]
-fn a_command_in_the_place_of_a_waiting_clear_error_is_a_violation() {
+fn command_with_the_index_of_a_held_clear_error_is_a_violation() {
     let mut device = ClientDevice::new(LIMITS);
     device.received(record(CommandId(0), CommandCode::WRITE)).unwrap();
     device.received(record(CommandId(1), CommandCode::CLEAR_ERROR)).unwrap();
@@ -185,7 +136,7 @@ fn a_command_in_the_place_of_a_waiting_clear_error_is_a_violation() {
 }
 
 #[test]
-fn every_violation_names_its_evidence() {
+fn violations_have_their_evidence() {
     let mut device = ServerDevice::new();
     let id = device.send(CommandCode::READ, 4096).unwrap();
     let other = CommandId(id.0 + QUEUE_DEPTH);
@@ -201,13 +152,11 @@ fn every_violation_names_its_evidence() {
     for size in [0, -1, 511, 513, 65537, 66048, i32::MIN, i32::MAX] {
         let wrong = CommandRecord { size, ..record(id, CommandCode::READ) };
         assert_eq!(device.received(wrong), Err(Violation::TransferSize { size, limit: 65536, block: 512 }));
-        // The size of other commands is not theirs to judge.
+        // The size of other commands has other meanings.
         let mut fresh = ClientDevice::new(LIMITS);
         let skip = CommandRecord { size, ..record(id, CommandCode::SKIP_MARKS) };
         assert_eq!(fresh.received(skip), Ok(Receipt::Deliver(skip)));
     }
-    let beyond = CommandRecord { loan: Loan { slot: 64, generation: 1 }, ..record(id, CommandCode::WRITE) };
-    assert_eq!(device.received(beyond), Err(Violation::NoSuchSlot { slot: 64, slots: 64 }));
     device.received(record(id, CommandCode::WRITE)).unwrap();
     let duplicate = device.received(record(other, CommandCode::WRITE)).unwrap_err();
     assert_eq!(duplicate, Violation::DuplicateCommand { id: other, outstanding: id });
@@ -216,9 +165,26 @@ fn every_violation_names_its_evidence() {
     }
 }
 
-/// A transfer may report all its bytes and not one more; other commands may report anything.
+/// A Read or Write has a buffer, every other command has none.
 #[test]
-fn a_completion_reports_no_more_bytes_than_were_asked_for() {
+fn loan_without_transfer_and_transfer_without_loan_are_violations() {
+    let id = CommandId(0);
+    for number in 0..=20 {
+        let code = CommandCode::new(number);
+        let mut device = ClientDevice::new(LIMITS);
+        let good = record(id, code);
+        let loan = if good.loan.is_none() { Some(loan(1, 1)) } else { None };
+        let violation = device.received(CommandRecord { loan, ..good }).unwrap_err();
+        assert_eq!(violation, Violation::Loan { code, lent: loan.is_some() });
+        let text = if loan.is_some() { "with a buffer, which it cannot have" } else { "without a buffer" };
+        assert_eq!(violation.to_string(), format!("the server sent {code} {text}"));
+        assert_eq!(device.received(good), Ok(Receipt::Deliver(good)));
+    }
+}
+
+/// A transfer may report up to all its bytes; other commands may report anything.
+#[test]
+fn completion_reports_no_more_bytes_than_were_requested() {
     let mut device = ClientDevice::new(LIMITS);
     let (write, flush) = (record(CommandId(0), CommandCode::WRITE), record(CommandId(1), CommandCode::FLUSH));
     for command in [write, flush] {
@@ -232,16 +198,16 @@ fn a_completion_reports_no_more_bytes_than_were_asked_for() {
     assert_eq!(device.may_complete(write.id, 4096), Ok(()));
     assert_eq!(device.complete(write.id, CompletionCode::SUCCESS, 4096, 0).unwrap().bytes, 4096);
     assert_eq!(device.complete(flush.id, CompletionCode::SUCCESS, u32::MAX, 0).unwrap().bytes, 0);
-    // Neither is active any more, and one that never was is not either.
+    // Commands that are completed, and ids that were never sent, are not outstanding.
     for id in [write.id, flush.id, CommandId(2), CommandId(QUEUE_DEPTH)] {
         assert_eq!(device.complete(id, CompletionCode::SUCCESS, 0, 0), Err(VdError::Invalid));
     }
 }
 
-/// Only Read and Write count bytes, only GetPosition and SetPosition return a position; a client's stale values on
-/// other commands go nowhere.
+/// Only Read and Write count bytes, only GetPosition and SetPosition return a position. A client's stale values of other
+/// commands are ignored.
 #[test]
-fn what_a_completion_returns_depends_on_the_command() {
+fn completion_returns_what_its_command_returns() {
     let mut counted = 0;
     for number in 0..=20 {
         let command = CommandCode::new(number);
@@ -256,9 +222,9 @@ fn what_a_completion_returns_depends_on_the_command() {
     assert_eq!(counted, 21);
 }
 
-/// An id comes back only after all sequence numbers, and never while it is in use.
+/// An id returns only after all sequence numbers, and never while it is in use.
 #[test]
-fn ids_do_not_come_back_soon() {
+fn ids_are_not_reused_soon() {
     let mut device = ServerDevice::new();
     let held = device.send(CommandCode::WRITE, 512).unwrap();
     let mut ids = std::collections::BTreeSet::new();
@@ -297,7 +263,7 @@ fn client_events() -> impl Strategy<Value = Vec<ClientEvent>> {
     let event = prop_oneof![
         8 => (any::<u8>(), any::<u8>(), any::<i16>(), any::<u8>(), any::<u8>(), any::<u64>()).prop_map(
             |(command, id, blocks, odd, slot, position)| {
-                // Mostly a good transfer, so that the machine gets somewhere.
+                // Mostly a valid transfer.
                 let (blocks, slot) = if odd < 200 { (blocks.rem_euclid(128) + 1, slot % 64) } else { (blocks, slot) };
                 ClientEvent::Received { command, id, blocks, odd, slot, position }
             }
@@ -328,42 +294,41 @@ fn server_events() -> impl Strategy<Value = Vec<ServerEvent>> {
 }
 
 proptest! {
-    /// Two honest machines: every command ends exactly once, and neither ever sees a violation.
+    /// Two honest machines: every command ends exactly once, and there is no violation.
     #[test]
-    fn a_pair_keeps_the_rules(ops in ops()) {
+    fn pair_keeps_the_rules(ops in ops()) {
         run(&ops);
     }
 
-    /// Whatever a server sends, the client's machine does what the rules say, or refuses and stays as it was.
+    /// For every record of a server the client's machine does what the model does.
     #[test]
-    fn a_client_withstands_any_server(events in client_events()) {
-        let mut client = Client::new(laws::limits());
+    fn client_machine_equals_its_model(events in client_events()) {
+        let mut client = Client::new(law::limits());
         for event in &events {
-            laws::hostile_to_client(&mut client, event);
+            law::hostile_to_client(&mut client, event);
         }
     }
 
-    /// Whatever a client answers, the server's machine does what the rules say, or refuses and stays as it was.
+    /// For every record of a client the server's machine does what the model does.
     #[test]
-    fn a_server_withstands_any_client(events in server_events()) {
+    fn server_machine_equals_its_model(events in server_events()) {
         let mut server = Server::new();
         for event in &events {
-            laws::hostile_to_server(&mut server, event);
+            law::hostile_to_server(&mut server, event);
         }
     }
 
-    /// Limits that no configuration has are no reason to fall over.
+    /// Limits that no configuration has are handled as well.
     #[test]
-    fn any_limits_will_do(limit in 0u32..1 << 20, block in 0u32..1 << 17, slots: u32, words: [u64; 4]) {
-        let mut client = Client::new(Limits { max_transfer_size: limit, block_size: block, slots });
-        let mut record = CommandRecord::from_words(words);
-        let _ = client.received(record);
-        record.code = CommandCode::WRITE;
-        let _ = client.received(record);
+    fn any_limits(limit in 0u32..1 << 20, block in 0u32..1 << 17, size: i32, id: u32) {
+        let mut client = Client::new(Limits { max_transfer_size: limit, block_size: block });
+        for code in [CommandCode::FLUSH, CommandCode::WRITE] {
+            let _ = client.received(CommandRecord { size, ..record(CommandId(id), code) });
+        }
     }
 }
 
-/// A small generator of numbers, so that counted runs are the same each time.
+/// A generator of numbers that are the same in every run.
 struct Numbers(u64);
 
 impl Numbers {
@@ -373,14 +338,14 @@ impl Numbers {
     }
 }
 
-/// The random runs of a pair really come to all that they are to prove.
+/// Random runs of a pair reach every situation.
 #[test]
-fn the_random_pairs_come_across_everything() {
+fn random_pairs_reach_everything() {
     let mut numbers = Numbers(1);
     let mut seen = Seen::default();
     for run_number in 0..400 {
-        // Runs differ in how fast the client is, so that some queues run full and some run dry; every fourth is without
-        // errors, and its server far ahead.
+        // Runs differ in the speed of the client, so that queues are full or empty. Every fourth has no errors and a fast
+        // server.
         let (eager, smooth) = (run_number % 3, run_number % 4 == 0);
         let ops: Vec<Op> = (0..300)
             .map(|_| {
