@@ -102,10 +102,10 @@ impl Link {
     /// The process at the other end.
     ///
     /// # Errors
-    /// [`LinkError::System`].
-    pub fn peer(&self) -> Result<Peer, LinkError> {
+    /// [`SystemError`].
+    pub fn peer(&self) -> Result<Peer, SystemError> {
         crate::ipc::sys::peer(self.socket.as_fd())
-            .map_err(|errno| LinkError::system("inspect the process at the other end of a socket", errno))
+            .map_err(|errno| SystemError::new("inspect the process at the other end of a socket", errno))
     }
 
     /// Sends a packet without waiting. A peer that does not read its packets counts as dead.

@@ -8,7 +8,7 @@
 //! # Invariants
 //!
 //! 1. Records are numbered from [`FIRST`]. Record `n` lies in entry `n % N`. It is there once the entry's sequence number is
-//!    `n`; until then that is `n - N`, the number of the record one lap before.
+//!    `n`; until then that is `n - N`, the number of its predecessor in that entry.
 //! 2. The producer writes the words first and the sequence number last (release). The consumer reads the sequence number
 //!    first (acquire). So the consumer never sees half a record, and one cache line travels per record.
 //! 3. The producer writes record `n` only after the consumer has published a cursor above `n - N` (release, acquire). So no
@@ -123,9 +123,9 @@ impl<const N: usize> Default for RingMemory<N> {
 /// The other side wrote a word that no producer or consumer writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum RingViolation {
-    /// A sequence number is neither that of the next record nor that of the record one lap before.
+    /// A sequence number is neither that of the next record nor that of its predecessor in the entry.
     #[error(
-        "entry {entry} of a ring has sequence number {found:#x}, where {expected:#x} or the one a lap before was expected"
+        "entry {entry} of a ring has sequence number {found:#x}, where {expected:#x} or its predecessor was expected"
     )]
     Sequence {
         /// The index of the entry.

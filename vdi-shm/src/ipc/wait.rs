@@ -214,7 +214,9 @@ mod tests {
     #[test]
     fn a_window_of_zero_is_one_round() {
         let round = if spin().is_zero() { 0 } else { ROUND };
-        assert_eq!(calls_of_a_wait(Duration::ZERO), round + 2, "a round, and once before and after the sleep");
+        // Once before the sleep and once after it; only once where the deadline has passed by then.
+        let calls = calls_of_a_wait(Duration::ZERO);
+        assert!((round + 1..=round + 2).contains(&calls), "{calls} calls");
         let spun = calls_of_a_wait(Duration::from_millis(1));
         assert!(spin().is_zero() || spun > 2 * ROUND, "{spun} calls");
     }

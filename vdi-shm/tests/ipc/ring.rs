@@ -1,40 +1,38 @@
-//! Rings in a real segment, mapped three times: for the producer, the consumer, and a member that writes where it must not.
-//!
-//! Record `n` has words that follow from `n`, so whatever is popped as record `n` can be checked without a copy of the
-//! ring.
+//! Rings in a real segment, mapped three times: for the producer, the consumer, and a process that writes where it must not.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
-use vdi_proto::seal::{Ring as SealedRing, Seals};
-use vdi_shm::ring::{Consumer, Producer, PushError, RingMemory, RingViolation, Words};
-use vdi_shm::segment::{Segment, Shared, SharedLayout};
+use vdi_shm::ipc::ring::{Consumer, FIRST, Producer, PushError, RingMemory, RingViolation, Words};
+use vdi_shm::ipc::segment::{Segment, Shared, SharedLayout};
 
 const N: usize = 8;
+/// Entries, as a difference of record numbers.
+const CAPACITY: u64 = N as u64;
 const LINE: usize = 64;
 const LEN: usize = LINE * (1 + N);
 
 /// The ring as plain words.
 #[repr(C)]
-struct Raw([[AtomicU32; LINE / 4]; 1 + N]);
+struct Raw([[AtomicU64; LINE / 8]; 1 + N]);
 
 // SAFETY: `repr(C)` and made of atomics.
+#[allow(unsafe_code)]
 unsafe impl SharedLayout for Raw {}
 
 impl Raw {
-    fn cursor(&self) -> &AtomicU32 {
+    fn cursor(&self) -> &AtomicU64 {
         &self.0[0][0]
     }
 
-    fn lap(&self, entry: usize) -> &AtomicU32 {
+    fn sequence(&self, entry: usize) -> &AtomicU64 {
         &self.0[1 + entry][0]
     }
 
-    /// The words of an entry: lap, seal, and the record's.
-    fn words(&self, entry: usize) -> &[AtomicU32] {
-        &self.0[1 + entry][..10]
+    fn zero(&self) {
+        self.0.iter().flatten().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 }
 
@@ -46,48 +44,101 @@ struct Ring {
 
 fn ring() -> Ring {
     assert_eq!(size_of::<RingMemory<N>>(), LEN);
-    let segment = Segment::create("vdi-test-ring", LEN as u64, false).expect("memory");
+    let segment = Segment::create("vdi-test-ring", LEN as u64).expect("memory");
     let map = || Arc::new(segment.map().expect("a mapping"));
-    let key = Seals::new(9).ring(0, SealedRing::Submission);
+    let memory: Shared<RingMemory<N>> = map().shared(0).expect("a ring");
+    memory.init();
     Ring {
-        producer: Producer::new(map().place(0).expect("a ring"), key),
-        consumer: Consumer::new(map().place(0).expect("a ring"), key),
-        raw: map().place(0).expect("words"),
+        producer: Producer::new(memory),
+        consumer: Consumer::new(map().shared(0).expect("a ring")),
+        raw: map().shared(0).expect("words"),
     }
 }
 
-fn record(n: u64) -> Words {
-    [n, !n, n.wrapping_mul(0x9e37_79b9_7f4a_7c15), n.rotate_left(32) ^ 0x5555]
+/// The words of a record follow from its number.
+fn record(number: u64) -> Words {
+    [number, !number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15), number.rotate_left(32) ^ 0x5555]
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Push,
     Pop,
-    Cursor(u32),
-    Lap(usize, u32),
-    /// Flips bits of a word of an entry.
-    Flip(usize, usize, u32),
-    /// Copies one entry over another, and gives it the lap that publishes it there.
-    Replay(usize, usize),
+    Cursor(u64),
+    Sequence(usize, u64),
+    Zero,
 }
 
-fn word() -> impl Strategy<Value = u32> {
-    prop_oneof![0u32..24, Just(u32::MAX), Just(1 << 31), any::<u32>()]
+fn word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        (0..4 * CAPACITY).prop_map(|number| FIRST - CAPACITY + number),
+        0..4 * CAPACITY,
+        Just(u64::MAX),
+        Just(FIRST << 1),
+        any::<u64>()
+    ]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(
         prop_oneof![
-            6 => Just(Step::Push),
-            6 => Just(Step::Pop),
-            1 => word().prop_map(Step::Cursor),
-            1 => (0..N, word()).prop_map(|(entry, word)| Step::Lap(entry, word)),
-            1 => (0..N, 1usize..10, 1u32..).prop_map(|(entry, at, bits)| Step::Flip(entry, at, bits)),
-            1 => (0..N, 0..N).prop_map(|(from, to)| Step::Replay(from, to)),
+            60 => Just(Step::Push),
+            60 => Just(Step::Pop),
+            10 => word().prop_map(Step::Cursor),
+            10 => (0..N, word()).prop_map(|(entry, word)| Step::Sequence(entry, word)),
+            1 => Just(Step::Zero),
         ],
         0..200,
     )
+}
+
+/// An honest ring, as what its words must be.
+struct Model {
+    /// The next record of the producer.
+    pushed: u64,
+    /// The next record of the consumer.
+    popped: u64,
+    /// The cursor as the producer has last seen it.
+    seen: u64,
+    cursor: u64,
+    sequences: [u64; N],
+}
+
+impl Model {
+    fn new() -> Model {
+        let sequences = core::array::from_fn(|entry| FIRST - CAPACITY + entry as u64);
+        Model { pushed: FIRST, popped: FIRST, seen: FIRST, cursor: FIRST, sequences }
+    }
+
+    fn push(&mut self) -> Result<u64, PushError> {
+        if self.pushed - self.seen == CAPACITY {
+            if self.cursor > self.pushed || self.pushed - self.cursor > CAPACITY {
+                let (found, next, capacity) = (self.cursor, self.pushed, N as u32);
+                return Err(RingViolation::Cursor { found, next, capacity }.into());
+            }
+            self.seen = self.cursor;
+            if self.pushed - self.seen == CAPACITY {
+                return Err(PushError::Full);
+            }
+        }
+        self.sequences[(self.pushed % CAPACITY) as usize] = self.pushed;
+        self.pushed += 1;
+        Ok(self.pushed - 1)
+    }
+
+    fn pop(&mut self) -> Result<Option<u64>, RingViolation> {
+        let entry = (self.popped % CAPACITY) as usize;
+        let found = self.sequences[entry];
+        if found == self.popped - CAPACITY {
+            return Ok(None);
+        }
+        if found != self.popped {
+            return Err(RingViolation::Sequence { entry: entry as u32, found, expected: self.popped });
+        }
+        self.popped += 1;
+        self.cursor = self.popped;
+        Ok(Some(self.popped - 1))
+    }
 }
 
 proptest! {
@@ -96,16 +147,16 @@ proptest! {
     fn a_ring_is_a_queue(pushes in prop::collection::vec(any::<bool>(), 0..400)) {
         let Ring { mut producer, mut consumer, .. } = ring();
         let mut queue = VecDeque::new();
-        let mut next = 0;
         for push in pushes {
             if push {
-                let pushed = producer.push(record(next));
+                let number = producer.next_number();
+                let pushed = producer.push(record(number));
                 if queue.len() == N {
                     prop_assert_eq!(pushed, Err(PushError::Full));
+                    prop_assert_eq!(producer.next_number(), number);
                 } else {
-                    prop_assert_eq!(pushed, Ok(()));
-                    queue.push_back(record(next));
-                    next += 1;
+                    prop_assert_eq!(pushed, Ok(number));
+                    queue.push_back((number, record(number)));
                 }
             } else {
                 prop_assert_eq!(consumer.is_ready(), !queue.is_empty());
@@ -114,126 +165,104 @@ proptest! {
         }
     }
 
-    /// Whatever the words say: the record that is popped as number n is number n, or there is none, or a violation; and a
-    /// ring in which nobody scribbled has no violation.
+    /// Whatever the sequence numbers and the cursor are: each end answers as the model says, so a record has its own number,
+    /// or it is a violation, which stays.
     #[test]
-    fn tampering_never_makes_a_wrong_record(steps in steps()) {
+    fn each_impossible_word_is_a_violation(steps in steps()) {
         let Ring { mut producer, mut consumer, raw } = ring();
-        let (mut pushed, mut popped) = (0u64, 0u64);
-        let mut tampered = false;
+        let mut model = Model::new();
         for step in steps {
             match step {
-                Step::Push => match producer.push(record(pushed)) {
-                    Ok(()) => pushed += 1,
-                    Err(PushError::Full) => prop_assert!(pushed >= N as u64),
-                    Err(PushError::Violation(violation)) => {
-                        prop_assert!(tampered);
-                        let is_cursor = matches!(violation, RingViolation::Cursor { .. });
-                        prop_assert!(is_cursor);
-                        // Nothing changed, so it stays so.
-                        prop_assert_eq!(producer.push(record(pushed)), Err(PushError::Violation(violation)));
+                Step::Push => {
+                    let pushed = producer.push(record(producer.next_number()));
+                    prop_assert_eq!(pushed, model.push());
+                    if let Err(PushError::Violation(_)) = pushed {
+                        prop_assert_eq!(producer.push([0; 4]), pushed);
                     }
-                },
-                Step::Pop => match consumer.pop() {
-                    Ok(Some(words)) => {
-                        prop_assert_eq!(words, record(popped));
-                        prop_assert!(popped < pushed);
-                        popped += 1;
+                }
+                Step::Pop => {
+                    let ready = consumer.is_ready();
+                    let popped = consumer.pop();
+                    prop_assert_eq!(popped.map(|popped| popped.map(|(number, _)| number)), model.pop());
+                    prop_assert_eq!(ready, popped != Ok(None));
+                    if popped.is_err() {
+                        prop_assert_eq!(consumer.pop(), popped);
                     }
-                    Ok(None) => prop_assert!(tampered || popped == pushed),
-                    Err(violation) => {
-                        prop_assert!(tampered);
-                        let is_entry = matches!(violation, RingViolation::Lap { .. } | RingViolation::Seal { .. });
-                        prop_assert!(is_entry);
-                        prop_assert!(consumer.is_ready());
-                        prop_assert_eq!(consumer.pop(), Err(violation));
-                    }
-                },
+                }
                 Step::Cursor(word) => {
                     raw.cursor().store(word, Ordering::Relaxed);
-                    tampered = true;
+                    model.cursor = word;
                 }
-                Step::Lap(entry, word) => {
-                    raw.lap(entry).store(word, Ordering::Relaxed);
-                    tampered = true;
+                Step::Sequence(entry, word) => {
+                    raw.sequence(entry).store(word, Ordering::Relaxed);
+                    model.sequences[entry] = word;
                 }
-                Step::Flip(entry, at, bits) => {
-                    raw.words(entry)[at].fetch_xor(bits, Ordering::Relaxed);
-                    tampered = true;
-                }
-                Step::Replay(from, to) => {
-                    for (word, other) in raw.words(to).iter().zip(raw.words(from)) {
-                        word.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
-                    }
-                    let next = popped + (to as u64 + N as u64 - popped % N as u64) % N as u64;
-                    raw.lap(to).store((next / N as u64 + 1) as u32, Ordering::Relaxed);
-                    tampered = true;
+                Step::Zero => {
+                    raw.zero();
+                    (model.cursor, model.sequences) = (0, [0; N]);
                 }
             }
         }
     }
 }
 
-/// Each way to tamper, one by one, with what exactly is found.
+/// Memory that was never initialised, or was zeroed by mistake, is no empty ring.
 #[test]
-fn what_a_violation_says() {
+fn zeroed_memory_is_a_violation() {
+    let segment = Segment::create("vdi-test-ring", LEN as u64).expect("memory");
+    let mapping = Arc::new(segment.map().expect("a mapping"));
+    let memory: Shared<RingMemory<N>> = mapping.shared(0).expect("a ring");
+    let mut consumer = Consumer::new(memory);
+    assert!(consumer.is_ready());
+    assert_eq!(consumer.pop(), Err(RingViolation::Sequence { entry: 0, found: 0, expected: FIRST }));
+
     let Ring { mut producer, mut consumer, raw } = ring();
-    // A consumer that claims more than was produced, found when the ring is full.
-    for n in 0..N as u64 {
-        assert_eq!(producer.push(record(n)), Ok(()));
+    for _ in 0..N {
+        producer.push([1; 4]).expect("room");
     }
-    for (word, unread) in [(N as u32 + 1, u32::MAX), (u32::MAX, N as u32 + 1), (1 << 31, (1 << 31) + N as u32)] {
-        raw.cursor().store(word, Ordering::Relaxed);
-        let expected = RingViolation::Cursor { found: word, produced: N as u32, capacity: N as u32 };
-        assert_eq!(producer.push(record(99)), Err(expected.into()), "{unread} would be unread");
-    }
-    raw.cursor().store(0, Ordering::Relaxed);
-    assert_eq!(producer.push(record(99)), Err(PushError::Full));
-    // A cursor that is possible but not true lets the producer overwrite; the consumer notices by the lap.
-    raw.cursor().store(1, Ordering::Relaxed);
-    assert_eq!(producer.push(record(N as u64)), Ok(()));
-    assert_eq!(consumer.pop(), Err(RingViolation::Lap { entry: 0, found: 2, expected: 1 }));
-    // A lap word from the past hides a record, from the future it is a violation.
-    let Ring { mut producer, mut consumer, raw } = ring();
-    assert_eq!(producer.push(record(0)), Ok(()));
-    raw.lap(0).store(0, Ordering::Relaxed);
-    assert_eq!(consumer.pop(), Ok(None));
-    raw.lap(0).store(u32::MAX, Ordering::Relaxed);
-    assert_eq!(consumer.pop(), Err(RingViolation::Lap { entry: 0, found: u32::MAX, expected: 1 }));
-    raw.lap(0).store(1, Ordering::Relaxed);
-    // Any other word is not what its seal says.
-    for (at, word) in raw.words(0).iter().enumerate().skip(1) {
-        word.fetch_xor(1, Ordering::Relaxed);
-        let found = consumer.pop();
-        assert!(matches!(found, Err(RingViolation::Seal { entry: 0, .. })), "word {at}: {found:?}");
-        word.fetch_xor(1, Ordering::Relaxed);
-    }
-    assert_eq!(consumer.pop(), Ok(Some(record(0))));
-    // A record that comes again is not the next one, whatever its lap.
-    for (word, other) in raw.words(1).iter().zip(raw.words(0)) {
-        word.store(other.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-    assert!(matches!(consumer.pop(), Err(RingViolation::Seal { entry: 1, .. })));
+    consumer.pop().expect("a record");
+    raw.zero();
+    assert_eq!(consumer.pop(), Err(RingViolation::Sequence { entry: 1, found: 0, expected: FIRST + 1 }));
+    let next = FIRST + CAPACITY;
+    assert_eq!(producer.push([1; 4]), Err(RingViolation::Cursor { found: 0, next, capacity: N as u32 }.into()));
 }
 
-/// Threads on two mappings, many laps.
+/// A possible but wrong cursor makes the producer overwrite. The consumer sees it by the sequence number.
 #[test]
-fn many_laps_between_threads() {
+fn an_overwritten_record_is_a_violation() {
+    let Ring { mut producer, mut consumer, raw } = ring();
+    for _ in 0..N {
+        producer.push([1; 4]).expect("room");
+    }
+    assert_eq!(producer.push([2; 4]), Err(PushError::Full));
+    raw.cursor().store(FIRST + 1, Ordering::Relaxed);
+    assert_eq!(producer.push([2; 4]), Ok(FIRST + CAPACITY));
+    let overwritten = RingViolation::Sequence { entry: 0, found: FIRST + CAPACITY, expected: FIRST };
+    assert_eq!(consumer.pop(), Err(overwritten));
+    assert_eq!(
+        overwritten.to_string(),
+        "entry 0 of a ring has sequence number 0x100000008, where 0x100000000 or its predecessor was expected"
+    );
+}
+
+/// Threads on two mappings, many times around.
+#[test]
+fn many_records_between_threads() {
     const RECORDS: u64 = 5_000;
     let Ring { mut producer, mut consumer, .. } = ring();
     let sender = std::thread::spawn(move || {
-        for n in 0..RECORDS {
-            while let Err(error) = producer.push(record(n)) {
+        for number in FIRST..FIRST + RECORDS {
+            while let Err(error) = producer.push(record(number)) {
                 assert_eq!(error, PushError::Full);
                 std::thread::yield_now();
             }
         }
     });
-    for n in 0..RECORDS {
+    for number in FIRST..FIRST + RECORDS {
         loop {
             match consumer.pop().expect("an honest producer") {
-                Some(words) => {
-                    assert_eq!(words, record(n));
+                Some(found) => {
+                    assert_eq!(found, (number, record(number)));
                     break;
                 }
                 None => std::thread::yield_now(),

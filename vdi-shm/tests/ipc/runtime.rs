@@ -1,47 +1,94 @@
-//! Which runtime directories are trusted, and what is done in them.
+//! Which runtime directories are trusted, who gets a name, and which sockets are removed.
 
-use std::fs::Permissions;
+use std::fs::{File, Permissions};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
-use vdi_proto::config::VdConfig;
-use vdi_proto::join::Role;
-use vdi_proto::status::VdError;
-use vdi_shm::error::ShmError;
-use vdi_shm::host::Host;
-use vdi_shm::member::Member;
-use vdi_shm::runtime::{Access, Options};
+use rustix::event::{PollFd, PollFlags};
+use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use vdi_shm::ipc::link::Received;
+use vdi_shm::ipc::runtime::{Access, ConnectError, DirError, ListenError, Listener, Options, RuntimeDir, SocketName};
+
+use super::skip;
+
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn options(dir: &Path) -> Options {
     Options { runtime_dir: Some(dir.to_owned()), access: Access::default() }
 }
 
-fn create(dir: &Path) -> Result<Host, ShmError> {
-    Host::create(&options(dir), "", "nightly", &VdConfig::default())
+fn open(dir: &Path) -> RuntimeDir {
+    RuntimeDir::open(&options(dir), true).expect("a trusted directory")
 }
 
-fn join(dir: &Path) -> Result<Member, ShmError> {
-    Member::join(&options(dir), Role::Server, "", "nightly")
+fn name() -> SocketName {
+    SocketName::new("", "nightly")
+}
+
+fn listen(runtime: &RuntimeDir, name: &SocketName) -> Listener {
+    runtime.listen(name, &Access::default()).expect("a free name")
 }
 
 fn refused_for(dir: &Path, why: &str) {
-    for error in [create(dir).expect_err("untrusted"), join(dir).expect_err("untrusted")] {
-        assert_eq!(error.code(), VdError::Security, "{error}");
+    for create in [true, false] {
+        let error = RuntimeDir::open(&options(dir), create).expect_err("untrusted");
+        assert!(matches!(error, DirError::Untrusted(_)), "{error}");
         assert!(error.to_string().contains(why), "{error}");
     }
 }
 
+/// A packet that is sent to a name arrives at this listener.
+fn is_reached(runtime: &RuntimeDir, name: &SocketName, listener: &Listener) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed).to_ne_bytes();
+    std::thread::scope(|scope| {
+        let connecting = scope.spawn(|| {
+            let link = runtime.connect(name, &Access::default()).expect("a listener");
+            link.send(&number, None).expect("a listener");
+            link
+        });
+        loop {
+            rustix::event::poll(&mut [PollFd::new(listener, PollFlags::IN)], None).expect("a connection");
+            let Some(accepted) = listener.accept().expect("a connection") else { continue };
+            match accepted.receive_until(Instant::now() + TEST_TIMEOUT).expect("a packet or an end") {
+                Received::Packet(packet) if packet.bytes() == number => break,
+                // A process that listens connects only to see whether this one lives.
+                Received::HungUp => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        connecting.join().expect("no panic");
+    });
+}
+
 fn works_in(dir: &Path) {
-    let host = create(dir).expect("a set");
-    let member = join(dir).expect("a member");
-    assert_eq!(member.session().set_name(), "nightly");
-    drop(member);
-    drop(host);
-    assert_eq!(std::fs::read_dir(dir).expect("a directory").count(), 0, "something is left behind");
+    let runtime = open(dir);
+    let listener = listen(&runtime, &name());
+    is_reached(&runtime, &name(), &listener);
+    runtime.remove(listener);
+    assert_eq!(entries(dir), 0, "something is left behind");
+}
+
+fn entries(dir: &Path) -> usize {
+    std::fs::read_dir(dir).expect("a directory").count()
 }
 
 fn mode(dir: &Path, mode: u32) {
     std::fs::set_permissions(dir, Permissions::from_mode(mode)).expect("our own directory");
+}
+
+/// Binds and listens as another program would, without the lock.
+fn bind_at(path: &Path) -> OwnedFd {
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .expect("a socket");
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path).expect("a short path")).expect("a free name");
+    rustix::net::listen(&socket, 8).expect("its own socket");
+    socket
 }
 
 #[test]
@@ -76,23 +123,34 @@ fn directories_that_others_can_change_are_refused() {
 #[test]
 fn directories_of_others_are_refused() {
     if !rustix::process::geteuid().is_root() {
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "SKIPPED directories_of_others_are_refused: only root can give one away");
-        return;
+        return skip("directories_of_others_are_refused", "only root can give a directory away");
     }
     let dir = tempfile::tempdir().expect("a directory");
     std::os::unix::fs::chown(dir.path(), Some(65534), None).expect("root can");
     refused_for(dir.path(), "belongs to uid 65534");
     let allowed = Options { access: Access { uids: vec![65534], gids: Vec::new() }, ..options(dir.path()) };
-    assert!(Host::create(&allowed, "", "nightly", &VdConfig::default()).is_ok());
+    RuntimeDir::open(&allowed, false).expect("a trusted directory");
 }
 
-/// A socket's address has room for 107 bytes; longer paths work all the same, and so does each length around.
+#[test]
+fn a_missing_directory_is_created_on_request_only() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let missing = parent.path().join("a/b");
+    let error = RuntimeDir::open(&options(&missing), false).expect_err("there is none");
+    assert!(matches!(&error, DirError::NotFound { path } if *path == missing), "{error}");
+    assert_eq!(entries(parent.path()), 0);
+    works_in(&missing);
+    for made in [&missing, &parent.path().join("a")] {
+        assert_eq!(std::fs::metadata(made).expect("it was made").permissions().mode() & 0o777, 0o700);
+    }
+}
+
+/// The address of a socket has room for 107 bytes; longer paths work all the same, and so does each length around.
 #[test]
 fn paths_of_every_length() {
     let parent = tempfile::tempdir().expect("a directory");
     let base = parent.path().as_os_str().len() + 1;
-    for len in (60..=110).step_by(1).chain([300, 1000]) {
+    for len in (60..=110).chain([300, 1000]) {
         let mut dir = parent.path().to_owned();
         let mut left = len - base;
         while left > 200 {
@@ -105,44 +163,44 @@ fn paths_of_every_length() {
 }
 
 #[test]
-fn names_are_their_own_files_and_any_name_will_do() {
+fn names_have_their_own_files_and_any_name_will_do() {
     let dir = tempfile::tempdir().expect("a directory");
-    let names = ["a", "A", "..", "/etc/passwd", "a/b", "Größe", "\u{10348}", "{0F8FAD5B-D9CB-469F-A165-70867728950E}"];
-    let mut hosts = Vec::new();
-    for name in names.map(str::to_owned).into_iter().chain(["x".repeat(128), "\u{10348}".repeat(128)]) {
-        for instance in ["", "SQLEXPRESS"] {
-            let host = Host::create(&options(dir.path()), instance, &name, &VdConfig::default());
-            hosts.push((host.expect("a set"), instance, name.clone()));
+    let runtime = open(dir.path());
+    let names = ["", "a", "A", "..", "/etc/passwd", "a/b", "a\nb", "Größe", "\u{10348}", "{0F8FAD5B-D9CB-469F-A165}"];
+    let mut listeners = Vec::new();
+    for name in names.map(str::to_owned).into_iter().chain(["x".repeat(300), "\u{10348}".repeat(128)]) {
+        for namespace in ["", "other"] {
+            let name = SocketName::new(namespace, &name);
+            listeners.push((listen(&runtime, &name), name));
         }
     }
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), hosts.len());
-    for (_, instance, name) in &hosts {
-        let member = Member::join(&options(dir.path()), Role::Server, instance, name).expect("a member");
-        assert_eq!(member.session().set_name(), name);
+    assert_eq!(entries(dir.path()), listeners.len());
+    for (listener, name) in &listeners {
+        is_reached(&runtime, name, listener);
     }
-    for bad in ["", "a\\b", "a\nb", &"x".repeat(129)] {
-        let error = Host::create(&options(dir.path()), "", bad, &VdConfig::default()).expect_err("no name");
-        assert_eq!(error.code(), VdError::Invalid);
+    // The text of names stays what it is: processes of different versions find each other.
+    let path = runtime.path_of(&SocketName::new("TEST", "nightly"));
+    assert_eq!(path.file_name().and_then(|file| file.to_str()), Some("nightly-fa1e4606de2bbff8.vdi"));
+    for (listener, _) in listeners {
+        runtime.remove(listener);
     }
-    let error = Host::create(&options(dir.path()), "machine\\sql", "a", &VdConfig::default()).expect_err("no instance");
-    assert_eq!(error.code(), VdError::InstanceName);
-    drop(hosts);
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0);
+    assert_eq!(entries(dir.path()), 0);
 }
 
 /// Dead sockets are removed; nothing else is, whatever it is called.
 #[test]
-fn other_peoples_files_are_left_alone() {
+fn other_files_are_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
     let target = dir.path().join("target");
     std::fs::write(&target, "mine").expect("a file");
     std::fs::write(dir.path().join("notes.vdi"), "mine").expect("a file");
     symlink(&target, dir.path().join("link.vdi")).expect("a link");
     std::fs::create_dir(dir.path().join("folder.vdi")).expect("a folder");
-    drop(std::os::unix::net::UnixListener::bind(dir.path().join("dead.vdi")).expect("a socket"));
-    drop(std::os::unix::net::UnixListener::bind(dir.path().join("other.sock")).expect("a socket"));
-    let live = std::os::unix::net::UnixListener::bind(dir.path().join("live.vdi")).expect("a socket");
-    drop(create(dir.path()).expect("a set"));
+    drop(UnixListener::bind(dir.path().join("dead.vdi")).expect("a socket"));
+    drop(UnixListener::bind(dir.path().join("other.sock")).expect("a socket"));
+    let live = UnixListener::bind(dir.path().join("live.vdi")).expect("a socket");
+    let runtime = open(dir.path());
+    runtime.remove(listen(&runtime, &name()));
     let mut left: Vec<_> =
         std::fs::read_dir(dir.path()).expect("a directory").flatten().map(|entry| entry.file_name()).collect();
     left.sort();
@@ -151,43 +209,145 @@ fn other_peoples_files_are_left_alone() {
     drop(live);
 }
 
-/// A configuration that no server serves leaves no trace.
+/// What is at a name and is no socket of this crate is neither removed nor followed nor connected to.
 #[test]
-fn a_refused_configuration_leaves_nothing() {
+fn other_things_at_a_name_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    for device_count in [0, 65, u32::MAX] {
-        let asked = VdConfig { device_count, ..VdConfig::default() };
-        let error = Host::create(&options(dir.path()), "", "nightly", &asked).expect_err("no such set");
-        assert_eq!(error.code(), VdError::NotSupported);
-    }
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0);
+    let runtime = open(dir.path());
+    let path = runtime.path_of(&name());
+    let refused = |fragments: [&str; 2]| {
+        let listening = runtime.listen(&name(), &Access::default()).expect_err("not free");
+        assert!(matches!(listening, ListenError::Untrusted(_)), "{listening:?}");
+        let connecting = runtime.connect(&name(), &Access::default()).expect_err("no listener");
+        assert!(matches!(connecting, ConnectError::Untrusted(_)), "{connecting:?}");
+        for (text, fragment) in [listening.to_string(), connecting.to_string()].iter().zip(fragments) {
+            assert!(text.contains(fragment), "{text}");
+        }
+    };
+    std::fs::write(&path, "mine").expect("a file");
+    refused(["is a file of uid", "is no socket but a file"]);
+    std::fs::remove_file(&path).expect("our own");
+    symlink("nowhere", &path).expect("a link");
+    refused(["is a link of uid", "is no socket but a link"]);
+    std::fs::remove_file(&path).expect("our own");
+    let other = UnixListener::bind(&path).expect("a socket");
+    refused(["is a socket of uid", "but of another program"]);
+    drop(other);
+    // Nothing listens there any more.
+    assert!(matches!(runtime.connect(&name(), &Access::default()), Err(ConnectError::NotFound { .. })));
+    works_in(dir.path());
 }
 
-/// Many at once ask for one name: one gets it; then many join, and one is the server.
+/// Many at once listen under one name: one gets it.
 #[test]
 fn one_winner() {
     let dir = tempfile::tempdir().expect("a directory");
+    let runtime = open(dir.path());
     for _ in 0..5 {
-        let hosts: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..8).map(|_| scope.spawn(|| create(dir.path()))).collect();
+        let won: Vec<_> = std::thread::scope(|scope| {
+            let all: Vec<_> = (0..8)
+                .map(|index| {
+                    let runtime = &runtime;
+                    // With a directory of its own, as another process has, and with a shared one.
+                    let own = (index % 2 == 0).then(|| open(dir.path()));
+                    scope.spawn(move || own.as_ref().unwrap_or(runtime).listen(&name(), &Access::default()))
+                })
+                .collect();
             all.into_iter().map(|one| one.join().expect("no panic")).collect()
         });
-        let lost = hosts.iter().filter_map(|host| host.as_ref().err());
-        assert!(
-            lost.clone().all(|error| matches!(error, ShmError::SetExists { .. })),
-            "{:?}",
-            lost.collect::<Vec<_>>()
-        );
-        assert_eq!(hosts.iter().filter(|host| host.is_ok()).count(), 1);
-        // More than the system queues for one listener, and more than may be undecided at a time.
-        let members: Vec<_> = std::thread::scope(|scope| {
-            let all: Vec<_> = (0..24).map(|_| scope.spawn(|| join(dir.path()))).collect();
-            all.into_iter().map(|one| one.join().expect("no panic")).collect()
-        });
-        assert_eq!(members.iter().filter(|member| member.is_ok()).count(), 1);
-        let lost = members.iter().filter_map(|member| member.as_ref().err());
-        assert!(lost.clone().all(|error| error.code() == VdError::Invalid), "{:?}", lost.collect::<Vec<_>>());
-        drop((members, hosts));
-        assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0);
+        let lost = won.iter().filter_map(|listener| listener.as_ref().err());
+        assert!(lost.clone().all(|error| matches!(error, ListenError::InUse { .. })), "{:?}", lost.collect::<Vec<_>>());
+        let mut won = won.into_iter().filter_map(Result::ok);
+        let listener = won.next().expect("a winner");
+        assert!(won.next().is_none(), "two listeners have the name");
+        is_reached(&runtime, &name(), &listener);
+        runtime.remove(listener);
+        assert_eq!(entries(dir.path()), 0);
+    }
+}
+
+/// A listener that ends removes its own socket, and not one that another process has bound since at the same name.
+#[test]
+fn a_socket_that_was_bound_anew_is_not_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (runtime, other) = (open(dir.path()), open(dir.path()));
+    let old = listen(&runtime, &name());
+    std::fs::remove_file(runtime.path_of(&name())).expect("our own");
+    let new = listen(&other, &name());
+    runtime.remove(old);
+    is_reached(&runtime, &name(), &new);
+    other.remove(new);
+    assert_eq!(entries(dir.path()), 0);
+}
+
+/// Whether a socket is dead is checked under the lock. A socket that another process binds under its lock stays.
+#[test]
+fn a_dead_socket_is_removed_under_the_lock_only() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = open(dir.path());
+    let path = runtime.path_of(&name());
+    drop(listen(&runtime, &name()));
+    let lock = File::open(dir.path()).expect("our own");
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+    std::thread::scope(|scope| {
+        let removing = scope.spawn(|| runtime.remove_if_dead(&name()));
+        // As a process that listens does under the lock.
+        std::fs::remove_file(&path).expect("the dead one is still there");
+        let socket = bind_at(&path);
+        rustix::fs::flock(&lock, FlockOperation::Unlock).expect("our own");
+        assert!(!removing.join().expect("no panic"), "a live socket is not dead");
+        assert!(path.exists());
+        drop(socket);
+    });
+    assert!(runtime.remove_if_dead(&name()) && !path.exists());
+    assert!(runtime.remove_if_dead(&name()), "gone already");
+}
+
+/// Listeners begin, end and die at one name, while others remove dead sockets. Each listener is reached as long as it lives.
+#[test]
+fn a_live_socket_is_never_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let listened = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (runtime, listened) = (open(dir.path()), &listened);
+            scope.spawn(move || {
+                while listened.load(Ordering::Relaxed) < 200 {
+                    match runtime.listen(&name(), &Access::default()) {
+                        Ok(listener) => {
+                            is_reached(&runtime, &name(), &listener);
+                            let number = listened.fetch_add(1, Ordering::Relaxed);
+                            // Every other one dies without a word.
+                            if number % 2 == 0 { runtime.remove(listener) } else { drop(listener) }
+                        }
+                        Err(ListenError::InUse { .. }) if thread % 2 == 0 => {
+                            runtime.remove_if_dead(&name());
+                        }
+                        Err(ListenError::InUse { .. }) => std::thread::yield_now(),
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+    });
+    open(dir.path()).remove_if_dead(&name());
+    assert_eq!(entries(dir.path()), 0);
+}
+
+/// A socket is for others to connect to only where the access rule names others, whatever the umask is.
+#[test]
+fn the_mode_follows_the_access_rule() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = open(dir.path());
+    for (access, expected) in [
+        (Access::default(), 0o600),
+        (Access { uids: vec![65534], gids: Vec::new() }, 0o666),
+        (Access { uids: Vec::new(), gids: vec![4] }, 0o666),
+    ] {
+        let listener = runtime.listen(&name(), &access).expect("a free name");
+        let found = std::fs::metadata(runtime.path_of(&name())).expect("a socket").permissions().mode() & 0o777;
+        assert_eq!(found, expected, "{access:?}");
+        assert!(listener.as_fd().try_clone_to_owned().is_ok());
+        runtime.remove(listener);
     }
 }

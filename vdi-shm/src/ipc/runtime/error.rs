@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::ipc::error::{SystemError, Untrusted};
-use crate::ipc::link::LinkError;
 
 /// Why a runtime directory was not opened.
 #[derive(Debug, Error)]
@@ -62,13 +61,4 @@ pub enum ConnectError {
     /// The system refused.
     #[error(transparent)]
     System(#[from] SystemError),
-}
-
-impl From<LinkError> for ConnectError {
-    fn from(error: LinkError) -> Self {
-        match error {
-            LinkError::System(error) => ConnectError::System(error),
-            LinkError::Timeout => unreachable!("no packet is waited for"),
-        }
-    }
 }

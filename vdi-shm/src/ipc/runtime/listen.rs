@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
-use rustix::net::SocketAddrUnix;
+use rustix::net::{SocketAddrUnix, SocketFlags};
 
 use super::{
     Access, ListenError, OpenFile, RuntimeDir, SocketName, new_socket, own_uid, path_of_descriptor, this_user,
@@ -16,6 +16,9 @@ use crate::ipc::link::Link;
 /// The connections that the system queues before a connecting process has to try again.
 const QUEUE: i32 = 64;
 
+/// Attempts to bind where a dead socket is in the way. Only a process that ignores the lock makes a third one necessary.
+const BIND_ATTEMPTS: u32 = 8;
+
 /// A listening socket, and its file in the runtime directory.
 ///
 /// Dropping it closes the socket and leaves the file, as the death of a process does; [`RuntimeDir::remove`] removes it.
@@ -25,6 +28,25 @@ pub struct Listener {
     name: String,
     /// The file that was bound. It stays open, so that no other file gets its inode number.
     file: OpenFile,
+}
+
+impl Listener {
+    /// Accepts the next connection, without waiting; `None` where there is none. The listener is readable while there is one.
+    /// The caller checks the peer ([`Link::peer`], [`Access::allows`]). A connection can end at once: a process that wants the
+    /// name connects to see whether the listener lives.
+    ///
+    /// # Errors
+    /// [`SystemError`], as where this process has no descriptor left. The connection stays in the queue.
+    pub fn accept(&self) -> Result<Option<Link>, SystemError> {
+        loop {
+            match rustix::net::accept_with(&self.socket, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) => return Ok(Some(Link::new(socket))),
+                Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(errno) => return Err(SystemError::new("accept a connection", errno)),
+            }
+        }
+    }
 }
 
 impl AsFd for Listener {
@@ -46,16 +68,20 @@ impl RuntimeDir {
         self.remove_dead();
         let address = self.new_address(&name.file)?;
         let socket = new_socket()?;
-        match rustix::net::bind(&socket, &address) {
-            Ok(()) => {}
-            Err(Errno::ADDRINUSE) => return Err(self.taken(name, access)),
-            Err(Errno::ACCESS | Errno::PERM) => {
-                return Err(ListenError::Untrusted(Untrusted {
-                    what: format!("no socket may be made in {} by {}", self.path.display(), this_user()),
-                    remedy: "have its owner let this user write to it, or set VDI_RUNTIME_DIR to a directory of your own",
-                }));
+        let mut attempts = 0;
+        while let Err(errno) = rustix::net::bind(&socket, &address) {
+            attempts += 1;
+            match errno {
+                Errno::ADDRINUSE if attempts < BIND_ATTEMPTS => self.remove_dead_or_refuse(name, access)?,
+                Errno::ACCESS | Errno::PERM => {
+                    return Err(ListenError::Untrusted(Untrusted {
+                        what: format!("no socket may be made in {} by {}", self.path.display(), this_user()),
+                        remedy: "have its owner let this user write to it, or set VDI_RUNTIME_DIR to a directory of your \
+                                 own",
+                    }));
+                }
+                errno => return Err(failed("bind", errno).into()),
             }
-            Err(errno) => return Err(failed("bind", errno).into()),
         }
         // Whatever the umask is. Each peer's credentials are checked as well.
         let mode = if access.is_exclusive() { 0o600 } else { 0o666 };
@@ -123,46 +149,46 @@ impl RuntimeDir {
         }
     }
 
-    /// Why a name cannot be bound whose file is no socket of a dead process that this one may remove.
-    fn taken(&self, name: &SocketName, access: &Access) -> ListenError {
+    /// Removes the socket at a name whose process has died since [`RuntimeDir::remove_dead`]. Only under the lock.
+    ///
+    /// # Errors
+    /// [`ListenError`], saying what is there instead.
+    fn remove_dead_or_refuse(&self, name: &SocketName, access: &Access) -> Result<(), ListenError> {
         let path = self.path_of(name);
+        let refuse = |what, remedy| Err(ListenError::Untrusted(Untrusted { what, remedy }));
         let in_use = || ListenError::InUse { path: path.clone() };
-        let Ok(found) = self.open_file(&name.file) else { return in_use() };
-        let owner = found.stat.st_uid;
+        let found = self.open_file(&name.file).map_err(|_| in_use())?;
+        let (shown, owner) = (path.display(), found.stat.st_uid);
         if !found.is_socket() {
-            return ListenError::Untrusted(Untrusted {
-                what: format!("{} is {} of uid {owner} where the socket would be", path.display(), found.kind()),
-                remedy: "remove it, or choose another name or another VDI_RUNTIME_DIR",
-            });
+            return refuse(
+                format!("{shown} is {} of uid {owner} where the socket would be", found.kind()),
+                "remove it, or choose another name or another VDI_RUNTIME_DIR",
+            );
         }
-        let Ok(socket) = new_socket() else { return in_use() };
+        let socket = new_socket().map_err(|_| in_use())?;
         match self.connect_to(&socket, &found, &name.file) {
-            Err(Errno::CONNREFUSED) => ListenError::Untrusted(Untrusted {
-                what: format!(
-                    "a dead process of uid {owner} left the socket {}, which {} may not remove",
-                    path.display(),
-                    this_user()
-                ),
-                remedy: "have it removed by that user or root, or choose another name or another VDI_RUNTIME_DIR",
-            }),
-            Err(Errno::PROTOTYPE) => ListenError::Untrusted(Untrusted {
-                what: format!("{} is a socket of uid {owner}, but of another program", path.display()),
-                remedy: "end the program that listens there, or choose another name or another VDI_RUNTIME_DIR",
-            }),
+            Err(Errno::CONNREFUSED) if self.unlink(&name.file) => Ok(()),
+            Err(Errno::CONNREFUSED) => refuse(
+                format!("a dead process of uid {owner} left the socket {shown}, which {} may not remove", this_user()),
+                "have it removed by that user or root, or choose another name or another VDI_RUNTIME_DIR",
+            ),
+            Err(Errno::PROTOTYPE) => refuse(
+                format!("{shown} is a socket of uid {owner}, but of another program"),
+                "end the program that listens there, or choose another name or another VDI_RUNTIME_DIR",
+            ),
             // The system may not let this process ask who listens.
-            connected if !access.trusts_owner(owner) => ListenError::Untrusted(Untrusted {
-                what: format!(
-                    "the name is taken: the socket {} belongs to {}uid {owner}, whom this process does not trust",
-                    path.display(),
+            connected if !access.trusts_owner(owner) => refuse(
+                format!(
+                    "the name is taken: the socket {shown} belongs to {}uid {owner}, whom this process does not trust",
                     match connected.ok().and_then(|()| Link::new(socket).peer().ok()) {
                         Some(peer) => format!("process {} of ", peer.pid),
                         None => String::new(),
                     }
                 ),
-                remedy: "have it removed by root, choose another name, or use a runtime directory that only trusted users \
-                         can write to",
-            }),
-            _ => in_use(),
+                "have it removed by root, choose another name, or use a runtime directory that only trusted users can \
+                 write to",
+            ),
+            _ => Err(in_use()),
         }
     }
 
@@ -190,9 +216,8 @@ impl RuntimeDir {
         matches!(self.connect_to(&socket, &found, file), Err(Errno::CONNREFUSED))
     }
 
-    /// Removes a file. Only under the lock.
-    fn unlink(&self, file: &str) {
-        // Where it is gone already, or this user may not remove it, nothing is left to do.
-        let _ = rustix::fs::unlinkat(&self.dir, file, AtFlags::empty());
+    /// Removes a file, if this user may; whether it did. Only under the lock.
+    fn unlink(&self, file: &str) -> bool {
+        rustix::fs::unlinkat(&self.dir, file, AtFlags::empty()).is_ok()
     }
 }

@@ -161,8 +161,8 @@ pub(crate) fn map_shared(fd: impl AsFd, len: NonZeroUsize) -> Result<NonNull<u8>
     unsafe { give_back(start, before) };
     // SAFETY: as is the reservation behind it.
     unsafe { give_back(wanted.wrapping_byte_add(pages), alignment - before) };
-    // Where mapping failed the addresses between stay reserved. The kernel may have discarded the reservation there, and
-    // another thread may have got the addresses since.
+    // Where mapping failed, the middle stays reserved: the kernel may have discarded the reservation there, and another
+    // thread may have got the addresses since.
     NonNull::new(mapped?.cast()).ok_or(Errno::INVAL)
 }
 
