@@ -1,76 +1,63 @@
-//! The end of a link: what was said before it is heard, and what it leaves behind is removed.
+//! The end of a link: what was sent before it is received, and a dead set's socket is removed.
 
-use std::time::{Duration, Instant};
+mod common;
 
+use common::{SET, await_abort, message, names, options, receive, requested, send, socket_name};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use vdi_proto::abort::{AbortReason, Cause, Party};
-use vdi_proto::config::VdConfig;
-use vdi_proto::join::{Message, Role};
-use vdi_proto::layout::SERVER_MEMBER;
-use vdi_proto::seal::Seals;
+use vdi_proto::abort::{AbortReason, Cause, Process};
+use vdi_proto::index::MemberIndex;
 use vdi_proto::status::VdError;
-use vdi_shm::control::Control;
-use vdi_shm::link::{Link, Received};
-use vdi_shm::member::Member;
-use vdi_shm::runtime::{Access, Options, Place, RuntimeDir};
+use vdi_proto::wire::checksum::Checksums;
+use vdi_proto::wire::join::Message;
+use vdi_shm::ipc::link::{Link, Received};
+use vdi_shm::ipc::runtime::{Access, RuntimeDir};
+use vdi_shm::set::control::Control;
+use vdi_shm::set::server::Server;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A peer that hangs up without having read everything resets the connection. What it said before still counts.
+/// A peer that disconnects without having read everything resets the connection. What it sent before still counts.
 #[test]
-fn a_reset_does_not_swallow_the_reason() {
+fn a_reset_does_not_lose_the_reason() {
     let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .expect("a pair");
     let (ours, theirs) = (Link::new(pair.0), Link::new(pair.1));
-    ours.send(&Message::Leave, None).expect("a peer");
-    theirs.send(&Message::Refused { status: VdError::Memory }, None).expect("a peer");
+    send(&ours, &Message::Leave, None);
+    send(&theirs, &Message::Refused { status: VdError::Memory }, None);
     drop(theirs);
-    match ours.receive().expect("a reason") {
-        Received::Packet(packet) => {
-            assert_eq!(packet.message().expect("a reason"), Message::Refused { status: VdError::Memory });
-        }
-        other => panic!("{other:?}"),
-    }
+    let packet = receive(&ours).expect("a reason");
+    assert_eq!(message(&packet), Message::Refused { status: VdError::Memory });
     assert!(matches!(ours.receive(), Ok(Received::HungUp)));
-    assert!(ours.send(&Message::Leave, None).is_err());
+    assert!(ours.send(Message::Leave.encode().bytes(), None).is_err());
 }
 
-/// The system closes a dead process's descriptors one after the other: its link may be gone while its socket still listens.
-/// A survivor that leaves meanwhile removes the socket all the same.
+/// The system closes a dead process's descriptors one after the other, so its link may be gone while its socket still
+/// listens. A member that leaves meanwhile removes the socket all the same.
 #[test]
-fn a_socket_that_dies_after_its_links() {
+fn a_socket_that_dies_after_its_links_is_removed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { runtime_dir: Some(dir.path().to_owned()), access: Access::default() };
-    let runtime = RuntimeDir::open(&options, true).expect("a directory");
-    let place = Place::new("", "nightly").expect("a name");
-    let listener = runtime.listen(&place, &Access::default()).expect("a socket");
+    let runtime = RuntimeDir::open(&options(dir.path()), true).expect("a directory");
+    let listener = runtime.listen(&socket_name(), &Access::default()).expect("a socket");
     std::thread::scope(|scope| {
-        let joining = scope.spawn(|| Member::join(&options, Role::Server, "", "nightly"));
+        let joining = scope.spawn(|| Server::join(&options(dir.path()), common::INSTANCE, SET));
         rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).expect("a joiner");
         let link = Link::new(rustix::net::accept(&listener).expect("a joiner"));
-        let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
+        let (_control, segment) = Control::create(1, Checksums::new(1)).expect("memory");
         let welcome = Message::Welcome {
-            member: SERVER_MEMBER,
+            member: MemberIndex::SERVER,
             secret: 1,
-            asked: VdConfig::default(),
-            agreement: None,
-            areas: 0,
+            requested: requested(),
+            negotiated: None,
+            classes: 0,
         };
-        link.send(&welcome, Some(segment.fd())).expect("a joiner");
-        let member = joining.join().expect("no panic").expect("a member");
+        send(&link, &welcome, Some(&segment));
+        let server = joining.join().expect("no panic").expect("a server");
         drop(link);
-        let session = member.session();
-        let reason =
-            vdi_shm::wait::wait_until(session.control().set_doorbell(), Some(Instant::now() + PATIENCE), || {
-                session.abort_reason()
-            });
-        assert_eq!(reason, Some(AbortReason { party: Party::Primary, cause: Cause::Died }));
-        let leaving = scope.spawn(move || drop(member));
-        // As long as a busy machine may take between two descriptors of a process that ends.
-        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(await_abort(server.session()), AbortReason { process: Process::Primary, cause: Cause::Died });
+        // The server's first attempt to remove the socket connects to it.
+        rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).expect("an attempt");
+        let leaving = scope.spawn(move || drop(server));
         drop(listener);
         leaving.join().expect("no panic");
     });
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "the dead one's socket is left behind");
+    assert_eq!(names(dir.path()), [""; 0], "the dead set's socket is left behind");
 }
