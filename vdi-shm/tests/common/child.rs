@@ -130,6 +130,7 @@ impl State {
                 self.set(words)
             }
             ["classes"] => Ok(super::classes_of(&self.session()).to_string()),
+            ["evidence"] => Ok(self.session().evidence().unwrap_or("none".to_owned())),
             // Two answers: before the wait begins, and with the time and the reason.
             ["await-abort"] => {
                 println!("{MARK}waiting");
