@@ -82,6 +82,10 @@ pub struct MappedClass {
 }
 
 impl MappedClass {
+    pub(crate) fn index(&self) -> ClassIndex {
+        self.index
+    }
+
     /// The class.
     #[must_use]
     pub fn class(&self) -> &Class {
@@ -143,7 +147,12 @@ impl ClassTable {
     ///
     /// # Errors
     /// [`AddClassError`].
-    pub(crate) fn map(&self, index: ClassIndex, spec: ClassSpec, segment: &Segment) -> Result<MappedClass, AddClassError> {
+    pub(crate) fn map(
+        &self,
+        index: ClassIndex,
+        spec: ClassSpec,
+        segment: &Segment,
+    ) -> Result<MappedClass, AddClassError> {
         let class = self.lay_out(index, spec)?;
         let identity = segment.identity();
         let same = |other: String| AddClassError::SameMemory { index, other };

@@ -29,7 +29,9 @@ use vdi_shm::set::server::Server;
 use vdi_shm::set::session::Session;
 use vdi_shm::set::slots::ReclaimError;
 
-use super::{DIR, INSTANCE, MARK, TEST_TIMEOUT, message, negotiated, now, options, receive, requested, send, seqpacket};
+use super::{
+    DIR, INSTANCE, MARK, TEST_TIMEOUT, message, negotiated, now, options, receive, requested, send, seqpacket,
+};
 
 /// Why a command failed: a status, or what happened instead of one, and the text of the error.
 struct Failure(String);
@@ -123,9 +125,10 @@ impl State {
         match *words {
             ["resources"] => Ok(resources()),
             ["allow" | "allow-group" | "umask" | "become", value] => self.change_identity(words[0], value),
-            ["connect" | "connect-and-close" | "hello" | "send-connection" | "listen" | "link" | "open-descriptors", ..] => {
-                self.outside(words)
-            }
+            [
+                "connect" | "connect-and-close" | "hello" | "send-connection" | "listen" | "link" | "open-descriptors",
+                ..,
+            ] => self.outside(words),
             ["create" | "admit" | "join" | "class" | "configure" | "end-work" | "abort" | "close" | "leave", ..] => {
                 self.set(words)
             }
@@ -281,7 +284,8 @@ impl State {
         match *words {
             // Server: fills a buffer with a byte and lends it.
             ["lend", byte] => {
-                let mut buffer = self.server().pool().allocate(4096, 0).map_err(|error| Failure::new(error.code(), error))?;
+                let mut buffer =
+                    self.server().pool().allocate(4096, 0).map_err(|error| Failure::new(error.code(), error))?;
                 buffer.data_mut().fill(byte.parse().expect("a byte"));
                 let lent = buffer.lend();
                 let Loan { slot, generation } = lent.loan();
