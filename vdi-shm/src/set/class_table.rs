@@ -47,7 +47,7 @@ pub enum AddClassError {
     #[error("the buffers of class {index} are aligned to {found} bytes, the set's alignment is {expected}")]
     Alignment {
         /// The class.
-        index: u32,
+        index: ClassIndex,
         /// Its alignment.
         found: u32,
         /// The set's alignment.
@@ -90,6 +90,19 @@ impl MappedClass {
     #[must_use]
     pub fn class(&self) -> &Class {
         &self.class
+    }
+
+    /// Checks that the class keeps the set's alignment.
+    ///
+    /// # Errors
+    /// [`AddClassError::Alignment`].
+    pub(crate) fn check_alignment(&self, expected: u32) -> Result<(), AddClassError> {
+        let (index, found) = (self.index, self.class.spec().alignment);
+        if found.is_multiple_of(expected.max(1)) {
+            Ok(())
+        } else {
+            Err(AddClassError::Alignment { index, found, expected })
+        }
     }
 
     /// The address of a slot's data start; `None` for a slot of another class.
@@ -188,13 +201,7 @@ impl ClassTable {
     /// # Errors
     /// [`AddClassError::Alignment`].
     pub(crate) fn check_alignment(&self, expected: u32) -> Result<(), AddClassError> {
-        let bad = self.iter().enumerate().find(|(_, row)| !row.class.spec().alignment.is_multiple_of(expected.max(1)));
-        match bad {
-            None => Ok(()),
-            Some((index, row)) => {
-                Err(AddClassError::Alignment { index: index as u32, found: row.class.spec().alignment, expected })
-            }
-        }
+        self.iter().try_for_each(|row| row.check_alignment(expected))
     }
 
     /// The class of a slot.
