@@ -1,76 +1,102 @@
-//! The end of a link: what was said before it is heard, and what it leaves behind is removed.
+//! What travels over the links of a set, and what their end means.
 
-use std::time::{Duration, Instant};
+mod common;
 
+use std::path::Path;
+
+use common::{INSTANCE, RawMember, SET, await_abort, expect, names, negotiated, options, requested, send, socket_name};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use vdi_proto::abort::{AbortReason, Cause, Party};
-use vdi_proto::config::VdConfig;
-use vdi_proto::join::{Message, Role};
-use vdi_proto::layout::SERVER_MEMBER;
-use vdi_proto::seal::Seals;
-use vdi_proto::status::VdError;
-use vdi_shm::control::Control;
-use vdi_shm::link::{Link, Received};
-use vdi_shm::member::Member;
-use vdi_shm::runtime::{Access, Options, Place, RuntimeDir};
+use vdi_proto::abort::{AbortReason, Cause, Process};
+use vdi_proto::index::MemberIndex;
+use vdi_proto::wire::checksum::Checksums;
+use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_shm::ipc::link::Link;
+use vdi_shm::ipc::runtime::{Access, Listener, RuntimeDir};
+use vdi_shm::ipc::segment::Segment;
+use vdi_shm::set::control::Control;
+use vdi_shm::set::primary::Primary;
+use vdi_shm::set::server::Server;
 
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A peer that hangs up without having read everything resets the connection. What it said before still counts.
-#[test]
-fn a_reset_does_not_swallow_the_reason() {
-    let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .expect("a pair");
-    let (ours, theirs) = (Link::new(pair.0), Link::new(pair.1));
-    ours.send(&Message::Leave, None).expect("a peer");
-    theirs.send(&Message::Refused { status: VdError::Memory }, None).expect("a peer");
-    drop(theirs);
-    match ours.receive().expect("a reason") {
-        Received::Packet(packet) => {
-            assert_eq!(packet.message().expect("a reason"), Message::Refused { status: VdError::Memory });
-        }
-        other => panic!("{other:?}"),
-    }
-    assert!(matches!(ours.receive(), Ok(Received::HungUp)));
-    assert!(ours.send(&Message::Leave, None).is_err());
+fn reason(process: Process, cause: Cause) -> AbortReason {
+    AbortReason { process, cause }
 }
 
-/// The system closes a dead process's descriptors one after the other: its link may be gone while its socket still listens.
-/// A survivor that leaves meanwhile removes the socket all the same.
-#[test]
-fn a_socket_that_dies_after_its_links() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let options = Options { runtime_dir: Some(dir.path().to_owned()), access: Access::default() };
-    let runtime = RuntimeDir::open(&options, true).expect("a directory");
-    let place = Place::new("", "nightly").expect("a name");
-    let listener = runtime.listen(&place, &Access::default()).expect("a socket");
+/// Joins as a server; this process plays the primary.
+fn join_server(dir: &Path, listener: &Listener) -> (Server, Link, Segment) {
     std::thread::scope(|scope| {
-        let joining = scope.spawn(|| Member::join(&options, Role::Server, "", "nightly"));
-        rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).expect("a joiner");
-        let link = Link::new(rustix::net::accept(&listener).expect("a joiner"));
-        let (_control, segment) = Control::create(1, Seals::new(1)).expect("memory");
+        let joining = scope.spawn(|| Server::join(&options(dir), INSTANCE, SET));
+        rustix::event::poll(&mut [PollFd::new(listener, PollFlags::IN)], None).expect("a joiner");
+        let link = Link::new(rustix::net::accept(listener).expect("a joiner"));
+        expect(&link, &Message::Hello { role: JoinRole::Server, instance: INSTANCE, set: SET });
+        let (_control, segment) = Control::create(1, Checksums::new(1)).expect("memory");
         let welcome = Message::Welcome {
-            member: SERVER_MEMBER,
+            member: MemberIndex::SERVER,
             secret: 1,
-            asked: VdConfig::default(),
-            agreement: None,
-            areas: 0,
+            requested: requested(),
+            negotiated: None,
+            classes: 0,
         };
-        link.send(&welcome, Some(segment.fd())).expect("a joiner");
-        let member = joining.join().expect("no panic").expect("a member");
-        drop(link);
-        let session = member.session();
-        let reason =
-            vdi_shm::wait::wait_until(session.control().set_doorbell(), Some(Instant::now() + PATIENCE), || {
-                session.abort_reason()
-            });
-        assert_eq!(reason, Some(AbortReason { party: Party::Primary, cause: Cause::Died }));
-        let leaving = scope.spawn(move || drop(member));
-        // As long as a busy machine may take between two descriptors of a process that ends.
-        std::thread::sleep(Duration::from_millis(30));
-        drop(listener);
-        leaving.join().expect("no panic");
-    });
-    assert_eq!(std::fs::read_dir(dir.path()).expect("a directory").count(), 0, "the dead one's socket is left behind");
+        send(&link, &welcome, Some(&segment));
+        (joining.join().expect("no panic").expect("a server"), link, segment)
+    })
+}
+
+/// The system closes a dead process's descriptors one after the other, so its link may be gone while its socket still
+/// listens. A member that leaves meanwhile removes the socket all the same.
+#[test]
+fn a_socket_that_dies_after_its_links_is_removed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = RuntimeDir::open(&options(dir.path()), true).expect("a directory");
+    let listener = runtime.listen(&socket_name(), &Access::default()).expect("a socket");
+    let (server, link, _segment) = join_server(dir.path(), &listener);
+    drop(link);
+    assert_eq!(await_abort(server.session()), reason(Process::Primary, Cause::Died));
+    // The server's first attempt to remove the socket connects to it.
+    rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).expect("an attempt");
+    let leaving = std::thread::spawn(move || drop(server));
+    drop(listener);
+    leaving.join().expect("no panic");
+    assert_eq!(names(dir.path()), [""; 0], "the dead set's socket is left behind");
+}
+
+/// A member reports an abort to the primary, and takes one from it, without the abort word of the control segment.
+#[test]
+fn a_member_reports_and_takes_aborts_over_its_link() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = RuntimeDir::open(&options(dir.path()), true).expect("a directory");
+    let listener = runtime.listen(&socket_name(), &Access::default()).expect("a socket");
+    let signalled = reason(Process::Server, Cause::Signalled);
+    let (server, link, segment) = join_server(dir.path(), &listener);
+    server.session().abort(Cause::Signalled);
+    expect(&link, &Message::Aborted { reason: signalled });
+    // A stray write clears the word. A reason that was seen stays.
+    let at = vdi_proto::wire::layout::ABORT_OFFSET;
+    assert_eq!(rustix::io::pwrite(segment.fd(), &[0; 4], at), Ok(4));
+    assert_eq!(server.session().control().abort_reason(), None);
+    assert_eq!(server.session().abort_reason(), Some(signalled));
+    drop((server, link));
+
+    let (server, link, _segment) = join_server(dir.path(), &listener);
+    let died = reason(Process::Secondary(common::member_index(7)), Cause::Died);
+    send(&link, &Message::Aborted { reason: died }, None);
+    assert_eq!(await_abort(server.session()), died);
+    drop((server, link));
+}
+
+/// The primary passes an abort that one member reported on to all others.
+#[test]
+fn a_primary_passes_aborts_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let primary = Primary::create(&options(dir.path()), INSTANCE, SET, &requested()).expect("a set");
+    let server = RawMember::join(dir.path(), JoinRole::Server);
+    server.send(&Message::Configured(negotiated()), None);
+    server.expect(&Message::ConfiguredAnswer(Ok(())));
+    primary.admit_secondaries();
+    let secondaries = [(); 2].map(|()| RawMember::join(dir.path(), JoinRole::Secondary));
+    let signalled = reason(Process::Secondary(secondaries[0].index), Cause::Signalled);
+    secondaries[0].send(&Message::Aborted { reason: signalled }, None);
+    for member in [&server, &secondaries[0], &secondaries[1]] {
+        member.expect(&Message::Aborted { reason: signalled });
+    }
+    assert_eq!(primary.session().abort_reason(), Some(signalled));
 }

@@ -45,7 +45,7 @@ pub enum SegmentError {
     NotSealed {
         /// The announced length.
         expected: u64,
-        /// The length of the memfd; `None` where it is no memfd, or its length can change.
+        /// The length of the memfd; `None` where it is no memfd, its length can change, or it cannot be written to.
         found: Option<u64>,
     },
     /// A packet had to bring one descriptor.

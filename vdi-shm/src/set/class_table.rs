@@ -47,7 +47,7 @@ pub enum AddClassError {
     #[error("the buffers of class {index} are aligned to {found} bytes, the set's alignment is {expected}")]
     Alignment {
         /// The class.
-        index: u32,
+        index: ClassIndex,
         /// Its alignment.
         found: u32,
         /// The set's alignment.
@@ -82,10 +82,27 @@ pub struct MappedClass {
 }
 
 impl MappedClass {
+    pub(crate) fn index(&self) -> ClassIndex {
+        self.index
+    }
+
     /// The class.
     #[must_use]
     pub fn class(&self) -> &Class {
         &self.class
+    }
+
+    /// Checks that the class keeps the set's alignment.
+    ///
+    /// # Errors
+    /// [`AddClassError::Alignment`].
+    pub(crate) fn check_alignment(&self, expected: u32) -> Result<(), AddClassError> {
+        let (index, found) = (self.index, self.class.spec().alignment);
+        if found.is_multiple_of(expected.max(1)) {
+            Ok(())
+        } else {
+            Err(AddClassError::Alignment { index, found, expected })
+        }
     }
 
     /// The address of a slot's data start; `None` for a slot of another class.
@@ -143,7 +160,12 @@ impl ClassTable {
     ///
     /// # Errors
     /// [`AddClassError`].
-    pub(crate) fn map(&self, index: ClassIndex, spec: ClassSpec, segment: &Segment) -> Result<MappedClass, AddClassError> {
+    pub(crate) fn map(
+        &self,
+        index: ClassIndex,
+        spec: ClassSpec,
+        segment: &Segment,
+    ) -> Result<MappedClass, AddClassError> {
         let class = self.lay_out(index, spec)?;
         let identity = segment.identity();
         let same = |other: String| AddClassError::SameMemory { index, other };
@@ -179,13 +201,7 @@ impl ClassTable {
     /// # Errors
     /// [`AddClassError::Alignment`].
     pub(crate) fn check_alignment(&self, expected: u32) -> Result<(), AddClassError> {
-        let bad = self.iter().enumerate().find(|(_, row)| !row.class.spec().alignment.is_multiple_of(expected.max(1)));
-        match bad {
-            None => Ok(()),
-            Some((index, row)) => {
-                Err(AddClassError::Alignment { index: index as u32, found: row.class.spec().alignment, expected })
-            }
-        }
+        self.iter().try_for_each(|row| row.check_alignment(expected))
     }
 
     /// The class of a slot.

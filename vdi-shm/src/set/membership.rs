@@ -9,8 +9,8 @@
 //!    is a death.
 //! 4. An abort that this process sees first is reported to the primary. An abort that the primary reports is taken over,
 //!    whatever the control segment says.
-//! 5. Each request is answered once and in order. Requests are numbered, so that an answer to a request that timed out is
-//!    not taken for the next one's.
+//! 5. At most one request of the server has no answer yet. An answer takes effect when it arrives, also when the request
+//!    has timed out. So the server and the primary have the same classes and the same configuration.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use vdi_proto::abort::{AbortReason, Cause, Process};
+use vdi_proto::config::VdConfig;
 use vdi_proto::index::{ClassIndex, MAX_CLASSES, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::checksum::Checksums;
@@ -26,6 +27,7 @@ use vdi_proto::wire::class::ClassSpec;
 use vdi_proto::wire::join::{JoinRole, Message};
 use vdi_proto::wire::layout::control_len;
 
+use super::class_table::MappedClass;
 use super::control::Control;
 use super::error::{Fault, JoinError, RequestError, Violation};
 use super::name::SetName;
@@ -58,15 +60,58 @@ struct Shared {
     leaving: AtomicBool,
     /// Locked during a request: there is one at a time.
     requesting: Mutex<()>,
-    answers: Mutex<Answers>,
+    requests: Mutex<Requests>,
 }
 
-/// The primary's answers to the server's requests.
+/// A request of the server to the primary, with what it adds to this process once the primary accepts it.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// RequestBuffers.
+    Class(MappedClass),
+    /// EndConfiguration.
+    Configure(VdConfig),
+}
+
+impl Request {
+    fn message(&self) -> Message<'static> {
+        match self {
+            Request::Class(row) => Message::Class { index: row.index(), spec: row.class().spec() },
+            Request::Configure(config) => Message::Configured(*config),
+        }
+    }
+
+    /// What was requested, and what the client has to do, for messages.
+    fn names(&self) -> (&'static str, &'static str) {
+        match self {
+            Request::Class(_) => ("a buffer class", "the client to map a buffer class"),
+            Request::Configure(_) => ("the configuration", "the client to take the configuration"),
+        }
+    }
+
+    /// Whether this message answers the request.
+    fn is_answered_by(&self, message: &Message<'_>) -> bool {
+        match (self, message) {
+            (Request::Class(row), Message::ClassAnswer { index, .. }) => row.index() == *index,
+            (Request::Configure(_), Message::ConfiguredAnswer(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The server's requests.
 #[derive(Debug, Default)]
-struct Answers {
-    requested: u64,
-    answered: u64,
-    last: Option<Result<(), VdError>>,
+struct Requests {
+    /// The request that has no answer yet.
+    pending: Option<Request>,
+    /// The answer to the last request.
+    answer: Option<Result<(), VdError>>,
+}
+
+/// The right to make one request: the requests before it were answered.
+pub(crate) struct RequestTurn<'a> {
+    shared: &'a Shared,
+    deadline: Option<Instant>,
+    _one_at_a_time: MutexGuard<'a, ()>,
 }
 
 /// Reports an abort to the primary.
@@ -151,7 +196,7 @@ impl Membership {
             link,
             leaving: AtomicBool::new(false),
             requesting: Mutex::default(),
-            answers: Mutex::default(),
+            requests: Mutex::default(),
         });
         shared.session.set_notifier(Box::new(ToPrimary(Arc::downgrade(&shared))));
         let monitor = std::thread::Builder::new()
@@ -171,44 +216,46 @@ impl Membership {
         &self.shared.session
     }
 
-    /// Server: sends a request, and waits for the answer.
-    pub(crate) fn request(
-        &self,
-        message: &Message<'_>,
-        segment: Option<&Segment>,
-        timeout: Duration,
-        request: &'static str,
-        step: &'static str,
-    ) -> Result<(), RequestError> {
-        let shared = &self.shared;
-        let _one_at_a_time = shared.requesting.lock().unwrap_or_else(PoisonError::into_inner);
-        let deadline = wait::deadline(timeout);
-        let number = {
-            let mut answers = shared.answers();
-            answers.requested += 1;
-            answers.last = None;
-            answers.requested
-        };
-        match shared.send(message, segment) {
+    /// Server: begins a request, which ends after `timeout`. Waits for the answer to a request that timed out before.
+    pub(crate) fn begin_request(&self, timeout: Duration) -> Result<RequestTurn<'_>, RequestError> {
+        let shared = &*self.shared;
+        let one_at_a_time = shared.requesting.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = RequestTurn { shared, deadline: wait::deadline(timeout), _one_at_a_time: one_at_a_time };
+        turn.wait("the answer to an earlier request", || shared.requests().pending.is_none().then_some(()))?;
+        Ok(turn)
+    }
+}
+
+impl RequestTurn<'_> {
+    /// Sends the request, and waits for the answer.
+    pub(crate) fn request(self, request: Request, segment: Option<&Segment>) -> Result<(), RequestError> {
+        let shared = self.shared;
+        let (message, (request_name, step)) = (request.message(), request.names());
+        *shared.requests() = Requests { pending: Some(request), answer: None };
+        match shared.send(&message, segment) {
             // The primary is gone. The monitor thread aborts the set, which ends the wait below.
             Err(error) if is_gone(&error) => {}
             Err(LinkError::System(error)) => {
                 // A message that was not sent gets no answer.
-                shared.answers().requested -= 1;
+                shared.requests().pending = None;
                 return Err(error.into());
             }
             Err(LinkError::Timeout) | Ok(()) => {}
         }
-        let outcome = wait::wait_until(shared.session.control().set_event(), deadline, || {
-            if let Some(reason) = shared.session.abort_reason() {
-                return Some(Err(RequestError::Aborted(reason)));
-            }
-            let mut answers = shared.answers();
-            let answer = if answers.answered == number { answers.last.take() } else { None };
-            let set = || shared.session.set_name().to_owned();
-            answer.map(|answer| answer.map_err(|status| RequestError::Refused { set: set(), request, status }))
-        });
-        outcome.unwrap_or(Err(RequestError::Timeout { step }))
+        let answer = self.wait(step, || shared.requests().answer.take())?;
+        let set = || shared.session.set_name().to_owned();
+        answer.map_err(|status| RequestError::Refused { set: set(), request: request_name, status })
+    }
+
+    /// Waits until `ready` returns something, the set is aborted, or the time is over.
+    fn wait<T>(&self, step: &'static str, mut ready: impl FnMut() -> Option<T>) -> Result<T, RequestError> {
+        let session = &self.shared.session;
+        let ready = || match session.abort_reason() {
+            Some(reason) => Some(Err(RequestError::Aborted(reason))),
+            None => ready().map(Ok),
+        };
+        let event = session.control().set_event();
+        wait::wait_until(event, self.deadline, ready).unwrap_or(Err(RequestError::Timeout { step }))
     }
 }
 
@@ -270,8 +317,8 @@ impl Shared {
         send(&self.link, message, segment)
     }
 
-    fn answers(&self) -> MutexGuard<'_, Answers> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The monitor thread: reads the link until it ends.
@@ -309,14 +356,10 @@ impl Shared {
 
     fn handle(&self, mut packet: Packet) -> Result<(), Violation> {
         let server = self.session.member() == MemberIndex::SERVER;
-        match Message::decode(packet.bytes())? {
+        let message = Message::decode(packet.bytes())?;
+        match message {
             Message::ClassAnswer { answer, .. } | Message::ConfiguredAnswer(answer) if server => {
-                let mut answers = self.answers();
-                answers.answered += 1;
-                if answers.answered > answers.requested {
-                    return Err(Violation::OutOfTurn { found: "an answer", expected: "no answer, without a request" });
-                }
-                answers.last = Some(answer);
+                self.answered(&message, answer)?;
             }
             Message::Class { index, spec } if !server => {
                 add_class(&self.session, &mut packet, index, spec)?;
@@ -330,6 +373,21 @@ impl Shared {
             }
         }
         self.session.control().set_event().notify();
+        Ok(())
+    }
+
+    /// The primary has answered a request of the server.
+    fn answered(&self, message: &Message<'_>, answer: Result<(), VdError>) -> Result<(), Violation> {
+        let mut requests = self.requests();
+        let request = requests.pending.take().filter(|request| request.is_answered_by(message));
+        let request =
+            request.ok_or(Violation::OutOfTurn { found: "an answer", expected: "no answer, or that to a request" })?;
+        match (answer, request) {
+            (Ok(()), Request::Class(row)) => self.session.classes().push(row)?,
+            (Ok(()), Request::Configure(config)) => self.session.configure(config)?,
+            (Err(_), _) => {}
+        }
+        requests.answer = Some(answer);
         Ok(())
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use vdi_proto::config::VdConfig;
 use vdi_proto::index::{ClassIndex, MAX_CLASSES};
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::JoinRole;
 
 use super::class_table::AddClassError;
 use super::control::ServerControl;
 use super::error::{ConfigureError, JoinError, RequestError};
-use super::membership::Membership;
+use super::membership::{Membership, Request};
 use super::pool::BufferPool;
 use super::session::Session;
 use crate::ipc::runtime::Options;
@@ -61,21 +61,17 @@ impl Server {
     ///
     /// # Errors
     /// [`RequestError`]: VD_E_INVALID for numbers that describe no class, VD_E_MEMORY when the memory cannot be had on either
-    /// side, VD_E_ABORT, VD_E_TIMEOUT. The pool stays as it was.
+    /// side, VD_E_ABORT, VD_E_TIMEOUT. The pool stays as it was. A class that the client accepts after the time-out is there
+    /// with the next class.
     pub fn add_class(&self, spec: ClassSpec, timeout: Duration) -> Result<(), RequestError> {
-        let session = self.session();
-        let classes = session.classes();
+        let turn = self.membership.begin_request(timeout)?;
+        let classes = self.session().classes();
         let limit = u64::from(MAX_CLASSES);
         let exhausted = RequestError::Exhausted { what: "buffer classes", limit };
         let index = ClassIndex::new(classes.iter().count() as u32).ok_or(exhausted)?;
         let class = classes.lay_out(index, spec)?;
         let segment = Segment::create("vdi-area", class.area_len()).map_err(AddClassError::from)?;
-        let mapped = classes.map(index, spec, &segment)?;
-        let message = Message::Class { index, spec };
-        let (request, step) = ("a buffer class", "the client to map a buffer class");
-        self.membership.request(&message, Some(&segment), timeout, request, step)?;
-        // Only now, so that a class that was refused can be requested again with other numbers.
-        classes.push(mapped)?;
+        turn.request(Request::Class(classes.map(index, spec, &segment)?), Some(&segment))?;
         self.pool.add_new_classes();
         Ok(())
     }
@@ -85,13 +81,12 @@ impl Server {
     /// # Errors
     /// [`RequestError`]: the client's refusal, VD_E_ABORT, VD_E_TIMEOUT.
     pub fn configure(&self, config: VdConfig, timeout: Duration) -> Result<(), RequestError> {
+        let turn = self.membership.begin_request(timeout)?;
         let session = self.session();
         if session.negotiated().is_some() {
             return Err(ConfigureError::Twice.into());
         }
         config.validate_answer(session.requested()).map_err(ConfigureError::from)?;
-        let (request, step) = ("the configuration", "the client to take the configuration");
-        self.membership.request(&Message::Configured(config), None, timeout, request, step)?;
-        Ok(session.configure(config)?)
+        turn.request(Request::Configure(config), None)
     }
 }

@@ -150,11 +150,13 @@ impl Session {
         self.negotiated.set(config).map_err(|_| ConfigureError::Twice)
     }
 
-    /// Maps a class that came with a message.
+    /// Maps a class that came with a message. A class that is refused leaves no trace.
     pub(crate) fn add_class(&self, index: ClassIndex, spec: ClassSpec, segment: &Segment) -> Result<(), Violation> {
-        self.classes.push(self.classes.map(index, spec, segment)?)?;
-        let alignment = self.negotiated().map_or(1, |config| config.alignment);
-        Ok(self.classes.check_alignment(alignment)?)
+        let row = self.classes.map(index, spec, segment)?;
+        if let Some(config) = self.negotiated() {
+            row.check_alignment(config.alignment)?;
+        }
+        Ok(self.classes.push(row)?)
     }
 
     /// The buffers as a client sees them; `None` before the set is configured, and in the server's process, which has a

@@ -1,17 +1,23 @@
-//! Descriptors of every kind that a peer may pass and that are no segment.
-#![allow(dead_code, unreachable_pub)] // each test binary uses its part
+//! Descriptors that a peer may pass and that are no segment.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use vdi_shm::ipc::segment::Segment;
 
-pub const SEALED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW);
+/// The seals of a segment.
+pub const SEALED: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 pub fn memfd(len: u64, seals: SealFlags) -> OwnedFd {
     let fd = rustix::fs::memfd_create("vdi-test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memfd");
     rustix::fs::ftruncate(&fd, len).expect("a length");
     rustix::fs::fcntl_add_seals(&fd, seals).expect("seals");
     fd
+}
+
+/// Another descriptor of the same memory.
+pub fn duplicate(segment: &Segment) -> OwnedFd {
+    segment.fd().try_clone_to_owned().expect("a descriptor")
 }
 
 /// Sealed memory in huge pages, where the system has such.
@@ -21,6 +27,14 @@ pub fn huge_pages(len: u64) -> rustix::io::Result<OwnedFd> {
     rustix::fs::ftruncate(&fd, len)?;
     rustix::fs::fcntl_add_seals(&fd, SEALED)?;
     Ok(fd)
+}
+
+/// A good segment of `len` bytes, opened again without the permission to write.
+fn read_only(len: u64) -> OwnedFd {
+    use std::os::fd::AsRawFd;
+    let fd = memfd(len, SEALED);
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).expect("our own memory")
 }
 
 /// What is no segment of `len` bytes: with what it is, and the descriptor.
@@ -41,8 +55,12 @@ pub fn no_segments(len: u64) -> Vec<(&'static str, OwnedFd)> {
         ("a device", zero.into()),
         ("an event descriptor", event),
         ("an unsealed memfd", memfd(len, SealFlags::empty())),
-        ("one that can grow", memfd(len, SealFlags::SHRINK)),
-        ("one that can shrink", memfd(len, SealFlags::GROW)),
+        ("one that can grow", memfd(len, SealFlags::SHRINK | SealFlags::SEAL)),
+        ("one that can shrink", memfd(len, SealFlags::GROW | SealFlags::SEAL)),
+        ("one that takes more seals", memfd(len, SealFlags::SHRINK | SealFlags::GROW)),
+        ("one that cannot be written to", memfd(len, SEALED | SealFlags::WRITE)),
+        ("one that cannot be mapped for writing", memfd(len, SEALED | SealFlags::FUTURE_WRITE)),
+        ("one that is open for reading only", read_only(len)),
         ("a shorter one", memfd(len - 1, SEALED)),
         ("a longer one", memfd(len + 1, SEALED)),
         ("an empty one", memfd(0, SEALED)),

@@ -8,7 +8,7 @@ use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::io::{Errno, Result};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use rustix::thread::futex;
@@ -17,6 +17,9 @@ use super::pieces::in_pieces;
 
 /// The seals of a segment: neither its length nor its seals can change.
 const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+
+/// The seals that a segment must not have: it could not be mapped for writing.
+const NO_WRITE: SealFlags = SealFlags::WRITE.union(SealFlags::FUTURE_WRITE);
 
 /// The type of the file system of memfds in huge pages.
 const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
@@ -97,13 +100,17 @@ fn take_huge_pages(fd: &OwnedFd, len: u64) {
     unsafe { unmap(mapped, len) }
 }
 
-/// The length and identity of a descriptor that is a memfd sealed as by [`create_sealed`]; `None` for anything else.
+/// The length and identity of a descriptor that is a memfd sealed as by [`create_sealed`] and open for writing; `None` for
+/// anything else.
 pub(crate) fn inspect_sealed(fd: BorrowedFd<'_>) -> Result<Option<(u64, SegmentIdentity)>> {
     // Anything but a memfd answers EINVAL.
     match rustix::fs::fcntl_get_seals(fd) {
-        Ok(seals) if seals.contains(SEALS) => {}
+        Ok(seals) if seals.contains(SEALS) && !seals.intersects(NO_WRITE) => {}
         Ok(_) | Err(Errno::INVAL) => return Ok(None),
         Err(error) => return Err(error),
+    }
+    if rustix::fs::fcntl_getfl(fd)? & OFlags::RWMODE != OFlags::RDWR {
+        return Ok(None);
     }
     // A memfd of huge pages can be sealed as well, but an access may fault where the system has no such page left.
     if rustix::fs::fstatfs(fd)?.f_type as u64 == HUGETLBFS_MAGIC {

@@ -424,9 +424,8 @@ impl Monitor {
         let Some(member) = connection.member else { return };
         self.members &= !bit(member);
         if member == MemberIndex::SERVER {
-            self.pending_class = None;
-            self.server_gone(connection.left);
-            return;
+            // A pending class stays: the answers of the secondaries may be on their way, and are no violation.
+            return self.server_gone(connection.left);
         }
         self.secondary_gone(member, connection.left);
         if let Some(pending) = &mut self.pending_class {
