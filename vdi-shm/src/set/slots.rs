@@ -149,7 +149,7 @@ impl Slot {
     #[inline]
     pub fn check_lent(&self, loan: Loan) -> Result<(), LeaseError> {
         let generation = loan.generation;
-        // SYNC slot.lease.load: pairs with slot.lend and slot.restore, for the bytes.
+        // SYNC slot.lease.load: pairs with slot.lend, for the bytes.
         match slot_word::decode(self.state.load(ordering("slot.lease.load", Ordering::Acquire))) {
             Some(SlotState::Lent(lent)) if lent == generation => Ok(()),
             Some(SlotState::Reclaiming(lent)) if lent == generation => Err(LeaseError::Reclaiming),
@@ -212,8 +212,8 @@ impl Slot {
             self.state.store(free, ordering("slot.free", Ordering::Release));
             Ok(())
         } else {
-            // SYNC slot.restore: pairs with slot.lease.load.
-            self.state.store(lent, ordering("slot.restore", Ordering::Release));
+            // The fence above publishes the server's bytes to a process that loads this word.
+            self.state.store(lent, Ordering::Relaxed);
             Err(ReclaimError::Leased { leases })
         }
     }
