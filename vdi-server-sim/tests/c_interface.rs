@@ -1,15 +1,18 @@
-//! The C interface, as programs in C and Python use it: against `vdi-sim sql`, rightly and wrongly.
+//! The C interface, as programs in C and Python use it against `vdi-sim sql`: rightly, wrongly, and by a library that stands in
+//! for SQL Server's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
 
 use common::bench::Bench;
+use common::native::{has, library_folder, skipped};
+use common::recorder::drop_in;
 use common::server::Server;
 use tempfile::TempDir;
 use vdi_client::{CommandCode, Features};
@@ -17,19 +20,9 @@ use vdi_client::{CommandCode, Features};
 /// The C interface's folder.
 static CAPI: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
 
-/// Where the library is, built like this test.
-fn library() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let profile = Path::new(env!("CARGO_BIN_EXE_vdi-sim")).parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "vdi-capi", "--target-dir"]).arg(profile.parent().unwrap());
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        profile.to_owned()
-    })
+/// Where the library is.
+fn library() -> PathBuf {
+    library_folder("vdi-capi")
 }
 
 /// Runs a compiler or one of its companions; what it printed on standard output.
@@ -41,16 +34,6 @@ fn tool(command: &mut Command) -> String {
     });
     assert!(output.status.success(), "{name:?}:\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn has(program: &str) -> bool {
-    let status = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
-/// Says that a part of a test did not run, past the harness, which would keep it to itself.
-fn skipped(what: &str, missing: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {what}: there is no {missing}\n").as_bytes()).unwrap();
 }
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
@@ -243,6 +226,39 @@ fn the_c_agent_backs_up_and_restores() {
     assert_agent_works(|set, file| agent.command(&[set, file.to_str().unwrap()]));
 }
 
+/// A call to an agent, by the drop-in library in the place of SQL Server's.
+fn by_library(mut command: Command) -> Command {
+    command.env("VDI_LIBRARY", drop_in());
+    command
+}
+
+#[test]
+fn the_c_agent_works_by_a_library() {
+    let agent = Program::compile(&CAPI.join("examples/agent.c"), &["-lvdi_c"]);
+    assert_agent_works(|set, file| by_library(agent.command(&[set, file.to_str().unwrap()])));
+}
+
+#[test]
+fn the_python_agent_works_by_a_library() {
+    if !has("python3") {
+        return skipped("the Python agent: python3 is not installed");
+    }
+    assert_agent_works(|set, file| by_library(python_agent(set, file)));
+}
+
+#[test]
+fn a_library_that_cannot_be_used_is_an_error_of_create() {
+    let agent = Program::compile(&CAPI.join("examples/agent.c"), &["-lvdi_c"]);
+    let missing = Path::new("/nowhere/libsqlvdi.so");
+    let output = agent.command(&["c", "file"]).env("VDI_LIBRARY", missing).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.starts_with("agent: vdi_set_create: with_back_end: VD_E_INVALID") && said.contains("/nowhere"),
+        "{said}"
+    );
+}
+
 #[test]
 fn the_c_agent_works_with_the_static_library() {
     // What the README tells to link with.
@@ -259,7 +275,7 @@ fn the_c_agent_works_with_the_static_library() {
 #[test]
 fn the_python_agent_backs_up_and_restores() {
     if !has("python3") {
-        return skipped("the_python_agent_backs_up_and_restores", "python3");
+        return skipped("the Python agent: python3 is not installed");
     }
     assert_agent_works(python_agent);
 }
@@ -277,7 +293,7 @@ fn python(agent: &Path, set: &str, file: &Path) -> Command {
 #[test]
 fn the_python_agent_wants_proof_of_a_complete_backup() {
     if !has("python3") {
-        return skipped("the_python_agent_wants_proof_of_a_complete_backup", "python3");
+        return skipped("the Python agent: python3 is not installed");
     }
     assert_agent_wants_proof(python_agent, true);
     let folder = tempfile::tempdir().unwrap();
@@ -285,12 +301,12 @@ fn the_python_agent_wants_proof_of_a_complete_backup() {
     assert_agent_wants_proof(|set, file| python(&agent, set, file), false);
 }
 
-#[test]
-fn buffers_are_worked_on_by_their_handles_in_another_process() {
+/// Backs a database up through a process that gets the commands and one that sums the buffers by their handles.
+fn assert_handles_work(change: impl FnOnce(Command) -> Command) {
     let handles = Program::of_test("c_handles.c");
     let bench = Bench::new();
     bench.database("db", 1 << 20);
-    let client = Client::start(&bench, handles.command(&["c"]));
+    let client = Client::start(&bench, change(handles.command(&["c"])));
     bench.sql(BACKUP).outcome().assert_success();
     let said = client.finish();
     let (here, there) = said.lines().last().unwrap().strip_prefix("here ").unwrap().split_once(" there ").unwrap();
@@ -299,11 +315,21 @@ fn buffers_are_worked_on_by_their_handles_in_another_process() {
 }
 
 #[test]
+fn buffers_are_mapped_by_their_handles_in_another_process() {
+    assert_handles_work(|command| command);
+}
+
+#[test]
+fn buffers_are_mapped_with_a_size_by_a_library() {
+    assert_handles_work(by_library);
+}
+
+#[test]
 fn a_storm_of_bad_arguments_ends_with_codes() {
     let misuse = Program::of_test("c_misuse.c");
     let bench = Bench::new();
     let (said, errors) = run(&bench, misuse.command(&["storm"]), "");
-    assert_eq!(errors, "", "nobody asked for messages");
+    assert_eq!(errors, "", "no messages were requested");
     let mut lines = said.lines();
     assert_eq!(lines.next(), Some(concat!(env!("CARGO_PKG_VERSION"), ": unknown status, 0, ''")));
     let mut calls = 0;
@@ -318,7 +344,7 @@ fn a_storm_of_bad_arguments_ends_with_codes() {
         assert!(line.ends_with(&format!(": {expected}")), "{line}");
         calls += 1;
     }
-    assert_eq!(calls, 18 + 3 * 13 + 7, "{said}");
+    assert_eq!(calls, 18 + 3 * 14 + 8, "{said}");
     assert!(said.contains("set is NULL\n") && !said.contains("but "), "{said}");
 }
 
@@ -329,7 +355,7 @@ fn refused_calls_are_told_where_vdi_log_is_set() {
     let (_, errors) = run(&bench, misuse.command(&["storm"]), "1");
     let told = "vdi_set_open_in_secondary: OpenInSecondaryEx of set \"nobody's\": VD_E_PROTOCOL (0x8077000c): ";
     assert!(errors.lines().any(|line| line.starts_with(told)), "{errors}");
-    assert_eq!(errors.lines().count(), 18 + 3 * 13 + 7, "{errors}");
+    assert_eq!(errors.lines().count(), 18 + 3 * 14 + 8, "{errors}");
 }
 
 #[test]
@@ -349,7 +375,7 @@ fn a_wrong_order_and_an_abort_end_with_codes() {
     let said = client.finish();
     let (session, freed) = said.split_once("freed objects\n").unwrap();
     assert_eq!(session, include_str!("programs/c_misuse.session.txt"));
-    assert_eq!(freed.lines().count(), 13, "{freed}");
+    assert_eq!(freed.lines().count(), 14, "{freed}");
     assert!(freed.lines().all(|line| line.ends_with(": VD_E_INVALID")), "{freed}");
 }
 
@@ -397,7 +423,7 @@ fn time_outs_at_the_ends_of_their_type_wait_and_end() {
 }
 
 #[test]
-fn messages_that_nobody_reads_end_no_program() {
+fn messages_that_no_process_reads_end_no_program() {
     let corners = Program::of_test("c_corners.c");
     assert_eq!(run(&Bench::new(), corners.command(&["deaf"]), "1").0, "0 surprises\n");
 }
@@ -415,7 +441,7 @@ fn the_header_is_c_and_cpp() {
         vec![("gcc", "c", "c99"), ("gcc", "c", "c11"), ("g++", "c++", "c++11"), ("g++", "c++", "c++20")];
     match has("clang++") {
         true => compilers.push(("clang++", "c++", "c++17")),
-        false => skipped("the_header_is_c_and_cpp", "clang++"),
+        false => skipped("clang++ is not installed; the header was compiled with g++ only"),
     }
     for (compiler, language, standard) in compilers {
         let mut command = Command::new(compiler);
@@ -441,5 +467,5 @@ fn exactly_the_documented_functions_are_exported() {
     let mut exported: Vec<_> = symbols.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     exported.sort();
     assert_eq!(exported, documented());
-    assert_eq!(exported.len(), 19);
+    assert_eq!(exported.len(), 20);
 }

@@ -1,6 +1,6 @@
 //! What C sees of objects, configurations and commands.
 
-use vdi_client::{Features, VdConfig};
+use vdi_client::VdConfig;
 
 /// A virtual device set that this process created or joined.
 pub struct SetHandle {
@@ -12,13 +12,13 @@ pub struct DeviceHandle {
     _opaque: [u8; 0],
 }
 
-/// A buffer that another process's command holds, mapped by its handle: a lease on it.
+/// The buffer of another process's command, mapped by its handle: a lease on it.
 pub struct MappedHandle {
     _opaque: [u8; 0],
 }
 
-/// What client and server agree on for a set: VDConfig. The client fills the fields marked so and leaves the others 0;
-/// vdi_set_get_configuration gives all.
+/// The configuration of a set: VDConfig. The client requests what is marked "by the client" and leaves the other fields 0;
+/// vdi_set_get_configuration gives all, as negotiated.
 ///
 /// Source: VDI specification, "Configuration".
 #[repr(C)]
@@ -41,7 +41,7 @@ pub struct Config {
     pub server_time_out: u32,
     /// By the server: every transfer is a multiple of this, in bytes.
     pub block_size: u32,
-    /// By the server: how many commands a device may have outstanding as the documents have it, always 4.
+    /// By the server: how many commands a device may have outstanding; always 4, as in the specification.
     pub max_io_depth: u32,
     /// By the server: the largest transfer in bytes.
     pub max_transfer_size: u32,
@@ -76,36 +76,49 @@ pub struct Command {
 
 impl From<Config> for VdConfig {
     fn from(config: Config) -> VdConfig {
-        VdConfig {
-            device_count: config.device_count,
-            features: Features::from_bits(config.features),
-            prefix_zone_size: config.prefix_zone_size,
-            alignment: config.alignment,
-            soft_file_mark_block_size: config.soft_file_mark_block_size,
-            eom_warning_size: config.eom_warning_size,
-            server_time_out: config.server_time_out,
-            block_size: config.block_size,
-            max_io_depth: config.max_io_depth,
-            max_transfer_size: config.max_transfer_size,
-            buffer_area_size: config.buffer_area_size,
-        }
+        VdConfig::from_words([
+            config.device_count,
+            config.features,
+            config.prefix_zone_size,
+            config.alignment,
+            config.soft_file_mark_block_size,
+            config.eom_warning_size,
+            config.server_time_out,
+            config.block_size,
+            config.max_io_depth,
+            config.max_transfer_size,
+            config.buffer_area_size,
+        ])
     }
 }
 
 impl From<VdConfig> for Config {
     fn from(config: VdConfig) -> Config {
+        let [
+            device_count,
+            features,
+            prefix_zone_size,
+            alignment,
+            soft_file_mark_block_size,
+            eom_warning_size,
+            server_time_out,
+            block_size,
+            max_io_depth,
+            max_transfer_size,
+            buffer_area_size,
+        ] = config.to_words();
         Config {
-            device_count: config.device_count,
-            features: config.features.bits(),
-            prefix_zone_size: config.prefix_zone_size,
-            alignment: config.alignment,
-            soft_file_mark_block_size: config.soft_file_mark_block_size,
-            eom_warning_size: config.eom_warning_size,
-            server_time_out: config.server_time_out,
-            block_size: config.block_size,
-            max_io_depth: config.max_io_depth,
-            max_transfer_size: config.max_transfer_size,
-            buffer_area_size: config.buffer_area_size,
+            device_count,
+            features,
+            prefix_zone_size,
+            alignment,
+            soft_file_mark_block_size,
+            eom_warning_size,
+            server_time_out,
+            block_size,
+            max_io_depth,
+            max_transfer_size,
+            buffer_area_size,
         }
     }
 }
@@ -116,8 +129,9 @@ mod tests {
 
     #[test]
     fn a_configuration_survives_both_ways() {
-        let config = VdConfig::from_words([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-        assert_eq!(VdConfig::from(Config::from(config)), config);
-        assert_eq!(Config::from(VdConfig::from_words([0; 11])), Config::default());
+        let config = VdConfig { device_count: 1, buffer_area_size: 11, ..VdConfig::from_words([2; 11]) };
+        let converted = Config::from(config);
+        assert_eq!((converted.device_count, converted.eom_warning_size, converted.buffer_area_size), (1, 2, 11));
+        assert_eq!(VdConfig::from(converted), config);
     }
 }
