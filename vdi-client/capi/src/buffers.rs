@@ -32,10 +32,11 @@ fn map_buffer(
     mapped.write(PLACE, MAPPED.insert(Mapped { buffer, bytes }))
 }
 
-/// The handle of a command's buffer, by which another process of the set maps it with vdi_set_map_buffer_handle. Pass the
-/// number on by any way; the caller stays responsible for completing the command. The handle dies with the command.
+/// The handle of a command's buffer, by which another process of the set maps it with vdi_set_map_buffer_handle. Pass
+/// the number on by any way; the caller stays responsible for completing the command. The handle dies with the command.
 ///
-/// data: vdi_command.data of an outstanding command of this process. handle: where the handle goes; untouched on failure.
+/// data: vdi_command.data of an outstanding command of this process. handle: where the handle goes; untouched on
+/// failure.
 ///
 /// Returns 0; VD_E_INVALID unless data is that, and for bad pointers; VD_E_PROTOCOL unless the set is open; VD_E_ABORT.
 ///
@@ -56,11 +57,12 @@ pub unsafe extern "C" fn vdi_set_get_buffer_handle(set: *mut SetHandle, data: *c
 /// completed: VD_E_BUSY there. Not with SQL Server's library, which does not know how many bytes a buffer has:
 /// vdi_set_map_buffer_handle_sized works everywhere.
 ///
-/// handle: from vdi_set_get_buffer_handle of the other process. mapped: where the lease goes; NULL goes there on failure.
+/// handle: from vdi_set_get_buffer_handle of the other process. mapped: where the lease goes; NULL goes there on
+/// failure.
 ///
-/// Returns 0; VD_E_INVALID for a handle that is stale, forged or another set's, and for bad pointers; VD_E_BUSY when this
-/// process has the buffer already; VD_E_NOTSUPPORTED with SQL Server's library; VD_E_PROTOCOL unless the set is open;
-/// VD_E_ABORT.
+/// Returns 0; VD_E_INVALID for a handle that is stale, forged or another set's, and for bad pointers; VD_E_BUSY when
+/// this process has the buffer already; VD_E_NOTSUPPORTED with SQL Server's library; VD_E_PROTOCOL unless the set is
+/// open; VD_E_ABORT.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::MapBufferHandle.
 #[unsafe(no_mangle)]
@@ -76,12 +78,12 @@ pub unsafe extern "C" fn vdi_set_map_buffer_handle(
     })
 }
 
-/// As vdi_set_map_buffer_handle, with the number of bytes that the command has. Works with SQL Server's library, too. That
-/// library has no leases: nothing there keeps the command from being completed, so the process that got the command must wait
-/// until this one is done with the buffer.
+/// As vdi_set_map_buffer_handle, with the number of bytes that the command has. Works with SQL Server's library, too.
+/// That library has no leases: nothing there keeps the command from being completed, so the process that got the
+/// command must wait until this one is done with the buffer.
 ///
-/// handle: from vdi_set_get_buffer_handle of the other process. size: vdi_command.size of the command, which the other process
-/// passes on with the handle. mapped: where the lease goes; NULL goes there on failure.
+/// handle: from vdi_set_get_buffer_handle of the other process. size: vdi_command.size of the command, which the other
+/// process passes on with the handle. mapped: where the lease goes; NULL goes there on failure.
 ///
 /// Returns 0; as vdi_set_map_buffer_handle; VD_E_INVALID when the buffer cannot have so many bytes.
 ///
@@ -100,8 +102,8 @@ pub unsafe extern "C" fn vdi_set_map_buffer_handle_sized(
     })
 }
 
-/// Where a mapped buffer is in this process, and how many bytes it has: those of vdi_set_map_buffer_handle_sized, else all of
-/// the buffer. The command may have fewer; the process that got it knows its size.
+/// Where a mapped buffer is in this process, and how many bytes it has: those of vdi_set_map_buffer_handle_sized, else
+/// all of the buffer. The command may have fewer; the process that got it knows its size.
 ///
 /// data: where the address goes. size: where the number of bytes goes; may be NULL. Both untouched on failure.
 ///

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. Every named number of `vdi-proto` is here, with the value that it has there. Compiling compares the values, the unit
-//!    tests compare the counts. The values are spelt out because cbindgen makes the header from the text.
+//! 1. Every named number of `vdi-proto` is here, with the value that it has there. Compiling compares the values, the
+//!    unit tests compare the counts. The values are spelt out because cbindgen makes the header from the text.
 //!
 //! Source: VDI specification, as in `vdi_proto`'s `features`, `command`, `completion` and `status`.
 

@@ -2,10 +2,10 @@
 //!
 //! # Invariants
 //!
-//! 1. A command is in `outstanding` from when C gets it until it is completed. A completion takes it out first: of two threads
-//!    that complete a command, one gets VD_E_INVALID.
-//! 2. A device is not freed while a thread waits for its commands. Where the thread and the free come at the same moment, the
-//!    wait ends with VD_E_ABORT or VD_E_CLOSE.
+//! 1. A command is in `outstanding` from when C gets it until it is completed. A completion takes it out first: of two
+//!    threads that complete a command, one gets VD_E_INVALID.
+//! 2. A device is not freed while a thread waits for its commands. Where the thread and the free come at the same
+//!    moment, the wait ends with VD_E_ABORT or VD_E_CLOSE.
 
 use core::ffi::c_char;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -159,8 +159,8 @@ pub unsafe extern "C" fn vdi_device_name(device: *mut DeviceHandle, name: *mut *
     call("vdi_device_name", || name.write("the place for the name", DEVICES.get(device)?.name.as_ptr()))
 }
 
-/// Waits for the server's next command. Several may be outstanding at a time; each is completed by its id, in any order, from
-/// any thread. Threads that wait for the same device take turns.
+/// Waits for the server's next command. Several may be outstanding at a time; each is completed by its id, in any
+/// order, from any thread. Threads that wait for the same device take turns.
 ///
 /// timeout_ms: see TIME-OUTS. command: where the command goes; untouched on failure.
 ///
@@ -185,17 +185,18 @@ pub unsafe extern "C" fn vdi_device_get_command(
     })
 }
 
-/// Reports to the server how a command ended, and returns its buffer: its data must not be touched any more. What is reported
-/// as written must be stored: before VDC_FLUSH is a success, durably.
+/// Reports to the server how a command ended, and returns its buffer: its data must not be touched any more. What is
+/// reported as written must be stored: before VDC_FLUSH is a success, durably.
 ///
-/// id: of the command. code: VDI_ERROR_SUCCESS, or why it was not carried out; anything but success puts the device into the
-/// state of an error, which the server ends with VDC_CLEAR_ERROR or an abort. bytes: VDC_READ and VDC_WRITE: how many were
-/// really transferred; fewer than the command's size are no success. All others: 0. position: VDC_GET_POSITION and
-/// VDC_SET_POSITION: where the device is now. All others: 0.
+/// id: of the command. code: VDI_ERROR_SUCCESS, or why it was not carried out; anything but success puts the device
+/// into the state of an error, which the server ends with VDC_CLEAR_ERROR or an abort. bytes: VDC_READ and VDC_WRITE:
+/// how many were really transferred; fewer than the command's size are no success. All others: 0. position:
+/// VDC_GET_POSITION and VDC_SET_POSITION: where the device is now. All others: 0.
 ///
-/// Returns 0; VD_E_INVALID for a command that is not active any more or another device's, for more bytes than it has, for
-/// success with fewer, and for a bad pointer; VD_E_BUSY while another process has the buffer mapped: the command stays
-/// active, complete it again; VD_E_ABORT and VD_E_PROTOCOL when the set was aborted or closed: the command has ended.
+/// Returns 0; VD_E_INVALID for a command that is not active any more or another device's, for more bytes than it has,
+/// for success with fewer, and for a bad pointer; VD_E_BUSY while another process has the buffer mapped: the command
+/// stays active, complete it again; VD_E_ABORT and VD_E_PROTOCOL when the set was aborted or closed: the command has
+/// ended.
 ///
 /// Source: VDI specification, IClientVirtualDevice::CompleteCommand.
 #[unsafe(no_mangle)]
@@ -211,8 +212,8 @@ pub extern "C" fn vdi_device_complete_command(
     })
 }
 
-/// Frees a device. If the server has not closed it, the set is aborted: nothing would answer its commands. The data of its
-/// commands, and its name, must not be touched any more.
+/// Frees a device. If the server has not closed it, the set is aborted: nothing would answer its commands. The data of
+/// its commands, and its name, must not be touched any more.
 ///
 /// Returns 0; VD_E_INVALID for what is no device, or was freed already; VD_E_BUSY while another thread waits for its
 /// commands: end that wait with vdi_set_signal_abort or vdi_set_close, then free it.

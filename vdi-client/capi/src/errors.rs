@@ -18,8 +18,8 @@ thread_local! {
     static LAST_ERROR: RefCell<Option<LastError>> = const { RefCell::new(None) };
 }
 
-/// Runs the body of a function. Its failure becomes the thread's last error, and where VDI_LOG is set, a message on standard
-/// error.
+/// Runs the body of a function. Its failure becomes the thread's last error, and where VDI_LOG is set, a message on
+/// standard error.
 pub(crate) fn call(function: &str, body: impl FnOnce() -> Result<(), Failure>) -> i32 {
     vdi_ffi::call(body, |failure| {
         let text = failure.describe(function).replace('\0', "\u{fffd}");
@@ -41,7 +41,8 @@ pub extern "C" fn vdi_version() -> *const c_char {
     VERSION.as_ptr().cast()
 }
 
-/// The name of a status, "VD_E_TIMEOUT" for example; "NOERROR" for 0, "unknown status" for other numbers. Valid for ever.
+/// The name of a status, "VD_E_TIMEOUT" for example; "NOERROR" for 0, "unknown status" for other numbers. Valid for
+/// ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn vdi_error_name(status: i32) -> *const c_char {
     status_name(status).as_ptr()
@@ -53,8 +54,8 @@ pub extern "C" fn vdi_last_error_code() -> i32 {
     LAST_ERROR.try_with(|last| last.borrow().as_ref().map_or(0, |last| last.status)).unwrap_or(0)
 }
 
-/// The text of this thread's last call that failed: the function, the command, device and set, the VD_E_* name and number,
-/// what is wrong, and what to do. Empty if none has failed, never NULL. UTF-8 without an end of line.
+/// The text of this thread's last call that failed: the function, the command, device and set, the VD_E_* name and
+/// number, what is wrong, and what to do. Empty if none has failed, never NULL. UTF-8 without an end of line.
 ///
 /// Lifetime: until this thread's next call that fails, or its end. Copy it to keep it.
 #[unsafe(no_mangle)]

@@ -1,15 +1,16 @@
 //! The C interface to `vdi-client`: for C, and for every language that can call C.
 //!
-//! What C sees is `include/vdi_c.h`, which is made from this crate. Its beginning says what holds for all functions; its
-//! paragraph "MEMORY" is the contract of every `unsafe` function here. The rules of the interface are those of `vdi-client`.
+//! What C sees is `include/vdi_c.h`, which is made from this crate. Its beginning says what holds for all functions;
+//! its paragraph "MEMORY" is the contract of every `unsafe` function here. The rules of the interface are those of
+//! `vdi-client`.
 //!
 //! # Invariants
 //!
-//! 1. C knows no object by its address: a pointer to one is a number, looked up in a registry ([`vdi_ffi::registry`]). NULL, freed,
-//!    foreign and mistaken pointers are VD_E_INVALID.
+//! 1. C knows no object by its address: a pointer to one is a number, looked up in a registry ([`vdi_ffi::registry`]).
+//!    NULL, freed, foreign and mistaken pointers are VD_E_INVALID.
 //! 2. Nothing unwinds into C: a panic is VD_E_UNEXPECTED ([`vdi_ffi::call`](mod@vdi_ffi::call)).
-//! 3. A command that C got is outstanding until it is completed, once, or its device is freed. Its buffer stays mapped until then,
-//!    also when the set is closed.
+//! 3. A command that C got is outstanding until it is completed, once, or its device is freed. Its buffer stays mapped
+//!    until then, also when the set is closed.
 //! 4. `unsafe` is only what makes an argument of a caller's pointer ([`vdi_ffi::Argument`]).
 //! 5. A fork does not find what it inherited: only the process that made an object uses and ends it.
 //!

@@ -42,13 +42,14 @@ fn begin(
 /// becomes the set's primary.
 ///
 /// instance: the server's instance; NULL or "" for the default one. name: 1 to 128 characters without backslashes and
-/// control characters; the first device has this name, too. config: what the client requests. set: where the set goes; NULL
-/// goes there on failure. Free it with vdi_set_free.
+/// control characters; the first device has this name, too. config: what the client requests. set: where the set goes;
+/// NULL goes there on failure. Free it with vdi_set_free.
 ///
-/// Returns 0; VD_E_INVALID for a NULL or bad name; VD_E_INSTANCE_NAME for what no instance could be called, and for any name
-/// with SQL Server's library; VD_E_NOTSUPPORTED for a configuration that no server serves; VD_E_PROTOCOL when a live set has
-/// this name; VD_E_SECURITY when the runtime directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system
-/// refuses. VD_E_INVALID, VD_E_NOTSUPPORTED and VD_E_UNEXPECTED when the library that VDI_LIBRARY names cannot be used.
+/// Returns 0; VD_E_INVALID for a NULL or bad name; VD_E_INSTANCE_NAME for what no instance could be called, and for any
+/// name with SQL Server's library; VD_E_NOTSUPPORTED for a configuration that no server serves; VD_E_PROTOCOL when a
+/// live set has this name; VD_E_SECURITY when the runtime directory is not to be trusted; VD_E_MEMORY and
+/// VD_E_UNEXPECTED when the system refuses. VD_E_INVALID, VD_E_NOTSUPPORTED and VD_E_UNEXPECTED when the library that
+/// VDI_LIBRARY names cannot be used.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::CreateEx.
 #[unsafe(no_mangle)]
@@ -77,13 +78,13 @@ pub unsafe extern "C" fn vdi_set_create(
 /// Joins a set that another process created and configured, to open devices of it here or to work on buffers by their
 /// handles. This process becomes a secondary.
 ///
-/// instance, name: as the primary passed them to vdi_set_create. set: where the set goes; NULL goes there on failure. Free it
-/// with vdi_set_free.
+/// instance, name: as the primary passed them to vdi_set_create. set: where the set goes; NULL goes there on failure.
+/// Free it with vdi_set_free.
 ///
-/// Returns 0; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_PROTOCOL when there is no such set, when its primary
-/// has not got the configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this
-/// process may not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can; for
-/// VDI_LIBRARY as vdi_set_create.
+/// Returns 0; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_PROTOCOL when there is no such set, when its
+/// primary has not got the configuration yet, and when its work has ended; VD_E_ABORT when it was aborted;
+/// VD_E_SECURITY when this process may not join, or does not trust the creator; VD_E_MEMORY when the set has as many
+/// processes as it can; for VDI_LIBRARY as vdi_set_create.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::OpenInSecondaryEx.
 #[unsafe(no_mangle)]
@@ -103,13 +104,13 @@ pub unsafe extern "C" fn vdi_set_open_in_secondary(
     })
 }
 
-/// Waits for the server to configure the set, and gives the negotiated configuration. Once it has succeeded it does so again
-/// at once. A set's primary calls it before anything else.
+/// Waits for the server to configure the set, and gives the negotiated configuration. Once it has succeeded it does so
+/// again at once. A set's primary calls it before anything else.
 ///
 /// timeout_ms: see TIME-OUTS. config: where the configuration goes; untouched on failure.
 ///
-/// Returns 0; VD_E_TIMEOUT when no server came in time: check whether the statement failed; VD_E_ABORT; VD_E_PROTOCOL when
-/// the set is closed; VD_E_INVALID for bad pointers.
+/// Returns 0; VD_E_TIMEOUT when no server came in time: check whether the statement failed; VD_E_ABORT; VD_E_PROTOCOL
+/// when the set is closed; VD_E_INVALID for bad pointers.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::GetConfiguration.
 #[unsafe(no_mangle)]
@@ -124,14 +125,14 @@ pub unsafe extern "C" fn vdi_set_get_configuration(set: *mut SetHandle, timeout_
     })
 }
 
-/// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after it
-/// has configured the set.
+/// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right
+/// after it has configured the set.
 ///
-/// name: as in the statement; case-sensitive; the first device has the set's name. device: where the device goes; NULL goes
-/// there on failure. Free it with vdi_device_free.
+/// name: as in the statement; case-sensitive; the first device has the set's name. device: where the device goes; NULL
+/// goes there on failure. Free it with vdi_device_free.
 ///
-/// Returns 0; VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, before the configuration, and when the set
-/// is closed; VD_E_INVALID when the set has no device of this name, and for bad pointers; VD_E_ABORT.
+/// Returns 0; VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, before the configuration, and when
+/// the set is closed; VD_E_INVALID when the set has no device of this name, and for bad pointers; VD_E_ABORT.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::OpenDevice.
 #[unsafe(no_mangle)]
@@ -162,12 +163,12 @@ pub extern "C" fn vdi_set_signal_abort(set: *mut SetHandle) -> i32 {
     call("vdi_set_signal_abort", || Ok(SETS.get(set)?.signal_abort()?))
 }
 
-/// Closes the set in this process. The waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where the close aborted
-/// the set. A primary ends the set for all processes, a secondary leaves it. The set, its devices and its mapped buffers still
-/// have to be freed; data of commands and mapped buffers stay readable until then.
+/// Closes the set in this process. The waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where the close
+/// aborted the set. A primary ends the set for all processes, a secondary leaves it. The set, its devices and its
+/// mapped buffers still have to be freed; data of commands and mapped buffers stay readable until then.
 ///
-/// Returns 0, also when the set was aborted before; VD_E_OPEN when a device had not returned VD_E_CLOSE: the set was aborted,
-/// and is closed all the same; VD_E_PROTOCOL when it is closed already; VD_E_INVALID for a bad pointer.
+/// Returns 0, also when the set was aborted before; VD_E_OPEN when a device had not returned VD_E_CLOSE: the set was
+/// aborted, and is closed all the same; VD_E_PROTOCOL when it is closed already; VD_E_INVALID for a bad pointer.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::Close.
 #[unsafe(no_mangle)]
@@ -175,15 +176,15 @@ pub extern "C" fn vdi_set_close(set: *mut SetHandle) -> i32 {
     call("vdi_set_close", || Ok(SETS.get(set)?.close()?))
 }
 
-/// Frees a set, and closes it unless vdi_set_close has: with open devices that aborts it. Devices and mapped buffers are freed
-/// apart from it, before or after.
+/// Frees a set, and closes it unless vdi_set_close has: with open devices that aborts it. Devices and mapped buffers
+/// are freed apart from it, before or after.
 ///
 /// Returns 0; VD_E_INVALID for what is no set, or was freed already.
 #[unsafe(no_mangle)]
 pub extern "C" fn vdi_set_free(set: *mut SetHandle) -> i32 {
     call("vdi_set_free", || {
-        // Calls of other threads may go on with the set: the close ends their waits. Its own result, such as that the set is
-        // closed already, is for callers of vdi_set_close.
+        // Calls of other threads may go on with the set: the close ends their waits. Its own result, such as that the
+        // set is closed already, is for callers of vdi_set_close.
         let _ = SETS.remove(set)?.close();
         Ok(())
     })

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! 1. An [`Argument`] comes from foreign code: as a parameter of an exported function, or from [`Argument::new`]. It is used
-//!    during that call only.
+//! 1. An [`Argument`] comes from foreign code: as a parameter of an exported function, or from [`Argument::new`]. It is
+//!    used during that call only.
 //! 2. No access follows a null pointer, and none relies on alignment.
 
 use core::ffi::c_char;
@@ -22,9 +22,9 @@ impl<T: Copy> Argument<T> {
     /// A pointer of the caller's.
     ///
     /// # Safety
-    /// Until the call returns, `pointer` is null, or allows what is done with the argument: [`Argument::read`] needs a `T`
-    /// there, [`Argument::write`] memory of a `T`'s size that no reference covers, [`Argument::text`] a text that ends with a
-    /// zero byte or has at least [`TEXT_LIMIT`] bytes. It need not be aligned.
+    /// Until the call returns, `pointer` is null, or allows what is done with the argument: [`Argument::read`] needs a
+    /// `T` there, [`Argument::write`] memory of a `T`'s size that no reference covers, [`Argument::text`] a text that
+    /// ends with a zero byte or has at least [`TEXT_LIMIT`] bytes. It need not be aligned.
     pub const unsafe fn new(pointer: *const T) -> Self {
         Argument(pointer.cast_mut())
     }
@@ -49,7 +49,8 @@ impl<T: Copy> Argument<T> {
     /// As [`Argument::check`].
     pub fn read(self, name: &str) -> Result<T, Failure> {
         self.check(name)?;
-        // SAFETY: the pointer is not null. By invariant 1 the caller lets this call read a `T` there. It need not be aligned.
+        // SAFETY: the pointer is not null. By invariant 1 the caller lets this call read a `T` there. It need not be
+        // aligned.
         Ok(unsafe { self.0.read_unaligned() })
     }
 
@@ -59,7 +60,8 @@ impl<T: Copy> Argument<T> {
     /// As [`Argument::check`].
     pub fn write(self, name: &str, value: T) -> Result<(), Failure> {
         self.check(name)?;
-        // SAFETY: the pointer is not null. By invariant 1 the caller lets this call write a `T` there. It need not be aligned.
+        // SAFETY: the pointer is not null. By invariant 1 the caller lets this call write a `T` there. It need not be
+        // aligned.
         unsafe { self.0.write_unaligned(value) };
         Ok(())
     }
@@ -75,8 +77,8 @@ impl Argument<c_char> {
         let mut bytes = Vec::new();
         // One byte after the other: the memory may end behind the zero byte.
         for index in 0..TEXT_LIMIT {
-            // SAFETY: by invariant 1 the caller lets this call read a text up to its zero byte, or TEXT_LIMIT bytes. The
-            // bytes before this one are not zero, and `index` is below the limit: the byte is the text's.
+            // SAFETY: by invariant 1 the caller lets this call read a text up to its zero byte, or TEXT_LIMIT bytes.
+            // The bytes before this one are not zero, and `index` is below the limit: the byte is the text's.
             match unsafe { self.0.wrapping_add(index).read() } {
                 0 => {
                     return String::from_utf8(bytes)

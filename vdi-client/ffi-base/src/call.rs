@@ -71,8 +71,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Runs the body of an exported function, and returns its status: 0, or the code of its failure, which is reported before. A
-/// panic is VD_E_UNEXPECTED.
+/// Runs the body of an exported function, and returns its status: 0, or the code of its failure, which is reported
+/// before. A panic is VD_E_UNEXPECTED.
 pub fn call(body: impl FnOnce() -> Result<(), Failure>, report: impl FnOnce(&Failure)) -> i32 {
     let result = catch(body).unwrap_or_else(|| {
         let what = "the library failed; please report this, with what it printed on standard error";
@@ -89,8 +89,8 @@ pub fn call(body: impl FnOnce() -> Result<(), Failure>, report: impl FnOnce(&Fai
 
 /// `None` for a panic.
 fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
-    // Unwind safety: what calls share is behind locks that guard single steps, so no panic leaves it half updated. The rest
-    // is the call's own and ends with it.
+    // Unwind safety: what calls share is behind locks that guard single steps, so no panic leaves it half updated. The
+    // rest is the call's own and ends with it.
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(value) => Some(value),
         Err(payload) => {
@@ -101,7 +101,8 @@ fn catch<T>(work: impl FnOnce() -> T) -> Option<T> {
     }
 }
 
-/// A time-out as foreign code passes it, in units of `unit`. Negative numbers and INFINITE, an unsigned 32-bit -1, never pass.
+/// A time-out as foreign code passes it, in units of `unit`. Negative numbers and INFINITE, an unsigned 32-bit -1,
+/// never pass.
 #[must_use]
 pub fn timeout(number: i64, unit: Duration) -> Duration {
     match u32::try_from(number) {

@@ -18,3 +18,7 @@ pub mod registry;
 pub use argument::Argument;
 pub use call::{Failure, call};
 pub use registry::{Key, Missing, Registry};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

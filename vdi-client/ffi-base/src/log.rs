@@ -10,8 +10,8 @@ use core::ptr;
 use std::io::Write;
 use std::sync::OnceLock;
 
-/// Whether the environment asks for messages: VDI_LOG is set, and neither empty nor 0. Read once, by the first call: a program
-/// may change its environment later, while other threads read it.
+/// Whether the environment asks for messages: VDI_LOG is set, and neither empty nor 0. Read once, by the first call: a
+/// program may change its environment later, while other threads read it.
 #[must_use]
 pub fn is_enabled() -> bool {
     static ENABLED: OnceLock<bool> = OnceLock::new();
@@ -33,8 +33,8 @@ unsafe extern "C" {
 /// sigset_t: a bit a signal, from signal 1 on.
 type SignalSet = [u64; 16];
 
-/// Runs `work` with SIGPIPE blocked, and consumes the one that `work` raised. SIGPIPE ends a program that does not handle it,
-/// and a write to standard error raises it in the writing thread when no process reads the other end.
+/// Runs `work` with SIGPIPE blocked, and consumes the one that `work` raised. SIGPIPE ends a program that does not
+/// handle it, and a write to standard error raises it in the writing thread when no process reads the other end.
 fn without_sigpipe(work: impl FnOnce()) {
     const SIG_BLOCK: c_int = 0;
     const SIG_SETMASK: c_int = 2;
@@ -50,8 +50,8 @@ fn without_sigpipe(work: impl FnOnce()) {
     let blocked = unsafe { pthread_sigmask(SIG_BLOCK, &SIGPIPE, &mut mask) } == 0;
     work();
     if known && blocked && pending[0] & SIGPIPE[0] == 0 {
-        // SAFETY: the set and the time live during the call, and a null pointer stands for no information. A time of zero
-        // makes it return at once.
+        // SAFETY: the set and the time live during the call, and a null pointer stands for no information. A time of
+        // zero makes it return at once.
         unsafe { sigtimedwait(&SIGPIPE, ptr::null_mut(), &[0, 0]) };
     }
     if blocked {

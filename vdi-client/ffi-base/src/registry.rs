@@ -3,11 +3,11 @@
 //! # Invariants
 //!
 //! 1. A key is given out once in the life of a process, for whatever kind: a key names one object or none.
-//! 2. A key is no address: its highest bit is set, which user memory on 64-bit Linux never has. Nor is it a value that memory
-//!    holds by chance.
+//! 2. A key is no address: its highest bit is set, which user memory on 64-bit Linux never has. Nor is it a value that
+//!    memory holds by chance.
 //! 3. A call keeps its object alive until it ends, also when another thread removes the object meanwhile.
-//! 4. An object belongs to the process that inserted it. A fork inherits a copy without the process's threads: there it is not
-//!    found, and never dropped, since its destructor would end what the first process still uses.
+//! 4. An object belongs to the process that inserted it. A fork inherits a copy without the process's threads: there it
+//!    is not found, and never dropped, since its destructor would end what the first process still uses.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::collections::BTreeMap;

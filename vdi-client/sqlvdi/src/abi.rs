@@ -1,10 +1,11 @@
-//! The layouts of the C++ interface, and the memory that the library shares with the program: objects and command blocks.
+//! The layouts of the C++ interface, and the memory that the library shares with the program: objects and command
+//! blocks.
 //!
 //! # Invariants
 //!
 //! 1. The library follows no pointer that it reads from an object: a [`Key`] is looked up.
-//! 2. A [`Block`] is written only by its device, while the program has no claim on it. It is never read: the program may
-//!    write into it.
+//! 2. A [`Block`] is written only by its device, while the program has no claim on it. It is never read: the program
+//!    may write into it.
 //!
 //! Source of the layouts: the published C++ header of the interface on Linux.
 
@@ -55,8 +56,8 @@ impl Block {
 
     /// Call it only while the program has no claim on the block.
     pub(crate) fn fill(&mut self, command: VdcCommand) {
-        // SAFETY: the block owns the memory, and `&mut self` excludes other writers of this library. The program gave up its
-        // claim by the GetCommand that this is part of (invariant 2).
+        // SAFETY: the block owns the memory, and `&mut self` excludes other writers of this library. The program gave
+        // up its claim by the GetCommand that this is part of (invariant 2).
         unsafe { self.0.as_ptr().write(command) };
     }
 }
@@ -81,8 +82,8 @@ pub(crate) struct DeviceObject(NonNull<Key>);
 unsafe impl Send for DeviceObject {}
 
 impl DeviceObject {
-    /// Memory from the program's own `operator new`, so that the program may `delete` it; from `malloc` in a program without
-    /// C++. The library never frees it.
+    /// Memory from the program's own `operator new`, so that the program may `delete` it; from `malloc` in a program
+    /// without C++. The library never frees it.
     pub(crate) fn allocate() -> Result<DeviceObject, Failure> {
         const SIZE: usize = size_of::<Key>();
         // SAFETY: a null library stands for the default search order, and the name ends with a zero byte.
@@ -91,8 +92,8 @@ impl DeviceObject {
             // SAFETY: malloc takes any size.
             unsafe { malloc(SIZE) }
         } else {
-            // SAFETY: by the C++ binary interface this name is `void *operator new(unsigned long, const std::nothrow_t &)
-            // noexcept`: it has this signature, and throws nothing.
+            // SAFETY: by the C++ binary interface this name is `void *operator new(unsigned long, const std::nothrow_t
+            // &) noexcept`: it has this signature, and throws nothing.
             let operator_new = unsafe {
                 core::mem::transmute::<*mut c_void, unsafe extern "C" fn(usize, *const u8) -> *mut c_void>(operator_new)
             };
@@ -109,7 +110,8 @@ impl DeviceObject {
 
     /// Call it only while the memory is the library's: just allocated, or never deleted by the program.
     pub(crate) fn write(self, key: Key) {
-        // SAFETY: the memory has the size and alignment of a key, and by this function's rule the program has not freed it.
+        // SAFETY: the memory has the size and alignment of a key, and by this function's rule the program has not freed
+        // it.
         unsafe { self.0.as_ptr().write(key) };
     }
 }

@@ -2,15 +2,15 @@
 //!
 //! # Invariants
 //!
-//! 1. A block keeps its address and its contents from the GetCommand that returned it until its command is completed and
-//!    [`SPARE_BLOCKS`] further commands have come, and at least until the next GetCommand.
-//! 2. While a command is outstanding its buffer stays mapped, also after the set was closed, until the devices of [`MAPPED`]
-//!    further sets were retired: a thread may be at work on it.
-//! 3. A device whose set was closed, or whose object was destroyed, is *retired*: late calls find it, and get an error. It is
-//!    discarded when the devices of [`RETIRED_SETS`] further sets were retired. So a program that destroys nothing and
-//!    completes nothing does not grow, and a program that uses a device too late does not crash.
-//! 4. The memory of a device's object is the library's until the object's destructor runs, and the program's from then on.
-//!    The library never frees it: it uses the memory of a discarded device for another one.
+//! 1. A block keeps its address and its contents from the GetCommand that returned it until its command is completed
+//!    and [`SPARE_BLOCKS`] further commands have come, and at least until the next GetCommand.
+//! 2. While a command is outstanding its buffer stays mapped, also after the set was closed, until the devices of
+//!    [`MAPPED`] further sets were retired: a thread may be at work on it.
+//! 3. A device whose set was closed, or whose object was destroyed, is *retired*: late calls find it, and get an error.
+//!    It is discarded when the devices of [`RETIRED_SETS`] further sets were retired. So a program that destroys
+//!    nothing and completes nothing does not grow, and a program that uses a device too late does not crash.
+//! 4. The memory of a device's object is the library's until the object's destructor runs, and the program's from then
+//!    on. The library never frees it: it uses the memory of a discarded device for another one.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -24,8 +24,8 @@ use vdi_proto::command::CommandId;
 
 use crate::abi::{Block, DeviceObject, VdcCommand};
 
-/// How many blocks of completed commands a device keeps before it uses one again. One would satisfy the interface. With more, a
-/// pointer that is completed twice rarely means another command by then.
+/// How many blocks of completed commands a device keeps before it uses one again. One would satisfy the interface. With
+/// more, a pointer that is completed twice rarely means another command by then.
 const SPARE_BLOCKS: usize = 8;
 
 /// The devices of how many closed sets are kept; a device that was destroyed alone counts as a set.
@@ -178,7 +178,8 @@ impl Device {
         };
         let code = CompletionCode::new(code.cast_unsigned());
         let result = raw.complete_command(id, code, bytes, position.cast_unsigned());
-        // VD_E_INVALID: a bad argument, or a command that is completed already. VD_E_BUSY: not now. All others end the command.
+        // VD_E_INVALID: a bad argument, or a command that is completed already. VD_E_BUSY: not now. All others end the
+        // command.
         let unchanged = result.as_ref().is_err_and(|error| matches!(error.code(), VdError::Invalid | VdError::Busy));
         if !unchanged {
             let unneeded = {

@@ -1,17 +1,18 @@
-//! The drop-in libsqlvdi.so: the two C++ classes of SQL Server's Virtual Device Interface on Linux, with the binary interface
-//! that programs compiled against Microsoft's header expect, over [`vdi_client`]. Our own header is `include/vdi.h`.
+//! The drop-in libsqlvdi.so: the two C++ classes of SQL Server's Virtual Device Interface on Linux, with the binary
+//! interface that programs compiled against Microsoft's header expect, over [`vdi_client`]. Our own header is
+//! `include/vdi.h`.
 //!
 //! # Invariants
 //!
-//! 1. Exactly the 19 functions below are exported. The classes have no virtual functions, and an object is 8 bytes: a key, which
-//!    its constructor writes, and by which the library looks up what the object stands for ([`vdi_ffi::registry`]). No call
-//!    follows a pointer that it read from an object.
-//! 2. No call crashes the program. Null pointers, objects that were never constructed or are destroyed, names without an end,
-//!    pointers that are no commands: VD_E_INVALID or VD_E_PROTOCOL.
+//! 1. Exactly the 19 functions below are exported. The classes have no virtual functions, and an object is 8 bytes: a
+//!    key, which its constructor writes, and by which the library looks up what the object stands for
+//!    ([`vdi_ffi::registry`]). No call follows a pointer that it read from an object.
+//! 2. No call crashes the program. Null pointers, objects that were never constructed or are destroyed, names without
+//!    an end, pointers that are no commands: VD_E_INVALID or VD_E_PROTOCOL.
 //! 3. No panic crosses the boundary: it is VD_E_UNEXPECTED ([`vdi_ffi::call`](mod@vdi_ffi::call)).
 //! 4. The library needs no destructor: Close, or the end of the process, ends a set.
-//! 5. A set belongs to the process that created or joined it. In a fork the objects are without a set, and neither its calls nor
-//!    its end change anything for the first process.
+//! 5. A set belongs to the process that created or joined it. In a fork the objects are without a set, and neither its
+//!    calls nor its end change anything for the first process.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -19,9 +20,9 @@
 //! | `set`, `device` | what objects stand for |
 //! | `report` | messages, time-outs |
 //!
-//! Source: VDI specification, and for names and layouts the published C++ header of the interface on Linux. A mangled name stands
-//! for `Class::Function(argument types)`; the functions of one pair of constructors or destructors do the same, since the
-//! classes have no bases.
+//! Source: VDI specification, and for names and layouts the published C++ header of the interface on Linux. A mangled
+//! name stands for `Class::Function(argument types)`; the functions of one pair of constructors or destructors do the
+//! same, since the classes have no bases.
 
 mod abi;
 mod device;
