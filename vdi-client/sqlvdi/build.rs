@@ -1,11 +1,11 @@
-//! Gives the library the name by which programs that were linked to it look for it, and keeps it loaded.
+//! How the shared library is linked.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     if std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "linux") {
-        // Without a name, a program that is linked by a path would look for that path.
+        // Programs load the library by this name, not by the path that it had when they were linked.
         println!("cargo::rustc-link-arg-cdylib=-Wl,-soname,libsqlvdi.so");
-        // A program that unloads it may still have objects, whose calls and destructors come here, and threads in its calls.
+        // dlclose must not unmap code that threads and destructors of the program still run.
         println!("cargo::rustc-link-arg-cdylib=-Wl,-z,nodelete");
     }
 }

@@ -1,15 +1,18 @@
-//! The C interface, as programs in C and Python use it: against `vdi-sim sql`, rightly and wrongly.
+//! The C interface, as programs in C and Python use it against `vdi-sim sql`: rightly, wrongly, and by a library that stands in
+//! for SQL Server's.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
 
 use common::bench::Bench;
+use common::native::{has, library_folder, skipped};
+use common::recorder::drop_in;
 use common::server::Server;
 use tempfile::TempDir;
 use vdi_client::{CommandCode, Features};
@@ -17,19 +20,9 @@ use vdi_client::{CommandCode, Features};
 /// The C interface's folder.
 static CAPI: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
 
-/// Where the library is, built like this test.
-fn library() -> &'static Path {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let profile = Path::new(env!("CARGO_BIN_EXE_vdi-sim")).parent().unwrap();
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "-p", "vdi-capi", "--target-dir"]).arg(profile.parent().unwrap());
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        profile.to_owned()
-    })
+/// Where the library is.
+fn library() -> PathBuf {
+    library_folder("vdi-capi")
 }
 
 /// Runs a compiler or one of its companions; what it printed on standard output.
@@ -41,16 +34,6 @@ fn tool(command: &mut Command) -> String {
     });
     assert!(output.status.success(), "{name:?}:\n{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn has(program: &str) -> bool {
-    let status = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
-}
-
-/// Says that a part of a test did not run, past the harness, which would keep it to itself.
-fn skipped(what: &str, missing: &str) {
-    std::io::stderr().write_all(format!("SKIPPED: {what}: there is no {missing}\n").as_bytes()).unwrap();
 }
 
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
@@ -158,19 +141,19 @@ fn assert_agent_works(agent: impl Fn(&str, &Path) -> Command) {
     assert!(client.finish().contains(" bytes read"));
     bench.assert_identical("db", "copy");
 
-    // The server gives up half way: the agent says why, and the old backup stays.
+    // The server aborts half way: the agent prints the reason, and the old backup stays.
     let before = fs::read(&file).unwrap();
     let client = Client::start(&bench, agent("c", &file));
-    let gives_up = bench.sql_with(BACKUP, |command| {
+    let aborted = bench.sql_with(BACKUP, |command| {
         command.args(["--fault", "abort-at=5"]);
     });
-    gives_up.outcome().assert_failure(&[]);
+    aborted.outcome().assert_failure(&[]);
     let (well, said) = client.end();
     assert!(!well && said.contains("VD_E_ABORT") && said.contains("of set \"c\""), "{said}");
     bench.assert_output(&["db.bak"]);
     assert!(fs::read(&file).unwrap() == before);
 
-    // A device that cannot store what it is told to is no success.
+    // A full disk is no success.
     if Path::new("/dev/full").exists() {
         let full = bench.out().join("full");
         std::os::unix::fs::symlink("/dev/full", bench.out().join("full.partial")).unwrap();
@@ -183,7 +166,7 @@ fn assert_agent_works(agent: impl Fn(&str, &Path) -> Command) {
     }
 }
 
-/// An agent's source, for a server that knows no VDC_COMPLETE: ours sends it to whoever asks.
+/// An agent's source that requests no VDC_COMPLETE, as for a server that does not send it.
 fn without_complete(folder: &TempDir, example: &str) -> PathBuf {
     let source = fs::read_to_string(CAPI.join("examples").join(example)).unwrap();
     let (asks, does_not) = match example {
@@ -243,6 +226,38 @@ fn the_c_agent_backs_up_and_restores() {
     assert_agent_works(|set, file| agent.command(&[set, file.to_str().unwrap()]));
 }
 
+/// A call to an agent, by the drop-in library in the place of SQL Server's.
+fn by_library(mut command: Command) -> Command {
+    command.env("VDI_LIBRARY", drop_in());
+    command
+}
+
+#[test]
+fn the_c_agent_works_with_sql_servers_library() {
+    let agent = Program::compile(&CAPI.join("examples/agent.c"), &["-lvdi_c"]);
+    assert_agent_works(|set, file| by_library(agent.command(&[set, file.to_str().unwrap()])));
+}
+
+#[test]
+fn the_python_agent_works_with_sql_servers_library() {
+    if !has("python3") {
+        return skipped("the Python agent: python3 is not installed");
+    }
+    assert_agent_works(|set, file| by_library(python_agent(set, file)));
+}
+
+#[test]
+fn a_library_that_cannot_be_used_is_an_error_of_create() {
+    let agent = Program::compile(&CAPI.join("examples/agent.c"), &["-lvdi_c"]);
+    let missing = Path::new("/nowhere/libsqlvdi.so");
+    let output = agent.command(&["c", "file"]).env("VDI_LIBRARY", missing).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for text in ["agent: vdi_set_create: ", "VD_E_INVALID (0x80770006)", "/nowhere/libsqlvdi.so"] {
+        assert!(said.contains(text), "{text:?} is missing in {said}");
+    }
+}
+
 #[test]
 fn the_c_agent_works_with_the_static_library() {
     // What the README tells to link with.
@@ -259,7 +274,7 @@ fn the_c_agent_works_with_the_static_library() {
 #[test]
 fn the_python_agent_backs_up_and_restores() {
     if !has("python3") {
-        return skipped("the_python_agent_backs_up_and_restores", "python3");
+        return skipped("the Python agent: python3 is not installed");
     }
     assert_agent_works(python_agent);
 }
@@ -277,7 +292,7 @@ fn python(agent: &Path, set: &str, file: &Path) -> Command {
 #[test]
 fn the_python_agent_wants_proof_of_a_complete_backup() {
     if !has("python3") {
-        return skipped("the_python_agent_wants_proof_of_a_complete_backup", "python3");
+        return skipped("the Python agent: python3 is not installed");
     }
     assert_agent_wants_proof(python_agent, true);
     let folder = tempfile::tempdir().unwrap();
@@ -285,12 +300,12 @@ fn the_python_agent_wants_proof_of_a_complete_backup() {
     assert_agent_wants_proof(|set, file| python(&agent, set, file), false);
 }
 
-#[test]
-fn buffers_are_worked_on_by_their_handles_in_another_process() {
+/// Backs a database up through a process that gets the commands and one that sums the buffers by their handles.
+fn assert_handles_work(change: impl FnOnce(Command) -> Command) {
     let handles = Program::of_test("c_handles.c");
     let bench = Bench::new();
     bench.database("db", 1 << 20);
-    let client = Client::start(&bench, handles.command(&["c"]));
+    let client = Client::start(&bench, change(handles.command(&["c"])));
     bench.sql(BACKUP).outcome().assert_success();
     let said = client.finish();
     let (here, there) = said.lines().last().unwrap().strip_prefix("here ").unwrap().split_once(" there ").unwrap();
@@ -299,11 +314,21 @@ fn buffers_are_worked_on_by_their_handles_in_another_process() {
 }
 
 #[test]
+fn buffers_are_mapped_by_their_handles_in_another_process() {
+    assert_handles_work(|command| command);
+}
+
+#[test]
+fn buffers_are_mapped_with_a_size_by_sql_servers_library() {
+    assert_handles_work(by_library);
+}
+
+#[test]
 fn a_storm_of_bad_arguments_ends_with_codes() {
     let misuse = Program::of_test("c_misuse.c");
     let bench = Bench::new();
     let (said, errors) = run(&bench, misuse.command(&["storm"]), "");
-    assert_eq!(errors, "", "nobody asked for messages");
+    assert_eq!(errors, "", "no messages were requested");
     let mut lines = said.lines();
     assert_eq!(lines.next(), Some(concat!(env!("CARGO_PKG_VERSION"), ": unknown status, 0, ''")));
     let mut calls = 0;
@@ -318,18 +343,18 @@ fn a_storm_of_bad_arguments_ends_with_codes() {
         assert!(line.ends_with(&format!(": {expected}")), "{line}");
         calls += 1;
     }
-    assert_eq!(calls, 18 + 3 * 13 + 7, "{said}");
+    assert_eq!(calls, 18 + 3 * 14 + 8, "{said}");
     assert!(said.contains("set is NULL\n") && !said.contains("but "), "{said}");
 }
 
 #[test]
-fn refused_calls_are_told_where_vdi_log_is_set() {
+fn failed_calls_are_reported_where_vdi_log_is_set() {
     let misuse = Program::of_test("c_misuse.c");
     let bench = Bench::new();
     let (_, errors) = run(&bench, misuse.command(&["storm"]), "1");
-    let told = "vdi_set_open_in_secondary: OpenInSecondaryEx of set \"nobody's\": VD_E_PROTOCOL (0x8077000c): ";
-    assert!(errors.lines().any(|line| line.starts_with(told)), "{errors}");
-    assert_eq!(errors.lines().count(), 18 + 3 * 13 + 7, "{errors}");
+    let expected = "vdi_set_open_in_secondary: OpenInSecondaryEx of set \"nobody's\": VD_E_PROTOCOL (0x8077000c): ";
+    assert!(errors.lines().any(|line| line.starts_with(expected)), "{errors}");
+    assert_eq!(errors.lines().count(), 18 + 3 * 14 + 8, "{errors}");
 }
 
 #[test]
@@ -349,7 +374,7 @@ fn a_wrong_order_and_an_abort_end_with_codes() {
     let said = client.finish();
     let (session, freed) = said.split_once("freed objects\n").unwrap();
     assert_eq!(session, include_str!("programs/c_misuse.session.txt"));
-    assert_eq!(freed.lines().count(), 13, "{freed}");
+    assert_eq!(freed.lines().count(), 14, "{freed}");
     assert!(freed.lines().all(|line| line.ends_with(": VD_E_INVALID")), "{freed}");
 }
 
@@ -370,7 +395,7 @@ fn a_storm_of_calls_from_many_threads_ends_with_codes() {
         let bench = Bench::new();
         bench.database("db", 4 << 20);
         let client = Client::start(&bench, storm.command(&["c", seed]));
-        // Whichever end it takes, it takes one.
+        // It may succeed or fail, but it ends.
         bench.sql(BACKUP).outcome();
         let said = client.finish();
         assert!(
@@ -397,7 +422,7 @@ fn time_outs_at_the_ends_of_their_type_wait_and_end() {
 }
 
 #[test]
-fn messages_that_nobody_reads_end_no_program() {
+fn messages_that_no_process_reads_end_no_program() {
     let corners = Program::of_test("c_corners.c");
     assert_eq!(run(&Bench::new(), corners.command(&["deaf"]), "1").0, "0 surprises\n");
 }
@@ -415,7 +440,7 @@ fn the_header_is_c_and_cpp() {
         vec![("gcc", "c", "c99"), ("gcc", "c", "c11"), ("g++", "c++", "c++11"), ("g++", "c++", "c++20")];
     match has("clang++") {
         true => compilers.push(("clang++", "c++", "c++17")),
-        false => skipped("the_header_is_c_and_cpp", "clang++"),
+        false => skipped("clang++ is not installed; the header was compiled with g++ only"),
     }
     for (compiler, language, standard) in compilers {
         let mut command = Command::new(compiler);
@@ -441,5 +466,5 @@ fn exactly_the_documented_functions_are_exported() {
     let mut exported: Vec<_> = symbols.lines().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
     exported.sort();
     assert_eq!(exported, documented());
-    assert_eq!(exported.len(), 19);
+    assert_eq!(exported.len(), 20);
 }

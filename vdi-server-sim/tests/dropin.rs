@@ -135,7 +135,7 @@ fn an_agent_with_a_file_backs_up_and_restores() {
             assert!(outcome.text.contains(said), "{outcome:#?}");
             assert!(outcome.text.contains("DATABASE successfully processed"), "{outcome:#?}");
             assert!(outcome.text.contains("the last GetCommand: 0x8077000e"), "{outcome:#?}");
-            assert!(!outcome.text.contains("libsqlvdi:"), "nobody asked for messages: {outcome:#?}");
+            assert!(!outcome.text.contains("libsqlvdi:"), "no messages were requested: {outcome:#?}");
         }
         bench.assert_identical("db", "copy");
         bench.assert_output(&["db.bak"]);
@@ -296,7 +296,7 @@ fn error_codes_of_a_program_fail_the_statement_and_are_in_its_messages() {
             let (statement, client) = failing(&bench, compiler, code, u32::MAX >> 1);
             statement.assert_failure(&["Msg 3202,", "Write on \"failing\"", text]);
             assert!(client.text.contains("the end: 0x80770004\n"), "VD_E_ABORT: {client:#?}");
-            // A full disk stays full: nobody tries again.
+            // A full disk stays full: the server does not try again.
             assert_eq!(client.text.contains(" 0 cleared\n"), code == "full", "{client:#?}");
         }
     }
@@ -333,12 +333,12 @@ fn every_misuse_gets_its_error() {
     for compiler in cpp_compilers() {
         let bench = Bench::new();
         let outcome = misuse(&bench, program(compiler, "misuse.cpp", &["-std=c++11"]));
-        assert!(!outcome.text.contains("libsqlvdi:"), "nobody asked for messages: {outcome:#?}");
+        assert!(!outcome.text.contains("libsqlvdi:"), "no messages were requested: {outcome:#?}");
     }
 }
 
 #[test]
-fn every_refused_call_says_why_on_request() {
+fn every_failed_call_is_reported_on_request() {
     let bench = Bench::new();
     let mut command = program("g++", "misuse.cpp", &["-std=c++11"]);
     command.env("VDI_LOG", "1");
@@ -357,11 +357,12 @@ fn every_refused_call_says_why_on_request() {
     ] {
         assert!(outcome.text.contains(text), "{text:?} is missing in {}", outcome.text);
     }
-    // Whatever was refused was told, with the code.
+    // Every failure was reported, with its code.
     let returned = |line: &&str| line.contains(": 0x807700") && line.starts_with("  ");
-    let told = |line: &&str| line.starts_with("libsqlvdi: ") && line.contains("VD_E_") && line.contains("(0x807700");
+    let reported =
+        |line: &&str| line.starts_with("libsqlvdi: ") && line.contains("VD_E_") && line.contains("(0x807700");
     let count = |pattern: &dyn Fn(&&str) -> bool| outcome.text.lines().filter(|line| pattern(line)).count();
-    assert!(count(&told) >= count(&returned) && count(&returned) > 60, "{}", outcome.text);
+    assert!(count(&reported) >= count(&returned) && count(&returned) > 60, "{}", outcome.text);
 }
 
 #[test]
@@ -426,7 +427,7 @@ fn a_program_s_operator_new_that_has_no_memory_is_an_error() {
 }
 
 #[test]
-fn messages_that_nobody_reads_end_no_program() {
+fn messages_that_no_process_reads_end_no_program() {
     corner("deaf", |command| _ = command.env("VDI_LOG", "1"));
 }
 

@@ -7,6 +7,8 @@
  *     cargo build --release -p vdi-capi
  *     gcc -std=c99 -o agent vdi-client/capi/examples/agent.c -Ivdi-client/capi/include \
  *         -Ltarget/release -lvdi_c -Wl,-rpath,"$PWD/target/release"
+ *
+ * With VDI_LIBRARY=/opt/mssql/lib/libsqlvdi.so in the environment the server is SQL Server.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <errno.h>
@@ -30,14 +32,14 @@ struct medium {
     int failed;    /* for good: nothing after it is reported as a success */
 };
 
-/* What went wrong, for the user; the library knows it for its own calls. */
+/* Prints the library's error. */
 static int vdi_failed(void)
 {
     fprintf(stderr, "agent: %s\n", vdi_last_error_text());
     return -1;
 }
 
-/* The same for a call of the system: the code that tells the server. */
+/* Prints an error of the system; the code to report to the server. */
 static uint32_t failed(struct medium *medium, const char *what)
 {
     int error = errno;

@@ -2,8 +2,9 @@
 """A complete backup agent in Python: agent.py LIBRARY SET FILE, then send the statement that names SET.
 
 LIBRARY is the path of libvdi_c.so. A backup goes to FILE.partial and takes FILE's place before the server reports success,
-and never before it is proven to be complete; a restore reads FILE. An agent that is killed leaves FILE.partial, which the next one overwrites. Nothing but the standard
-library is used: the functions and numbers are those of vdi_c.h.
+and never before it is proven to be complete. A restore reads FILE. An agent that is killed leaves FILE.partial, which the next
+one overwrites. Only the standard library is used: the functions and numbers are those of vdi_c.h. With
+VDI_LIBRARY=/opt/mssql/lib/libsqlvdi.so in the environment the server is SQL Server.
 """
 
 import ctypes
@@ -42,7 +43,7 @@ class Command(ctypes.Structure):
 
 
 class VdiError(Exception):
-    """A call that was refused: its status, and the library's text."""
+    """A call that failed: its status, and the library's text."""
 
     def __init__(self, status, text):
         super().__init__(text)

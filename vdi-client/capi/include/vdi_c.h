@@ -1,15 +1,15 @@
 /*
- * vdi_c.h: the client's side of SQL Server's Virtual Device Interface, for C and for whatever can call C.
+ * vdi_c.h: the client's side of SQL Server's Virtual Device Interface, for C and for every language that can call C.
  *
  * Made by cbindgen from vdi-client/capi/src; do not edit. VDI_UPDATE_HEADER=1 cargo test -p vdi-capi makes it anew.
  *
- * RESULTS. Every function that returns int32_t returns 0 for success, or a negative VD_E_* status. The thread that got
- * one asks vdi_last_error_text() what it was about.
+ * RESULTS. Every function that returns int32_t returns 0 for success, or a negative VD_E_* status. vdi_last_error_text()
+ * then gives the reason to the same thread.
  *
  * OBJECTS. vdi_set, vdi_device and vdi_mapped are opaque. Their pointers are numbers, not addresses: they must not be
  * followed. A number is never given out twice, so that a pointer that is NULL, was freed, is of another kind or was made
- * up is VD_E_INVALID and nothing else happens. Whoever gets an object frees it, once, in any order and from any thread;
- * a process that ends frees what it has, but for the socket of a set: that goes when the set's name is next asked for.
+ * up is VD_E_INVALID and nothing else happens. The program frees each object that it gets, once, in any order and from any
+ * thread. A process that ends frees what it has, but for the socket of a set: that goes when the set's name is next used.
  *
  * MEMORY. All other pointers must be NULL (VD_E_INVALID, unless the function says what NULL means) or point at memory
  * that may be read or written as the function does; they are used during the call only. They need no alignment.
@@ -17,17 +17,23 @@
  *
  * STRINGS. UTF-8, ended by a zero byte within 1024 bytes; others are VD_E_INVALID.
  *
- * TIME-OUTS. Milliseconds as int64_t: 0 only looks, negative waits for ever.
+ * TIME-OUTS. Milliseconds as int64_t. 0 returns at once. Negative numbers and 4294967295 (INFINITE) never pass.
  *
  * THREADS. Every function may be called from any thread at any time, with any object. A function that waits waits in the
  * calling thread; vdi_set_signal_abort and vdi_set_close from another thread end its wait.
  *
- * LOG. With VDI_LOG set in the environment, to anything but 0, when a call first fails, each one that fails writes the
- * error's text to standard error: VD_E_TIMEOUT and VD_E_CLOSE, too. No SIGPIPE comes where nobody reads it.
+ * ENVIRONMENT. VDI_LIBRARY=PATH names SQL Server's libsqlvdi.so: sets are made with that library, and the server is SQL
+ * Server on the same machine. Without it sets are in this project's own shared memory. VDI_GETCOMMAND_TIMEOUT_UNIT=s is for
+ * a library that takes seconds in GetCommand. Both are read once, when the first set is made. With SQL Server's library
+ * there are no instances and no leases, a buffer is mapped by vdi_set_map_buffer_handle_sized, and a wait that another
+ * thread ends returns within 100 ms (1 s where the library takes seconds).
  *
- * PROCESSES. An object belongs to the process that got it. A fork has none of its parent's: they are VD_E_INVALID there,
- * and whatever it does, its end included, changes nothing for the parent. It calls exec, or creates or joins sets itself.
- * A fork that lives on without exec keeps its parent's connections open: should the parent be killed, the others notice it
+ * LOG. With VDI_LOG set in the environment, to anything but 0, when a call first fails, each call that fails writes its
+ * error's text to standard error: VD_E_TIMEOUT and VD_E_CLOSE, too. It raises no SIGPIPE.
+ *
+ * PROCESSES. An object belongs to the process that got it. In a fork the objects of its parent are VD_E_INVALID, and nothing
+ * that the fork does, its end included, changes anything for the parent. It calls exec, or creates or joins sets itself.
+ * A fork that lives on without exec keeps its parent's connections open: if the parent is killed, the other processes notice
  * only when the fork ends, too.
  */
 
@@ -297,12 +303,12 @@
 #define VD_E_NOTOPEN -2139684862
 
 /**
- * 0x80770003: the wait ended before what was waited for came about.
+ * 0x80770003: the time-out passed first.
  */
 #define VD_E_TIMEOUT -2139684861
 
 /**
- * 0x80770004: the set was aborted, by whichever side.
+ * 0x80770004: the set was aborted, by the server or a client.
  */
 #define VD_E_ABORT -2139684860
 
@@ -372,7 +378,7 @@
 typedef struct vdi_device vdi_device;
 
 /**
- * A buffer that another process's command holds, mapped by its handle: a lease on it.
+ * The buffer of another process's command, mapped by its handle: a lease on it.
  */
 typedef struct vdi_mapped vdi_mapped;
 
@@ -382,8 +388,8 @@ typedef struct vdi_mapped vdi_mapped;
 typedef struct vdi_set vdi_set;
 
 /**
- * What client and server agree on for a set: VDConfig. The client fills the fields marked so and leaves the others 0;
- * vdi_set_get_configuration gives all.
+ * The configuration of a set: VDConfig. The client requests what is marked "by the client" and leaves the other fields
+ * 0; vdi_set_get_configuration gives all, as negotiated.
  *
  * Source: VDI specification, "Configuration".
  */
@@ -401,12 +407,13 @@ typedef struct vdi_config {
      */
     uint32_t prefix_zone_size;
     /**
-     * By the client, raised by the server: least alignment of each buffer's data in bytes; 0 or a power of two up to 65536.
+     * By the client, raised by the server: least alignment of each buffer's data in bytes; 0 or a power of two up to
+     * 65536.
      */
     uint32_t alignment;
     /**
-     * By the client, only with VDF_FILE_MARKS: 0 for hard filemarks, else the size of a soft one in bytes, a power of two
-     * from 512 to 65536.
+     * By the client, only with VDF_FILE_MARKS: 0 for hard filemarks, else the size of a soft one in bytes, a power of
+     * two from 512 to 65536.
      */
     uint32_t soft_file_mark_block_size;
     /**
@@ -422,7 +429,7 @@ typedef struct vdi_config {
      */
     uint32_t block_size;
     /**
-     * By the server: how many commands a device may have outstanding as the documents have it, always 4.
+     * By the server: how many commands a device may have outstanding; always 4, as in the specification.
      */
     uint32_t max_io_depth;
     /**
@@ -451,8 +458,8 @@ typedef struct vdi_command {
     uint32_t code;
     /**
      * VDC_READ and VDC_WRITE: bytes to transfer. VDC_SKIP_MARKS and VDC_SKIP_BLOCKS: how many, negative for backwards.
-     * VDC_LOAD: the number of the medium. VDC_SET_POSITION of a disk-like device: what position counts from (0 beginning,
-     * 1 current, 2 end). Else 0.
+     * VDC_LOAD: the number of the medium. VDC_SET_POSITION of a disk-like device: what position counts from (0
+     * beginning, 1 current, 2 end). Else 0.
      */
     int32_t size;
     /**
@@ -484,7 +491,8 @@ extern "C" {
 const char *vdi_version(void);
 
 /**
- * The name of a status, "VD_E_TIMEOUT" for example; "NOERROR" for 0, "unknown status" for other numbers. Valid for ever.
+ * The name of a status, "VD_E_TIMEOUT" for example; "NOERROR" for 0, "unknown status" for other numbers. Valid for
+ * ever.
  */
 const char *vdi_error_name(int32_t status);
 
@@ -494,8 +502,8 @@ const char *vdi_error_name(int32_t status);
 int32_t vdi_last_error_code(void);
 
 /**
- * What this thread's last call that failed was about: the function, the command, device and set, the VD_E_* name and number,
- * what is wrong, and what to do. Empty if none has failed, never NULL. UTF-8 without an end of line.
+ * The text of this thread's last call that failed: the function, the command, device and set, the VD_E_* name and
+ * number, what is wrong, and what to do. Empty if none has failed, never NULL. UTF-8 without an end of line.
  *
  * Lifetime: until this thread's next call that fails, or its end. Copy it to keep it.
  */
@@ -506,17 +514,16 @@ const char *vdi_last_error_text(void);
  * becomes the set's primary.
  *
  * instance: the server's instance; NULL or "" for the default one. name: 1 to 128 characters without backslashes and
- * control characters; the first device has this name, too. config: what the client asks for. set: where the set goes; NULL
- * goes there on failure. Free it with vdi_set_free.
+ * control characters; the first device has this name, too. config: what the client requests. set: where the set goes;
+ * NULL goes there on failure. Free it with vdi_set_free.
  *
- * Returns 0; VD_E_INVALID for a NULL or bad name; VD_E_INSTANCE_NAME for what no instance could be called;
- * VD_E_NOTSUPPORTED for a configuration that no server serves; VD_E_PROTOCOL when a live set has this name; VD_E_SECURITY
- * when the runtime directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
+ * Returns 0; VD_E_INVALID for a NULL or bad name; VD_E_INSTANCE_NAME for what no instance could be called, and for any
+ * name with SQL Server's library; VD_E_NOTSUPPORTED for a configuration that no server serves; VD_E_PROTOCOL when a
+ * live set has this name; VD_E_SECURITY when the runtime directory is not to be trusted; VD_E_MEMORY and
+ * VD_E_UNEXPECTED when the system refuses. VD_E_INVALID, VD_E_NOTSUPPORTED and VD_E_UNEXPECTED when the library that
+ * VDI_LIBRARY names cannot be used.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::CreateEx.
- *
- * # Safety
- * The pointers are NULL or point at two strings, a vdi_config, and a place for a pointer.
  */
 int32_t vdi_set_create(const char *instance,
                        const char *name,
@@ -527,59 +534,44 @@ int32_t vdi_set_create(const char *instance,
  * Joins a set that another process created and configured, to open devices of it here or to work on buffers by their
  * handles. This process becomes a secondary.
  *
- * instance, name: as the primary passed them to vdi_set_create. set: where the set goes; NULL goes there on failure. Free it
- * with vdi_set_free.
+ * instance, name: as the primary passed them to vdi_set_create. set: where the set goes; NULL goes there on failure.
+ * Free it with vdi_set_free.
  *
- * Returns 0; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_PROTOCOL when there is no such set, when its primary
- * has not got the configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this
- * process may not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can.
+ * Returns 0; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_PROTOCOL when there is no such set, when its
+ * primary has not got the configuration yet, and when its work has ended; VD_E_ABORT when it was aborted;
+ * VD_E_SECURITY when this process may not join, or does not trust the creator; VD_E_MEMORY when the set has as many
+ * processes as it can; for VDI_LIBRARY as vdi_set_create.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::OpenInSecondaryEx.
- *
- * # Safety
- * The pointers are NULL or point at two strings and a place for a pointer.
  */
-int32_t vdi_set_open_in_secondary(const char *instance,
-                                  const char *name,
-                                  struct vdi_set **set);
+int32_t vdi_set_open_in_secondary(const char *instance, const char *name, struct vdi_set **set);
 
 /**
- * Waits for the server to configure the set, and gives what was agreed. Repeatable at once from then on. A set's primary
- * calls it before anything else.
+ * Waits for the server to configure the set, and gives the negotiated configuration. Once it has succeeded it does so
+ * again at once. A set's primary calls it before anything else.
  *
- * timeout_ms: milliseconds; 0 only looks, negative waits for ever. config: where the configuration goes; untouched on
- * failure.
+ * timeout_ms: see TIME-OUTS. config: where the configuration goes; untouched on failure.
  *
- * Returns 0; VD_E_TIMEOUT when no server came in time: look whether the statement failed; VD_E_ABORT; VD_E_PROTOCOL when
- * the set is closed; VD_E_INVALID for bad pointers.
+ * Returns 0; VD_E_TIMEOUT when no server came in time: check whether the statement failed; VD_E_ABORT; VD_E_PROTOCOL
+ * when the set is closed; VD_E_INVALID for bad pointers.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::GetConfiguration.
- *
- * # Safety
- * config is NULL or a place for a vdi_config.
  */
-int32_t vdi_set_get_configuration(struct vdi_set *set,
-                                  int64_t timeout_ms,
-                                  struct vdi_config *config);
+int32_t vdi_set_get_configuration(struct vdi_set *set, int64_t timeout_ms, struct vdi_config *config);
 
 /**
- * Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after it
- * has configured the set.
+ * Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right
+ * after it has configured the set.
  *
- * name: as in the statement; case-sensitive; the first device has the set's name. device: where the device goes; NULL goes
- * there on failure. Free it with vdi_device_free.
+ * name: as in the statement; case-sensitive; the first device has the set's name. device: where the device goes; NULL
+ * goes there on failure. Free it with vdi_device_free.
  *
- * Returns 0; VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, before the configuration, and when the set
- * is closed; VD_E_INVALID when the set has no device of this name, and for bad pointers; VD_E_ABORT.
+ * Returns 0; VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, before the configuration, and when
+ * the set is closed; VD_E_INVALID when the set has no device of this name, and for bad pointers; VD_E_ABORT.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::OpenDevice.
- *
- * # Safety
- * The pointers are NULL or point at a string and a place for a pointer.
  */
-int32_t vdi_set_open_device(struct vdi_set *set,
-                            const char *name,
-                            struct vdi_device **device);
+int32_t vdi_set_open_device(struct vdi_set *set, const char *name, struct vdi_device **device);
 
 /**
  * Aborts the set: every wait in every process of it returns VD_E_ABORT, and the statement fails.
@@ -591,38 +583,35 @@ int32_t vdi_set_open_device(struct vdi_set *set,
 int32_t vdi_set_signal_abort(struct vdi_set *set);
 
 /**
- * Closes the set in this process; the waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where closing aborted
- * the set. A primary ends the set for everybody, a
- * secondary leaves it. The set, its devices and its mapped buffers still have to be freed; data of commands and mapped
- * buffers stay readable until then.
+ * Closes the set in this process. The waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where the close
+ * aborted the set. A primary ends the set for all processes, a secondary leaves it. The set, its devices and its
+ * mapped buffers still have to be freed; data of commands and mapped buffers stay readable until then.
  *
- * Returns 0; VD_E_OPEN when a device had not returned VD_E_CLOSE: the set was aborted, and is closed all the same;
- * VD_E_PROTOCOL when it is closed already; VD_E_INVALID for a bad pointer. That a set was aborted before is not told again.
+ * Returns 0, also when the set was aborted before; VD_E_OPEN when a device had not returned VD_E_CLOSE: the set was
+ * aborted, and is closed all the same; VD_E_PROTOCOL when it is closed already; VD_E_INVALID for a bad pointer.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::Close.
  */
 int32_t vdi_set_close(struct vdi_set *set);
 
 /**
- * Frees a set, and closes it before if vdi_set_close has not: where devices are open that aborts it. Devices and mapped
- * buffers are freed apart from it, before or after.
+ * Frees a set, and closes it unless vdi_set_close has: with open devices that aborts it. Devices and mapped buffers
+ * are freed apart from it, before or after.
  *
  * Returns 0; VD_E_INVALID for what is no set, or was freed already.
  */
 int32_t vdi_set_free(struct vdi_set *set);
 
 /**
- * The handle of a command's buffer, by which another process of the set maps it with vdi_set_map_buffer_handle. Pass the
- * number on by any way; the caller stays responsible for completing the command. The handle dies with the command.
+ * The handle of a command's buffer, by which another process of the set maps it with vdi_set_map_buffer_handle. Pass
+ * the number on by any way; the caller stays responsible for completing the command. The handle dies with the command.
  *
- * data: vdi_command.data of an outstanding command of this process. handle: where the handle goes; untouched on failure.
+ * data: vdi_command.data of an outstanding command of this process. handle: where the handle goes; untouched on
+ * failure.
  *
  * Returns 0; VD_E_INVALID unless data is that, and for bad pointers; VD_E_PROTOCOL unless the set is open; VD_E_ABORT.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::GetBufferHandle.
- *
- * # Safety
- * handle is NULL or a place for a number. data is only compared.
  */
 int32_t vdi_set_get_buffer_handle(struct vdi_set *set,
                                   const void *data,
@@ -630,38 +619,50 @@ int32_t vdi_set_get_buffer_handle(struct vdi_set *set,
 
 /**
  * Maps the buffer that another process of this set got with a command. Until vdi_mapped_release that command cannot be
- * completed: VD_E_BUSY there.
+ * completed: VD_E_BUSY there. Not with SQL Server's library, which does not know how many bytes a buffer has:
+ * vdi_set_map_buffer_handle_sized works everywhere.
  *
- * handle: from vdi_set_get_buffer_handle of the other process. mapped: where the lease goes; NULL goes there on failure.
+ * handle: from vdi_set_get_buffer_handle of the other process. mapped: where the lease goes; NULL goes there on
+ * failure.
  *
- * Returns 0; VD_E_INVALID for a handle that is stale, forged or another set's, and for bad pointers; VD_E_BUSY when this
- * process has the buffer already; VD_E_PROTOCOL unless the set is open; VD_E_ABORT.
+ * Returns 0; VD_E_INVALID for a handle that is stale, forged or another set's, and for bad pointers; VD_E_BUSY when
+ * this process has the buffer already; VD_E_NOTSUPPORTED with SQL Server's library; VD_E_PROTOCOL unless the set is
+ * open; VD_E_ABORT.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::MapBufferHandle.
- *
- * # Safety
- * mapped is NULL or a place for a pointer.
  */
 int32_t vdi_set_map_buffer_handle(struct vdi_set *set,
                                   uint32_t handle,
                                   struct vdi_mapped **mapped);
 
 /**
- * Where a mapped buffer is in this process, and how large it is. The command may have fewer bytes; the process that got it
- * knows its size.
+ * As vdi_set_map_buffer_handle, with the number of bytes that the command has. Works with SQL Server's library, too.
+ * That library has no leases: nothing there keeps the command from being completed, so the process that got the
+ * command must wait until this one is done with the buffer.
+ *
+ * handle: from vdi_set_get_buffer_handle of the other process. size: vdi_command.size of the command, which the other
+ * process passes on with the handle. mapped: where the lease goes; NULL goes there on failure.
+ *
+ * Returns 0; as vdi_set_map_buffer_handle; VD_E_INVALID when the buffer cannot have so many bytes.
+ *
+ * Source: VDI specification, IClientVirtualDeviceSet2::MapBufferHandle.
+ */
+int32_t vdi_set_map_buffer_handle_sized(struct vdi_set *set,
+                                        uint32_t handle,
+                                        uint64_t size,
+                                        struct vdi_mapped **mapped);
+
+/**
+ * Where a mapped buffer is in this process, and how many bytes it has: those of vdi_set_map_buffer_handle_sized, else
+ * all of the buffer. The command may have fewer; the process that got it knows its size.
  *
  * data: where the address goes. size: where the number of bytes goes; may be NULL. Both untouched on failure.
  *
- * Lifetime of *data: until vdi_mapped_release, whatever becomes of the set.
+ * Lifetime of *data: until vdi_mapped_release, also when the set is closed.
  *
  * Returns 0; VD_E_INVALID for bad pointers.
- *
- * # Safety
- * data and size are NULL or places for a pointer and a number.
  */
-int32_t vdi_mapped_data(struct vdi_mapped *mapped,
-                        void **data,
-                        uint64_t *size);
+int32_t vdi_mapped_data(struct vdi_mapped *mapped, void **data, uint64_t *size);
 
 /**
  * Ends a lease and frees the pointer: the command may be completed. The data must not be touched any more.
@@ -676,43 +677,36 @@ int32_t vdi_mapped_release(struct vdi_mapped *mapped);
  * name: where the pointer to it goes; untouched on failure. Lifetime of *name: until vdi_device_free.
  *
  * Returns 0; VD_E_INVALID for bad pointers.
- *
- * # Safety
- * name is NULL or a place for a pointer.
  */
 int32_t vdi_device_name(struct vdi_device *device, const char **name);
 
 /**
- * Waits for the server's next command. Several may be held at a time; each is completed by its id, in any order, from any
- * thread. Threads that wait for the same device take turns.
+ * Waits for the server's next command. Several may be outstanding at a time; each is completed by its id, in any
+ * order, from any thread. Threads that wait for the same device take turns.
  *
- * timeout_ms: milliseconds; 0 only looks, negative waits for ever. command: where the command goes; untouched on failure.
+ * timeout_ms: see TIME-OUTS. command: where the command goes; untouched on failure.
  *
  * Returns 0; VD_E_CLOSE when the server closed the device: the normal end of its work; VD_E_TIMEOUT; VD_E_ABORT;
  * VD_E_PROTOCOL after the set was closed, and after all its devices have returned VD_E_CLOSE; VD_E_INVALID for bad
  * pointers.
  *
  * Source: VDI specification, IClientVirtualDevice::GetCommand.
- *
- * # Safety
- * command is NULL or a place for a vdi_command.
  */
-int32_t vdi_device_get_command(struct vdi_device *device,
-                               int64_t timeout_ms,
-                               struct vdi_command *command);
+int32_t vdi_device_get_command(struct vdi_device *device, int64_t timeout_ms, struct vdi_command *command);
 
 /**
- * Tells the server how a command ended, and gives its buffer back: its data must not be touched any more. What is reported
- * as written must be stored: before VDC_FLUSH is a success, durably.
+ * Reports to the server how a command ended, and returns its buffer: its data must not be touched any more. What is
+ * reported as written must be stored: before VDC_FLUSH is a success, durably.
  *
- * id: of the command. code: VDI_ERROR_SUCCESS, or why it was not carried out; anything but success puts the device into the
- * state of an error, which the server ends with VDC_CLEAR_ERROR or an abort. bytes: VDC_READ and VDC_WRITE: how many were
- * really transferred; fewer than the command's size are no success. All others: 0. position: VDC_GET_POSITION and
- * VDC_SET_POSITION: where the device is now. All others: 0.
+ * id: of the command. code: VDI_ERROR_SUCCESS, or why it was not carried out; anything but success puts the device
+ * into the state of an error, which the server ends with VDC_CLEAR_ERROR or an abort. bytes: VDC_READ and VDC_WRITE:
+ * how many were really transferred; fewer than the command's size are no success. All others: 0. position:
+ * VDC_GET_POSITION and VDC_SET_POSITION: where the device is now. All others: 0.
  *
- * Returns 0; VD_E_INVALID for a command that is not active any more or another device's, for more bytes than it has, for
- * success with fewer, and for a bad pointer; VD_E_BUSY while another process has the buffer mapped: the command stays
- * active, complete it again; VD_E_ABORT and VD_E_PROTOCOL when the set was aborted or closed: it is done with.
+ * Returns 0; VD_E_INVALID for a command that is not active any more or another device's, for more bytes than it has,
+ * for success with fewer, and for a bad pointer; VD_E_BUSY while another process has the buffer mapped: the command
+ * stays active, complete it again; VD_E_ABORT and VD_E_PROTOCOL when the set was aborted or closed: the command has
+ * ended.
  *
  * Source: VDI specification, IClientVirtualDevice::CompleteCommand.
  */
@@ -723,8 +717,8 @@ int32_t vdi_device_complete_command(struct vdi_device *device,
                                     uint64_t position);
 
 /**
- * Frees a device. If the server has not closed it, the set is aborted: nobody would answer its commands. The data of its
- * commands, and its name, must not be touched any more.
+ * Frees a device. If the server has not closed it, the set is aborted: nothing would answer its commands. The data of
+ * its commands, and its name, must not be touched any more.
  *
  * Returns 0; VD_E_INVALID for what is no device, or was freed already; VD_E_BUSY while another thread waits for its
  * commands: end that wait with vdi_set_signal_abort or vdi_set_close, then free it.

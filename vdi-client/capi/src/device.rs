@@ -2,176 +2,149 @@
 //!
 //! # Invariants
 //!
-//! 1. One thread at a time is in GetCommand: it has taken the device out of its slot, and puts it back however the call ends.
-//!    Others wait for their turn, but not longer than their own time-out.
-//! 2. A command is in `held` from when C gets it until it is completed. Who completes it takes it out first, so that of two
-//!    threads one is told that it is not active.
+//! 1. A command is in `outstanding` from when C gets it until it is completed. A completion takes it out first: of two
+//!    threads that complete a command, one gets VD_E_INVALID.
+//! 2. A device is not freed while a thread waits for its commands. Where the thread and the free come at the same
+//!    moment, the wait ends with VD_E_ABORT or VD_E_CLOSE.
 
 use core::ffi::c_char;
+use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use vdi_client::{ClientVirtualDevice, Command as Held, Completion, CompletionCode, VdError};
+use vdi_client::raw::RawDevice;
+use vdi_client::{ClientVirtualDevice, CommandCode, CompletionCode, VdError};
+use vdi_ffi::{Argument, Failure};
 use vdi_proto::command::CommandId;
 
-use crate::boundary::{Failure, Out, call, timeout};
-use crate::registry::Registry;
+use crate::errors::call;
+use crate::objects::Objects;
+use crate::set::timeout;
 use crate::types::{Command, DeviceHandle};
 
-/// All devices that the program has.
-static DEVICES: Registry<DeviceHandle, Device> = Registry::new("device");
+/// All devices of the program.
+static DEVICES: Objects<DeviceHandle, Device> = Objects::new("device");
 
-/// Takes a device in.
 pub(crate) fn insert(device: ClientVirtualDevice) -> *mut DeviceHandle {
-    // No name of a device has a zero byte: OpenDevice has found it.
-    let name = CString::new(device.name()).unwrap_or_default();
-    let slot = Mutex::new(Slot { device: Some(device), freed: false });
-    DEVICES.insert(Device { name, slot, turn: Condvar::new(), held: Mutex::default() })
+    DEVICES.insert(Device {
+        // OpenDevice finds no name with a zero byte.
+        name: CString::new(device.name()).unwrap_or_default(),
+        prefix_size: device.config().prefix_zone_size,
+        raw: RawDevice::new(device),
+        waiting: AtomicU32::new(0),
+        outstanding: Mutex::default(),
+    })
 }
 
 /// A device that C has.
 struct Device {
+    raw: RawDevice,
     name: CString,
-    slot: Mutex<Slot>,
-    turn: Condvar,
-    held: Mutex<HashMap<CommandId, Held>>,
+    prefix_size: u32,
+    /// How many threads are in GetCommand.
+    waiting: AtomicU32,
+    outstanding: Mutex<HashMap<CommandId, Outstanding>>,
 }
 
-struct Slot {
-    /// `None` while a thread is in GetCommand with it.
-    device: Option<ClientVirtualDevice>,
-    freed: bool,
+/// A command that C has not completed.
+#[derive(Clone, Copy)]
+struct Outstanding {
+    code: CommandCode,
+    size: i32,
 }
 
-/// A thread's turn with the device.
-struct Turn<'a> {
-    of: &'a Device,
-    device: Option<ClientVirtualDevice>,
+/// A thread in GetCommand.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Waiting(count)
+    }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.of.slot().device = self.device.take();
-        self.of.turn.notify_one();
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Device {
-    /// Both locks guard what is whole at every moment.
-    fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    fn outstanding(&self) -> MutexGuard<'_, HashMap<CommandId, Outstanding>> {
+        // Each change is one step, so a poisoned lock is safe to use.
+        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<CommandId, Held>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refusal(&self, code: VdError, text: impl core::fmt::Display) -> Failure {
-        Failure::new(code, format_args!("device {:?}: {text}", self.name))
-    }
-
-    fn freed(&self) -> Failure {
-        self.refusal(VdError::Invalid, "another thread has freed it")
-    }
-
-    /// Waits for this thread's turn.
-    fn turn(&self, deadline: Option<Instant>) -> Result<Turn<'_>, Failure> {
-        let mut slot = self.slot();
-        loop {
-            if slot.freed {
-                return Err(self.freed());
-            }
-            if let Some(device) = slot.device.take() {
-                return Ok(Turn { of: self, device: Some(device) });
-            }
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            slot = match left {
-                None => self.turn.wait(slot).unwrap_or_else(PoisonError::into_inner),
-                Some(Duration::ZERO) => {
-                    let text = "another thread waits for this device's commands; give each device one thread";
-                    return Err(self.refusal(VdError::Timeout, text));
-                }
-                Some(left) => self.turn.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0,
-            };
-        }
+    fn failure(&self, code: VdError, what: String) -> Failure {
+        Failure::new(code, what).of_device(self.raw.name(), self.raw.set_name())
     }
 
     fn get_command(&self, timeout: Duration) -> Result<Command, Failure> {
-        // A time-out that no clock can hold never passes.
-        let deadline = Instant::now().checked_add(timeout);
-        let mut turn = self.turn(deadline)?;
-        let Some(device) = turn.device.as_mut() else { return Err(self.freed()) };
-        let left = deadline.map_or(timeout, |deadline| deadline.saturating_duration_since(Instant::now()));
-        let mut command = device.get_command(left)?;
-        let prefix = command.prefix_mut();
-        let prefix_size = prefix.len() as u32;
-        let prefix = if prefix.is_empty() { core::ptr::null_mut() } else { prefix.as_mut_ptr() };
-        let block = Command {
-            id: command.id().0,
-            code: command.code().number(),
-            size: command.size(),
+        let _waiting = Waiting::new(&self.waiting);
+        let command = self.raw.get_command(timeout)?;
+        let prefix_size = if command.buffer.is_null() { 0 } else { self.prefix_size };
+        let prefix = match prefix_size {
+            0 => core::ptr::null_mut(),
+            size => command.buffer.wrapping_sub(size as usize),
+        };
+        self.outstanding().insert(command.id, Outstanding { code: command.code, size: command.size });
+        Ok(Command {
+            id: command.id.0,
+            code: command.code.number(),
+            size: command.size,
             prefix_size,
-            position: command.position(),
-            data: command.buffer_address().map_or(core::ptr::null_mut(), <*const u8>::cast_mut),
+            position: command.position,
+            data: command.buffer,
             prefix,
-        };
-        self.held().insert(command.id(), command);
-        Ok(block)
-    }
-
-    fn complete(&self, id: CommandId, code: u32, bytes: u64, position: u64) -> Result<(), Failure> {
-        let mut held = self.held();
-        let Some(command) = held.get(&id) else {
-            let text = format_args!(
-                "command {} is not active: it never came to this device, or was completed already; complete each once",
-                id.0
-            );
-            return Err(self.refusal(VdError::Invalid, text));
-        };
-        let completion = self.completion(command, code, bytes, position)?;
-        let Some(command) = held.remove(&id) else { return Ok(()) };
-        // Completing may wait for nothing, but another thread may want to complete meanwhile.
-        drop(held);
-        command.complete(completion).map_err(|refused| {
-            if let Some(command) = refused.command {
-                self.held().insert(id, command);
-            }
-            Failure::from(refused.error)
         })
     }
 
-    /// What C says as a completion that says no more than was done.
-    fn completion(&self, command: &Held, code: u32, bytes: u64, position: u64) -> Result<Completion, Failure> {
-        let (code, number) = (CompletionCode::new(code), command.code());
-        let of_command = |text: &dyn core::fmt::Display| {
-            self.refusal(VdError::Invalid, format_args!("{number}, command {}: {text}", command.id().0))
-        };
-        if !number.is_transfer() {
-            return match (bytes, code.is_success()) {
-                (1.., _) => Err(of_command(&"it transfers no bytes; pass 0")),
-                (0, true) => Ok(Completion::at(position)),
-                (0, false) => Ok(Completion::failed(code)),
-            };
+    fn complete(&self, id: CommandId, code: CompletionCode, bytes: u64, position: u64) -> Result<(), Failure> {
+        let command = self.outstanding().get(&id).copied();
+        let command = command.ok_or_else(|| self.not_active(id))?;
+        if let Err(what) = validate(command, code, bytes) {
+            return Err(self.failure(VdError::Invalid, format!("{}, command {}: {what}", command.code, id.0)));
         }
-        // The size of a transfer is an unsigned number in a signed field.
-        let size = u64::from(command.size() as u32);
-        if bytes > size {
-            return Err(of_command(&format_args!("{bytes} bytes are more than the {size} of the command")));
-        }
-        if !code.is_success() {
-            return Ok(Completion::failed_after(code, bytes as usize));
-        }
-        if bytes < size {
-            return Err(of_command(&format_args!(
-                "{bytes} of {size} bytes are no success; say why: VDI_ERROR_HANDLE_EOF at the end of what is read, \
-                 VDI_ERROR_DISK_FULL where no more can be written"
-            )));
-        }
-        Ok(Completion::transferred(bytes as usize))
+        self.outstanding().remove(&id).ok_or_else(|| self.not_active(id))?;
+        // Only a command that moves the position reports one.
+        let position = if command.code.is_transfer() || !code.is_success() { 0 } else { position };
+        self.raw.complete_command(id, code, bytes, position).map_err(|error| {
+            // All other errors end the command.
+            if matches!(error.code(), VdError::Invalid | VdError::Busy) {
+                self.outstanding().insert(id, command);
+            }
+            error.into()
+        })
     }
+
+    fn not_active(&self, id: CommandId) -> Failure {
+        let what = format!(
+            "command {} is not active: it never came to this device, or was completed already; complete each once",
+            id.0
+        );
+        self.failure(VdError::Invalid, what)
+    }
+}
+
+/// Refuses a completion that does not fit its command, or reports more than was done.
+fn validate(command: Outstanding, code: CompletionCode, bytes: u64) -> Result<(), String> {
+    if !command.code.is_transfer() {
+        return if bytes == 0 { Ok(()) } else { Err("it transfers no bytes; pass 0".to_owned()) };
+    }
+    // The size of a transfer is an unsigned number in a signed field.
+    let size = u64::from(command.size.cast_unsigned());
+    if bytes > size {
+        return Err(format!("{bytes} bytes are more than the {size} of the command"));
+    }
+    if code.is_success() && bytes < size {
+        return Err(format!(
+            "{bytes} of {size} bytes are no success; say why: VDI_ERROR_HANDLE_EOF at the end of what is read, \
+             VDI_ERROR_DISK_FULL where no more can be written"
+        ));
+    }
+    Ok(())
 }
 
 /// The device's name.
@@ -179,59 +152,51 @@ impl Device {
 /// name: where the pointer to it goes; untouched on failure. Lifetime of *name: until vdi_device_free.
 ///
 /// Returns 0; VD_E_INVALID for bad pointers.
-///
-/// # Safety
-/// name is NULL or a place for a pointer.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vdi_device_name(device: *mut DeviceHandle, name: *mut *const c_char) -> i32 {
-    call("vdi_device_name", || {
-        let device = DEVICES.get(device)?;
-        // SAFETY: the caller promises that it is NULL or a place for a pointer.
-        let out = unsafe { Out::new("name", name) }?;
-        out.set(device.name.as_ptr());
-        Ok(())
-    })
+    // SAFETY: the caller promises NULL or memory for a pointer (header, "MEMORY").
+    let name = unsafe { Argument::new(name) };
+    call("vdi_device_name", || name.write("the place for the name", DEVICES.get(device)?.name.as_ptr()))
 }
 
-/// Waits for the server's next command. Several may be held at a time; each is completed by its id, in any order, from any
-/// thread. Threads that wait for the same device take turns.
+/// Waits for the server's next command. Several may be outstanding at a time; each is completed by its id, in any
+/// order, from any thread. Threads that wait for the same device take turns.
 ///
-/// timeout_ms: milliseconds; 0 only looks, negative waits for ever. command: where the command goes; untouched on failure.
+/// timeout_ms: see TIME-OUTS. command: where the command goes; untouched on failure.
 ///
 /// Returns 0; VD_E_CLOSE when the server closed the device: the normal end of its work; VD_E_TIMEOUT; VD_E_ABORT;
 /// VD_E_PROTOCOL after the set was closed, and after all its devices have returned VD_E_CLOSE; VD_E_INVALID for bad
 /// pointers.
 ///
 /// Source: VDI specification, IClientVirtualDevice::GetCommand.
-///
-/// # Safety
-/// command is NULL or a place for a vdi_command.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vdi_device_get_command(
     device: *mut DeviceHandle,
     timeout_ms: i64,
     command: *mut Command,
 ) -> i32 {
+    // SAFETY: the caller promises NULL or memory for a command (header, "MEMORY").
+    let command = unsafe { Argument::new(command) };
     call("vdi_device_get_command", || {
+        const PLACE: &str = "the place for the command";
         let device = DEVICES.get(device)?;
-        // SAFETY: the caller promises that it is NULL or a place for a command.
-        let out = unsafe { Out::new("command", command) }?;
-        out.set(device.get_command(timeout(timeout_ms))?);
-        Ok(())
+        command.check(PLACE)?;
+        command.write(PLACE, device.get_command(timeout(timeout_ms))?)
     })
 }
 
-/// Tells the server how a command ended, and gives its buffer back: its data must not be touched any more. What is reported
-/// as written must be stored: before VDC_FLUSH is a success, durably.
+/// Reports to the server how a command ended, and returns its buffer: its data must not be touched any more. What is
+/// reported as written must be stored: before VDC_FLUSH is a success, durably.
 ///
-/// id: of the command. code: VDI_ERROR_SUCCESS, or why it was not carried out; anything but success puts the device into the
-/// state of an error, which the server ends with VDC_CLEAR_ERROR or an abort. bytes: VDC_READ and VDC_WRITE: how many were
-/// really transferred; fewer than the command's size are no success. All others: 0. position: VDC_GET_POSITION and
-/// VDC_SET_POSITION: where the device is now. All others: 0.
+/// id: of the command. code: VDI_ERROR_SUCCESS, or why it was not carried out; anything but success puts the device
+/// into the state of an error, which the server ends with VDC_CLEAR_ERROR or an abort. bytes: VDC_READ and VDC_WRITE:
+/// how many were really transferred; fewer than the command's size are no success. All others: 0. position:
+/// VDC_GET_POSITION and VDC_SET_POSITION: where the device is now. All others: 0.
 ///
-/// Returns 0; VD_E_INVALID for a command that is not active any more or another device's, for more bytes than it has, for
-/// success with fewer, and for a bad pointer; VD_E_BUSY while another process has the buffer mapped: the command stays
-/// active, complete it again; VD_E_ABORT and VD_E_PROTOCOL when the set was aborted or closed: it is done with.
+/// Returns 0; VD_E_INVALID for a command that is not active any more or another device's, for more bytes than it has,
+/// for success with fewer, and for a bad pointer; VD_E_BUSY while another process has the buffer mapped: the command
+/// stays active, complete it again; VD_E_ABORT and VD_E_PROTOCOL when the set was aborted or closed: the command has
+/// ended.
 ///
 /// Source: VDI specification, IClientVirtualDevice::CompleteCommand.
 #[unsafe(no_mangle)]
@@ -242,11 +207,13 @@ pub extern "C" fn vdi_device_complete_command(
     bytes: u64,
     position: u64,
 ) -> i32 {
-    call("vdi_device_complete_command", || DEVICES.get(device)?.complete(CommandId(id), code, bytes, position))
+    call("vdi_device_complete_command", || {
+        DEVICES.get(device)?.complete(CommandId(id), CompletionCode::new(code), bytes, position)
+    })
 }
 
-/// Frees a device. If the server has not closed it, the set is aborted: nobody would answer its commands. The data of its
-/// commands, and its name, must not be touched any more.
+/// Frees a device. If the server has not closed it, the set is aborted: nothing would answer its commands. The data of
+/// its commands, and its name, must not be touched any more.
 ///
 /// Returns 0; VD_E_INVALID for what is no device, or was freed already; VD_E_BUSY while another thread waits for its
 /// commands: end that wait with vdi_set_signal_abort or vdi_set_close, then free it.
@@ -254,23 +221,13 @@ pub extern "C" fn vdi_device_complete_command(
 pub extern "C" fn vdi_device_free(device: *mut DeviceHandle) -> i32 {
     call("vdi_device_free", || {
         let object = DEVICES.get(device)?;
-        let mut slot = object.slot();
-        if slot.freed {
-            return Err(object.freed());
+        if object.waiting.load(Ordering::Relaxed) > 0 {
+            let what = "another thread waits for its commands; abort or close the set, then free the device";
+            return Err(object.failure(VdError::Busy, what.to_owned()));
         }
-        let Some(open) = slot.device.take() else {
-            let text = "another thread waits for its commands; abort or close the set, then free the device";
-            return Err(object.refusal(VdError::Busy, text));
-        };
-        slot.freed = true;
-        drop(slot);
-        // Threads that wait for their turn hear that there will be none.
-        object.turn.notify_all();
         DEVICES.remove(device)?;
-        // The device first: the abort, where there is one, then names it as the reason.
-        drop(open);
-        let held = core::mem::take(&mut *object.held());
-        drop(held);
+        // Before its commands end with the object: so the abort, where there is one, names the device as the reason.
+        object.raw.abandon();
         Ok(())
     })
 }

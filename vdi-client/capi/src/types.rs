@@ -1,6 +1,6 @@
 //! What C sees of objects, configurations and commands.
 
-use vdi_client::{Features, VdConfig};
+use vdi_client::VdConfig;
 
 /// A virtual device set that this process created or joined.
 pub struct SetHandle {
@@ -12,13 +12,13 @@ pub struct DeviceHandle {
     _opaque: [u8; 0],
 }
 
-/// A buffer that another process's command holds, mapped by its handle: a lease on it.
+/// The buffer of another process's command, mapped by its handle: a lease on it.
 pub struct MappedHandle {
     _opaque: [u8; 0],
 }
 
-/// What client and server agree on for a set: VDConfig. The client fills the fields marked so and leaves the others 0;
-/// vdi_set_get_configuration gives all.
+/// The configuration of a set: VDConfig. The client requests what is marked "by the client" and leaves the other fields
+/// 0; vdi_set_get_configuration gives all, as negotiated.
 ///
 /// Source: VDI specification, "Configuration".
 #[repr(C)]
@@ -30,10 +30,11 @@ pub struct Config {
     pub features: u32,
     /// By the client: bytes right before each buffer's data for the client's own use, 0 to 65536.
     pub prefix_zone_size: u32,
-    /// By the client, raised by the server: least alignment of each buffer's data in bytes; 0 or a power of two up to 65536.
+    /// By the client, raised by the server: least alignment of each buffer's data in bytes; 0 or a power of two up to
+    /// 65536.
     pub alignment: u32,
-    /// By the client, only with VDF_FILE_MARKS: 0 for hard filemarks, else the size of a soft one in bytes, a power of two
-    /// from 512 to 65536.
+    /// By the client, only with VDF_FILE_MARKS: 0 for hard filemarks, else the size of a soft one in bytes, a power of
+    /// two from 512 to 65536.
     pub soft_file_mark_block_size: u32,
     /// By the client, only with VDF_REMOVABLE: bytes of the end-of-media warning zone; 0 for none.
     pub eom_warning_size: u32,
@@ -41,7 +42,7 @@ pub struct Config {
     pub server_time_out: u32,
     /// By the server: every transfer is a multiple of this, in bytes.
     pub block_size: u32,
-    /// By the server: how many commands a device may have outstanding as the documents have it, always 4.
+    /// By the server: how many commands a device may have outstanding; always 4, as in the specification.
     pub max_io_depth: u32,
     /// By the server: the largest transfer in bytes.
     pub max_transfer_size: u32,
@@ -60,8 +61,8 @@ pub struct Command {
     /// Which command: VDC_*. Numbers without a name may come and are completed with VDI_ERROR_NOT_SUPPORTED.
     pub code: u32,
     /// VDC_READ and VDC_WRITE: bytes to transfer. VDC_SKIP_MARKS and VDC_SKIP_BLOCKS: how many, negative for backwards.
-    /// VDC_LOAD: the number of the medium. VDC_SET_POSITION of a disk-like device: what position counts from (0 beginning,
-    /// 1 current, 2 end). Else 0.
+    /// VDC_LOAD: the number of the medium. VDC_SET_POSITION of a disk-like device: what position counts from (0
+    /// beginning, 1 current, 2 end). Else 0.
     pub size: i32,
     /// The bytes at prefix: prefix_zone_size of the configuration; 0 for a command without data.
     pub prefix_size: u32,
@@ -74,50 +75,47 @@ pub struct Command {
     pub prefix: *mut u8,
 }
 
-impl From<Config> for VdConfig {
-    fn from(config: Config) -> VdConfig {
-        VdConfig {
-            device_count: config.device_count,
-            features: Features::from_bits(config.features),
-            prefix_zone_size: config.prefix_zone_size,
-            alignment: config.alignment,
-            soft_file_mark_block_size: config.soft_file_mark_block_size,
-            eom_warning_size: config.eom_warning_size,
-            server_time_out: config.server_time_out,
-            block_size: config.block_size,
-            max_io_depth: config.max_io_depth,
-            max_transfer_size: config.max_transfer_size,
-            buffer_area_size: config.buffer_area_size,
+/// Converts a configuration by its words: these are the fields, in the order of the published struct.
+macro_rules! convert {
+    ($($field:ident),*) => {
+        impl From<Config> for VdConfig {
+            fn from(config: Config) -> VdConfig {
+                VdConfig::from_words([$(config.$field),*])
+            }
         }
-    }
+
+        impl From<VdConfig> for Config {
+            fn from(config: VdConfig) -> Config {
+                let [$($field),*] = config.to_words();
+                Config { $($field),* }
+            }
+        }
+    };
 }
 
-impl From<VdConfig> for Config {
-    fn from(config: VdConfig) -> Config {
-        Config {
-            device_count: config.device_count,
-            features: config.features.bits(),
-            prefix_zone_size: config.prefix_zone_size,
-            alignment: config.alignment,
-            soft_file_mark_block_size: config.soft_file_mark_block_size,
-            eom_warning_size: config.eom_warning_size,
-            server_time_out: config.server_time_out,
-            block_size: config.block_size,
-            max_io_depth: config.max_io_depth,
-            max_transfer_size: config.max_transfer_size,
-            buffer_area_size: config.buffer_area_size,
-        }
-    }
-}
+convert!(
+    device_count,
+    features,
+    prefix_zone_size,
+    alignment,
+    soft_file_mark_block_size,
+    eom_warning_size,
+    server_time_out,
+    block_size,
+    max_io_depth,
+    max_transfer_size,
+    buffer_area_size
+);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_configuration_survives_both_ways() {
-        let config = VdConfig::from_words([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-        assert_eq!(VdConfig::from(Config::from(config)), config);
-        assert_eq!(Config::from(VdConfig::from_words([0; 11])), Config::default());
+    fn a_configuration_is_converted_both_ways() {
+        let config = VdConfig { device_count: 1, buffer_area_size: 11, ..VdConfig::from_words([2; 11]) };
+        let converted = Config::from(config);
+        assert_eq!((converted.device_count, converted.eom_warning_size, converted.buffer_area_size), (1, 2, 11));
+        assert_eq!(VdConfig::from(converted), config);
     }
 }

@@ -1,4 +1,4 @@
-//! The header is what the sources say: whoever changes them makes it anew and commits it with them.
+//! The committed header is the one that cbindgen makes from the sources.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -19,7 +19,7 @@ fn header_is_up_to_date() {
     let mut header = Vec::new();
     builder.generate().unwrap().write(&mut header);
     let header = String::from_utf8(header).unwrap();
-    // Nothing is missing where a source cannot be read as one thinks.
+    // A source that cbindgen cannot read leaves its items out.
     for needed in ["vdi_set_create(", "vdi_device_free(", "vdi_mapped_release(", "#define VD_E_BUSY -2139684849"] {
         assert!(header.contains(needed), "{needed} is not in\n{header}");
     }
@@ -33,7 +33,7 @@ fn header_is_up_to_date() {
         let differs = committed.lines().zip(header.lines()).position(|(one, other)| one != other);
         let line = differs.unwrap_or_else(|| committed.lines().count().min(header.lines().count()));
         panic!(
-            "{} differs from the sources in line {}:\n  it says   {:?}\n  it should {:?}\nrun: {UPDATE}=1 cargo test -p vdi-capi",
+            "{} differs from the sources in line {}:\n  committed {:?}\n  sources   {:?}\nrun: {UPDATE}=1 cargo test -p vdi-capi",
             path.display(),
             line + 1,
             committed.lines().nth(line),

@@ -6,7 +6,7 @@
  *     ClientVirtualDeviceSet set;              // stays where it is until the work is over
  *     VDConfig config = {};
  *     config.deviceCount = 1;
- *     set.Create(name, &config);               // now somebody runs BACKUP DATABASE ... TO VIRTUAL_DEVICE='name'
+ *     set.Create(name, &config);               // now run BACKUP DATABASE ... TO VIRTUAL_DEVICE='name'
  *     set.GetConfiguration(60000, &config);    // waits for the server
  *     ClientVirtualDevice *device;
  *     set.OpenDevice(name, &device);
@@ -20,7 +20,7 @@
  * Every function that returns an int returns 0 or a VDError. Null pointers, calls in the wrong order and objects that are over
  * are answered by an error. With VDI_LOG=1 in the environment each refused call says why on standard error.
  *
- * Time-outs are in milliseconds; 0 only looks, and negative numbers and VD_INFINITE wait for ever. Programs that pass seconds to
+ * Time-outs are in milliseconds; 0 returns at once; negative numbers and VD_INFINITE never pass. Programs that pass seconds to
  * GetCommand, as some do, are run with VDI_GETCOMMAND_TIMEOUT_UNIT=s in the environment.
  *
  * Licence: MIT or Apache-2.0, at your choice.
@@ -89,8 +89,8 @@ enum VDCommands : int32_t {
 enum VDError : int32_t {
     VD_E_BASE = static_cast<int32_t>(0x80770000),
     VD_E_NOTOPEN = VD_E_BASE + 2,       /* the device is not open */
-    VD_E_TIMEOUT = VD_E_BASE + 3,       /* it did not come about in time; try again */
-    VD_E_ABORT = VD_E_BASE + 4,         /* the set was aborted, by whichever side */
+    VD_E_TIMEOUT = VD_E_BASE + 3,       /* the time-out passed first; try again */
+    VD_E_ABORT = VD_E_BASE + 4,         /* the set was aborted, by the server or a client */
     VD_E_SECURITY = VD_E_BASE + 5,      /* this process may not use the set */
     VD_E_INVALID = VD_E_BASE + 6,       /* an argument names nothing that exists, or is null */
     VD_E_INSTANCE_NAME = VD_E_BASE + 7, /* not the name of a server instance */
@@ -139,7 +139,7 @@ enum VDError : int32_t {
 /* The time-out that never passes. */
 static const time_t VD_INFINITE = -1;
 
-/* What client and server agree on for a set. The client fills in the first seven fields, with 0 for what it does not care about. */
+/* The configuration of a set. The client fills in the first seven fields, with 0 for a default. */
 struct VDConfig {
     uint32_t deviceCount;           /* devices of the set: 1 to 64 */
     uint32_t features;              /* VDFeatures; the server adds its own */
@@ -188,7 +188,7 @@ public:
      * after the set's Close. */
     int GetCommand(time_t timeOut, VDC_Command **command);
 
-    /* Tells the server how a command ended, and gives the buffer back.
+    /* Reports to the server how a command ended, and returns its buffer.
      * VD_E_INVALID: not an outstanding command of this device, or more bytes than it has; then it is still outstanding.
      * VD_E_BUSY: a process has the buffer mapped with a lease (programs written in Rust do so); complete it again later.
      * VD_E_ABORT, VD_E_PROTOCOL. */
@@ -233,8 +233,8 @@ public:
      * the command is completed. VD_E_INVALID: no such buffer. VD_E_PROTOCOL: the set is not open. */
     int GetBufferHandle(uint8_t *buffer, unsigned int *handle);
 
-    /* The address of a buffer in this process, by its handle. It needs no unmapping, and stays mapped until Close; what is there
-     * is the command's until the command is completed, so its holder must wait for this process before it completes it.
+    /* The address of a buffer in this process, by its handle. It needs no unmapping, and stays mapped until Close; its bytes
+     * are the command's until that is completed, so its holder must wait for this process before it completes it.
      * VD_E_INVALID: no such handle (any more). VD_E_PROTOCOL: the set is not open. */
     int MapBufferHandle(int handle, uint8_t **buffer);
 

@@ -2,15 +2,15 @@
 //!
 //! # Invariants
 //!
-//! 1. A block keeps its address and its contents from the GetCommand that returned it until its command is completed and
-//!    [`SPARE_BLOCKS`] further commands have come, and at the least until the next GetCommand.
-//! 2. While a command of a device is outstanding, its buffer stays mapped, also after the set was closed, until [`MAPPED`]
-//!    further sets were: a thread may be at work on it.
-//! 3. Devices that are over, by Close or by their destructors, are *buried*: they answer calls that come late, and keep their
-//!    blocks. They are thrown away when [`BURIED`] further sets were closed. So programs that never destroy anything and
-//!    never complete what they hold do not grow, and those that use what is over do not crash.
-//! 4. The memory of a device's object is the program's from its destructor on. Until then it is the library's, which never
-//!    frees it, but uses it for another device once the first one was thrown away.
+//! 1. A block keeps its address and its contents from the GetCommand that returned it until its command is completed
+//!    and [`SPARE_BLOCKS`] further commands have come, and at least until the next GetCommand.
+//! 2. While a command is outstanding its buffer stays mapped, also after the set was closed, until the devices of
+//!    [`MAPPED`] further sets were retired: a thread may be at work on it.
+//! 3. A device whose set was closed, or whose object was destroyed, is *retired*: late calls find it, and get an error.
+//!    It is discarded when the devices of [`RETIRED_SETS`] further sets were retired. So a program that destroys
+//!    nothing and completes nothing does not grow, and a program that uses a device too late does not crash.
+//! 4. The memory of a device's object is the library's until the object's destructor runs, and the program's from then
+//!    on. The library never frees it: it uses the memory of a discarded device for another one.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -19,46 +19,49 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdi_client::raw::{RawCommand, RawDevice};
 use vdi_client::{CompletionCode, VdError};
+use vdi_ffi::{Failure, Key, Registry};
 use vdi_proto::command::CommandId;
 
-use crate::abi::{Block, DeviceObject, Key, VdcCommand};
-use crate::registry::{DEVICES, new_key};
-use crate::report::Refusal;
+use crate::abi::{Block, DeviceObject, VdcCommand};
 
-/// How many blocks of completed commands a device keeps before it uses one again. One would be enough; with more, a pointer
-/// that is completed twice rarely means another command by then.
+/// How many blocks of completed commands a device keeps before it uses one again. One would satisfy the interface. With
+/// more, a pointer that is completed twice rarely means another command by then.
 const SPARE_BLOCKS: usize = 8;
 
-/// The devices of how many closed sets are kept; a device that was destroyed on its own counts as a set.
-const BURIED: usize = 64;
+/// The devices of how many closed sets are kept; a device that was destroyed alone counts as a set.
+const RETIRED_SETS: usize = 64;
 
 /// The buffers of how many closed sets stay mapped where commands are outstanding.
 const MAPPED: usize = 16;
 
-/// A device: what a ClientVirtualDevice stands for.
+/// All devices of the program, by the keys in its objects.
+pub(crate) static DEVICES: Registry<Device> = Registry::new();
+
+/// What a ClientVirtualDevice stands for.
 #[derive(Debug)]
 pub(crate) struct Device {
     key: Key,
     name: String,
     set: String,
-    /// The server has closed it, and the program knows.
-    ended: AtomicBool,
+    /// GetCommand has returned VD_E_CLOSE.
+    closed: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    /// Gone when the device is over and holds no command.
+    /// `None` once the device is retired and has no outstanding command.
     raw: Option<Arc<RawDevice>>,
-    /// Gone when the program destroyed it.
+    /// `None` once the program has destroyed it.
     object: Option<DeviceObject>,
-    buried: bool,
+    retired: bool,
     /// In the order in which they were handed out.
-    slots: VecDeque<Slot>,
+    commands: VecDeque<HandedOut>,
 }
 
+/// A command that the program got.
 #[derive(Debug)]
-struct Slot {
+struct HandedOut {
     block: Block,
     id: CommandId,
     outstanding: bool,
@@ -67,12 +70,11 @@ struct Slot {
 impl Inner {
     /// A block for a command that came.
     fn hand_out(&mut self, command: &RawCommand) -> *mut VdcCommand {
-        let spare = self.slots.iter().filter(|slot| !slot.outstanding).count();
-        let oldest = self.slots.iter().position(|slot| !slot.outstanding).filter(|_| spare >= SPARE_BLOCKS);
-        let mut block = match oldest.and_then(|at| self.slots.remove(at)) {
-            Some(slot) => slot.block,
-            None => Block::new(),
-        };
+        let completed = |handed_out: &HandedOut| !handed_out.outstanding;
+        let spare = self.commands.iter().filter(|handed_out| completed(handed_out)).count();
+        let oldest = if spare < SPARE_BLOCKS { None } else { self.commands.iter().position(completed) };
+        let oldest = oldest.and_then(|index| self.commands.remove(index));
+        let mut block = oldest.map_or_else(Block::new, |handed_out| handed_out.block);
         block.fill(VdcCommand {
             code: command.code.number().cast_signed(),
             size: command.size,
@@ -80,83 +82,80 @@ impl Inner {
             buffer: command.buffer,
         });
         let address = block.address();
-        self.slots.push_back(Slot { block, id: command.id, outstanding: true });
+        self.commands.push_back(HandedOut { block, id: command.id, outstanding: true });
         address
     }
 
-    fn slot(&mut self, address: *mut VdcCommand) -> Option<&mut Slot> {
-        self.slots.iter_mut().find(|slot| slot.block.address() == address)
+    fn command(&mut self, address: *mut VdcCommand) -> Option<&mut HandedOut> {
+        self.commands.iter_mut().find(|handed_out| handed_out.block.address() == address)
     }
 
-    /// What is to be dropped, outside of the lock, when the device is over.
-    fn leftover(&mut self) -> Option<Arc<RawDevice>> {
-        let over = self.buried && self.slots.iter().all(|slot| !slot.outstanding);
-        if over { self.raw.take() } else { None }
+    /// Takes the device out if it is not needed any more, for the caller to drop outside of the lock.
+    fn take_unneeded(&mut self) -> Option<Arc<RawDevice>> {
+        let unneeded = self.retired && self.commands.iter().all(|handed_out| !handed_out.outstanding);
+        if unneeded { self.raw.take() } else { None }
     }
 }
 
 impl Device {
     /// Makes the object of a device that was opened.
-    pub(crate) fn open(raw: RawDevice) -> Result<(Arc<Device>, DeviceObject), Refusal> {
-        let object = graveyard().spare.pop_front();
-        let object = object.map_or_else(DeviceObject::allocate, Ok)?;
-        let key = new_key();
-        let device = Arc::new(Device {
+    pub(crate) fn open(raw: RawDevice) -> Result<(Arc<Device>, DeviceObject), Failure> {
+        let spare = retired().spare_objects.pop_front();
+        let object = spare.map_or_else(DeviceObject::allocate, Ok)?;
+        let (key, device) = DEVICES.insert(|key| Device {
             key,
             name: raw.name().to_owned(),
             set: raw.set_name().to_owned(),
-            ended: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 raw: Some(Arc::new(raw)),
                 object: Some(object),
-                buried: false,
-                slots: VecDeque::new(),
+                retired: false,
+                commands: VecDeque::new(),
             }),
         });
-        DEVICES.insert(key, Arc::clone(&device));
         object.write(key);
         Ok((device, object))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
-        // Whole at every moment.
+        // No panic can leave it half updated, so a poisoned lock is safe to use.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn refuse(&self, code: VdError, what: &str) -> Refusal {
-        Refusal::of(code, &self.name, &self.set, what)
+    fn failure(&self, code: VdError, what: &str) -> Failure {
+        Failure::new(code, what).of_device(&self.name, &self.set)
     }
 
-    /// The answer of GetCommand once the server has closed the device, however often it is called.
-    fn closed(&self) -> Refusal {
-        self.refuse(VdError::Close, "the server closed the device; its work is done")
+    /// GetCommand's failure once it has returned VD_E_CLOSE, whatever became of the set since.
+    fn closed(&self) -> Failure {
+        self.failure(VdError::Close, "the server closed the device; its work is done")
     }
 
-    fn over(&self) -> Refusal {
-        self.refuse(VdError::Protocol, "the set was closed in this process, or this device destroyed")
+    fn retired(&self) -> Failure {
+        self.failure(VdError::Protocol, "the set was closed in this process, or this device destroyed")
     }
 
-    pub(crate) fn get_command(&self, timeout: Duration) -> Result<*mut VdcCommand, Refusal> {
+    pub(crate) fn get_command(&self, timeout: Duration) -> Result<*mut VdcCommand, Failure> {
         let raw = self.inner().raw.clone();
-        // Whatever became of the set since.
-        if self.ended.load(Ordering::Acquire) {
+        if self.closed.load(Ordering::Acquire) {
             return Err(self.closed());
         }
-        let Some(raw) = raw else { return Err(self.over()) };
+        let Some(raw) = raw else { return Err(self.retired()) };
         match raw.get_command(timeout) {
             Ok(command) => {
                 let mut inner = self.inner();
                 let address = inner.hand_out(&command);
-                // Buried a moment ago: the command came before.
+                // The device may have been retired since: the command came before.
                 inner.raw.get_or_insert(raw);
                 Ok(address)
             }
             Err(error) if error.is_close() => {
-                self.ended.store(true, Ordering::Release);
+                self.closed.store(true, Ordering::Release);
                 Err(error.into())
             }
-            // Another thread was told meanwhile.
-            Err(_) if self.ended.load(Ordering::Acquire) => Err(self.closed()),
+            // Another thread got VD_E_CLOSE meanwhile.
+            Err(_) if self.closed.load(Ordering::Acquire) => Err(self.closed()),
             Err(error) => Err(error.into()),
         }
     }
@@ -167,99 +166,98 @@ impl Device {
         code: i32,
         bytes: u64,
         position: i64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Failure> {
         let (raw, id) = {
             let mut inner = self.inner();
-            let id = inner.slot(command).map(|slot| slot.id);
+            let id = inner.command(command).map(|handed_out| handed_out.id);
             (inner.raw.clone(), id)
         };
-        let Some(raw) = raw else { return Err(self.over()) };
+        let Some(raw) = raw else { return Err(self.retired()) };
         let Some(id) = id else {
             return Err(raw.refuse_unknown("this pointer did not come from GetCommand of this device").into());
         };
         let code = CompletionCode::new(code.cast_unsigned());
-        let answer = raw.complete_command(id, code, bytes, position.cast_unsigned());
-        // VD_E_INVALID: for an argument, or for a command that is completed already. VD_E_BUSY: for now. Else it is done with.
-        let stays = answer.as_ref().is_err_and(|error| matches!(error.code(), VdError::Invalid | VdError::Busy));
-        if !stays {
-            let leftover = {
+        let result = raw.complete_command(id, code, bytes, position.cast_unsigned());
+        // VD_E_INVALID: a bad argument, or a command that is completed already. VD_E_BUSY: not now. All others end the
+        // command.
+        let unchanged = result.as_ref().is_err_and(|error| matches!(error.code(), VdError::Invalid | VdError::Busy));
+        if !unchanged {
+            let unneeded = {
                 let mut inner = self.inner();
-                if let Some(slot) = inner.slot(command).filter(|slot| slot.id == id) {
-                    slot.outstanding = false;
+                if let Some(handed_out) = inner.command(command).filter(|handed_out| handed_out.id == id) {
+                    handed_out.outstanding = false;
                 }
-                inner.leftover()
+                inner.take_unneeded()
             };
-            drop(leftover);
+            drop(unneeded);
         }
-        Ok(answer?)
+        Ok(result?)
     }
 
-    /// Marks the device as over; false when it was before.
-    fn end(&self) -> bool {
-        let (first, leftover) = {
+    /// Retires the device; false if it was before.
+    fn retire(&self) -> bool {
+        let (first, unneeded) = {
             let mut inner = self.inner();
-            (!core::mem::replace(&mut inner.buried, true), inner.leftover())
+            (!core::mem::replace(&mut inner.retired, true), inner.take_unneeded())
         };
-        drop(leftover);
+        drop(unneeded);
         first
     }
 
-    /// Lets go of what is mapped, whatever is outstanding.
-    fn release(&self) {
+    /// Unmaps the buffers, whatever is outstanding.
+    fn unmap(&self) {
         let raw = self.inner().raw.take();
         drop(raw);
     }
 
-    /// A set was closed, or a device of it destroyed.
-    pub(crate) fn bury(mut devices: Vec<Arc<Device>>) {
-        devices.retain(|device| device.end());
-        if devices.is_empty() {
-            return;
-        }
-        let (cold, thrown_away) = {
-            let mut graveyard = graveyard();
-            graveyard.buried.push_front(devices);
-            (
-                graveyard.buried.get(MAPPED).cloned(),
-                (graveyard.buried.len() > BURIED).then(|| graveyard.buried.pop_back()).flatten(),
-            )
-        };
-        cold.iter().flatten().for_each(|device| device.release());
-        for device in thrown_away.iter().flatten() {
-            DEVICES.remove(device.key);
-            let object = device.inner().object.take();
-            graveyard().spare.extend(object);
-        }
-    }
-
     /// The program destroys the object of this key, which lies at `address`.
     pub(crate) fn destroy(key: Key, address: usize) {
-        // It may have been thrown away, and its memory be kept for another one.
-        graveyard().spare.retain(|object| object.address() as usize != address);
-        if let Some(device) = DEVICES.remove(key) {
-            let raw = {
-                let mut inner = device.inner();
-                inner.object = None;
-                inner.raw.clone()
-            };
-            if let Some(raw) = raw {
-                raw.abandon();
-            }
-            Device::bury(vec![device]);
+        // A discarded device's memory may be among the spare ones: from here on it is the program's.
+        retired().spare_objects.retain(|object| object.address().addr() != address);
+        let Ok(device) = DEVICES.remove(key) else { return };
+        let raw = {
+            let mut inner = device.inner();
+            inner.object = None;
+            inner.raw.clone()
+        };
+        if let Some(raw) = raw {
+            raw.abandon();
         }
+        retire(vec![device]);
     }
 }
 
+/// Devices that are retired.
 #[derive(Debug)]
-struct Graveyard {
-    /// The devices of a set each, the last one first.
-    buried: VecDeque<Vec<Arc<Device>>>,
-    /// Memory of objects that were thrown away.
-    spare: VecDeque<DeviceObject>,
+struct Retired {
+    /// The devices of each set, the last set first.
+    sets: VecDeque<Vec<Arc<Device>>>,
+    /// Memory of objects whose devices were discarded.
+    spare_objects: VecDeque<DeviceObject>,
 }
 
-fn graveyard() -> MutexGuard<'static, Graveyard> {
-    static GRAVEYARD: Mutex<Graveyard> = Mutex::new(Graveyard { buried: VecDeque::new(), spare: VecDeque::new() });
-    // Whole at every moment.
-    GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner)
+fn retired() -> MutexGuard<'static, Retired> {
+    static RETIRED: Mutex<Retired> = Mutex::new(Retired { sets: VecDeque::new(), spare_objects: VecDeque::new() });
+    // Each change is one step, so a poisoned lock is safe to use.
+    RETIRED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Retires the devices of a set that was closed, or one that was destroyed.
+pub(crate) fn retire(mut devices: Vec<Arc<Device>>) {
+    devices.retain(|device| device.retire());
+    if devices.is_empty() {
+        return;
+    }
+    let (to_unmap, to_discard) = {
+        let sets = &mut retired().sets;
+        sets.push_front(devices);
+        (sets.get(MAPPED).cloned(), if sets.len() > RETIRED_SETS { sets.pop_back() } else { None })
+    };
+    to_unmap.iter().flatten().for_each(|device| device.unmap());
+    for device in to_discard.iter().flatten() {
+        // It is not there in a fork, or where the program has destroyed it.
+        let _ = DEVICES.remove(device.key);
+        let object = device.inner().object.take();
+        retired().spare_objects.extend(object);
+    }
 }

@@ -1,71 +1,65 @@
-//! The drop-in libsqlvdi.so: the two C++ classes of SQL Server's Virtual Device Interface on Linux, with the binary interface
-//! that programs compiled against Microsoft's header expect, over [`vdi_client`]. Our own header is `include/vdi.h`.
+//! The drop-in libsqlvdi.so: the two C++ classes of SQL Server's Virtual Device Interface on Linux, with the binary
+//! interface that programs compiled against Microsoft's header expect, over [`vdi_client`]. Our own header is
+//! `include/vdi.h`.
 //!
 //! # Invariants
 //!
-//! 1. Exactly the 19 functions below are exported. The classes have no virtual functions, and an object is 8 bytes: a key, which
-//!    its constructor writes, and by which the library finds what the object stands for (`registry`). No call follows a pointer
-//!    that it found in an object.
-//! 2. No call crashes the program. Null pointers, objects that were never made, that are over or destroyed, names without an
-//!    end, commands that are no commands: VD_E_INVALID or VD_E_PROTOCOL.
-//! 3. No panic crosses the boundary: VD_E_UNEXPECTED (`report::answer`).
+//! 1. Exactly the 19 functions below are exported. The classes have no virtual functions, and an object is 8 bytes: a
+//!    key, which its constructor writes, and by which the library looks up what the object stands for
+//!    ([`vdi_ffi::registry`]). No call follows a pointer that it read from an object.
+//! 2. No call crashes the program. Null pointers, objects that were never constructed or are destroyed, names without
+//!    an end, pointers that are no commands: VD_E_INVALID or VD_E_PROTOCOL.
+//! 3. No panic crosses the boundary: it is VD_E_UNEXPECTED ([`vdi_ffi::call`](mod@vdi_ffi::call)).
 //! 4. The library needs no destructor: Close, or the end of the process, ends a set.
-//! 5. A set belongs to the process that created or joined it: a fork of that process has objects without a set, and neither its
-//!    calls nor its end change anything for the first one.
+//! 5. A set belongs to the process that created or joined it. In a fork the objects are without a set, and neither its
+//!    calls nor its end change anything for the first process.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `abi` | all `unsafe` code: arguments, objects, command blocks |
-//! | `registry` | keys |
+//! | `abi` | layouts, objects, command blocks; all `unsafe` code of this crate |
 //! | `set`, `device` | what objects stand for |
-//! | `report` | status codes, messages, time-outs |
+//! | `report` | messages, time-outs |
 //!
-//! Source: VDI specification, and for names and layouts the published C++ header of the interface on Linux. A mangled name stands
-//! for `Class::Function(argument types)`; the functions of one pair of constructors or destructors do the same, since the
-//! classes have no bases.
+//! Source: VDI specification, and for names and layouts the published C++ header of the interface on Linux. A mangled
+//! name stands for `Class::Function(argument types)`; the functions of one pair of constructors or destructors do the
+//! same, since the classes have no bases.
 
 mod abi;
 mod device;
-mod registry;
 mod report;
 mod set;
 
-use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
+use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use std::sync::Arc;
 
 use vdi_client::{BufferHandle, VdConfig, VdError};
+use vdi_ffi::{Argument, Failure, Key, Missing};
 
-use crate::abi::{Argument, ConfigBlock, Key, VdcCommand};
-use crate::device::Device;
-use crate::registry::{DEVICES, Missing, SETS, new_key};
-use crate::report::{Refusal, answer, get_command_timeout, milliseconds};
-use crate::set::Set;
+use crate::abi::{ConfigBlock, VdcCommand};
+use crate::device::{DEVICES, Device};
+use crate::report::{answer, command_timeout, configuration_timeout};
+use crate::set::{SETS, Set};
 
 /// `this` of both classes.
 type This = Argument<Key>;
 
-fn set_of(this: This) -> Result<Arc<Set>, Refusal> {
+fn set_of(this: This) -> Result<Arc<Set>, Failure> {
     let key = this.read("the set")?;
-    SETS.get(key).or_else(|missing| match missing {
-        Missing::Unknown => Err(Refusal::new(VdError::Invalid, "the set was destroyed, or never constructed")),
-        // The set stays with the process that made it. The object is this one's to use: to join the set, for example.
-        Missing::Forked => {
-            let set = Arc::<Set>::default();
-            SETS.insert(key, Arc::clone(&set));
-            Ok(set)
-        }
-    })
+    let set = SETS.get(key).or_else(|missing| match missing {
+        Missing::Unknown => Err(missing),
+        // The set stays with the process that made it. The fork may use the object for another set.
+        Missing::Inherited => SETS.replace_inherited(key, Set::default()),
+    });
+    set.map_err(|_| Failure::invalid("the set was destroyed, or never constructed"))
 }
 
-fn device_of(this: This) -> Result<Arc<Device>, Refusal> {
+fn device_of(this: This) -> Result<Arc<Device>, Failure> {
     DEVICES.get(this.read("the device")?).map_err(|missing| match missing {
-        Missing::Unknown => {
-            Refusal::new(VdError::Invalid, "not a device that OpenDevice returned, or one that is long over")
-        }
-        Missing::Forked => {
+        Missing::Unknown => Failure::invalid("not a device that OpenDevice returned, or one that is long over"),
+        Missing::Inherited => {
             let what =
                 "the device is open in the process of which this one is a fork; open devices here to use them here";
-            Refusal::new(VdError::Protocol, what)
+            Failure::new(VdError::Protocol, what)
         }
     })
 }
@@ -74,10 +68,9 @@ fn device_of(this: This) -> Result<Arc<Device>, Refusal> {
 
 fn construct_set(this: This) {
     answer("ClientVirtualDeviceSet", || {
-        report::settle();
+        report::read_environment();
         this.check("the set")?;
-        let key = new_key();
-        SETS.insert(key, Arc::default());
+        let (key, _) = SETS.insert(|_| Set::default());
         this.write("the set", key)
     });
 }
@@ -85,15 +78,16 @@ fn construct_set(this: This) {
 fn destroy_set(this: This) {
     answer("~ClientVirtualDeviceSet", || {
         let key = this.read("the set")?;
-        if let Some(set) = SETS.remove(key) {
+        if let Ok(set) = SETS.remove(key) {
             this.write("the set", 0)?;
-            set.destroy();
+            // It may have no set. The other processes hear from the abort that devices were open.
+            let _ = set.close();
         }
         Ok(())
     });
 }
 
-/// A device that OpenDevice did not make is none: it has no set.
+/// A device that the program constructs has no set: only OpenDevice makes devices.
 fn construct_device(this: This) {
     answer("ClientVirtualDevice", || this.write("the device", 0));
 }
@@ -102,7 +96,7 @@ fn destroy_device(this: This) {
     answer("~ClientVirtualDevice", || {
         let key = this.read("the device")?;
         this.write("the device", 0)?;
-        Device::destroy(key, this.address() as usize);
+        Device::destroy(key, this.address().addr());
         Ok(())
     });
 }
@@ -163,15 +157,15 @@ extern "C" fn set_get_configuration(this: This, timeout: c_long, config: Argumen
     answer("GetConfiguration", || {
         let set = set_of(this)?;
         config.check("the configuration")?;
-        let agreed = set.client.get_configuration(milliseconds(timeout))?;
-        config.write("the configuration", agreed.to_words())
+        let negotiated = set.client.get_configuration(configuration_timeout(timeout))?;
+        config.write("the configuration", negotiated.to_words())
     })
 }
 
 #[unsafe(export_name = "_ZN22ClientVirtualDeviceSet10OpenDeviceEPcPP19ClientVirtualDevice")]
-extern "C" fn set_open_device(this: This, name: Argument<c_char>, device: Argument<*mut core::ffi::c_void>) -> c_int {
+extern "C" fn set_open_device(this: This, name: Argument<c_char>, device: Argument<*mut c_void>) -> c_int {
     answer("OpenDevice", || {
-        // A program that does not look at the status finds a null pointer, which later calls refuse.
+        // A program that ignores the status finds a null pointer, which later calls refuse.
         device.write("the place for the device", core::ptr::null_mut())?;
         let (set, name) = (set_of(this)?, name.text("the device's name")?);
         device.write("the place for the device", set.open_device(&name)?.address())
@@ -206,8 +200,7 @@ extern "C" fn set_get_buffer_handle(this: This, buffer: Argument<u8>, handle: Ar
     })
 }
 
-/// Without a lease, since the interface has no way to end one: a lease that nobody ends would keep the command from being
-/// completed (VD_E_BUSY) for ever.
+/// Takes no lease, since the interface has no call that ends one: the command could never be completed (VD_E_BUSY).
 #[unsafe(export_name = "_ZN22ClientVirtualDeviceSet15MapBufferHandleEiPPh")]
 extern "C" fn set_map_buffer_handle(this: This, handle: c_int, buffer: Argument<*mut u8>) -> c_int {
     answer("MapBufferHandle", || {
@@ -218,7 +211,7 @@ extern "C" fn set_map_buffer_handle(this: This, handle: c_int, buffer: Argument<
     })
 }
 
-/// For the interface's own use, with nothing to do here: the library learns from GetCommand that a device was closed.
+/// Does nothing: the library learns from GetCommand that a device was closed.
 #[unsafe(export_name = "_ZN22ClientVirtualDeviceSet20RegisterDeviceClosedEv")]
 extern "C" fn set_register_device_closed(this: This) {
     answer("RegisterDeviceClosed", || set_of(this).map(drop));
@@ -231,7 +224,7 @@ extern "C" fn device_get_command(this: This, timeout: c_long, command: Argument<
     answer("GetCommand", || {
         let device = device_of(this)?;
         command.check("the place for the command")?;
-        command.write("the place for the command", device.get_command(get_command_timeout(timeout))?)
+        command.write("the place for the command", device.get_command(command_timeout(timeout))?)
     })
 }
 

@@ -1,13 +1,16 @@
-//! Sets as C++ programs use them: they own their devices.
+//! Sets as C++ programs use them: a set owns its devices.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdi_client::ClientVirtualDeviceSet;
 use vdi_client::raw::RawDevice;
+use vdi_ffi::{Failure, Registry};
 
 use crate::abi::DeviceObject;
-use crate::device::Device;
-use crate::report::Refusal;
+use crate::device::{Device, retire};
+
+/// All sets of the program, by the keys in its objects.
+pub(crate) static SETS: Registry<Set> = Registry::new();
 
 /// What a ClientVirtualDeviceSet stands for.
 #[derive(Debug, Default)]
@@ -18,27 +21,21 @@ pub(crate) struct Set {
 
 impl Set {
     fn devices(&self) -> MutexGuard<'_, Vec<Arc<Device>>> {
-        // Whole at every moment.
+        // Each change is one step, so a poisoned lock is safe to use.
         self.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn open_device(&self, name: &str) -> Result<DeviceObject, Refusal> {
+    pub(crate) fn open_device(&self, name: &str) -> Result<DeviceObject, Failure> {
         let (device, object) = Device::open(RawDevice::new(self.client.open_device(name)?))?;
         self.devices().push(device);
         Ok(object)
     }
 
-    pub(crate) fn close(&self) -> Result<(), Refusal> {
-        let answer = self.client.close();
-        // After the close: a device that ends before it would abort the set for another reason.
-        let devices = core::mem::take(&mut *self.devices());
-        Device::bury(devices);
-        Ok(answer?)
-    }
-
-    /// The program destroys the object: waits of other threads end.
-    pub(crate) fn destroy(&self) {
-        // It has no set, or the others hear from the abort that devices were open.
-        let _ = self.close();
+    /// Close: ends the waits of other threads, and retires the devices.
+    pub(crate) fn close(&self) -> Result<(), Failure> {
+        let result = self.client.close();
+        // After the close: a device that is retired before it would abort the set for another reason.
+        retire(core::mem::take(&mut *self.devices()));
+        Ok(result?)
     }
 }

@@ -1,11 +1,11 @@
 /*
- * What real programs do to the C interface, and few tests: they fork, run where nobody reads their standard error, wait as
- * long as a number can say, and look at data after they closed the set.
+ * What real programs do to the C interface, and few tests: they fork, have a standard error that no process reads, wait as
+ * long as a number can say, and read data after they closed the set.
  *
  *     c_corners fork SET     backs up, while forks use what they inherited and end
  *     c_corners held SET     closes and frees a set whose data it still reads; the BACKUP fails
  *     c_corners waits        time-outs at the ends of their type
- *     c_corners deaf         with VDI_LOG and a standard error that nobody reads
+ *     c_corners deaf         with VDI_LOG and a standard error that no process reads
  */
 #define _POSIX_C_SOURCE 200809L
 #include <pthread.h>
@@ -73,6 +73,7 @@ static void in_a_fork(vdi_set *set, vdi_device *device, const vdi_command *held)
         }
         EXPECT(VD_E_INVALID, vdi_set_open_device(set, "fork", &opened));
         EXPECT(VD_E_INVALID, vdi_set_map_buffer_handle(set, 1, &mapped));
+        EXPECT(VD_E_INVALID, vdi_set_map_buffer_handle_sized(set, 1, 1, &mapped));
         EXPECT(VD_E_INVALID, vdi_device_name(device, &name));
         EXPECT(VD_E_INVALID, vdi_device_get_command(device, 0, &command));
         if (held != NULL) {

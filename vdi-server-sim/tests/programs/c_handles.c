@@ -2,7 +2,8 @@
  * Buffer handles through the C interface: c_handles SET, then back a database up to SET.
  *
  * The process that gets the commands passes handles to another one, which has joined the set; it maps each buffer and sums
- * its bytes. Prints both sums, and what was seen of the lease.
+ * its bytes. Prints both sums. With VDI_LIBRARY in the environment, sets are made with SQL Server's library: there every
+ * mapping needs a size, and a mapping is no lease.
  */
 #define _POSIX_C_SOURCE 200809L
 #include <stdio.h>
@@ -32,26 +33,54 @@ static void expect(const char *what, int32_t wanted, int32_t status)
 
 #define EXPECT(wanted, call) expect(#call, (wanted), (call))
 
-/* Maps what it is told and tells the sum; a second line for each lets go of it. */
+static int by_library(void)
+{
+    return getenv("VDI_LIBRARY") != NULL;
+}
+
+/* Maps a buffer of `size` bytes in every way that there is, and leaves one mapping. */
+static vdi_mapped *map(vdi_set *set, uint32_t handle, uint64_t size)
+{
+    vdi_mapped *mapped, *again;
+    uint64_t bytes;
+    void *data;
+
+    if (by_library()) {
+        EXPECT(VD_E_NOTSUPPORTED, vdi_set_map_buffer_handle(set, handle, &mapped));
+    } else {
+        EXPECT(0, vdi_set_map_buffer_handle(set, handle, &mapped));
+        EXPECT(VD_E_BUSY, vdi_set_map_buffer_handle(set, handle, &again));
+        EXPECT(0, vdi_mapped_data(mapped, &data, &bytes));
+        if (bytes < size)
+            exit(1);
+        EXPECT(0, vdi_mapped_release(mapped));
+    }
+    /* More than any buffer has. */
+    EXPECT(VD_E_INVALID, vdi_set_map_buffer_handle_sized(set, handle, UINT64_MAX, &mapped));
+    EXPECT(0, vdi_set_map_buffer_handle_sized(set, handle, size, &mapped));
+    EXPECT(VD_E_BUSY, vdi_set_map_buffer_handle_sized(set, handle, size, &again));
+    EXPECT(VD_E_INVALID, vdi_mapped_data(mapped, NULL, &bytes));
+    EXPECT(0, vdi_mapped_data(mapped, &data, NULL));
+    EXPECT(0, vdi_mapped_data(mapped, &data, &bytes));
+    if (bytes != size)
+        exit(1);
+    return mapped;
+}
+
+/* Maps the buffer of each handle that comes, and answers with the sum; a second line for each ends the mapping. */
 static int worker(const char *name)
 {
     vdi_set *set;
-    vdi_mapped *mapped, *again;
+    vdi_mapped *mapped;
     unsigned int handle;
     unsigned long long size;
     void *data;
-    uint64_t bytes;
 
     EXPECT(0, vdi_set_open_in_secondary(NULL, name, &set));
-    EXPECT(VD_E_INVALID, vdi_set_map_buffer_handle(set, 0x12345678, &mapped));
+    EXPECT(VD_E_INVALID, vdi_set_map_buffer_handle_sized(set, 0x12345678, 512, &mapped));
     while (scanf("%u %llu", &handle, &size) == 2) {
-        EXPECT(0, vdi_set_map_buffer_handle(set, handle, &mapped));
-        EXPECT(VD_E_BUSY, vdi_set_map_buffer_handle(set, handle, &again));
-        EXPECT(VD_E_INVALID, vdi_mapped_data(mapped, NULL, &bytes));
+        mapped = map(set, handle, size);
         EXPECT(0, vdi_mapped_data(mapped, &data, NULL));
-        EXPECT(0, vdi_mapped_data(mapped, &data, &bytes));
-        if (bytes < size)
-            return 1;
         printf("%llu\n", (unsigned long long)sum(data, size));
         fflush(stdout);
         if (scanf("%u", &handle) != 1)
@@ -126,7 +155,8 @@ static int primary(char *program, char *name)
             if (fscanf(answers, "%llu", &answer) != 1)
                 return 1;
             there += answer;
-            EXPECT(VD_E_BUSY, vdi_device_complete_command(device, command.id, 0, size, 0));
+            if (!by_library())
+                EXPECT(VD_E_BUSY, vdi_device_complete_command(device, command.id, 0, size, 0));
             fprintf(requests, "0\n");
             fflush(requests);
             if (fscanf(answers, "%63s", line) != 1)

@@ -1,5 +1,5 @@
 /*
- * Uses the C interface wrongly in every way that it promises to stand, and prints what each call returned.
+ * Uses the C interface wrongly in every way that it promises to refuse, and prints what each call returned.
  *
  *     c_misuse storm          without any set: every function with NULL, foreign and impossible arguments
  *     c_misuse session SET    with a set that a BACKUP statement uses: wrong order, twice, from other threads, freed
@@ -58,6 +58,7 @@ static void every_function(vdi_set *set, vdi_device *device, vdi_mapped *mapped)
     SHOW(vdi_set_open_device(set, "name", &opened));
     SHOW(vdi_set_get_buffer_handle(set, &handle, &handle));
     SHOW(vdi_set_map_buffer_handle(set, 1, &lease));
+    SHOW(vdi_set_map_buffer_handle_sized(set, 1, 1, &lease));
     SHOW(vdi_set_signal_abort(set));
     SHOW(vdi_set_close(set));
     SHOW(vdi_set_free(set));
@@ -115,6 +116,7 @@ static void storm(void)
     SHOW(vdi_set_open_device(NULL, NULL, NULL));
     SHOW(vdi_set_get_buffer_handle(NULL, NULL, NULL));
     SHOW(vdi_set_map_buffer_handle(NULL, 0, NULL));
+    SHOW(vdi_set_map_buffer_handle_sized(NULL, 0, 0, NULL));
     SHOW(vdi_device_name(NULL, NULL));
     SHOW(vdi_device_get_command(NULL, 0, NULL));
     SHOW(vdi_mapped_data(NULL, NULL, NULL));

@@ -61,7 +61,8 @@ static int32_t one_call(unsigned choice, unsigned which, int64_t wait)
         if (status == 0)
             __atomic_fetch_add(&carried_out, 1, __ATOMIC_SEQ_CST);
     } else if (choice < 930 && (status = vdi_set_get_buffer_handle(set, command.data, &handle)) == 0)
-        status = vdi_set_map_buffer_handle(set, handle, &lease);
+        status = choice % 2 ? vdi_set_map_buffer_handle(set, handle, &lease)
+                            : vdi_set_map_buffer_handle_sized(set, handle, (uint32_t)command.size, &lease);
     else if (choice < 950)
         status = vdi_mapped_data(lease, &data, &bytes);
     else if (choice < 965)
