@@ -106,6 +106,7 @@ pub mod set;
 mod sqlserver;
 mod state;
 mod trace;
+mod work;
 pub mod workers;
 
 use core::time::Duration;
