@@ -311,7 +311,7 @@ impl Command {
     /// VD_E_INVALID for a command without a buffer, VD_E_PROTOCOL when the set is not open (any more).
     #[inline]
     pub fn buffer_handle(&self) -> Result<BufferHandle, Error> {
-        let handle = self.own_handle().inspect_err(trace::refused)?;
+        let handle = self.own_handle().inspect_err(trace::trace_refused)?;
         trace::event!(
             TRACE,
             call = "GetBufferHandle",
@@ -350,7 +350,7 @@ impl Command {
     /// As [`crate::ClientVirtualDevice::complete_command`].
     #[inline]
     pub fn complete(mut self, completion: Completion) -> Result<(), CompleteError> {
-        match self.answer(completion).inspect_err(trace::refused) {
+        match self.answer(completion).inspect_err(trace::trace_refused) {
             Ok(()) => Ok(()),
             Err(error) if self.answered == Answered::Yes => Err(CompleteError { error, command: None }),
             Err(error) => Err(CompleteError { error, command: Some(self) }),

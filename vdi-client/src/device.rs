@@ -152,7 +152,7 @@ impl Anchor {
     /// The error of completing something that is no command, unless the session is over.
     pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
         let error = anchored!(self, shared => shared.refuse_unknown(what));
-        trace::refused(&error);
+        trace::trace_refused(&error);
         error
     }
 
@@ -307,7 +307,7 @@ impl ClientVirtualDevice {
         let what = format!("the command came to device {:?}; complete it there", command.device());
         let error = Error::new(ErrorKind::Misuse, VdError::Invalid, "CompleteCommand", self.set_name(), what);
         let error = error.of_device(self.name()).of_command(command.code());
-        trace::refused(&error);
+        trace::trace_refused(&error);
         Err(CompleteError { error, command: Some(command) })
     }
 
@@ -412,7 +412,7 @@ impl Own {
             Look::Interrupted(error) => Err(self.refused(error)),
             Look::Closed => {
                 let error = self.closed();
-                trace::refused(&error);
+                trace::trace_refused(&error);
                 Err(error)
             }
         }
@@ -421,7 +421,7 @@ impl Own {
     #[cold]
     fn refused(&self, error: Error) -> Error {
         let error = error.of_device(&self.shared.name);
-        trace::refused(&error);
+        trace::trace_refused(&error);
         error
     }
 

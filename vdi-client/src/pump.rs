@@ -32,8 +32,7 @@ use crate::work::{self, Work};
 /// VD_E_UNEXPECTED with the [`MediaError`] as its source when the medium failed; else VD_E_ABORT when the set was aborted, and
 /// other errors of GetCommand and CompleteCommand.
 pub fn pump(device: &mut ClientVirtualDevice, media: &mut dyn Media) -> Result<Report, Error> {
-    let (set, name) = (device.set_name().to_owned(), device.name().to_owned());
-    trace::pumping(&set, &name, || {
+    trace::pump_span(device.set_name(), device.name()).within(|| {
         let mut work = Work::default();
         let end = serve(device, media, &mut work);
         work.end("pump", device, end)

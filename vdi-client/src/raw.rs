@@ -125,7 +125,7 @@ impl RawDevice {
             let what = format!("for {timeout:?} another thread of this program has waited for this device's commands");
             let error = Error::new(ErrorKind::NotYet, VdError::Timeout, "GetCommand", self.set_name(), what);
             let error = error.of_device(self.name());
-            trace::refused(&error);
+            trace::trace_refused(&error);
             return Err(error);
         };
         let command = self.device.lock().unwrap_or_else(PoisonError::into_inner).get_command(left)?;

@@ -117,7 +117,7 @@ impl ClientVirtualDeviceSet {
                 Err(Error::new(ErrorKind::Misuse, VdError::NotSupported, "with_back_end", "", what))
             }
         }
-        .inspect_err(trace::refused)
+        .inspect_err(trace::trace_refused)
     }
 
     /// The set's name, if there is one.
@@ -130,7 +130,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// As [`ClientVirtualDeviceSet::create_ex`].
     pub fn create(&self, name: &str, config: &VdConfig) -> Result<(), Error> {
-        either!(self, set => set.create("Create", None, name, config)).inspect_err(trace::refused)
+        either!(self, set => set.create("Create", None, name, config)).inspect_err(trace::trace_refused)
     }
 
     /// Creates a set for a server instance (`None` or empty: the default one), so that the server can find it when it gets
@@ -141,7 +141,7 @@ impl ClientVirtualDeviceSet {
     /// a live set of this name exists; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_SECURITY when the runtime
     /// directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
     pub fn create_ex(&self, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
-        either!(self, set => set.create("CreateEx", instance, name, config)).inspect_err(trace::refused)
+        either!(self, set => set.create("CreateEx", instance, name, config)).inspect_err(trace::trace_refused)
     }
 
     /// Joins a set that another process created on the default instance:
@@ -150,7 +150,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// As [`ClientVirtualDeviceSet::open_in_secondary_ex`].
     pub fn open_in_secondary(&self, name: &str) -> Result<(), Error> {
-        either!(self, set => set.join("OpenInSecondary", None, name)).inspect_err(trace::refused)
+        either!(self, set => set.join("OpenInSecondary", None, name)).inspect_err(trace::trace_refused)
     }
 
     /// Joins a set that another process created, to open devices of it here or to work on buffers by their handles.
@@ -162,7 +162,7 @@ impl ClientVirtualDeviceSet {
     /// its creator has another version of this library; VD_E_UNEXPECTED when somebody wrote over what tells the set's memory,
     /// and when the system refuses.
     pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
-        either!(self, set => set.join("OpenInSecondaryEx", instance, name)).inspect_err(trace::refused)
+        either!(self, set => set.join("OpenInSecondaryEx", instance, name)).inspect_err(trace::trace_refused)
     }
 
     /// Waits for the server to configure the set, and returns what was agreed. Repeatable at once from then on, from any
@@ -171,7 +171,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
     pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
-        either!(self, set => set.get_configuration(timeout)).inspect_err(trace::refused)
+        either!(self, set => set.get_configuration(timeout)).inspect_err(trace::trace_refused)
     }
 
     /// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after
@@ -181,7 +181,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
     /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
     pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
-        either!(self, set => set.open_device(name)).inspect_err(trace::refused)
+        either!(self, set => set.open_device(name)).inspect_err(trace::trace_refused)
     }
 
     /// The handle of a buffer, by which other processes of the set can map it. The caller stays responsible for completing
@@ -202,7 +202,7 @@ impl ClientVirtualDeviceSet {
     /// command of this process holds.
     #[inline]
     pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
-        either!(self, set => set.get_buffer_handle(address)).inspect_err(trace::refused)
+        either!(self, set => set.get_buffer_handle(address)).inspect_err(trace::trace_refused)
     }
 
     /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
@@ -215,7 +215,7 @@ impl ClientVirtualDeviceSet {
     /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
     #[inline]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
-        either!(self, set => set.map_buffer_handle(handle, None)).inspect_err(trace::refused)
+        either!(self, set => set.map_buffer_handle(handle, None)).inspect_err(trace::trace_refused)
     }
 
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`], with the number of bytes that the command has, which its holder
@@ -225,7 +225,7 @@ impl ClientVirtualDeviceSet {
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`]; VD_E_INVALID when the buffer cannot have so many bytes.
     #[inline]
     pub fn map_buffer_handle_sized(&self, handle: BufferHandle, bytes: usize) -> Result<MappedBuffer, Error> {
-        either!(self, set => set.map_buffer_handle(handle, Some(bytes))).inspect_err(trace::refused)
+        either!(self, set => set.map_buffer_handle(handle, Some(bytes))).inspect_err(trace::trace_refused)
     }
 
     /// MapBufferHandle as foreign interfaces have it, without an end of the mapping: the address of the buffer in this process,
@@ -237,7 +237,7 @@ impl ClientVirtualDeviceSet {
     /// the buffer cannot be where the server says, which aborts the set.
     #[inline]
     pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
-        either!(self, set => set.map_buffer_address(handle)).inspect_err(trace::refused)
+        either!(self, set => set.map_buffer_address(handle)).inspect_err(trace::trace_refused)
     }
 
     /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
@@ -245,7 +245,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn signal_abort(&self) -> Result<(), Error> {
-        either!(self, set => set.signal_abort()).inspect_err(trace::refused)
+        either!(self, set => set.signal_abort()).inspect_err(trace::trace_refused)
     }
 
     /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are
@@ -257,7 +257,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL
     /// without a set.
     pub fn close(&self) -> Result<(), Error> {
-        either!(self, set => set.close()).inspect_err(trace::refused)
+        either!(self, set => set.close()).inspect_err(trace::trace_refused)
     }
 
     /// What ends the waits of this process from another thread.
@@ -265,7 +265,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn canceller(&self) -> Result<Canceller, Error> {
-        either!(self, set => set.canceller()).inspect_err(trace::refused)
+        either!(self, set => set.canceller()).inspect_err(trace::trace_refused)
     }
 
     /// The state of this process's object, by the specification's table.

@@ -66,6 +66,8 @@ pub mod session;
 pub mod slots;
 #[cfg(not(loom))]
 mod sys;
+#[doc(hidden)]
+pub mod trace;
 #[cfg(not(loom))]
 pub mod wait;
 

@@ -175,7 +175,7 @@ impl Device {
         let got = self.wait_for_command(timeout);
         match &got {
             Ok(command) => command.tell_received(waited),
-            Err(error) => trace::refused(error),
+            Err(error) => trace::trace_refused(error),
         }
         got
     }
@@ -186,7 +186,7 @@ impl Device {
             // Unless that is how a cancelled wait ends.
             Err(error) if error.code() == VdError::Timeout && self.interruption("GetCommand").is_none() => Ok(None),
             Err(error) => {
-                trace::refused(&error);
+                trace::trace_refused(&error);
                 Err(error)
             }
             Ok(command) => {
