@@ -67,7 +67,7 @@ fn serve(device: &mut ClientVirtualDevice, media: &mut dyn Media, work: &mut Wor
             None => work.count(code, outcome),
             Some(error) => work.fail(error, Some(code)),
         }
-        if let Err(refused) = command.complete(outcome.completion(code))
+        if let Err(refused) = command.complete(work::completion(code, outcome))
             && work.refusal().is_none()
         {
             return Err(refused.into());

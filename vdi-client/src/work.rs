@@ -21,7 +21,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 
 use crate::INFINITE;
-use crate::command::Completion;
+use crate::completion::{Completion, Outcome};
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::{Media, MediaError};
@@ -40,27 +40,14 @@ pub struct Report {
     pub bytes_read: u64,
 }
 
-/// How a command ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub(crate) code: CompletionCode,
-    pub(crate) bytes: u32,
-    pub(crate) position: u64,
-}
-
-impl Outcome {
-    pub(crate) const fn failed(code: CompletionCode) -> Outcome {
-        Outcome { code, bytes: 0, position: 0 }
-    }
-
-    pub(crate) fn completion(self, command: CommandCode) -> Completion {
-        let Outcome { code, bytes, position } = self;
-        match code.is_success() {
-            false => Completion::failed_after(code, bytes as usize),
-            true if command.is_transfer() => Completion::transferred(bytes as usize),
-            true if command.rules().is_some_and(|rules| rules.returns_position) => Completion::at(position),
-            true => Completion::done(),
-        }
+/// The completion of a command that ended so on a medium.
+pub(crate) fn completion(command: CommandCode, outcome: Outcome) -> Completion {
+    let Outcome { code, bytes, position } = outcome;
+    match code.is_success() {
+        false => Completion::failed_after(code, bytes as usize),
+        true if command.is_transfer() => Completion::transferred(bytes as usize),
+        true if command.rules().is_some_and(|rules| rules.returns_position) => Completion::at(position),
+        true => Completion::done(),
     }
 }
 

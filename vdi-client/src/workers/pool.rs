@@ -16,10 +16,11 @@ use vdi_proto::status::VdError;
 use super::wire::{Answer, FINAL, FailureText, Request, read_record};
 use super::{CLOSE, wait_for_end_of_set};
 use crate::command::Command;
+use crate::completion::Outcome;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::MediaError;
-use crate::work::{Outcome, Report, Work};
+use crate::work::{self, Report, Work};
 
 /// How often a wait for the server is interrupted to hear of failures.
 const FAILURE_POLL: Duration = Duration::from_millis(500);
@@ -323,7 +324,7 @@ fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
         // Before the command is completed: what the completion brings about is to find the failure recorded.
         let _ = answered.send(Answered { command: code, outcome, failure });
         if let Some(command) = command {
-            let completion = outcome.completion(command.code());
+            let completion = work::completion(command.code(), outcome);
             // A refusal means that the set has ended, which the device's loop will report; or that the answer has more bytes than
             // the command, which is dropped then, and so reported as aborted.
             let _ = command.complete(completion);
@@ -332,7 +333,7 @@ fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
     // What still waits never gets an answer. The set knows why before the server hears of it.
     let left = lock(pending).take().unwrap_or_default();
     if let Some(command) = left.values().find_map(|waiting| waiting.command.as_ref()) {
-        wait_for_end_of_set(|| command.has_ended().then_some(()));
+        wait_for_end_of_set(|| command.held().interruption("drive").map(drop));
     }
     drop(left);
 }

@@ -13,10 +13,11 @@ use vdi_proto::status::VdError;
 use super::wire::{Answer, FINAL, FailureText, Request, read_record};
 use super::{CLOSE, wait_for_end_of_set};
 use crate::INFINITE;
+use crate::completion::Outcome;
 use crate::error::{Error, ErrorKind};
 use crate::media::{Media, MediaError};
 use crate::set::ClientVirtualDeviceSet;
-use crate::work::{self, Outcome, Performed};
+use crate::work::{self, Performed};
 
 /// What a worker did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
