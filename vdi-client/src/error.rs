@@ -6,7 +6,6 @@ use std::error::Error as StdError;
 
 use vdi_proto::command::CommandCode;
 use vdi_proto::status::VdError;
-use vdi_shm::error::{Blame, ShmError};
 
 /// What kind of error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,6 +20,13 @@ pub enum ErrorKind {
     NotYet,
     /// The system or the media failed.
     System,
+}
+
+/// An error of a layer below: what it is for a call of this library.
+pub(crate) trait LowerError: StdError + Send + Sync + 'static {
+    /// The status that the call returns.
+    fn code(&self) -> VdError;
+    fn kind(&self) -> ErrorKind;
 }
 
 /// An error of this library.
@@ -47,28 +53,18 @@ impl Error {
         set: &str,
         what: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Error(Box::new(Details {
-            kind,
-            code,
-            call,
-            set: set.to_owned(),
-            device: None,
-            command: None,
-            what: what.into(),
-            source: None,
-        }))
+        let (set, what) = (set.to_owned(), what.into());
+        Error(Box::new(Details { kind, code, call, set, device: None, command: None, what, source: None }))
     }
 
-    /// An error of the layer below.
-    pub(crate) fn from_shm(call: &'static str, set: &str, error: ShmError) -> Self {
-        let kind = match error.blame() {
-            Blame::Caller if error.code() == VdError::Timeout => ErrorKind::NotYet,
-            Blame::Caller => ErrorKind::Misuse,
-            Blame::Peer => ErrorKind::Violation,
-            Blame::Session => ErrorKind::Ended,
-            Blame::System => ErrorKind::System,
-        };
-        Error::new(kind, error.code(), call, set, error.to_string()).because(error)
+    /// An error of a call that has no set to work on.
+    pub(crate) fn without_set(call: &'static str) -> Self {
+        Error::new(ErrorKind::Misuse, VdError::Protocol, call, "", "this object has no set: create or join one first")
+    }
+
+    /// An error of a layer below.
+    pub(crate) fn lower(call: &'static str, set: &str, error: impl LowerError) -> Self {
+        Error::new(error.kind(), error.code(), call, set, error.to_string()).because(error)
     }
 
     pub(crate) fn with_code(mut self, code: VdError) -> Self {

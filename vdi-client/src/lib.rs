@@ -96,21 +96,20 @@ mod back_end;
 mod buffer;
 mod canceller;
 pub mod command;
+mod completion;
 pub mod device;
 pub mod error;
 pub mod media;
 pub mod pump;
 pub mod raw;
 pub mod set;
-#[cfg(feature = "sqlserver")]
-mod sqlserver;
-mod state;
 mod trace;
+mod work;
 pub mod workers;
 
 use core::time::Duration;
 
-pub use back_end::{BackEnd, SqlServer, TimeOutUnit};
+pub use back_end::{Access, BackEnd, Options, SqlServer, TimeOutUnit};
 pub use buffer::MappedBuffer;
 pub use canceller::Canceller;
 pub use command::{Command, CompleteError, Completion};
@@ -124,7 +123,6 @@ pub use vdi_proto::config::VdConfig;
 pub use vdi_proto::features::Features;
 pub use vdi_proto::handle::BufferHandle;
 pub use vdi_proto::status::VdError;
-pub use vdi_shm::runtime::{Access, Options};
 
 /// The time-out that never passes.
 pub const INFINITE: Duration = Duration::MAX;

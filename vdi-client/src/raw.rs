@@ -11,8 +11,9 @@ use vdi_proto::command::{CommandCode, CommandId};
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
+use crate::back_end::DeviceRef;
 use crate::command::{Command, Completion};
-use crate::device::{Anchor, ClientVirtualDevice};
+use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 
@@ -37,7 +38,7 @@ pub struct RawDevice {
     device: Mutex<ClientVirtualDevice>,
     turns: Mutex<Turns>,
     free: Condvar,
-    anchor: Anchor,
+    reference: DeviceRef,
     held: Mutex<HashMap<CommandId, Command>>,
 }
 
@@ -87,7 +88,7 @@ impl RawDevice {
     #[must_use]
     pub fn new(device: ClientVirtualDevice) -> Self {
         RawDevice {
-            anchor: device.anchor(),
+            reference: device.reference(),
             device: Mutex::new(device),
             turns: Mutex::default(),
             free: Condvar::new(),
@@ -106,13 +107,13 @@ impl RawDevice {
     /// The device's name.
     #[must_use]
     pub fn name(&self) -> &str {
-        self.anchor.name()
+        self.reference.name()
     }
 
     /// The name of its set.
     #[must_use]
     pub fn set_name(&self) -> &str {
-        self.anchor.set_name()
+        self.reference.set_name()
     }
 
     /// GetCommand: see [`ClientVirtualDevice::get_command`]. A second thread waits for the first, as long as its own time-out
@@ -125,7 +126,7 @@ impl RawDevice {
             let what = format!("for {timeout:?} another thread of this program has waited for this device's commands");
             let error = Error::new(ErrorKind::NotYet, VdError::Timeout, "GetCommand", self.set_name(), what);
             let error = error.of_device(self.name());
-            trace::refused(&error);
+            trace::trace_refused(&error);
             return Err(error);
         };
         let command = self.device.lock().unwrap_or_else(PoisonError::into_inner).get_command(left)?;
@@ -153,7 +154,7 @@ impl RawDevice {
         position: u64,
     ) -> Result<(), Error> {
         let Some(command) = self.held().remove(&id) else {
-            return Err(self.anchor.not_active(id));
+            return Err(self.refuse_unknown(&format!("command {:#x} is not an active command of this device", id.0)));
         };
         command.complete(Completion::raw(code, bytes, position)).map_err(|refused| {
             if let Some(command) = refused.command {
@@ -167,7 +168,9 @@ impl RawDevice {
     /// VD_E_PROTOCOL when the session is over.
     #[must_use]
     pub fn refuse_unknown(&self, what: &str) -> Error {
-        self.anchor.refuse_unknown(what)
+        let error = self.reference.refuse_unknown(what);
+        trace::trace_refused(&error);
+        error
     }
 
     /// Ends the device's work, as dropping it does: the set is aborted unless the server has closed the device. A thread that
@@ -178,7 +181,7 @@ impl RawDevice {
             Ok(mut device) => device.leave(),
             Err(TryLockError::Poisoned(device)) => device.into_inner().leave(),
             // Whoever waits has the lock, and waits for a server that has not closed the device.
-            Err(TryLockError::WouldBlock) => self.anchor.abandon(),
+            Err(TryLockError::WouldBlock) => self.reference.abandon(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::error::Error as StdError;
 use std::process::Command as Program;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use common::bench::Bench;
 use common::client::config;
@@ -165,6 +166,127 @@ fn a_media_that_panics_fails_the_work_at_once() {
     });
 }
 
+/// A medium that fails with a full disk once the test lets it.
+struct Fails {
+    entered: Sender<()>,
+    go_on: Receiver<()>,
+    in_begin: bool,
+}
+
+impl Fails {
+    fn fail(&mut self) -> MediaError {
+        self.entered.send(()).unwrap();
+        self.go_on.recv_timeout(PATIENCE).unwrap();
+        MediaError::new(CompletionCode::DISK_FULL, "no space left")
+    }
+}
+
+impl Media for Fails {
+    fn begin(&mut self, _config: &VdConfig) -> Result<(), MediaError> {
+        if self.in_begin { Err(self.fail()) } else { Ok(()) }
+    }
+    fn write(&mut self, _position: u64, _data: &[u8]) -> Result<(), MediaError> {
+        Err(self.fail())
+    }
+    fn read(&mut self, _position: u64, _buffer: &mut [u8]) -> Result<usize, MediaError> {
+        Err(self.fail())
+    }
+    fn flush(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+    fn complete(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+    fn close(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+}
+
+/// Several stripes on one full disk: the first aborts the set while the others are about to fail.
+#[test]
+fn media_error_is_returned_though_the_set_was_aborted_first() {
+    for in_begin in [false, true] {
+        let bench = Bench::new();
+        let (set, server, mut device) = pair(&bench);
+        let (entered, has_entered) = channel();
+        let (let_go_on, go_on) = channel();
+        let pumping = task("the pump", move || pump(&mut device, &mut Fails { entered, go_on, in_begin }));
+        server.read(0);
+        has_entered.recv_timeout(PATIENCE).unwrap();
+        set.signal_abort().unwrap();
+        let_go_on.send(()).unwrap();
+        let error = pumping.result().unwrap_err();
+        assert_eq!(media_error(&error).code, CompletionCode::DISK_FULL);
+        assert_eq!(error.command(), (!in_begin).then_some(CommandCode::READ), "{error}");
+    }
+}
+
+/// A worker whose stripe cannot be opened. It says nothing on standard error, which belongs to the program.
+fn pool_without_stripe(bench: &Bench) -> WorkerPool {
+    let mut worker = Program::new(env!("CARGO_BIN_EXE_vdi-sim"));
+    worker.args(["demo-worker", "--set", "nightly", "--restore", "--folder"]).arg(bench.out());
+    worker.env("VDI_RUNTIME_DIR", bench.runtime());
+    worker.stderr(std::fs::File::create(bench.out().join("stderr")).unwrap());
+    WorkerPool::start([worker]).unwrap()
+}
+
+#[test]
+fn failure_of_a_worker_reaches_the_primary_with_its_text() {
+    let bench = Bench::new();
+    let (_set, server, mut device) = pair(&bench);
+    let pool = pool_without_stripe(&bench);
+    let driving = task("the driver", move || {
+        let outcome = pool.drive(&mut device, 0, |_| {});
+        pool.finish().unwrap();
+        outcome
+    });
+    server.read(0);
+    assert_eq!(server.completed(), (CompletionCode::IO_DEVICE, 0));
+    server.devices[0].close_device().unwrap();
+    let error = driving.result().unwrap_err();
+    let failure = media_error(&error);
+    assert!(failure.what.contains("stripe-00.vdi for reading: No such file"), "{error}");
+    assert_eq!(failure.remedy, "check the path; directories have to exist already");
+    assert!(error.to_string().starts_with(r#"drive of VDC_Read on device "nightly" of set "nightly": "#), "{error}");
+    assert_eq!(std::fs::read_to_string(bench.out().join("stderr")).unwrap(), "");
+}
+
+/// The server does not end the failed work, so the driver does, as the pump does.
+#[test]
+fn drive_aborts_the_set_when_the_server_does_not_end_failed_work() {
+    let bench = Bench::new();
+    let (set, server, mut device) = pair(&bench);
+    let pool = pool_without_stripe(&bench);
+    let driving = task("the driver", move || pool.drive(&mut device, 0, |_| {}));
+    server.read(0);
+    assert_eq!(server.completed(), (CompletionCode::IO_DEVICE, 0));
+    let error = driving.result().unwrap_err();
+    assert!(media_error(&error).what.contains("stripe-00.vdi"), "{error}");
+    assert_eq!(set.get_configuration(PATIENCE).unwrap_err().code(), VdError::Abort);
+}
+
+#[test]
+fn failure_of_a_worker_is_returned_though_the_set_was_aborted_first() {
+    let bench = Bench::new();
+    let (set, server, mut device) = pair(&bench);
+    let (asked, go_on) = (bench.out().join("asked"), bench.out().join("go-on"));
+    rustix::fs::mknodat(rustix::fs::CWD, &go_on, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    // To the first request, whose tag is 0: ERROR_DISK_FULL, no bytes, final; "full", and no remedy.
+    let answer = r"\0\0\0\0\0\0\0\0\160\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\4\0\0\0full\0\0\0\0";
+    let mut worker = Program::new("sh");
+    let script =
+        format!("head -c 32 > /dev/null; : > asked; cat go-on > /dev/null; printf '{answer}'; cat > /dev/null");
+    worker.args(["-c", &script]).current_dir(bench.out());
+    let pool = WorkerPool::start([worker]).unwrap();
+    let driving = task("the driver", move || pool.drive(&mut device, 0, |_| {}));
+    server.read(0);
+    eventually("the worker was asked", || if asked.exists() { Ok(()) } else { Err("not yet".to_owned()) });
+    set.signal_abort().unwrap();
+    std::fs::write(&go_on, "").unwrap();
+    let error = driving.result().unwrap_err();
+    assert_eq!((media_error(&error).code, &*media_error(&error).what), (CompletionCode::DISK_FULL, "full"));
+}
+
 /// A worker's life in this process: the codes of its answers to these requests, each a command and its bytes.
 fn serve(
     requests: &[(CommandCode, u32)],
@@ -186,11 +308,19 @@ fn serve(
     let served = workers::serve(&secondary, &input[..], &mut output, open).unwrap();
     assert_eq!(served.requests, requests.len() as u64);
     drop(server);
-    let each = output.len() / requests.len();
-    output
-        .chunks(each)
-        .map(|answer| CompletionCode::new(u32::from_le_bytes(answer[8..12].try_into().unwrap())))
-        .collect()
+    let number = |bytes: &[u8]| u32::from_le_bytes(bytes[..4].try_into().unwrap());
+    let (mut codes, mut rest) = (Vec::new(), &output[..]);
+    while !rest.is_empty() {
+        let (answer, behind) = rest.split_at(24);
+        codes.push(CompletionCode::new(number(&answer[8..])));
+        rest = behind;
+        // Two texts follow the answer of a final failure.
+        let texts = if number(&answer[8..]) != 0 && answer[16] == 1 { 2 } else { 0 };
+        for _ in 0..texts {
+            rest = &rest[4 + number(rest) as usize..];
+        }
+    }
+    codes
 }
 
 /// In a request of a worker: the end of a device.

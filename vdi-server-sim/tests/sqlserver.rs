@@ -178,14 +178,10 @@ fn codes_without_a_name_are_kept() {
 }
 
 #[test]
-fn nonsense_is_a_violation_and_never_followed() {
+fn nulls_and_wrong_sizes_are_violations() {
     for (script, evidence) in [
-        ("block 0\n", "a command at 0x0"),
-        ("block 0x1000\n", "a command at 0x1000"),
-        ("block 0x7fffffffeff1\n", "a command at 0x7fffffffeff1"),
-        ("block -8\n", "a command at 0x"),
+        ("block 0\n", "GetCommand gave no command"),
         ("buffer 0 512\n", "a buffer of 512 bytes at 0x0"),
-        ("buffer 0x1000 512\n", "no such memory"),
         ("buffer -1 512\n", "a buffer of 512 bytes at 0x"),
         ("write 65537 1\n", "65537 bytes of at most 65536"),
         ("buffer 0x1000 -1\n", "-1 bytes of at most 65536"),
@@ -239,20 +235,11 @@ fn a_buffer_that_another_set_of_this_process_holds_cannot_come() {
     device.get_command(INFINITE).unwrap().complete(Completion::transferred(512)).unwrap();
 }
 
-/// A device is in one call at a time, which two of this program's could not keep for one of the library's.
 #[test]
-fn a_device_that_is_given_twice_is_a_violation() {
-    let played = backup("same OpenDevice\nquiet 100000\n");
-    let (set, mut device) = played.open();
-    assert_violation(&set.open_device("another").unwrap_err(), "a device that it has given before");
-    assert_eq!(device.get_command(INFINITE).unwrap_err().code(), VdError::Abort);
-}
-
-#[test]
-fn a_command_that_is_refused_for_nonsense_is_not_outstanding() {
-    let played = backup("answer CompleteCommand 0x80770006\nbuffer 0x1000 512\n");
+fn a_command_that_is_refused_as_a_violation_is_not_outstanding() {
+    let played = backup("answer CompleteCommand 0x80770006\nbuffer 0 512\n");
     let (_set, mut device) = played.open();
-    assert_violation(&device.get_command(INFINITE).unwrap_err(), "no such memory");
+    assert_violation(&device.get_command(INFINITE).unwrap_err(), "a buffer of 512 bytes at 0x0");
     assert_eq!((played.count("CompleteCommand"), device.outstanding()), (1, 0));
 }
 
@@ -424,12 +411,10 @@ fn buffers_pass_by_their_handles() {
     drop(mapped);
     assert_eq!(played.count("Close"), 1);
 
-    for handle in [7001, 7002] {
-        let played = backup("");
-        let (set, _device) = played.open();
-        let error = set.map_buffer_handle_sized(BufferHandle::from_number(handle), 512).unwrap_err();
-        assert_violation(&error, "MapBufferHandle gave");
-    }
+    let played = backup("");
+    let (set, _device) = played.open();
+    let error = set.map_buffer_handle_sized(BufferHandle::from_number(7001), 512).unwrap_err();
+    assert_violation(&error, "MapBufferHandle gave no address");
 }
 
 #[test]

@@ -120,27 +120,14 @@ fn wrong_libraries_are_refused_with_what_to_do() {
     assert!(Command::new("mkfifo").arg(path("pipe.so")).status().unwrap().success());
     let (code, text) = refused(&path("pipe.so"));
     assert!(code == VdError::Invalid && text.contains("no regular file"), "{text}");
+    // What the loader says is the evidence.
     fs::write(path("text.so"), "INPUT(libsqlvdi.so.1)").unwrap();
     let (code, text) = refused(&path("text.so"));
-    assert!(code == VdError::Invalid && text.contains("no ELF header"), "{text}");
+    assert!(code == VdError::Unexpected && text.contains("cannot load the library"), "{text}");
     fs::write(path("empty.so"), "").unwrap();
-    assert_eq!(refused(&path("empty.so")).0, VdError::Invalid);
+    assert_eq!(refused(&path("empty.so")).0, VdError::Unexpected);
     let (code, text) = refused(&std::env::current_exe().unwrap());
     assert!(code != VdError::Timeout && text.contains("library"), "{text}");
-
-    // Another machine's: by its header, since nobody has a compiler for it.
-    let mut library = fs::read(recorder()).unwrap();
-    library[18..20].copy_from_slice(&(if cfg!(target_arch = "aarch64") { 62u16 } else { 183 }).to_le_bytes());
-    fs::write(path("foreign.so"), &library).unwrap();
-    let (code, text) = refused(&path("foreign.so"));
-    assert!(code == VdError::Invalid && text.contains("aarch64") && text.contains("x86_64"), "{text}");
-    // Cut short: the loader itself would crash on it.
-    let library = fs::read(recorder()).unwrap();
-    for len in [19, 63, 100, 2000, 8192] {
-        fs::write(path("short.so"), &library[..len]).unwrap();
-        let (code, text) = refused(&path("short.so"));
-        assert!(code == VdError::Invalid && text.contains("cut short"), "{len}: {text}");
-    }
 }
 
 #[test]
@@ -149,7 +136,7 @@ fn what_a_library_lacks_is_named() {
     // It needs a library that is nowhere, as long as nobody has loaded it.
     let library = compile("lacking.cpp", &[other.to_str().unwrap()]);
     let (code, text) = refused(&library);
-    assert!(code == VdError::Unexpected && text.contains("needs libnowhere.so.7"), "{text}");
+    assert!(code == VdError::Unexpected && text.contains("libnowhere.so.7: cannot open shared object file"), "{text}");
     let remedy = format!("LD_LIBRARY_PATH={}", library.parent().unwrap().canonicalize().unwrap().display());
     assert!(text.contains(&remedy), "{text}");
 
@@ -165,7 +152,7 @@ fn what_a_library_lacks_is_named() {
 
     // It needs a symbol, and does not say of what library.
     let (code, text) = refused(&compile("lacking.cpp", &[]));
-    assert!(code == VdError::Unexpected && text.contains("the symbol _Z7nowherev"), "{text}");
+    assert!(code == VdError::Unexpected && text.contains("undefined symbol: _Z7nowherev"), "{text}");
 }
 
 /// Its initialisers have run before it is found lacking: a thread that they started would need its code from then on.

@@ -25,6 +25,9 @@
 
 pub mod ipc;
 pub mod set;
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod trace;
 
 #[cfg(all(test, loom))]
 mod loom_tests;

@@ -123,6 +123,16 @@ impl MediaError {
     }
 }
 
+impl MediaError {
+    /// What failed, and why, without code, bytes and remedy.
+    pub(crate) fn cause(&self) -> String {
+        match &self.source {
+            Some(source) => format!("{}: {source}", self.what),
+            None => self.what.clone(),
+        }
+    }
+}
+
 impl fmt::Display for MediaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.what)?;

@@ -1,4 +1,6 @@
-//! What goes over the pipes between a primary and its workers: records of fixed length, little-endian.
+//! What goes over the pipes between a primary and its workers: records of fixed length, little-endian, and the texts of failures.
+//!
+//! An answer of a final failure is followed by [`FailureText`]: two texts, each behind its length.
 
 use std::io::{self, Read};
 
@@ -20,8 +22,22 @@ pub(crate) struct Answer {
     pub(crate) tag: u64,
     pub(crate) code: u32,
     pub(crate) bytes: u32,
+    /// Of a success the position. Of any other answer 0, or [`FINAL`] where a text follows.
     pub(crate) position: u64,
 }
+
+/// In [`Answer::position`]: the stripe has failed for good with this answer, and the text of the failure follows.
+pub(crate) const FINAL: u64 = 1;
+
+/// What a medium said when it failed for good.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct FailureText {
+    pub(crate) what: String,
+    pub(crate) remedy: String,
+}
+
+/// The longest text, in bytes.
+const LONGEST_TEXT: usize = 4096;
 
 impl Request {
     pub(crate) fn to_bytes(self) -> [u8; 32] {
@@ -62,6 +78,34 @@ impl Answer {
     }
 }
 
+impl FailureText {
+    /// Texts that are too long are cut.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for text in [&self.what, &self.remedy] {
+            let text = &text[..text.floor_char_boundary(LONGEST_TEXT)];
+            bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            bytes.extend_from_slice(text.as_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn read(input: &mut impl Read) -> io::Result<FailureText> {
+        Ok(FailureText { what: read_text(input)?, remedy: read_text(input)? })
+    }
+}
+
+fn read_text(input: &mut impl Read) -> io::Result<String> {
+    let length = read_record::<4>(input)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+    let length = u32::from_le_bytes(length) as usize;
+    if length > LONGEST_TEXT {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length];
+    input.read_exact(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
 /// Up to eight little-endian bytes at `at`.
 fn field(bytes: &[u8], at: usize) -> u64 {
     bytes[at..].iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
@@ -92,12 +136,18 @@ mod tests {
         /// What one side writes the other reads.
         #[test]
         fn records_survive_the_pipe(
-            (tag, code, stripe, handle, bytes, position) in any::<(u64, u32, u32, u32, u32, u64)>()
+            (tag, code, stripe, handle, bytes, position) in any::<(u64, u32, u32, u32, u32, u64)>(),
+            (what, remedy) in (".{0,2000}", ".{0,20}"),
         ) {
             let request = Request { tag, code, stripe, handle, bytes, position };
             prop_assert_eq!(Request::from_bytes(&request.to_bytes()), request);
             let answer = Answer { tag, code, bytes, position };
             prop_assert_eq!(Answer::from_bytes(&answer.to_bytes()), answer);
+            let text = FailureText { what, remedy };
+            let read = FailureText::read(&mut &text.to_bytes()[..]).unwrap();
+            prop_assert!(text.what.starts_with(&read.what));
+            prop_assert!(read.what.len() > LONGEST_TEXT - 4 || read.what == text.what);
+            prop_assert_eq!(read.remedy, text.remedy);
         }
     }
 
@@ -106,5 +156,7 @@ mod tests {
         assert_eq!(read_record::<4>(&mut &[][..]).unwrap(), None);
         assert_eq!(read_record::<4>(&mut &[1, 2, 3, 4][..]).unwrap(), Some([1, 2, 3, 4]));
         assert_eq!(read_record::<4>(&mut &[1, 2][..]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert!(FailureText::read(&mut &[1, 0, 0, 0, b'x'][..]).is_err());
+        assert!(FailureText::read(&mut &[0xFF, 0xFF, 0, 0][..]).is_err());
     }
 }

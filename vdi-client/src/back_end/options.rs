@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use vdi_shm::runtime::Options;
+use super::shared_memory::Options;
 
 /// Who carries a set: chosen at run time, by [`crate::ClientVirtualDeviceSet::with_back_end`]. Everything else is the same
 /// for a program; see "Back ends" in the documentation of the crate.

@@ -7,20 +7,21 @@
 //! 2. A set object is constructed before its first call and destroyed after its last. `gate` orders calls: Close waits until
 //!    no other call is inside, and from then on none begins. So no pointer to a device, to a command or to a buffer is
 //!    passed to the library, or followed, after the Close that ended it.
-//! 3. A device is in one call at a time (`turn`), and is taken once (`devices`); the set may be in several.
+//! 3. A device is in one call at a time (`turn`). The set may be in several.
 //! 4. An exception that the library lets out ends the process, with a message that names the call: it never passes through
 //!    frames of this crate.
 //!
-//! What is taken on trust, because nothing can check it: that a library which has the interface's symbols has its functions,
-//! with the layouts that were published for x86_64; that a command's block and its buffer stay where they are until the
-//! command is completed, or the set closed; and that a buffer is none of the memory that Rust code of this process owns.
+//! # Trust
+//!
+//! Nothing can check these: a library which has the interface's symbols has its functions, with the layouts that were published
+//! for x86_64. Each device that it gives is a new one. A command's block and its buffer are where it says, and stay there until
+//! the command is completed, or the set closed. A buffer is none of the memory that Rust code of this process owns.
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_char, c_int, c_long, c_uint, c_ulong, c_void};
 use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null_mut};
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -91,8 +92,8 @@ impl Library {
     pub(super) fn load(path: &Path) -> Result<Arc<Library>, LoadError> {
         let path = loading::find(path)?;
         let flags = unix::RTLD_NOW | unix::RTLD_LOCAL | RTLD_DEEPBIND;
-        // SAFETY: loading runs the library's initialisers. That these may run here is what the caller asks for who names a
-        // library; nothing can check it.
+        // SAFETY: loading runs the library's initialisers. The caller asks for that by naming the library; nothing can check
+        // what they do.
         let library = unsafe { unix::Library::open(Some(&path), flags) };
         // Never to be unloaded (invariant 1), also where it turns out to lack something: its initialisers have run.
         let library = ManuallyDrop::new(library.map_err(|error| loading::refused(&path, &error))?);
@@ -177,8 +178,6 @@ pub(super) struct SetObject {
     library: Arc<Library>,
     this: NonNull<Storage>,
     gate: RwLock<Gate>,
-    /// Where the devices are that the library gave.
-    devices: Mutex<BTreeSet<usize>>,
 }
 
 // SAFETY: the interface lets a set object be used from any thread; the storage is owned by this value alone.
@@ -198,7 +197,7 @@ impl SetObject {
         let construct = library.functions.construct;
         // SAFETY: the storage is zeroed, aligned, larger than the object, and nobody else's.
         call("the constructor", || unsafe { construct(this.as_ptr().cast()) });
-        SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New), devices: Mutex::default() }
+        SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New) }
     }
 
     pub(super) fn library(&self) -> &Library {
@@ -250,7 +249,7 @@ impl SetObject {
         })
     }
 
-    /// The device is `Ok(None)` where the library says that it opened one, and gives none, or one that it gave before.
+    /// The device is `Ok(None)` where the library says that it opened one, and gives none.
     pub(super) fn open_device(self: &Arc<Self>, name: &str) -> Option<Result<Option<DeviceObject>, i32>> {
         let mut name = terminated(name)?;
         let mut device: This = null_mut();
@@ -260,13 +259,8 @@ impl SetObject {
             if answer != 0 {
                 return Err(answer);
             }
-            let device = NonNull::new(device).filter(|device| device.as_ptr().addr() % align_of::<usize>() == 0);
-            let device = device.filter(|device| {
-                // It is whole at every moment.
-                self.devices.lock().unwrap_or_else(PoisonError::into_inner).insert(device.addr().get())
-            });
             let object = |this| DeviceObject { set: Arc::clone(self), this, turn: Mutex::default(), wanting: 0.into() };
-            Ok(device.map(object))
+            Ok(NonNull::new(device).map(object))
         })
     }
 
@@ -287,7 +281,7 @@ impl SetObject {
     pub(super) fn map_buffer_handle(&self, handle: u32) -> Option<(i32, *mut u8)> {
         let mut buffer: *mut u8 = null_mut();
         self.inside("MapBufferHandle", |functions, this| {
-            // SAFETY: as in `get_configuration`; what the handle is good for is for the library to judge.
+            // SAFETY: as in `get_configuration`; the library checks the handle.
             let answer = unsafe { (functions.map_buffer_handle)(this, handle.cast_signed(), &raw mut buffer) };
             (answer, buffer)
         })
@@ -338,19 +332,10 @@ unsafe impl Send for BlockAddress {}
 // SAFETY: as above.
 unsafe impl Sync for BlockAddress {}
 
-/// What GetCommand said.
-#[derive(Debug)]
-pub(super) enum Given {
-    Command(BlockAddress, Block),
-    /// An address where no command can be.
-    Nonsense(usize),
-    Answer(i32),
-}
-
 impl DeviceObject {
-    /// GetCommand; `readable` judges whether memory can be read.
-    pub(super) fn get_command(&self, timeout: i64, readable: impl FnOnce(usize, usize) -> bool) -> Option<Given> {
-        // Who completes something goes first: the server may wait for it before it sends more.
+    /// GetCommand. The command is `Ok(None)` where the library says that there is one, and gives none.
+    pub(super) fn get_command(&self, timeout: i64) -> Option<Result<Option<(BlockAddress, Block)>, i32>> {
+        // A thread that completes a command goes first: the server may wait for it before it sends more.
         while self.wanting.load(Ordering::Relaxed) > 0 {
             std::thread::yield_now();
         }
@@ -360,16 +345,11 @@ impl DeviceObject {
             // SAFETY: the library made the device, and the set is not closed (`inside`); `turn` is held.
             let answer = unsafe { (functions.get_command)(self.this.as_ptr(), timeout, &raw mut block) };
             if answer != 0 {
-                return Given::Answer(answer);
+                return Err(answer);
             }
-            match NonNull::new(block) {
-                Some(found) if found.is_aligned() && readable(block.addr(), size_of::<Block>()) => {
-                    // SAFETY: it is aligned and lies in memory that can be read; the library leaves the block of a command
-                    // alone until it is completed (taken on trust). Any bytes are a `Block`.
-                    Given::Command(BlockAddress(found), unsafe { found.read() })
-                }
-                _ => Given::Nonsense(block.addr()),
-            }
+            // SAFETY: it is not null; the library is trusted that it is a command's block (module documentation), which stays
+            // as it is until it is completed. Any bytes are a `Block`, wherever they lie.
+            Ok(NonNull::new(block).map(|block| (BlockAddress(block), unsafe { block.read_unaligned() })))
         })
     }
 
@@ -386,8 +366,8 @@ impl DeviceObject {
     }
 }
 
-/// Bytes of a buffer in the library's memory. Whoever makes one sees to it that nobody else in this process has them, that
-/// they can be written to, prefix zone included, and that the set is not closed before it is gone.
+/// Bytes of a buffer in the library's memory. The caller of `new` guarantees that nothing else in this process has them, that
+/// they can be written to, prefix zone included, and that the set is not closed before the value is dropped.
 #[derive(Debug)]
 pub(super) struct Bytes {
     start: NonNull<u8>,
@@ -395,7 +375,7 @@ pub(super) struct Bytes {
     prefix: usize,
 }
 
-// SAFETY: the bytes belong to whoever holds this value; where it is does not matter.
+// SAFETY: the bytes belong to the holder of this value, in whatever thread.
 unsafe impl Send for Bytes {}
 // SAFETY: `&Bytes` gives out `&[u8]` only.
 unsafe impl Sync for Bytes {}
@@ -412,7 +392,7 @@ impl Bytes {
     }
 
     pub(super) fn data(&self) -> &[u8] {
-        // SAFETY: the bytes can be used, by nobody else in this process (`new`), and `&self` keeps `data_mut` away; the
+        // SAFETY: the bytes can be used, by nothing else in this process (`new`), and `&self` keeps `data_mut` away; the
         // server and other processes keep to the ownership of buffers, as with the own back end.
         unsafe { core::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }

@@ -4,8 +4,8 @@
 //!
 //! 1. The state is what this process knows: it changes by [`vdi_proto::set::client`] for calls that the library answered.
 //!    What other processes did shows only where an answer tells it.
-//! 2. `held` has every buffer of the set in this process; see [`super::buffers`].
-//! 3. The library's set is closed once: by `close`, or, where buffers were held then, when the last of them is dropped.
+//! 2. `buffers` has every buffer of the set in this process; see [`super::buffers`].
+//! 3. The library's set is closed once: by `close`, or, where there were buffers then, when the last of them is dropped.
 
 use core::time::Duration;
 use std::borrow::Cow;
@@ -18,21 +18,19 @@ use vdi_proto::config::{MAX_PREFIX_ZONE, VdConfig};
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
 use vdi_proto::status::VdError;
-use vdi_shm::wait;
 
+use super::super::options::TimeOutUnit;
 use super::library::{Library, SetObject};
-use super::memory::Memory;
-use crate::back_end::TimeOutUnit;
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 
 /// The longest single wait in the library, where its unit allows: how long a cancelled wait may go on.
 const SLICE: Duration = Duration::from_millis(100);
-/// The same while other threads may want to complete commands, and the pause between two looks that do not wait.
+/// The same while other threads may want to complete commands, and the pause between two polls that do not wait.
 const SHORT: Duration = Duration::from_millis(1);
-/// The largest transfer that is believed: the documents have 4 MiB.
+/// The largest transfer that is accepted: the documents have 4 MiB.
 const MAX_TRANSFER: u32 = 64 << 20;
-/// How long a secondary waits for a configuration that was agreed before it joined.
+/// How long a secondary waits for a configuration that was negotiated before it joined.
 const AT_ONCE: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
@@ -43,20 +41,19 @@ pub(super) struct Known {
     /// Devices opened here that have.
     ended: u32,
     /// Buffers of this set that this process has: where they begin, prefix zones included.
-    pub(super) held: BTreeSet<usize>,
-    /// The library's Close waits for `held` to be empty.
+    pub(super) buffers: BTreeSet<usize>,
+    /// The library's Close waits for `buffers` to be empty.
     pub(super) close_due: bool,
 }
 
 /// A set in the library.
 #[derive(Debug)]
 pub(crate) struct Session {
-    pub(super) object: Arc<SetObject>,
+    object: Arc<SetObject>,
     name: String,
     primary: bool,
     get_command_unit: TimeOutUnit,
-    pub(super) config: OnceLock<VdConfig>,
-    pub(super) memory: Memory,
+    config: OnceLock<VdConfig>,
     known: Mutex<Known>,
     closed: AtomicBool,
     cancelled: AtomicBool,
@@ -64,52 +61,29 @@ pub(crate) struct Session {
     opening: AtomicU32,
 }
 
-/// How one look of a wait ended.
-pub(super) enum Look<T> {
-    Found(T),
+/// How one poll of a wait ended.
+pub(super) enum Poll<T> {
+    Ready(T),
     Answer(i32),
     Failed(Error),
 }
 
 impl Session {
-    fn new(object: Arc<SetObject>, unit: TimeOutUnit, name: &str, primary: bool) -> Arc<Session> {
+    /// A session whose object is about to get its set.
+    pub(super) fn new(library: &Arc<Library>, unit: TimeOutUnit, name: &str, primary: bool) -> Arc<Session> {
         let state = if primary { State::Configurable } else { State::Initializing };
-        let known = Known { state, open: 0, ended: 0, held: BTreeSet::new(), close_due: false };
+        let known = Known { state, open: 0, ended: 0, buffers: BTreeSet::new(), close_due: false };
         Arc::new(Session {
-            object,
+            object: Arc::new(SetObject::new(library)),
             name: name.to_owned(),
             primary,
             get_command_unit: unit,
             config: OnceLock::new(),
-            memory: Memory::default(),
             known: Mutex::new(known),
             closed: AtomicBool::new(false),
             cancelled: AtomicBool::new(false),
             opening: AtomicU32::new(0),
         })
-    }
-
-    pub(super) fn create(
-        library: &Arc<Library>,
-        unit: TimeOutUnit,
-        call: &'static str,
-        name: &str,
-        config: &VdConfig,
-    ) -> Result<Arc<Session>, Error> {
-        let session = Session::new(Arc::new(SetObject::new(library)), unit, name, true);
-        session.judge(call, session.object.create(name, config))?;
-        Ok(session)
-    }
-
-    pub(super) fn join(
-        library: &Arc<Library>,
-        unit: TimeOutUnit,
-        call: &'static str,
-        name: &str,
-    ) -> Result<Arc<Session>, Error> {
-        let session = Session::new(Arc::new(SetObject::new(library)), unit, name, false);
-        session.judge(call, session.object.open_in_secondary(name))?;
-        Ok(session)
     }
 
     pub(crate) fn set_name(&self) -> &str {
@@ -120,12 +94,12 @@ impl Session {
         &self.object
     }
 
-    pub(super) fn memory(&self) -> &Memory {
-        &self.memory
+    pub(super) fn config(&self) -> Option<&VdConfig> {
+        self.config.get()
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
-        // It is whole at every moment.
+        // No panic can leave it half updated.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -149,7 +123,7 @@ impl Session {
     // ---- answers
 
     /// The error of an answer other than success. `None` for an answer is that of a closed set.
-    pub(super) fn judge(&self, call: &'static str, answer: Option<i32>) -> Result<(), Error> {
+    pub(super) fn check(&self, call: &'static str, answer: Option<i32>) -> Result<(), Error> {
         match answer {
             Some(0) => Ok(()),
             Some(answer) => Err(self.refused(call, answer)),
@@ -161,7 +135,7 @@ impl Session {
         let number = answer.cast_unsigned();
         let Some(code) = VdError::from_hresult(number) else {
             let what = format!(
-                "the library answered {number:#010x}{}; look into SQL Server's error log (/var/opt/mssql/log/errorlog)",
+                "the library answered {number:#010x}{}; see SQL Server's error log (/var/opt/mssql/log/errorlog)",
                 foreign(number)
             );
             return self.error(ErrorKind::System, VdError::Unexpected, call, what);
@@ -233,7 +207,7 @@ impl Session {
     }
 
     /// The library gave something that cannot be: the set is aborted.
-    pub(super) fn accuse(&self, call: &'static str, evidence: &str) -> Error {
+    pub(super) fn violation(&self, call: &'static str, evidence: &str) -> Error {
         self.abort();
         let library = self.object.library().path().display();
         let what = format!(
@@ -245,17 +219,17 @@ impl Session {
 
     // ---- waits
 
-    /// Looks until there is something, in waits of the library that are short; `busy` where another thread may have to call
-    /// the same object meanwhile.
+    /// Polls until there is something, in waits of the library that are short. `busy` tells that another thread may have to
+    /// call the same object meanwhile.
     pub(super) fn wait<T>(
         &self,
         call: &'static str,
         unit: TimeOutUnit,
         timeout: Duration,
         busy: impl Fn() -> bool,
-        mut look: impl FnMut(i64) -> Option<Look<T>>,
+        mut poll: impl FnMut(i64) -> Option<Poll<T>>,
     ) -> Result<T, Error> {
-        let deadline = wait::deadline(timeout);
+        let deadline = Instant::now().checked_add(timeout);
         loop {
             if let Some(interruption) = self.interruption(call) {
                 return Err(interruption);
@@ -263,11 +237,11 @@ impl Session {
             let begun = Instant::now();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(begun));
             let (argument, pause) = slice(unit, left, busy());
-            match look(argument) {
+            match poll(argument) {
                 None => return Err(self.closed_now(call)),
-                Some(Look::Found(found)) => return Ok(found),
-                Some(Look::Failed(error)) => return Err(error),
-                Some(Look::Answer(answer))
+                Some(Poll::Ready(found)) => return Ok(found),
+                Some(Poll::Failed(error)) => return Err(error),
+                Some(Poll::Answer(answer))
                     if VdError::from_hresult(answer.cast_unsigned()) == Some(VdError::Timeout) =>
                 {
                     if left.is_some_and(|left| left.is_zero()) {
@@ -276,7 +250,7 @@ impl Session {
                     // Also where a library answers before the time has passed.
                     std::thread::sleep(pause.saturating_sub(begun.elapsed()));
                 }
-                Some(Look::Answer(answer)) => return Err(self.refused(call, answer)),
+                Some(Poll::Answer(answer)) => return Err(self.refused(call, answer)),
             }
         }
     }
@@ -294,33 +268,19 @@ impl Session {
             || false,
             |timeout| {
                 self.object.get_configuration(timeout).map(|(answer, config)| match answer {
-                    0 => Look::Found(config),
-                    answer => Look::Answer(answer),
+                    0 => Poll::Ready(config),
+                    answer => Poll::Answer(answer),
                 })
             },
         )?;
-        if let Err(evidence) = believable(&config) {
-            return Err(self.accuse(CALL, &evidence));
-        }
+        check_config(&config).map_err(|evidence| self.violation(CALL, &evidence))?;
         let config = *self.config.get_or_init(|| config);
         self.step(Call::GetConfiguration);
-        trace::event!(
-            DEBUG,
-            call = CALL,
-            set = self.set_name(),
-            devices = config.device_count,
-            features = %config.features,
-            block_size = config.block_size,
-            max_transfer_size = config.max_transfer_size,
-            alignment = config.alignment,
-            buffer_area_size = config.buffer_area_size,
-            "configuration agreed"
-        );
         Ok(config)
     }
 
-    /// What was agreed. A primary has to have asked; a secondary may come after that.
-    pub(super) fn agreed(&self, call: &'static str) -> Result<VdConfig, Error> {
+    /// The negotiated configuration. A primary has to have asked; a secondary may come after that.
+    pub(super) fn negotiated(&self, call: &'static str) -> Result<VdConfig, Error> {
         match self.config.get() {
             Some(config) => Ok(*config),
             None if self.primary => Err(self.error(
@@ -365,7 +325,7 @@ impl Session {
     // ---- the end
 
     pub(super) fn signal_abort(&self) -> Result<(), Error> {
-        self.judge("SignalAbort", self.object.signal_abort())?;
+        self.check("SignalAbort", self.object.signal_abort())?;
         self.aborted();
         Ok(())
     }
@@ -392,11 +352,10 @@ impl Session {
         let devices_open = self.abort_what_is_open() || devices_open;
         let mut known = self.known();
         known.close_due = true;
-        let now = known.held.is_empty();
+        let now = known.buffers.is_empty();
         drop(known);
         // Else it is closed when the last buffer is dropped.
         let answer = if now { self.object.close().unwrap_or(0) } else { 0 };
-        trace::event!(DEBUG, call = CALL, set = self.set_name(), "set closed");
         if devices_open {
             let what = "devices were still open, so the set was aborted; close after every device returned VD_E_CLOSE";
             return Err(self.error(ErrorKind::Misuse, VdError::Open, CALL, what));
@@ -408,7 +367,7 @@ impl Session {
     }
 }
 
-/// What to pass to the library for one look, and how long a look has to take at least.
+/// What to pass to the library for one poll, and how long a poll has to take at least.
 fn slice(unit: TimeOutUnit, left: Option<Duration>, busy: bool) -> (i64, Duration) {
     let left = left.unwrap_or(Duration::MAX);
     let pause = SHORT.min(left);
@@ -421,8 +380,8 @@ fn slice(unit: TimeOutUnit, left: Option<Duration>, busy: bool) -> (i64, Duratio
     }
 }
 
-/// Whether a configuration can be one: what this library relies on.
-fn believable(config: &VdConfig) -> Result<(), String> {
+/// Checks the sizes that this library relies on.
+fn check_config(config: &VdConfig) -> Result<(), String> {
     let fields = [
         ("prefixZoneSize", config.prefix_zone_size, 0, MAX_PREFIX_ZONE),
         ("maxTransferSize", config.max_transfer_size, 1, MAX_TRANSFER),
@@ -435,7 +394,7 @@ fn believable(config: &VdConfig) -> Result<(), String> {
     Ok(())
 }
 
-/// What an answer is that is none of the interface's.
+/// The meaning of an answer that is no code of the interface.
 fn foreign(number: u32) -> &'static str {
     match number {
         0x8007_0005 => " (E_ACCESSDENIED: run this program as the user mssql, or in its group)",
@@ -461,7 +420,7 @@ fn remedy(call: &str, code: VdError) -> &'static str {
         (_, VdError::Abort) => "; read what the statement said, and run it again with a new set",
         (_, VdError::Security) => "; run this program as the user mssql, or in its group",
         (_, VdError::Memory) => "; close sets that are not needed, or give the system more shared memory",
-        (_, VdError::Unexpected) => "; look into SQL Server's error log (/var/opt/mssql/log/errorlog)",
+        (_, VdError::Unexpected) => "; see SQL Server's error log (/var/opt/mssql/log/errorlog)",
         ("Create" | "CreateEx", VdError::Protocol) => "; a set of this name may exist already: choose another",
         ("OpenDevice", VdError::Invalid) => ": the statement names no such device; names are case-sensitive",
         (_, VdError::Protocol) => "; see the state of the set",
@@ -474,7 +433,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn looks_are_short_whatever_the_unit() {
+    fn polls_are_short_whatever_the_unit() {
         use TimeOutUnit::{Milliseconds, Seconds};
         let ms = Duration::from_millis;
         let argument = |unit, left, busy| slice(unit, left, busy).0;

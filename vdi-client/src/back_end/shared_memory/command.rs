@@ -1,0 +1,125 @@
+//! Commands: completing them.
+//!
+//! # Invariant
+//!
+//! The buffer is reclaimed before the completion goes out: the server never gets a buffer that this process still holds.
+
+use core::ptr::NonNull;
+use std::sync::Arc;
+
+use vdi_proto::abort::{Cause, Party};
+use vdi_proto::command::CommandRecord;
+use vdi_proto::handle::BufferHandle;
+use vdi_proto::set::client::Call;
+use vdi_proto::status::VdError;
+use vdi_shm::area::LentBuffer;
+use vdi_shm::slots::TakeBackError;
+
+use super::super::Refused;
+use super::device::{DeviceRef, DeviceShared};
+use crate::completion::Outcome;
+use crate::error::{Error, ErrorKind};
+
+const CALL: &str = "CompleteCommand";
+
+/// What a command holds until it is completed.
+#[derive(Debug)]
+pub(crate) struct HeldCommand {
+    buffer: Option<LentBuffer>,
+    device: DeviceRef,
+}
+
+impl HeldCommand {
+    #[inline]
+    pub(super) fn new(buffer: Option<LentBuffer>, device: DeviceRef) -> HeldCommand {
+        HeldCommand { buffer, device }
+    }
+
+    pub(super) fn device(&self) -> &Arc<DeviceShared> {
+        &self.device
+    }
+
+    pub(crate) fn device_name(&self) -> &str {
+        self.device.name()
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        self.device.set_name()
+    }
+
+    #[inline]
+    pub(crate) fn data(&self) -> &[u8] {
+        self.buffer.as_ref().map_or(&[], LentBuffer::data)
+    }
+
+    #[inline]
+    pub(crate) fn data_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], LentBuffer::data_mut)
+    }
+
+    pub(crate) fn prefix_mut(&mut self) -> &mut [u8] {
+        self.buffer.as_mut().map_or(&mut [], LentBuffer::prefix_mut)
+    }
+
+    pub(crate) fn address(&self) -> Option<NonNull<u8>> {
+        self.buffer.as_ref().map(LentBuffer::address)
+    }
+
+    pub(crate) fn handle(&self) -> Result<Option<BufferHandle>, Error> {
+        let set = &self.device.set;
+        set.phase().handles_allowed().map_err(|code| set.refuse("GetBufferHandle", code))?;
+        Ok(self.buffer.as_ref().map(LentBuffer::handle))
+    }
+
+    pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
+        self.device.set.interruption(call)
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.device.set.abort(Cause::AbandonedCommand);
+    }
+
+    #[inline]
+    pub(crate) fn ended(&self) -> Option<Error> {
+        let set = &self.device.set;
+        set.is_over().then(|| {
+            let code = set.step(CALL, Call::CompleteCommand).err();
+            code.unwrap_or_else(|| set.refuse(CALL, VdError::Protocol))
+        })
+    }
+
+    /// Reclaims the buffer, pushes the completion, and notifies the server.
+    #[inline]
+    pub(crate) fn complete(&mut self, record: &CommandRecord, outcome: Outcome) -> Result<(), Refused> {
+        let HeldCommand { buffer, device } = self;
+        let set = &device.set;
+        let Outcome { code, bytes, position } = outcome;
+        let over = |error| Refused { error, outstanding: false };
+        let not_active =
+            |code| over(set.error(ErrorKind::Misuse, code, CALL, "it is not an active command of this device"));
+        let mut core = device.core();
+        // Before the buffer is reclaimed.
+        core.machine.may_complete(record.id, bytes).map_err(not_active)?;
+        match buffer.take().map(LentBuffer::give_back) {
+            None | Some(Ok(())) => {}
+            Some(Err((error @ TakeBackError::Leased { .. }, leased))) => {
+                *buffer = Some(leased);
+                let what = format!("{error}; let them drop it, then complete the command again");
+                let error = set.error(ErrorKind::NotYet, VdError::Busy, CALL, what).because(error);
+                return Err(Refused { error, outstanding: true });
+            }
+            Some(Err((error @ TakeBackError::NotLent { .. }, _))) => {
+                return Err(over(set.violation(CALL, Party::Somebody, error)));
+            }
+        }
+        let completed = core.machine.complete(record.id, code, bytes, position).map_err(not_active)?;
+        match core.completions.push(completed.to_words()) {
+            Ok(()) => device.notify_completion(core),
+            Err(error) => {
+                drop(core);
+                return Err(over(set.violation(CALL, Party::Somebody, error)));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,417 @@
+//! Devices: opening one, and getting its commands.
+//!
+//! Source of the rules: VDI specification, IClientVirtualDevice; [`vdi_proto::device`] for errors of the device.
+//!
+//! # Invariants
+//!
+//! 1. One `&mut` user gets commands: it is the one consumer of the submission ring. Completions come from any thread; the
+//!    lock of [`Core`] makes them one producer of the completion ring.
+//! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
+//! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
+
+use core::fmt::Display;
+use core::time::Duration;
+use std::borrow::Cow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vdi_proto::abort::{Cause, Party};
+use vdi_proto::command::CommandRecord;
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::config::VdConfig;
+use vdi_proto::device::{ClientDevice, Entry, Limits, Receipt};
+use vdi_proto::layout::{LayoutError, ServerWord};
+use vdi_proto::set::Opening;
+use vdi_proto::set::client::{Call, Got};
+use vdi_proto::status::VdError;
+use vdi_shm::area::{BufferError, LentBuffer};
+use vdi_shm::control::{ClientWord, DeviceBlock};
+use vdi_shm::ring::{Consumer, Producer, RingMemory};
+use vdi_shm::segment::Shared;
+use vdi_shm::wait;
+
+use super::attachment::Attachment;
+use super::command::HeldCommand;
+use super::wait_for;
+use crate::error::{Error, ErrorKind};
+use crate::trace;
+
+const CALL: &str = "GetCommand";
+
+/// A device, for its commands and for threads beside its user.
+pub(crate) type DeviceRef = Arc<DeviceShared>;
+
+/// What a device and its commands share.
+#[derive(Debug)]
+pub(crate) struct DeviceShared {
+    pub(super) set: Arc<Attachment>,
+    index: u32,
+    name: String,
+    block: Shared<DeviceBlock>,
+    core: Mutex<Core>,
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) machine: ClientDevice<Vec<Entry>>,
+    pub(super) completions: Producer<Shared<RingMemory>>,
+    /// The machine holds a ClearError back until the program has completed what it has.
+    holds_back: bool,
+}
+
+impl DeviceShared {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        self.set.set_name()
+    }
+
+    #[inline]
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        // Its parts are whole at every moment.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn abandon(&self) {
+        if !self.set.is_over() {
+            self.set.abort(Cause::AbandonedDevice);
+        }
+    }
+
+    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
+        const CALL: &str = "CompleteCommand";
+        let interruption = self.set.interruption(CALL).filter(|error| error.code() != VdError::Timeout);
+        let error =
+            interruption.unwrap_or_else(|| self.set.error(ErrorKind::Misuse, VdError::Invalid, CALL, what.to_owned()));
+        error.of_device(&self.name)
+    }
+
+    /// A completion was pushed: wakes the server's agent, and a thread here that waits for the program to have no command.
+    #[inline]
+    pub(super) fn notify_completion(&self, core: MutexGuard<'_, Core>) {
+        let holds_back = core.holds_back;
+        drop(core);
+        wait::ring(self.set.control().agent_doorbell());
+        if holds_back {
+            wait::ring(self.block.doorbell());
+        }
+    }
+}
+
+/// A device, as its one user has it.
+#[derive(Debug)]
+pub(crate) struct Device {
+    shared: Arc<DeviceShared>,
+    submissions: Consumer<Shared<RingMemory>>,
+    /// As in [`Core`], for the one that sets it.
+    holds_back: bool,
+    closed: bool,
+}
+
+impl Device {
+    /// Waits for the server to announce its devices, and opens the one of this name. The caller adds the name to an error.
+    pub(super) fn open(set: Arc<Attachment>, call: &'static str, name: &str) -> Result<Device, Error> {
+        set.would_answer(Call::OpenDevice(Opening::Unopened)).map_err(|code| set.refuse(call, code))?;
+        let found =
+            set.wait(call, None, || find(&set, name).map_err(|error| set.violation(call, Party::Somebody, error)))?;
+        // A wait without a deadline ends with something found.
+        let (opening, index) = found.unwrap_or((Opening::NoSuchDevice, 0));
+        set.step(call, Call::OpenDevice(opening)).map_err(|error| match error.code() {
+            VdError::Invalid => {
+                let what = "the statement names no such device; names are case-sensitive";
+                set.error(ErrorKind::Misuse, VdError::Invalid, call, what)
+            }
+            _ => error,
+        })?;
+        Device::new(set, call, index, name)
+    }
+
+    fn new(set: Arc<Attachment>, call: &'static str, index: u32, name: &str) -> Result<Device, Error> {
+        let session = set.session();
+        let Some(agreement) = session.agreement() else { return Err(set.refuse(call, VdError::Protocol)) };
+        let limits = Limits::new(&agreement.config, agreement.slot_bits);
+        let control = set.control();
+        let Some(block) = control.device(index).cloned() else { return Err(set.refuse(call, VdError::Invalid)) };
+        let failed = |error| Error::lower(call, set.set_name(), error);
+        let completions = control.completion_producer(index).map_err(failed)?;
+        let submissions = control.submission_consumer(index).map_err(failed)?;
+        let machine = ClientDevice::with_table(limits, Vec::new());
+        let core = Mutex::new(Core { machine, completions, holds_back: false });
+        let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core });
+        Ok(Device { shared, submissions, holds_back: false, closed: false })
+    }
+
+    pub(crate) fn reference(&self) -> DeviceRef {
+        Arc::clone(&self.shared)
+    }
+
+    pub(crate) fn gave(&self, command: &HeldCommand) -> bool {
+        Arc::ptr_eq(&self.shared, command.device())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.shared.name()
+    }
+
+    pub(crate) fn set_name(&self) -> &str {
+        self.shared.set_name()
+    }
+
+    pub(crate) fn config(&self) -> VdConfig {
+        // A device is only ever made with a configuration.
+        self.shared.set.config().unwrap_or_default()
+    }
+
+    pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
+        self.shared.set.interruption(call)
+    }
+
+    pub(crate) fn outstanding(&self) -> u32 {
+        self.shared.core().machine.outstanding()
+    }
+
+    pub(crate) fn abandon(&self) {
+        if !self.closed {
+            self.shared.abandon();
+        }
+    }
+
+    pub(crate) fn leave(&mut self) {
+        if self.closed || self.shared.set.is_over() {
+            return;
+        }
+        // The server may have closed it already, without this program having asked. A command that is found ends with the abort,
+        // whose reason tells the server more than a failed command would.
+        let found = self.poll();
+        if !self.closed {
+            self.shared.set.abort(Cause::AbandonedDevice);
+        }
+        drop(found);
+    }
+
+    #[inline]
+    pub(crate) fn try_get_command(&mut self) -> Result<Option<(CommandRecord, HeldCommand)>, Error> {
+        self.poll()?.map(|record| self.deliver(record)).transpose()
+    }
+
+    #[inline]
+    pub(crate) fn get_command(&mut self, timeout: Duration) -> Result<(CommandRecord, HeldCommand), Error> {
+        let record = match self.poll()? {
+            Some(record) => record,
+            None if timeout.is_zero() => return Err(self.nothing_within(timeout)),
+            None => self.wait(timeout)?,
+        };
+        self.deliver(record)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> Result<CommandRecord, Error> {
+        let shared = Arc::clone(&self.shared);
+        let window = shared.set.control().spin();
+        let found = wait_for(shared.block.doorbell(), window, wait::deadline(timeout), || self.poll().transpose());
+        found.unwrap_or_else(|| Err(self.nothing_within(timeout)))
+    }
+
+    /// Takes the next command for the program; `None` while there is none.
+    #[inline]
+    fn poll(&mut self) -> Result<Option<CommandRecord>, Error> {
+        if self.closed {
+            return Err(self.closed_again());
+        }
+        let set = &self.shared.set;
+        if let Some(interruption) = set.interruption(CALL) {
+            return Err(interruption.of_device(&self.shared.name));
+        }
+        if self.holds_back
+            && let Some(released) = self.release()
+        {
+            return Ok(Some(released));
+        }
+        loop {
+            // Before the ring: what was sent before the device was closed is visible then.
+            let server = self.shared.set.control().server_word(self.shared.index);
+            let closed = server.map_err(|error| self.violation(Party::Somebody, error))? == ServerWord::Closed;
+            match self.submissions.pop().map_err(|error| self.violation(Party::Somebody, error))? {
+                Some(words) => {
+                    if let Some(record) = self.receive(CommandRecord::from_words(words))? {
+                        return Ok(Some(record));
+                    }
+                }
+                None if closed && !self.holds_back => return Err(self.close()),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The ClearError that was held back, once the program has completed what it has.
+    #[cold]
+    fn release(&mut self) -> Option<CommandRecord> {
+        let mut core = self.shared.core();
+        let released = core.machine.released()?;
+        core.holds_back = false;
+        self.holds_back = false;
+        Some(released)
+    }
+
+    /// What becomes of a command that arrived; `None` when the program does not see it now.
+    #[inline]
+    fn receive(&mut self, record: CommandRecord) -> Result<Option<CommandRecord>, Error> {
+        let mut core = self.shared.core();
+        match core.machine.received(record) {
+            Ok(Receipt::Deliver(record)) => Ok(Some(record)),
+            Ok(Receipt::Hold) => {
+                core.holds_back = true;
+                self.holds_back = true;
+                Ok(None)
+            }
+            Ok(Receipt::Reject(completion)) => {
+                let code = completion.code;
+                let returned = self.return_unseen(&record);
+                let pushed = returned.and_then(|()| {
+                    core.completions.push(completion.to_words()).map_err(|error| (Party::Somebody, error.to_string()))
+                });
+                self.shared.notify_completion(core);
+                self.trace_rejected(&record, code);
+                pushed.map_err(|(party, evidence)| self.violation(party, evidence)).map(|()| None)
+            }
+            Err(violation) => {
+                drop(core);
+                Err(self.violation(Party::Server, violation))
+            }
+        }
+    }
+
+    #[cold]
+    fn trace_rejected(&self, record: &CommandRecord, code: CompletionCode) {
+        trace::event!(
+            TRACE,
+            set = self.set_name(),
+            device = self.name(),
+            id = record.id.0,
+            command = %record.code,
+            code = %code,
+            "command rejected"
+        );
+    }
+
+    /// Gives back the buffer of a command that the program never sees.
+    fn return_unseen(&self, record: &CommandRecord) -> Result<(), (Party, String)> {
+        match self.take(record)? {
+            Some(buffer) => buffer.give_back().map_err(|(error, _)| (Party::Somebody, error.to_string())),
+            None => Ok(()),
+        }
+    }
+
+    /// The buffer of a command; the evidence where the server cannot have lent it.
+    #[inline]
+    fn take(&self, record: &CommandRecord) -> Result<Option<LentBuffer>, (Party, String)> {
+        if !record.code.is_transfer() {
+            return Ok(None);
+        }
+        let Some(buffers) = self.shared.set.buffers() else {
+            return Err((Party::Server, "it sent a transfer before the set was configured".to_owned()));
+        };
+        buffers.take(record.loan, record.size as u32).map(Some).map_err(|error| (lender(&error), error.to_string()))
+    }
+
+    #[inline]
+    fn deliver(&mut self, record: CommandRecord) -> Result<(CommandRecord, HeldCommand), Error> {
+        let buffer = self.take(&record).map_err(|(party, evidence)| self.violation(party, evidence))?;
+        Ok((record, HeldCommand::new(buffer, Arc::clone(&self.shared))))
+    }
+
+    #[cold]
+    fn violation(&self, party: Party, evidence: impl Display) -> Error {
+        self.shared.set.violation(CALL, party, evidence).of_device(&self.shared.name)
+    }
+
+    /// The server closed the device.
+    #[cold]
+    fn close(&mut self) -> Error {
+        self.closed = true;
+        self.shared.core().machine.closed();
+        self.shared.set.close_device(self.shared.index);
+        self.shared.set.refuse(CALL, VdError::Close).of_device(&self.shared.name)
+    }
+
+    #[cold]
+    fn closed_again(&self) -> Error {
+        let set = &self.shared.set;
+        let code = set.would_answer(Call::GetCommand(Got::Closed)).err().unwrap_or(VdError::Close);
+        set.refuse(CALL, code).of_device(&self.shared.name)
+    }
+
+    /// No command came in time.
+    #[cold]
+    fn nothing_within(&self, timeout: Duration) -> Error {
+        let set = &self.shared.set;
+        let error = match set.would_answer(Call::GetCommand(Got::Nothing)) {
+            Ok(()) | Err(VdError::Timeout) => {
+                let outstanding = self.outstanding();
+                let what: Cow<'static, str> = match outstanding {
+                    0 if timeout.is_zero() => {
+                        "no command is there now; try again, or wait for one with a time-out".into()
+                    }
+                    0 => format!("the server sent no command within {timeout:?}").into(),
+                    _ => format!(
+                        "the server sent no command within {timeout:?}; this program holds {outstanding} of its \
+                         commands, for which it may be waiting"
+                    )
+                    .into(),
+                };
+                set.error(ErrorKind::NotYet, VdError::Timeout, CALL, what)
+            }
+            Err(code) => set.refuse(CALL, code),
+        };
+        error.of_device(&self.shared.name)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The process that is responsible for a command whose buffer cannot be had: the server, unless the buffer's place was overwritten.
+fn lender(error: &BufferError) -> Party {
+    match error {
+        BufferError::Place(LayoutError::PlaceSeal { .. }) => Party::Somebody,
+        _ => Party::Server,
+    }
+}
+
+/// Looks for a device to open: `None` while the server has not announced all its devices.
+fn find(set: &Attachment, name: &str) -> Result<Option<(Opening, u32)>, LayoutError> {
+    let control = set.control();
+    let count = control.device_count();
+    let all_open = || -> Result<bool, LayoutError> {
+        for device in 0..count {
+            if control.client_word(device)? == ClientWord::Unopened {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    };
+    if all_open()? {
+        return Ok(Some((Opening::AllOpen, 0)));
+    }
+    let mut announced = 0;
+    for index in 0..count {
+        match control.device_name(index)? {
+            Some(found) if found == name => {
+                let opening = if set.open_device(index) {
+                    Opening::Unopened
+                } else if all_open()? {
+                    Opening::AllOpen
+                } else {
+                    Opening::AlreadyOpen
+                };
+                return Ok(Some((opening, index)));
+            }
+            Some(_) => announced += 1,
+            None => {}
+        }
+    }
+    Ok((announced == count).then_some((Opening::NoSuchDevice, 0)))
+}
