@@ -24,8 +24,7 @@ pub(super) const WEAKENINGS: &[Weakening] = &[
     ("event_count.notify_always", LEFT_OUT, "announcements::loom_abort_wakes_everybody"),
 ];
 
-pub(super) const SOURCES: [Source; 2] =
-    [include_str!("../set/abort_word.rs"), include_str!("../set/device_name.rs")];
+pub(super) const SOURCES: [Source; 2] = [include_str!("../set/abort_word.rs"), include_str!("../set/device_name.rs")];
 
 const SIGNALLED: AbortReason = AbortReason { process: Process::Server, cause: Cause::Signalled };
 const DIED: AbortReason = AbortReason { process: Process::Primary, cause: Cause::Died };

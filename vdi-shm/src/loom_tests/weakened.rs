@@ -35,13 +35,8 @@ const WEAKENINGS: &[&[Weakening]] =
     &[ring::WEAKENINGS, event_count::WEAKENINGS, slots::WEAKENINGS, announcements::WEAKENINGS];
 
 /// The files with sites.
-const SOURCES: &[Source] = &[
-    ring::SOURCE,
-    event_count::SOURCE,
-    slots::SOURCE,
-    announcements::SOURCES[0],
-    announcements::SOURCES[1],
-];
+const SOURCES: &[Source] =
+    &[ring::SOURCE, event_count::SOURCE, slots::SOURCE, announcements::SOURCES[0], announcements::SOURCES[1]];
 
 /// The table of weakenings for readers.
 const TABLE: &str = include_str!("../../docs/orderings.md");

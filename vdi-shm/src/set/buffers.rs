@@ -105,7 +105,9 @@ impl BufferError {
             BufferError::NotOpen => VdError::Protocol,
             BufferError::NotABuffer { .. } | BufferError::InvalidHandle { .. } => VdError::Invalid,
             BufferError::AlreadyHere { .. } | BufferError::Reclaiming { .. } => VdError::Busy,
-            BufferError::LentTwice { .. } | BufferError::NotLent { .. } | BufferError::TooShort { .. } => VdError::Abort,
+            BufferError::LentTwice { .. } | BufferError::NotLent { .. } | BufferError::TooShort { .. } => {
+                VdError::Abort
+            }
         }
     }
 }

@@ -12,20 +12,24 @@
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use vdi_proto::abort::{Cause, Party};
+use vdi_proto::abort::{Cause, Process};
 use vdi_proto::config::VdConfig;
-use vdi_proto::set::View;
+use vdi_proto::handle::BufferHandle;
+use vdi_proto::index::DeviceIndex;
+use vdi_proto::set::SetPhase;
 use vdi_proto::set::client::{self, Call, Observation, State};
 use vdi_proto::status::VdError;
-use vdi_shm::area::{BufferError, ClientBuffers};
-use vdi_shm::control::{ClientWord, Control};
-use vdi_shm::host::Host;
-use vdi_shm::member::Member;
-use vdi_shm::session::Session;
-use vdi_shm::wait;
+use vdi_proto::wire::layout::{ClientWord, LayoutError};
+use vdi_shm::ipc::wait;
+use vdi_shm::set::buffers::{BufferError, ClientBuffers};
+use vdi_shm::set::control::{ClientControl, ClientRings};
+use vdi_shm::set::mapped_buffer::MappedBuffer;
+use vdi_shm::set::primary::Primary;
+use vdi_shm::set::secondary::Secondary;
+use vdi_shm::set::session::Session;
 
 use crate::error::{Error, ErrorKind, LowerError};
 use crate::trace;
@@ -34,8 +38,8 @@ use crate::trace;
 /// neither this nor a mapped buffer.
 #[derive(Debug)]
 pub(super) enum Membership {
-    Primary(Host),
-    Secondary(Member),
+    Primary(Primary),
+    Secondary(Secondary),
 }
 
 /// What this process knows by itself.
@@ -52,8 +56,9 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Attachment {
     session: Arc<Session>,
+    control: ClientControl,
     primary: bool,
-    membership: Mutex<Option<Membership>>,
+    membership: RwLock<Option<Membership>>,
     known: Mutex<Known>,
     closed: AtomicBool,
     /// The event of the abort was sent.
@@ -63,14 +68,15 @@ pub(super) struct Attachment {
 impl Attachment {
     /// A set in the state that Create or OpenInSecondary left it in.
     pub(super) fn new(membership: Membership, state: State) -> Arc<Attachment> {
-        let (session, primary) = match &membership {
-            Membership::Primary(host) => (host.session(), true),
-            Membership::Secondary(member) => (member.session(), false),
+        let (session, control, primary) = match &membership {
+            Membership::Primary(primary) => (primary.session(), primary.client_control(), true),
+            Membership::Secondary(secondary) => (secondary.session(), secondary.client_control(), false),
         };
         Arc::new(Attachment {
             session: Arc::clone(session),
+            control,
             primary,
-            membership: Mutex::new(Some(membership)),
+            membership: RwLock::new(Some(membership)),
             known: Mutex::new(Known { state, opened: 0, ended: 0 }),
             closed: AtomicBool::new(false),
             abort_traced: AtomicBool::new(false),
@@ -81,8 +87,8 @@ impl Attachment {
         &self.session
     }
 
-    pub(super) fn control(&self) -> &Control {
-        self.session.control()
+    pub(super) fn control(&self) -> &ClientControl {
+        &self.control
     }
 
     pub(super) fn set_name(&self) -> &str {
@@ -91,7 +97,7 @@ impl Attachment {
 
     /// What server and client agreed on, once the server has configured the set.
     pub(super) fn config(&self) -> Option<VdConfig> {
-        self.session.agreement().map(|agreement| agreement.config)
+        self.session.negotiated().copied()
     }
 
     pub(super) fn buffers(&self) -> Option<&Arc<ClientBuffers>> {
@@ -100,13 +106,21 @@ impl Attachment {
 
     /// The primary has got the configuration: others may join.
     pub(super) fn admit_secondaries(&self) {
-        if let Some(Membership::Primary(host)) = &*self.membership() {
-            host.admit_secondaries();
+        if let Some(Membership::Primary(primary)) = &*self.membership.read().unwrap_or_else(PoisonError::into_inner) {
+            primary.admit_secondaries();
         }
     }
 
-    fn membership(&self) -> MutexGuard<'_, Option<Membership>> {
-        self.membership.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Maps a buffer by its handle. The buffer keeps this process a member of the set.
+    #[inline]
+    pub(super) fn map_buffer(&self, call: &'static str, handle: BufferHandle) -> Result<MappedBuffer, Error> {
+        let phase = self.phase();
+        let mapped = match &*self.membership.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(Membership::Primary(primary)) => primary.map_buffer(phase, handle),
+            Some(Membership::Secondary(secondary)) => secondary.map_buffer(phase, handle),
+            None => Err(BufferError::NotOpen),
+        };
+        mapped.map_err(|error| self.buffer_error(call, error))
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -122,7 +136,7 @@ impl Attachment {
         if self.session.abort_reason().is_some() {
             state = client::observe(state, Observation::Aborted);
         }
-        if self.control().counts().0 > 0 {
+        if self.control().any_device_opened() {
             state = client::observe(state, Observation::DeviceOpened);
             if self.all_closed(known) {
                 state = client::observe(state, Observation::AllClosed);
@@ -151,35 +165,37 @@ impl Attachment {
 
     /// The phase of the set for buffer handles. It need not know of an end by other processes.
     #[inline]
-    pub(super) fn phase(&self) -> View {
-        if self.session.abort_reason().is_some() { View::Aborted } else { self.known().state.view() }
+    pub(super) fn phase(&self) -> SetPhase {
+        if self.session.abort_reason().is_some() { SetPhase::Aborted } else { self.known().state.phase() }
     }
 
     // ---- devices
 
-    /// Opens a device for this process; false when a process has it.
-    pub(super) fn open_device(&self, device: u32) -> bool {
+    /// Opens a device for this process; `None` when a process has it.
+    pub(super) fn open_device(&self, device: DeviceIndex) -> Result<Option<ClientRings>, LayoutError> {
         // Locked meanwhile, so that a close misses no device.
         let mut known = self.known();
-        let opened = self.control().open_device(device, self.session.member());
-        known.opened |= u64::from(opened) << device;
-        opened
+        let rings = self.control().open_device(device)?;
+        known.opened |= u64::from(rings.is_some()) << device.get();
+        Ok(rings)
     }
 
     /// VD_E_CLOSE is returned for a device that this process had opened.
-    pub(super) fn close_device(&self, device: u32) {
+    pub(super) fn close_device(&self, device: DeviceIndex) {
         let mut known = self.known();
-        known.ended |= 1 << device;
+        known.ended |= 1 << device.get();
         self.control().close_device(device);
-        let got = if self.all_closed(&known) { client::Got::LastClosed } else { client::Got::Closed };
+        let got = if self.all_closed(&known) { client::CommandPoll::LastClosed } else { client::CommandPoll::Closed };
         known.state = client::step(self.observed(&known), Call::GetCommand(got)).next;
     }
 
     /// Whether every device of the set has returned VD_E_CLOSE.
     fn all_closed(&self, known: &Known) -> bool {
         let control = self.control();
-        (0..control.device_count())
-            .all(|device| known.ended >> device & 1 == 1 || control.client_word(device) == Ok(ClientWord::Closed))
+        control.devices().all(|device| {
+            let ended_here = known.ended >> device.get() & 1 == 1;
+            ended_here || matches!(control.client_word(device), Ok(ClientWord::Closed { .. }))
+        })
     }
 
     // ---- the end
@@ -196,10 +212,10 @@ impl Attachment {
         self.trace_abort();
     }
 
-    /// Aborts the set because `party` broke the protocol; the error for the caller.
+    /// Aborts the set because `process` broke the protocol; the error for the caller.
     #[cold]
-    pub(super) fn violation(&self, call: &'static str, party: Party, evidence: impl Display) -> Error {
-        self.session.accuse(party, evidence);
+    pub(super) fn violation(&self, call: &'static str, process: Process, evidence: impl Display) -> Error {
+        self.session.report_violation(process, evidence);
         self.aborted(call)
     }
 
@@ -218,7 +234,7 @@ impl Attachment {
             self.abort(Cause::ClosedEarly);
         }
         self.session.cancel();
-        let membership = self.membership().take();
+        let membership = self.membership.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(membership);
         step.answer.map_err(|code| self.refuse(call, code))
     }
@@ -243,7 +259,7 @@ impl Attachment {
         deadline: Option<Instant>,
         mut ready: impl FnMut() -> Result<Option<T>, Error>,
     ) -> Result<Option<T>, Error> {
-        let found = wait::wait_until(self.control().set_doorbell(), deadline, || {
+        let found = wait::wait_until(self.control().set_event(), deadline, || {
             self.interruption(call).map_or_else(|| ready().transpose(), |interruption| Some(Err(interruption)))
         });
         found.transpose()
@@ -324,7 +340,7 @@ impl Attachment {
     pub(super) fn with_buffers<T>(
         &self,
         call: &'static str,
-        work: impl FnOnce(&Arc<ClientBuffers>, View) -> Result<T, BufferError>,
+        work: impl FnOnce(&Arc<ClientBuffers>, SetPhase) -> Result<T, BufferError>,
     ) -> Result<T, Error> {
         let buffers = self.buffers().ok_or(BufferError::NotOpen);
         buffers.and_then(|buffers| work(buffers, self.phase())).map_err(|error| self.buffer_error(call, error))
@@ -333,10 +349,10 @@ impl Attachment {
     #[cold]
     fn buffer_error(&self, call: &'static str, error: BufferError) -> Error {
         // Where `phase` was open, the state may know of an end.
-        let open = self.state().view().handles_allowed().is_ok();
+        let open = self.state().phase().handles_allowed().is_ok();
         let error = if open { error } else { BufferError::NotOpen };
         if error.kind() == ErrorKind::Violation {
-            self.session.accuse(Party::Server, error);
+            self.session.report_violation(Process::Server, error);
             self.trace_abort();
         }
         Error::lower(call, self.set_name(), error)

@@ -7,13 +7,13 @@
 use core::ptr::NonNull;
 use std::sync::Arc;
 
-use vdi_proto::abort::{Cause, Party};
+use vdi_proto::abort::{Cause, Process};
 use vdi_proto::command::CommandRecord;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::Call;
 use vdi_proto::status::VdError;
-use vdi_shm::area::LentBuffer;
-use vdi_shm::slots::TakeBackError;
+use vdi_shm::set::buffers::CommandBuffer;
+use vdi_shm::set::slots::ReclaimError;
 
 use super::super::Refused;
 use super::device::{DeviceRef, DeviceShared};
@@ -25,13 +25,13 @@ const CALL: &str = "CompleteCommand";
 /// What a command holds until it is completed.
 #[derive(Debug)]
 pub(crate) struct HeldCommand {
-    buffer: Option<LentBuffer>,
+    buffer: Option<CommandBuffer>,
     device: DeviceRef,
 }
 
 impl HeldCommand {
     #[inline]
-    pub(super) fn new(buffer: Option<LentBuffer>, device: DeviceRef) -> HeldCommand {
+    pub(super) fn new(buffer: Option<CommandBuffer>, device: DeviceRef) -> HeldCommand {
         HeldCommand { buffer, device }
     }
 
@@ -49,26 +49,26 @@ impl HeldCommand {
 
     #[inline]
     pub(crate) fn data(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], LentBuffer::data)
+        self.buffer.as_ref().map_or(&[], CommandBuffer::data)
     }
 
     #[inline]
     pub(crate) fn data_mut(&mut self) -> &mut [u8] {
-        self.buffer.as_mut().map_or(&mut [], LentBuffer::data_mut)
+        self.buffer.as_mut().map_or(&mut [], CommandBuffer::data_mut)
     }
 
     pub(crate) fn prefix_mut(&mut self) -> &mut [u8] {
-        self.buffer.as_mut().map_or(&mut [], LentBuffer::prefix_mut)
+        self.buffer.as_mut().map_or(&mut [], CommandBuffer::prefix_mut)
     }
 
     pub(crate) fn address(&self) -> Option<NonNull<u8>> {
-        self.buffer.as_ref().map(LentBuffer::address)
+        self.buffer.as_ref().map(CommandBuffer::address)
     }
 
     pub(crate) fn handle(&self) -> Result<Option<BufferHandle>, Error> {
         let set = &self.device.set;
         set.phase().handles_allowed().map_err(|code| set.refuse("GetBufferHandle", code))?;
-        Ok(self.buffer.as_ref().map(LentBuffer::handle))
+        Ok(self.buffer.as_ref().map(CommandBuffer::handle))
     }
 
     pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
@@ -100,24 +100,24 @@ impl HeldCommand {
         let mut core = device.core();
         // Before the buffer is reclaimed.
         core.machine.may_complete(record.id, bytes).map_err(not_active)?;
-        match buffer.take().map(LentBuffer::give_back) {
+        match buffer.take().map(CommandBuffer::reclaim) {
             None | Some(Ok(())) => {}
-            Some(Err((error @ TakeBackError::Leased { .. }, leased))) => {
+            Some(Err((error @ ReclaimError::Leased { .. }, leased))) => {
                 *buffer = Some(leased);
                 let what = format!("{error}; let them drop it, then complete the command again");
                 let error = set.error(ErrorKind::NotYet, VdError::Busy, CALL, what).because(error);
                 return Err(Refused { error, outstanding: true });
             }
-            Some(Err((error @ TakeBackError::NotLent { .. }, _))) => {
-                return Err(over(set.violation(CALL, Party::Somebody, error)));
+            Some(Err((error @ ReclaimError::NotLent { .. }, _))) => {
+                return Err(over(set.violation(CALL, Process::Unknown, error)));
             }
         }
         let completed = core.machine.complete(record.id, code, bytes, position).map_err(not_active)?;
-        match core.completions.push(completed.to_words()) {
+        match core.completions.push(&completed) {
             Ok(()) => device.notify_completion(core),
             Err(error) => {
                 drop(core);
-                return Err(over(set.violation(CALL, Party::Somebody, error)));
+                return Err(over(set.violation(CALL, Process::Unknown, error)));
             }
         }
         Ok(())

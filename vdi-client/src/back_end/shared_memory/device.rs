@@ -14,20 +14,20 @@ use core::time::Duration;
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use vdi_proto::abort::{Cause, Party};
+use vdi_proto::abort::{Cause, Process};
 use vdi_proto::command::CommandRecord;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
-use vdi_proto::device::{ClientDevice, Entry, Limits, Receipt};
-use vdi_proto::layout::{LayoutError, ServerWord};
+use vdi_proto::device::{ClientDevice, Limits, Receipt};
+use vdi_proto::index::DeviceIndex;
 use vdi_proto::set::Opening;
-use vdi_proto::set::client::{Call, Got};
+use vdi_proto::set::client::{Call, CommandPoll};
 use vdi_proto::status::VdError;
-use vdi_shm::area::{BufferError, LentBuffer};
-use vdi_shm::control::{ClientWord, DeviceBlock};
-use vdi_shm::ring::{Consumer, Producer, RingMemory};
-use vdi_shm::segment::Shared;
-use vdi_shm::wait;
+use vdi_proto::wire::layout::{ClientWord, LayoutError, ServerWord};
+use vdi_shm::ipc::wait;
+use vdi_shm::set::buffers::CommandBuffer;
+use vdi_shm::set::control::ClientRings;
+use vdi_shm::set::record_ring::{CommandReceiver, CompletionSender};
 
 use super::attachment::Attachment;
 use super::command::HeldCommand;
@@ -44,16 +44,15 @@ pub(crate) type DeviceRef = Arc<DeviceShared>;
 #[derive(Debug)]
 pub(crate) struct DeviceShared {
     pub(super) set: Arc<Attachment>,
-    index: u32,
+    index: DeviceIndex,
     name: String,
-    block: Shared<DeviceBlock>,
     core: Mutex<Core>,
 }
 
 #[derive(Debug)]
 pub(super) struct Core {
-    pub(super) machine: ClientDevice<Vec<Entry>>,
-    pub(super) completions: Producer<Shared<RingMemory>>,
+    pub(super) machine: ClientDevice,
+    pub(super) completions: CompletionSender,
     /// The machine holds a ClearError back until the program has completed what it has.
     holds_back: bool,
 }
@@ -92,9 +91,9 @@ impl DeviceShared {
     pub(super) fn notify_completion(&self, core: MutexGuard<'_, Core>) {
         let holds_back = core.holds_back;
         drop(core);
-        wait::ring(self.set.control().agent_doorbell());
+        self.set.control().agent_event().notify();
         if holds_back {
-            wait::ring(self.block.doorbell());
+            self.set.control().device_event(self.index).notify();
         }
     }
 }
@@ -103,7 +102,7 @@ impl DeviceShared {
 #[derive(Debug)]
 pub(crate) struct Device {
     shared: Arc<DeviceShared>,
-    submissions: Consumer<Shared<RingMemory>>,
+    commands: CommandReceiver,
     /// As in [`Core`], for the one that sets it.
     holds_back: bool,
     closed: bool,
@@ -114,9 +113,9 @@ impl Device {
     pub(super) fn open(set: Arc<Attachment>, call: &'static str, name: &str) -> Result<Device, Error> {
         set.would_answer(Call::OpenDevice(Opening::Unopened)).map_err(|code| set.refuse(call, code))?;
         let found =
-            set.wait(call, None, || find(&set, name).map_err(|error| set.violation(call, Party::Somebody, error)))?;
+            set.wait(call, None, || find(&set, name).map_err(|error| set.violation(call, Process::Unknown, error)))?;
         // A wait without a deadline ends with something found.
-        let (opening, index) = found.unwrap_or((Opening::NoSuchDevice, 0));
+        let (opening, opened) = found.unwrap_or((Opening::NoSuchDevice, None));
         set.step(call, Call::OpenDevice(opening)).map_err(|error| match error.code() {
             VdError::Invalid => {
                 let what = "the statement names no such device; names are case-sensitive";
@@ -124,22 +123,13 @@ impl Device {
             }
             _ => error,
         })?;
-        Device::new(set, call, index, name)
-    }
-
-    fn new(set: Arc<Attachment>, call: &'static str, index: u32, name: &str) -> Result<Device, Error> {
-        let session = set.session();
-        let Some(agreement) = session.agreement() else { return Err(set.refuse(call, VdError::Protocol)) };
-        let limits = Limits::new(&agreement.config, agreement.slot_bits);
-        let control = set.control();
-        let Some(block) = control.device(index).cloned() else { return Err(set.refuse(call, VdError::Invalid)) };
-        let failed = |error| Error::lower(call, set.set_name(), error);
-        let completions = control.completion_producer(index).map_err(failed)?;
-        let submissions = control.submission_consumer(index).map_err(failed)?;
-        let machine = ClientDevice::with_table(limits, Vec::new());
-        let core = Mutex::new(Core { machine, completions, holds_back: false });
-        let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core });
-        Ok(Device { shared, submissions, holds_back: false, closed: false })
+        let (Some((index, rings)), Some(config)) = (opened, set.config()) else {
+            return Err(set.refuse(call, VdError::Protocol));
+        };
+        let ClientRings { commands, completions } = rings;
+        let core = Core { machine: ClientDevice::new(Limits::new(&config)), completions, holds_back: false };
+        let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), core: Mutex::new(core) });
+        Ok(Device { shared, commands, holds_back: false, closed: false })
     }
 
     pub(crate) fn reference(&self) -> DeviceRef {
@@ -208,7 +198,9 @@ impl Device {
     fn wait(&mut self, timeout: Duration) -> Result<CommandRecord, Error> {
         let shared = Arc::clone(&self.shared);
         let window = shared.set.control().spin();
-        let found = wait_for(shared.block.doorbell(), window, wait::deadline(timeout), || self.poll().transpose());
+        let found = wait_for(shared.set.control().device_event(shared.index), window, wait::deadline(timeout), || {
+            self.poll().transpose()
+        });
         found.unwrap_or_else(|| Err(self.nothing_within(timeout)))
     }
 
@@ -230,10 +222,10 @@ impl Device {
         loop {
             // Before the ring: what was sent before the device was closed is visible then.
             let server = self.shared.set.control().server_word(self.shared.index);
-            let closed = server.map_err(|error| self.violation(Party::Somebody, error))? == ServerWord::Closed;
-            match self.submissions.pop().map_err(|error| self.violation(Party::Somebody, error))? {
-                Some(words) => {
-                    if let Some(record) = self.receive(CommandRecord::from_words(words))? {
+            let closed = server.map_err(|error| self.violation(Process::Unknown, error))? == ServerWord::Closed;
+            match self.commands.pop().map_err(|error| self.violation(Process::Unknown, error))? {
+                Some(record) => {
+                    if let Some(record) = self.receive(record)? {
                         return Ok(Some(record));
                     }
                 }
@@ -268,15 +260,15 @@ impl Device {
                 let code = completion.code;
                 let returned = self.return_unseen(&record);
                 let pushed = returned.and_then(|()| {
-                    core.completions.push(completion.to_words()).map_err(|error| (Party::Somebody, error.to_string()))
+                    core.completions.push(&completion).map_err(|error| (Process::Unknown, error.to_string()))
                 });
                 self.shared.notify_completion(core);
                 self.trace_rejected(&record, code);
-                pushed.map_err(|(party, evidence)| self.violation(party, evidence)).map(|()| None)
+                pushed.map_err(|(process, evidence)| self.violation(process, evidence)).map(|()| None)
             }
             Err(violation) => {
                 drop(core);
-                Err(self.violation(Party::Server, violation))
+                Err(self.violation(Process::Server, violation))
             }
         }
     }
@@ -295,34 +287,33 @@ impl Device {
     }
 
     /// Gives back the buffer of a command that the program never sees.
-    fn return_unseen(&self, record: &CommandRecord) -> Result<(), (Party, String)> {
+    fn return_unseen(&self, record: &CommandRecord) -> Result<(), (Process, String)> {
         match self.take(record)? {
-            Some(buffer) => buffer.give_back().map_err(|(error, _)| (Party::Somebody, error.to_string())),
+            Some(buffer) => buffer.reclaim().map_err(|(error, _)| (Process::Unknown, error.to_string())),
             None => Ok(()),
         }
     }
 
     /// The buffer of a command; the evidence where the server cannot have lent it.
     #[inline]
-    fn take(&self, record: &CommandRecord) -> Result<Option<LentBuffer>, (Party, String)> {
-        if !record.code.is_transfer() {
-            return Ok(None);
-        }
+    fn take(&self, record: &CommandRecord) -> Result<Option<CommandBuffer>, (Process, String)> {
+        let Some(loan) = record.loan.filter(|_| record.code.is_transfer()) else { return Ok(None) };
         let Some(buffers) = self.shared.set.buffers() else {
-            return Err((Party::Server, "it sent a transfer before the set was configured".to_owned()));
+            return Err((Process::Server, "it sent a transfer before the set was configured".to_owned()));
         };
-        buffers.take(record.loan, record.size as u32).map(Some).map_err(|error| (lender(&error), error.to_string()))
+        let taken = buffers.take(loan, record.size as u32);
+        taken.map(Some).map_err(|error| (Process::Server, error.to_string()))
     }
 
     #[inline]
     fn deliver(&mut self, record: CommandRecord) -> Result<(CommandRecord, HeldCommand), Error> {
-        let buffer = self.take(&record).map_err(|(party, evidence)| self.violation(party, evidence))?;
+        let buffer = self.take(&record).map_err(|(process, evidence)| self.violation(process, evidence))?;
         Ok((record, HeldCommand::new(buffer, Arc::clone(&self.shared))))
     }
 
     #[cold]
-    fn violation(&self, party: Party, evidence: impl Display) -> Error {
-        self.shared.set.violation(CALL, party, evidence).of_device(&self.shared.name)
+    fn violation(&self, process: Process, evidence: impl Display) -> Error {
+        self.shared.set.violation(CALL, process, evidence).of_device(&self.shared.name)
     }
 
     /// The server closed the device.
@@ -337,7 +328,7 @@ impl Device {
     #[cold]
     fn closed_again(&self) -> Error {
         let set = &self.shared.set;
-        let code = set.would_answer(Call::GetCommand(Got::Closed)).err().unwrap_or(VdError::Close);
+        let code = set.would_answer(Call::GetCommand(CommandPoll::Closed)).err().unwrap_or(VdError::Close);
         set.refuse(CALL, code).of_device(&self.shared.name)
     }
 
@@ -345,7 +336,7 @@ impl Device {
     #[cold]
     fn nothing_within(&self, timeout: Duration) -> Error {
         let set = &self.shared.set;
-        let error = match set.would_answer(Call::GetCommand(Got::Nothing)) {
+        let error = match set.would_answer(Call::GetCommand(CommandPoll::Nothing)) {
             Ok(()) | Err(VdError::Timeout) => {
                 let outstanding = self.outstanding();
                 let what: Cow<'static, str> = match outstanding {
@@ -373,20 +364,14 @@ impl Drop for Device {
     }
 }
 
-/// The process that is responsible for a command whose buffer cannot be had: the server, unless the buffer's place was overwritten.
-fn lender(error: &BufferError) -> Party {
-    match error {
-        BufferError::Place(LayoutError::PlaceSeal { .. }) => Party::Somebody,
-        _ => Party::Server,
-    }
-}
+/// What OpenDevice found: the circumstance, and the device if this process opened it.
+type Found = (Opening, Option<(DeviceIndex, ClientRings)>);
 
-/// Looks for a device to open: `None` while the server has not announced all its devices.
-fn find(set: &Attachment, name: &str) -> Result<Option<(Opening, u32)>, LayoutError> {
+/// Looks for a device and opens it: `None` while the server has not announced all its devices.
+fn find(set: &Attachment, name: &str) -> Result<Option<Found>, LayoutError> {
     let control = set.control();
-    let count = control.device_count();
     let all_open = || -> Result<bool, LayoutError> {
-        for device in 0..count {
+        for device in control.devices() {
             if control.client_word(device)? == ClientWord::Unopened {
                 return Ok(false);
             }
@@ -394,24 +379,22 @@ fn find(set: &Attachment, name: &str) -> Result<Option<(Opening, u32)>, LayoutEr
         Ok(true)
     };
     if all_open()? {
-        return Ok(Some((Opening::AllOpen, 0)));
+        return Ok(Some((Opening::AllOpen, None)));
     }
     let mut announced = 0;
-    for index in 0..count {
-        match control.device_name(index)? {
+    for device in control.devices() {
+        match control.device_name(device)? {
             Some(found) if found == name => {
-                let opening = if set.open_device(index) {
-                    Opening::Unopened
-                } else if all_open()? {
-                    Opening::AllOpen
-                } else {
-                    Opening::AlreadyOpen
+                let found = match set.open_device(device)? {
+                    Some(rings) => (Opening::Unopened, Some((device, rings))),
+                    None if all_open()? => (Opening::AllOpen, None),
+                    None => (Opening::AlreadyOpen, None),
                 };
-                return Ok(Some((opening, index)));
+                return Ok(Some(found));
             }
             Some(_) => announced += 1,
             None => {}
         }
     }
-    Ok((announced == count).then_some((Opening::NoSuchDevice, 0)))
+    Ok((announced == control.device_count()).then_some((Opening::NoSuchDevice, None)))
 }

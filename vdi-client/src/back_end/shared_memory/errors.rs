@@ -1,25 +1,39 @@
 //! The errors of `vdi_shm` for the calls of this library.
 
 use vdi_proto::status::VdError;
-use vdi_shm::area::BufferError;
-use vdi_shm::error::{Blame, ShmError};
-use vdi_shm::slots::TakeBackError;
+use vdi_shm::set::buffers::BufferError;
+use vdi_shm::set::error::{CreateError, Fault, JoinError};
+use vdi_shm::set::slots::ReclaimError;
 
 use crate::error::{ErrorKind, LowerError};
 
-impl LowerError for ShmError {
+fn kind(fault: Fault, code: VdError) -> ErrorKind {
+    match fault {
+        Fault::Caller if code == VdError::Timeout => ErrorKind::NotYet,
+        Fault::Caller => ErrorKind::Misuse,
+        Fault::Peer => ErrorKind::Violation,
+        Fault::Session => ErrorKind::Ended,
+        Fault::System => ErrorKind::System,
+    }
+}
+
+impl LowerError for CreateError {
     fn code(&self) -> VdError {
-        ShmError::code(self)
+        CreateError::code(self)
     }
 
     fn kind(&self) -> ErrorKind {
-        match self.blame() {
-            Blame::Caller if self.code() == VdError::Timeout => ErrorKind::NotYet,
-            Blame::Caller => ErrorKind::Misuse,
-            Blame::Peer => ErrorKind::Violation,
-            Blame::Session => ErrorKind::Ended,
-            Blame::System => ErrorKind::System,
-        }
+        kind(self.fault(), self.code())
+    }
+}
+
+impl LowerError for JoinError {
+    fn code(&self) -> VdError {
+        JoinError::code(self)
+    }
+
+    fn kind(&self) -> ErrorKind {
+        kind(self.fault(), self.code())
     }
 }
 
@@ -37,18 +51,18 @@ impl LowerError for BufferError {
     }
 }
 
-impl LowerError for TakeBackError {
+impl LowerError for ReclaimError {
     fn code(&self) -> VdError {
         match self {
-            TakeBackError::Leased { .. } => VdError::Busy,
-            TakeBackError::NotLent { .. } => VdError::Abort,
+            ReclaimError::Leased { .. } => VdError::Busy,
+            ReclaimError::NotLent { .. } => VdError::Abort,
         }
     }
 
     fn kind(&self) -> ErrorKind {
         match self {
-            TakeBackError::Leased { .. } => ErrorKind::NotYet,
-            TakeBackError::NotLent { .. } => ErrorKind::Violation,
+            ReclaimError::Leased { .. } => ErrorKind::NotYet,
+            ReclaimError::NotLent { .. } => ErrorKind::Violation,
         }
     }
 }

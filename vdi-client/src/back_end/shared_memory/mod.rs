@@ -22,10 +22,10 @@ use vdi_proto::handle::BufferHandle;
 use vdi_proto::name::check_name;
 use vdi_proto::set::client::{Call, State};
 use vdi_proto::status::VdError;
-use vdi_shm::host::Host;
-use vdi_shm::member::Member;
-pub use vdi_shm::runtime::{Access, Options};
-use vdi_shm::wait;
+pub use vdi_shm::ipc::runtime::{Access, Options};
+use vdi_shm::ipc::{event_count::EventCount, wait};
+use vdi_shm::set::primary::Primary;
+use vdi_shm::set::secondary::Secondary;
 
 use self::attachment::{Attachment, Membership};
 pub(crate) use self::command::HeldCommand;
@@ -33,9 +33,9 @@ pub(crate) use self::device::{Device, DeviceRef};
 use crate::error::{Error, ErrorKind};
 
 /// A buffer mapped by its handle, with a lease on it.
-pub(crate) type MappedBuffer = vdi_shm::area::MappedBuffer;
+pub(crate) type MappedBuffer = vdi_shm::set::mapped_buffer::MappedBuffer;
 /// What ends the waits of this process.
-pub(crate) type Waits = Arc<vdi_shm::session::Session>;
+pub(crate) type Waits = Arc<vdi_shm::set::session::Session>;
 
 /// A set object.
 #[derive(Debug)]
@@ -87,9 +87,9 @@ impl Set {
         if let Some(attachment) = &*slot {
             return attachment.step(call, Call::Create);
         }
-        let host = Host::create(&self.options, instance.unwrap_or(""), name, config)
+        let primary = Primary::create(&self.options, instance.unwrap_or(""), name, config)
             .map_err(|error| Error::lower(call, name, error))?;
-        *slot = Some(Attachment::new(Membership::Primary(host), State::Configurable));
+        *slot = Some(Attachment::new(Membership::Primary(primary), State::Configurable));
         Ok(())
     }
 
@@ -98,15 +98,14 @@ impl Set {
         if let Some(attachment) = &*slot {
             return attachment.step(call, Call::OpenInSecondary).map(|()| None);
         }
-        let member = Member::join(&self.options, vdi_proto::join::Role::Secondary, instance.unwrap_or(""), name);
-        let member = member.map_err(|error| {
+        let secondary = Secondary::join(&self.options, instance.unwrap_or(""), name).map_err(|error| {
             let error = Error::lower(call, name, error);
             // A set that does not exist was "not created": VD_E_PROTOCOL for a secondary.
             let no_such_set = error.code() == VdError::Invalid && check_name(name).is_ok();
             if no_such_set { error.with_code(VdError::Protocol) } else { error }
         })?;
-        let number = member.session().member();
-        *slot = Some(Attachment::new(Membership::Secondary(member), State::Initializing));
+        let number = secondary.session().member().get();
+        *slot = Some(Attachment::new(Membership::Secondary(secondary), State::Initializing));
         Ok(Some(number))
     }
 
@@ -145,7 +144,7 @@ impl Set {
     pub(crate) fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
         self.with(CALL, |attachment| {
-            let mut buffer = attachment.with_buffers(CALL, |buffers, phase| buffers.map(phase, handle))?;
+            let mut buffer = attachment.map_buffer(CALL, handle)?;
             if let Some(bytes) = bytes {
                 if bytes > buffer.len() {
                     let what = format!("{bytes} bytes of a buffer that has {}: ask the command's holder", buffer.len());
@@ -192,7 +191,7 @@ impl Drop for Set {
 
 /// Waits until `ready` gives something; `None` when `deadline` has passed. `window` is how long each part of the wait spins.
 fn wait_for<T>(
-    event: &vdi_shm::doorbell::Doorbell,
+    event: &EventCount,
     window: Duration,
     deadline: Option<Instant>,
     mut ready: impl FnMut() -> Option<T>,

@@ -5,7 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use vdi_proto::command::{CommandCode, CommandId, CommandRecord, Loan};
+use vdi_proto::command::{CommandCode, CommandId, CommandRecord};
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
@@ -62,7 +62,7 @@ impl DeviceShared {
             id: CommandId(self.commands.fetch_add(1, Ordering::Relaxed)),
             size: block.size,
             position: block.position.cast_unsigned(),
-            loan: Loan { slot: 0, generation: 0 },
+            loan: None,
         };
         self.outstanding.fetch_add(1, Ordering::Relaxed);
         let mut held = HeldCommand { device: Arc::clone(self), block: address, buffer: None };

@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use vdi_proto::config::{MAX_PREFIX_ZONE, VdConfig};
 use vdi_proto::set::Opening;
-use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
+use vdi_proto::set::client::{Call, CommandPoll, Observation, State, observe, step};
 use vdi_proto::status::VdError;
 
 use super::super::options::TimeOutUnit;
@@ -317,7 +317,7 @@ impl Session {
         let mut known = self.known();
         known.open = known.open.saturating_sub(1);
         known.ended += 1;
-        let got = if known.ended >= devices { Got::LastClosed } else { Got::Closed };
+        let got = if known.ended >= devices { CommandPoll::LastClosed } else { CommandPoll::Closed };
         drop(known);
         self.step(Call::GetCommand(got));
     }

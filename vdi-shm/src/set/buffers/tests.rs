@@ -83,7 +83,8 @@ fn addresses_are_exact_and_the_phase_counts() {
     let fixture = Fixture::with_class(4096, 2);
     let (_lent, command) = lent(&fixture, 4096);
     let start = command.address().as_ptr();
-    for wrong in [1isize, 512, -32, 4096].map(|by| start.wrapping_offset(by)).into_iter().chain([core::ptr::null_mut()]) {
+    for wrong in [1isize, 512, -32, 4096].map(|by| start.wrapping_offset(by)).into_iter().chain([core::ptr::null_mut()])
+    {
         let expected = BufferError::NotABuffer { address: wrong.addr() };
         assert_eq!(fixture.primary.get_handle(SetPhase::Open, wrong), Err(expected));
         assert_eq!(expected.code(), VdError::Invalid);
@@ -154,7 +155,9 @@ fn a_valid_handle_maps_beside_refused_completions() {
     std::thread::scope(|scope| {
         let mapper = scope.spawn(|| {
             for map in 0..100_000 {
-                drop(fixture.secondary.map(SetPhase::Open, handle).unwrap_or_else(|error| panic!("map {map}: {error}")));
+                drop(
+                    fixture.secondary.map(SetPhase::Open, handle).unwrap_or_else(|error| panic!("map {map}: {error}")),
+                );
                 let address = fixture.secondary.map_address(SetPhase::Open, handle);
                 address.unwrap_or_else(|error| panic!("address {map}: {error}"));
             }

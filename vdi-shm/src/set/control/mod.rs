@@ -79,7 +79,10 @@ const_assert_eq!(offset_of!(Header, abort), layout::ABORT_OFFSET as usize);
 const_assert_eq!(offset_of!(Header, set_event), layout::SET_EVENTS_OFFSET as usize);
 const_assert_eq!(offset_of!(Header, agent_event), layout::AGENT_EVENTS_OFFSET as usize);
 const_assert_eq!(offset_of!(Header, hints) + offset_of!(Hints, devices_opened), layout::DEVICES_OPENED_OFFSET as usize);
-const_assert_eq!(offset_of!(Header, hints) + offset_of!(Hints, server_needs_cpus), layout::SERVER_NEEDS_CPUS_OFFSET as usize);
+const_assert_eq!(
+    offset_of!(Header, hints) + offset_of!(Hints, server_needs_cpus),
+    layout::SERVER_NEEDS_CPUS_OFFSET as usize
+);
 
 /// The block of a device, up to its rings.
 #[derive(Debug)]

@@ -161,7 +161,10 @@ fn records_with_a_wrong_checksum_are_violations() {
         server_rings.commands.push(&command(1)).expect("room");
         let entry = layout::device_offset(device(0)) + layout::SUBMISSION_OFFSET + layout::RING_ENTRIES_OFFSET;
         scene.flip(entry + byte);
-        assert!(matches!(rings.commands.pop(), Err(super::super::record_ring::RecordViolation::Record(_))), "byte {byte}");
+        assert!(
+            matches!(rings.commands.pop(), Err(super::super::record_ring::RecordViolation::Record(_))),
+            "byte {byte}"
+        );
     }
 }
 

@@ -53,7 +53,8 @@ fn alignments_above_64_kib_are_refused_and_others_are_kept() {
     }
     for alignment in [1, 512, 4096, 65536] {
         fixture.add_class(spec(1000, alignment, 3)).expect("a class");
-        let buffers: Vec<_> = (0..3).map(|_| fixture.server.allocate(1000, alignment).expect("a free buffer")).collect();
+        let buffers: Vec<_> =
+            (0..3).map(|_| fixture.server.allocate(1000, alignment).expect("a free buffer")).collect();
         for buffer in buffers {
             assert_eq!(buffer.address().addr().get() % alignment as usize, 0);
         }

@@ -200,8 +200,7 @@ impl Monitor {
         let timeout = deadlines.map(|until| until.saturating_duration_since(now)).min();
         let open = self.accept_after.is_none() && self.pending(true) < MAX_PENDING;
         let accept = if open { PollFlags::IN } else { PollFlags::empty() };
-        let mut descriptors =
-            vec![PollFd::new(&self.wake.event, PollFlags::IN), PollFd::new(&self.listener, accept)];
+        let mut descriptors = vec![PollFd::new(&self.wake.event, PollFlags::IN), PollFd::new(&self.listener, accept)];
         descriptors.extend(self.connections.iter().map(|connection| PollFd::new(&connection.link, PollFlags::IN)));
         poll_readable(&mut descriptors, timeout).ok()?;
         let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
