@@ -249,7 +249,7 @@ impl Set {
             id: CommandId(u32::from(number)),
             size: i32::from(number),
             position: u64::from(number),
-            loan: (number % 2 == 0).then_some(loan),
+            loan: number.is_multiple_of(2).then_some(loan),
         };
         let cursor = self.raw.u64(device_offset(device.index) + layout::SUBMISSION_OFFSET);
         check_push(device.server.commands.push(&command), &mut device.commands, cursor);
@@ -463,6 +463,7 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
         let words = [[3, 0, 0, value], [3, 0, 1, value], [0, 0, 6, value]];
         seeds.push((format!("checksum-{name}"), run(&[&work[..], &words].concat())));
     }
+    seeds.push(("leases-of-a-free-slot".to_owned(), run(&[[0, 0, 9, 7]])));
     for (value, name) in [(1, "good"), (7, "padding")] {
         let records = [[7, 0, 0, 0], [7, 0, 1, value], [7, 0, 2, 0]];
         seeds.push((format!("record-{name}"), run(&records)));
