@@ -72,7 +72,7 @@
 //! ```
 
 mod cursor;
-mod deck;
+mod drive;
 mod error;
 mod file;
 mod medium;
@@ -84,6 +84,7 @@ mod stale;
 mod stream;
 mod tape;
 mod tape_image;
+mod target;
 #[cfg(test)]
 mod tests;
 mod volume_set;
@@ -224,60 +225,35 @@ pub trait Media: Send {
     fn close(&mut self) -> Result<(), MediaError>;
 }
 
-/// Has a wrapper's methods be those of what it wraps: the generics, the type, and the field or `*` for a pointer.
+/// Has a wrapper's methods be those of what it wraps: the generics, the type, and where the media is in it.
 macro_rules! forward {
-    (impl($($generics:tt)*) $wrapper:ty, *) => {
-        $crate::media::forward!(@impl($($generics)*) $wrapper, media, **media);
-    };
-    (impl($($generics:tt)*) $wrapper:ty, $field:tt) => {
-        $crate::media::forward!(@impl($($generics)*) $wrapper, media, media.$field);
-    };
-    (@impl($($generics:tt)*) $wrapper:ty, $media:ident, $inner:expr) => {
+    (impl($($generics:tt)*) $wrapper:ty, $media:ident => $inner:expr) => {
         impl<$($generics)*> $crate::media::Media for $wrapper {
-            fn begin(&mut self, config: &vdi_proto::config::VdConfig) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.begin(config)
-            }
-            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.write(position, data)
-            }
-            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, $crate::media::MediaError> {
-                let $media = self;
-                $inner.read(position, buffer)
-            }
-            fn flush(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.flush()
-            }
-            fn complete(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.complete()
-            }
-            fn clear_error(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.clear_error()
-            }
-            fn other(
-                &mut self,
-                code: vdi_proto::command::CommandCode,
-                size: i32,
-                position: u64,
-            ) -> Result<u64, $crate::media::MediaError> {
-                let $media = self;
-                $inner.other(code, size, position)
-            }
-            fn close(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.close()
+            $crate::media::forward! { $media => $inner;
+                begin(config: &vdi_proto::config::VdConfig) -> ();
+                write(position: u64, data: &[u8]) -> ();
+                read(position: u64, buffer: &mut [u8]) -> usize;
+                flush() -> ();
+                complete() -> ();
+                clear_error() -> ();
+                other(code: vdi_proto::command::CommandCode, size: i32, position: u64) -> u64;
+                close() -> ();
             }
         }
+    };
+    ($media:ident => $inner:expr; $($method:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            fn $method(&mut self, $($argument: $type),*) -> Result<$result, $crate::media::MediaError> {
+                let $media = self;
+                $inner.$method($($argument),*)
+            }
+        )*
     };
 }
 use forward;
 
-forward!(impl(M: Media + ?Sized) Box<M>, *);
-forward!(impl(M: Media + ?Sized) &mut M, *);
+forward!(impl(M: Media + ?Sized) Box<M>, media => (**media));
+forward!(impl(M: Media + ?Sized) &mut M, media => (**media));
 
 /// Hands `data` to `write` (told how much is done) until all is stored; a failure says how many bytes were.
 fn store(data: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>) -> Result<(), (usize, io::Error)> {

@@ -10,6 +10,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 
+use super::target::failed_before;
 use super::{Media, MediaError};
 
 /// Takes snapshots of the volumes that a database's files are on, and mounts them: see [`SnapshotMedia`].
@@ -144,9 +145,7 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
     }
 
     fn check(&self) -> Result<(), MediaError> {
-        let Some(first) = &self.failed else { return Ok(()) };
-        let what = format!("the snapshot is of no use any more since an earlier failure: {first}");
-        Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("remove the cause of that, then start again"))
+        self.failed.as_ref().map_or(Ok(()), |first| Err(failed_before("the snapshot", first)))
     }
 
     /// Refuses what comes out of order, and all that follows a failure.

@@ -12,8 +12,8 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
 use super::MediaError;
-use super::deck::{Deck, Store};
-use super::partial::{CommitError, Keep, open_directory};
+use super::drive::{MediaDrive, Store};
+use super::partial::{CommitError, DISCARDED, Naming, open_directory};
 use super::progress::Direction;
 use super::staging::{Staging, look_into, medium_name};
 
@@ -74,7 +74,7 @@ use super::staging::{Staging, look_into, medium_name};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct VolumeSet(Deck<Volumes>);
+pub struct VolumeSet(MediaDrive<Volumes>);
 
 const KINDS: &[DeviceKind] = &[DeviceKind::PipeLike, DeviceKind::DiskLike, DeviceKind::TapeLike];
 
@@ -85,18 +85,18 @@ impl VolumeSet {
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no directory can be created there, or the one that is there
     /// may not be replaced: it has something else than media in it, or is no directory.
     pub fn create(path: impl AsRef<Path>, capacity: u64) -> Result<Self, MediaError> {
-        Self::create_as(path.as_ref(), capacity, Keep::Unnamed)
+        Self::create_as(path.as_ref(), capacity, Naming::Unnamed)
     }
 
-    pub(super) fn create_as(path: &Path, capacity: u64, keep: Keep) -> Result<Self, MediaError> {
-        let staging = Box::new(Staging::create(path, keep)?);
+    pub(super) fn create_as(path: &Path, capacity: u64, naming: Naming) -> Result<Self, MediaError> {
+        let staging = Box::new(Staging::create(path, naming)?);
         let medium = new_medium(path, &staging, 1)?;
-        Self::new(path, Source::Backup(staging, medium), capacity)
+        Self::new(path, Source::Backup(staging, medium), Direction::Backup, capacity)
     }
 
-    fn new(path: &Path, source: Source, capacity: u64) -> Result<Self, MediaError> {
+    fn new(path: &Path, source: Source, direction: Direction, capacity: u64) -> Result<Self, MediaError> {
         let volumes = Volumes { path: path.to_owned(), source, number: 1 };
-        Deck::new(path.to_owned(), volumes, KINDS, capacity).map(VolumeSet)
+        MediaDrive::new(path.to_owned(), volumes, direction, DISCARDED, KINDS, capacity).map(VolumeSet)
     }
 
     /// A media for a restore from the volume set in the directory `path`.
@@ -117,7 +117,7 @@ impl VolumeSet {
                 .with_remedy("name the directory that the backup was made into, with all its files"));
         }
         let medium = open_medium(path, &directory, 1)?;
-        Self::new(path, Source::Restore { directory, last, medium }, u64::MAX)
+        Self::new(path, Source::Restore { directory, last, medium }, Direction::Restore, u64::MAX)
     }
 
     /// The path as it was given.
@@ -139,7 +139,7 @@ impl VolumeSet {
     }
 }
 
-super::forward!(impl() VolumeSet, 0);
+super::forward!(impl() VolumeSet, media => media.0);
 
 /// The media of a set.
 #[derive(Debug)]
@@ -196,14 +196,7 @@ impl fmt::Display for Volumes {
 }
 
 impl Store for Volumes {
-    fn direction(&self) -> Direction {
-        match self.source {
-            Source::Backup(..) => Direction::Backup,
-            Source::Restore { .. } => Direction::Restore,
-        }
-    }
-
-    fn suits(&self, features: Features) -> Result<(), MediaError> {
+    fn check(&self, features: Features) -> Result<(), MediaError> {
         if features.contains(Features::REMOVABLE) {
             return Ok(());
         }
@@ -220,7 +213,10 @@ impl Store for Volumes {
         }
     }
 
-    fn load(&mut self, number: i32) -> Result<bool, MediaError> {
+    fn load(&mut self, _kind: DeviceKind, number: i32) -> Result<bool, MediaError> {
+        if matches!(self.source, Source::Backup(..)) {
+            self.sync().map_err(|error| MediaError::io(format!("cannot sync {self}"), error))?;
+        }
         let wanted = usize::try_from(number).unwrap_or(0);
         match &mut self.source {
             Source::Backup(staging, medium) if wanted == self.number + 1 => {

@@ -60,7 +60,12 @@ fn a_sink_stores_everything_or_says_how_much() {
     let error = media.write(0, b"789abc").unwrap_err();
     assert_eq!((error.code, error.bytes, media.bytes()), (CompletionCode::DISK_FULL, 3, 10));
     let text = error.to_string();
-    assert!(text.contains("cannot write to the slow one at byte 10: No space left"), "{text}");
+    assert!(
+        text.contains(
+            "cannot write to the slow one at byte 10 (what had been written to it cannot be taken back): No space"
+        ),
+        "{text}"
+    );
     assert!(text.contains("3 bytes of the command") && text.contains("free some space"), "{text}");
     assert!(text.ends_with("[ERROR_DISK_FULL (112)]"), "{text}");
     assert!(error.source().is_some());

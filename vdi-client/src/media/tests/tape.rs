@@ -175,26 +175,9 @@ fn positions_that_never_were_and_media_that_do_not_exist_are_refused() {
     assert!(place.names().is_empty());
 }
 
+/// Marks have to be covered by a Flush, too, and Discard has a tape vanish.
 #[test]
-fn an_image_is_committed_like_any_other_file() {
-    for keep in KEEPS {
-        let place = Place::new(Some(b"old"));
-        let mut tape = TapeImage::create_as(&place.target, keep).unwrap();
-        tape.begin(&config(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED)).unwrap();
-        put(&mut tape, &[1]);
-        mark(&mut tape);
-        do_it(&mut tape, CommandCode::REWIND, 0).unwrap();
-        assert_eq!(blocks(&mut tape, 2), (vec![1], CompletionCode::FILEMARK_DETECTED));
-        tape.flush().unwrap();
-        assert_eq!(place.content().unwrap(), b"old");
-        tape.complete().unwrap();
-        assert_eq!(place.content().unwrap().len(), BLOCK + 12);
-        tape.close().unwrap();
-        assert!(tape.write(0, &[0; BLOCK]).unwrap_err().to_string().contains("a Write came after"));
-        assert_eq!(place.names(), ["a.bak"]);
-    }
-
-    // Without Complete the close commits what a Flush covers; marks have to be covered, too.
+fn a_tape_is_committed_like_any_other_file() {
     let place = Place::new(Some(b"old"));
     for (flush, expected) in [(false, "without a Flush after"), (true, "")] {
         let mut tape = TapeImage::create(&place.target).unwrap();
@@ -217,27 +200,6 @@ fn an_image_is_committed_like_any_other_file() {
     tape.other(CommandCode::DISCARD, 0, 0).unwrap();
     assert!(tape.complete().unwrap_err().to_string().contains("discarded the backup"));
     assert_eq!(place.content().unwrap()[4], 1);
-}
-
-#[test]
-fn a_failure_of_any_step_of_a_tape_is_for_good() {
-    for step in [Step::Write, Step::SyncFile, Step::Link, Step::Rename, Step::SyncDirectory] {
-        let place = Place::new(Some(b"old"));
-        let mut tape = tape_backup(&place);
-        put(&mut tape, &[1]);
-        let error = failing(step, || match step {
-            Step::Write => tape.other(CommandCode::WRITE_MARK, 0, 0).map(drop),
-            Step::SyncFile => tape.flush(),
-            _ => tape.complete(),
-        })
-        .unwrap_err();
-        assert!(error.is_final() && error.to_string().contains("os error 5"), "{error}");
-        assert_eq!(place.names(), ["a.bak"], "{step:?}");
-        assert_eq!(place.content().unwrap() == b"old", step != Step::SyncDirectory);
-        for result in [tape.clear_error(), tape.write(0, &[0; BLOCK]), tape.flush(), tape.complete(), tape.close()] {
-            assert!(result.unwrap_err().to_string().contains(&error.what));
-        }
-    }
 }
 
 #[test]
@@ -525,24 +487,6 @@ proptest! {
         do_it(&mut tape, CommandCode::REWIND, 0).unwrap();
         while model.at < model.tape.len() {
             prop_assert_eq!(blocks(&mut tape, 3), model.apply(&Op::Read(3)));
-        }
-    }
-
-    /// Whatever is in the file: an image or an error, no panic, and no command that gets beyond the end.
-    #[test]
-    fn any_file_is_an_image_or_refused(
-        numbers in proptest::collection::vec(prop_oneof![Just(0u32), Just(4), Just(8), Just(u32::MAX), any::<u32>()], 0..12),
-        rest in 0usize..4,
-        counts in any::<(i32, i32)>(),
-    ) {
-        let mut content: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        content.extend(vec![7; rest]);
-        let place = Place::new(Some(&content));
-        if let Ok(mut tape) = TapeImage::open(&place.target) {
-            let _ = tape.other(CommandCode::SKIP_MARKS, counts.0, 0);
-            let _ = tape.other(CommandCode::SKIP_BLOCKS, counts.1, 0);
-            prop_assert!(position(&mut tape) <= content.len() as u64);
-            let _ = tape.read(0, &mut [0; 16]);
         }
     }
 }
