@@ -19,47 +19,10 @@ use super::drive::{MediaDrive, Store};
 use super::partial::{CommitError, Naming, Output, is_directory};
 use super::progress::Direction;
 
-/// A file that a backup is written to, or that a restore reads.
+/// A file that a backup is written to, or that a restore reads: [Files](super#files).
 ///
-/// # Backup
-///
-/// [`FileMedia::create`] leaves the target as it is. The data goes to a file without a name in the target's directory, which
-/// vanishes with the process, however that ends. When the backup is complete (see [the invariant](super#the-invariant)),
-/// the new file is synced, linked under a hidden name, renamed over the target, and the directory is synced.
-///
-/// - File systems that know no unnamed files (NFS for example) get one under the hidden name
-///   `.NAME.vdi-partial-RANDOM` instead, which a killed process leaves behind; so does a kill exactly between link and rename.
-///   The next backup to the same target removes it. It tells what was left behind by a lock (`flock`) that its owner holds; where
-///   the file system knows no locks it stays, and may be removed by hand. Where locks hold on one machine only (NFS mounted
-///   with `nolock` or `local_lock`), back up to a target from one machine at a time.
-/// - A new file gets the permissions 0666 less the umask. One that replaces another gets that one's permissions, and its
-///   owner and group where the process may set them. An old file that this process may not write to is refused.
-///   Other hard links to the old file keep the old data.
-/// - If the path is a symbolic link, the file that it points to is replaced; a dangling link is refused.
-/// - A pipe, a terminal or a device is written straight away. Opening a named pipe waits for its reader. What of it
-///   can be synced is synced.
-///
-/// The disk has to hold the old and the new backup together.
-///
-/// # Restore
-///
-/// [`FileMedia::open`] reads the file from its beginning; a named pipe is waited for and read until its writers are gone.
-///
-/// # Device kinds
-///
-/// Pipe-like sets write and read in sequence, whatever position a command carries. Disk-like ones
-/// ([`Features::RANDOM_ACCESS`]) write and read at the position given, and read in a backup, too. Other kinds, and a set that
-/// goes the other way than the file was opened for, are refused by [`Media::begin`].
-///
-/// For disk-like sets:
-///
-/// - GetPosition returns the end of the last transfer, or what SetPosition set. SetPosition takes positions from 0 to the
-///   end; others, and an unknown `whence`, are answered with a recoverable ERROR_IO_DEVICE and change nothing.
-/// - The file ends at the highest byte written. Flush has nothing to cut off: no other length ever comes about.
-/// - A Read beyond the end gets no bytes, which is the end of the data. No position beyond 2^63 - 1 exists: ERROR_IO_DEVICE,
-///   recoverable for a Read, final for a Write, whose bytes are lost.
-///
-/// With [`Features::DISCARD`], Discard has what was written vanish at once; nothing is committed after it.
+/// [`FileMedia::create`] leaves the target as it is. The data goes to a file without a name, which takes the target's place
+/// when the backup is complete. Named pipes, terminals and devices are written and read straight away.
 ///
 /// ```
 /// use vdi_client::media::{FileMedia, Media};

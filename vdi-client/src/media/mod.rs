@@ -1,45 +1,5 @@
 //! Media: where the bytes of a device go to in a backup, and where they come from in a restore.
 //!
-//! # The invariant
-//!
-//! **A target file holds, at every moment and however the process ends, either what it held before or the complete new
-//! backup.** A backup is complete when the server has said so, and not earlier:
-//!
-//! | Complete was agreed on | the backup is committed | if the server closes the device before that |
-//! |---|---|---|
-//! | yes ([`Features::COMPLETE_ENABLED`]) | in [`Media::complete`], before it answers: the server reports success only after that answer | it is discarded, and [`Media::close`] is an error |
-//! | no | in [`Media::close`], if at least one Flush came, and one came after the last Write | it is discarded, and [`Media::close`] is an error |
-//!
-//! From this follows all else:
-//!
-//! - A media that is dropped before that has failed, and leaves nothing behind.
-//! - A Write or a Flush that failed can never be made good: the media refuses everything that follows, ClearError
-//!   included, and is never committed. (After a failed `fsync` the kernel may have thrown the data away and report success the
-//!   next time.) What is no failure but a condition of the medium, a filemark for example, says so:
-//!   [`MediaError::is_final`].
-//! - A Write after Complete is refused.
-//!
-//! # Whose word counts
-//!
-//! | Complete was agreed on | a backup is good, and restores whatever dies afterwards, when |
-//! |---|---|
-//! | yes | the server says so, **or** the client does: [`pump`](fn@crate::pump) returned `Ok` for every device |
-//! | no | the client says so. The server's word alone is not enough |
-//!
-//! Without Complete the last Flush looks like every other: the client cannot know that it is the last before the server closes the
-//! device, and by then the server does not wait for anybody and reports success. A client that is killed between that and its
-//! commit leaves the target as it was: what Flush has made durable until then is a file without a name, which vanishes with
-//! the process. So ask for [`Features::REQUEST_COMPLETE`] in every configuration, look at what was agreed on, and without it record
-//! a backup as good only after all devices have returned.
-//!
-//! Of several devices each target keeps the invariant for itself. A statement that fails between the commit of one and that of
-//! another, or a client that is killed there, leaves some targets new and some old, which restore neither the one backup nor the
-//! other (the server refuses such a mixture). To keep the old backup until the new one is good, give the new one names of its
-//! own, and remove the old one after that.
-//!
-//! What cannot be replaced in one step (pipes, devices, streams) is written straight away. There the invariant is about the
-//! answers only: Complete and close succeed under the same conditions, but what was written cannot be taken back.
-//!
 //! # Ready-made media
 //!
 //! | media | for |
@@ -70,6 +30,8 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+#![doc = include_str!("../../docs/media.md")]
 
 mod cursor;
 mod drive;

@@ -11,21 +11,7 @@ use super::progress::Direction;
 use super::target::Target;
 use super::{Media, MediaError, fill, store};
 
-/// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device.
-///
-/// # What durability means here
-///
-/// No more than the writer and the hooks make of it. Flush calls [`Write::flush`] and then the hook given to
-/// [`on_durable`](StreamMedia::on_durable), which has to return only when the data is safe: [`File::sync_all`], an upload's
-/// acknowledgement. Without the hook nobody has promised that the data survives anything. Complete calls the hook given to
-/// [`on_finish`](StreamMedia::on_finish) first, in which transformations (compression, encryption) write what they have left.
-///
-/// Without Complete the same is done when the server closes the device, if [that may commit](super#the-invariant). The server has
-/// usually reported success by then: with a transformation ask for Complete.
-///
-/// When the work fails, the finish hook is not called, so that a truncated backup does not look like a whole one. What was
-/// written cannot be taken back, though. Mind writers that finish when they are dropped, as compressors do: wrap
-/// those so that they do not, or have the receiver look at the outcome.
+/// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device: [Streams](super#streams).
 ///
 /// ```
 /// use std::fs::File;
@@ -46,8 +32,6 @@ use super::{Media, MediaError, fill, store};
 /// # Ok(())
 /// # }
 /// ```
-///
-/// [`File::sync_all`]: std::fs::File::sync_all
 #[derive(Debug)]
 pub struct StreamMedia<S> {
     stream: S,

@@ -11,45 +11,7 @@ use super::drive::MediaDrive;
 use super::file::OneFile;
 use super::partial::Naming;
 
-/// A tape in a file: the media of a tape-like device with one medium.
-///
-/// # The file
-///
-/// It is a tape image in the format of the SIMH simulators, which other tools read and write, too. Numbers are unsigned, of 32
-/// bits, little-endian:
-///
-/// | on the tape | in the file |
-/// |---|---|
-/// | a record, here: what one Write stored | its length in bytes (at most 0xFFFFFF), the bytes, one byte of padding if the length is odd, the length again |
-/// | a filemark | 0 |
-/// | the end of the medium | the end of the file, or 0xFFFFFFFF, whatever follows it |
-///
-/// [`TapeImage::open`] reads all lengths and checks them; an image in which they do not fit together, as in one that was cut within
-/// a record, is refused with the place and with what ought to be there. An image that was cut between two records is a shorter
-/// tape, which only the server can notice: it meets the end of the data too early.
-///
-/// # The tape
-///
-/// It implements every command of tape-like devices. Source: VDI specification, tape-like devices.
-///
-/// - The position, and the address that GetPosition returns, is the number of blocks (of the set's `blockSize`) and filemarks
-///   before it. The beginning is 0.
-/// - A Write or WriteMark discards all that followed the position.
-/// - A Read goes on through the boundaries of records, but never through a filemark: the bytes before it are returned with
-///   ERROR_FILEMARK_DETECTED, and the tape is behind the mark then. At the end of the data they are returned with
-///   ERROR_NO_DATA_DETECTED.
-/// - SkipMarks goes behind the n-th next filemark or, with a negative count, to before the n-th one backwards. SkipBlocks
-///   goes over blocks; a filemark ends it with ERROR_FILEMARK_DETECTED, behind that mark or, backwards, before it. Skips that
-///   meet the end of the data end there with ERROR_NO_DATA_DETECTED, and at the beginning with ERROR_BEGINNING_OF_MEDIA.
-/// - Load knows medium 1 only, and rewinds; for more media see [`VolumeSet`](super::VolumeSet). Discard has a backup vanish.
-/// - Filemarks are written as such whatever `softFileMarkBlockSize` says.
-/// - Errors of position are conditions; a SetPosition beyond the end of the data is answered with a recoverable
-///   ERROR_IO_DEVICE. See [`MediaError::is_final`].
-///
-/// # The target
-///
-/// [The invariant](super#the-invariant) holds as it does for [`FileMedia`](super::FileMedia), and so do the rules of the new
-/// file's permissions. Pipes and devices are refused.
+/// A tape in a file: the media of a tape-like device with one medium: [Tape images](super#tape-images).
 ///
 /// ```
 /// use vdi_client::CommandCode;
