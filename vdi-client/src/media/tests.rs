@@ -1,13 +1,9 @@
 //! What the media promise, tested beside them; here is what the tests share.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod disk;
 mod file;
 mod process;
 mod property;
-mod snapshot;
-mod stream;
-mod tape;
 mod target;
 mod volumes;
 

@@ -1,10 +1,8 @@
 //! Tape images: the commands of tape-like devices, the file's format, and when it is committed.
 
 use proptest::prelude::*;
-use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
 
-use super::*;
+use crate::*;
 
 const BLOCK: usize = 512;
 
@@ -172,7 +170,7 @@ fn positions_that_never_were_and_media_that_do_not_exist_are_refused() {
     let error = tape.other(CommandCode::LOAD, 2, 0).unwrap_err();
     assert!(error.to_string().contains("medium 2 cannot be loaded") && error.is_final(), "{error}");
     assert!(tape.clear_error().is_err() && tape.complete().is_err());
-    assert!(place.names().is_empty());
+    assert!(place.is_empty());
 }
 
 /// Marks have to be covered by a Flush, too, and Discard has a tape vanish.

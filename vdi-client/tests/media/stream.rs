@@ -4,10 +4,7 @@ use std::error::Error;
 use std::io::{Cursor, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex};
 
-use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
-
-use super::*;
+use crate::*;
 
 /// Takes three bytes a call, is interrupted now and then, and fails once it is full.
 #[derive(Default)]
