@@ -4,10 +4,7 @@ use std::error::Error;
 use std::io::{Cursor, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex};
 
-use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
-
-use super::*;
+use crate::*;
 
 /// Takes three bytes a call, is interrupted now and then, and fails once it is full.
 #[derive(Default)]
@@ -60,7 +57,12 @@ fn a_sink_stores_everything_or_says_how_much() {
     let error = media.write(0, b"789abc").unwrap_err();
     assert_eq!((error.code, error.bytes, media.bytes()), (CompletionCode::DISK_FULL, 3, 10));
     let text = error.to_string();
-    assert!(text.contains("cannot write to the slow one at byte 10: No space left"), "{text}");
+    assert!(
+        text.contains(
+            "cannot write to the slow one at byte 10 (what had been written to it cannot be taken back): No space"
+        ),
+        "{text}"
+    );
     assert!(text.contains("3 bytes of the command") && text.contains("free some space"), "{text}");
     assert!(text.ends_with("[ERROR_DISK_FULL (112)]"), "{text}");
     assert!(error.source().is_some());

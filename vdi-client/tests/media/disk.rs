@@ -1,10 +1,8 @@
 //! Files as media of disk-like devices.
 
 use proptest::prelude::*;
-use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
 
-use super::*;
+use crate::*;
 
 const GET: CommandCode = CommandCode::GET_POSITION;
 const SET: CommandCode = CommandCode::SET_POSITION;

@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
-
-use super::*;
+use crate::*;
 
 /// Notes what it is told, beside a media that does so, too.
 #[derive(Clone, Default)]
