@@ -2,7 +2,7 @@
 //! parts of a set, and a client that does what a well-behaved one does.
 //!
 //! Nothing here waits for time to pass: every wait is for a condition, and fails with a message after [`PATIENCE`].
-// Every test file is a crate of its own and uses a part of this.
+// Each test binary uses a part of this.
 #![allow(dead_code)]
 
 pub(crate) mod bench;

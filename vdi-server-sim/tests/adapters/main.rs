@@ -1,0 +1,9 @@
+//! The client's other faces: the C interface, the drop-in library for C++ programs, and SQL Server's library as a back end.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod c_interface;
+mod dropin;
+mod sqlserver;
+mod sqlserver_libraries;

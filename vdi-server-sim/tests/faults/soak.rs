@@ -1,0 +1,49 @@
+//! Soak: backups and restores back to back, in two processes that live as long as the run. Nothing of them may grow: no memory, no
+//! descriptor, no mapping, no thread, no time per round.
+//!
+//! ```sh
+//! VDI_SOAK_SECONDS=1800 cargo test -p vdi-server-sim --release --test soak -- --nocapture
+//! ```
+//!
+//! An ordinary run takes about ten seconds. `VDI_SOAK_SEED` gives other rounds.
+#![allow(clippy::unwrap_used)]
+
+use crate::common;
+use crate::soaking;
+
+use std::time::Duration;
+
+use common::processes::take_part;
+use soaking::{Leak, parts, soak};
+
+#[test]
+fn child_entry() {
+    take_part(&[("soaking agent", parts::agent), ("soaking server", parts::server)]);
+}
+
+/// Seconds of an ordinary run.
+const SECONDS: u64 = 10;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|value| value.parse().unwrap())
+}
+
+#[test]
+fn nothing_grows_from_round_to_round() {
+    let seconds = number("VDI_SOAK_SECONDS").unwrap_or(SECONDS);
+    let table = soak(Duration::from_secs(seconds), number("VDI_SOAK_SEED").unwrap_or(1), None);
+    // Also where the harness captures output: this is what a soak is for.
+    eprintln!("{}", table.unwrap_or_else(|found| panic!("{found}")));
+}
+
+#[test]
+fn a_leaked_descriptor_is_found_at_once() {
+    let found = soak(Duration::ZERO, 2, Some(Leak::Descriptor)).unwrap_err();
+    assert!(found.contains("descriptors"), "{found}");
+}
+
+#[test]
+fn a_slow_leak_of_memory_is_found() {
+    let found = soak(Duration::ZERO, 3, Some(Leak::Memory)).unwrap_err();
+    assert!(found.contains("agent: RssAnon"), "{found}");
+}

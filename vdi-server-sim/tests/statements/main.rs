@@ -1,0 +1,11 @@
+//! Statements and the programs that a user runs: `vdi-sim sql`, `sqlcmd`, the demo, the examples, transcripts, the READMEs.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod demo;
+mod examples;
+mod readme;
+mod sqlcmd;
+mod statements;
+mod tracing;
