@@ -39,3 +39,11 @@ pub(crate) fn now_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
+
+/// How much a random test does: the number in an environment variable, `otherwise` without it.
+pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number")),
+        Err(_) => otherwise,
+    }
+}

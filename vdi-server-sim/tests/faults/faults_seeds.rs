@@ -4,7 +4,7 @@
 //! Each seed gives a database, a set, a client, and faults, for a BACKUP and then a RESTORE. How many:
 //!
 //! ```sh
-//! VDI_FAULT_SEEDS=20000 VDI_FAULT_FIRST_SEED=1000 cargo test -p vdi-server-sim --test faults_seeds -- --nocapture
+//! VDI_FAULT_SEEDS=20000 VDI_FAULT_FIRST_SEED=1000 cargo test -p vdi-server-sim --test faults -- faults_seeds --nocapture
 //! ```
 //!
 //! A seed that fails is printed with the command that repeats it alone.
@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Conduct, Kept};
+use common::number;
 use common::processes::Outcome;
 use fastrand::Rng;
 use vdi_client::{CompletionCode, Features, VdConfig};
@@ -29,7 +30,7 @@ use vdi_proto::status::VdError;
 use vdi_server_sim::faults::{Fault, ServerCall};
 
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 100;
 
 /// What is left of the set is named so.
 const SET: &str = "nightly";
@@ -144,7 +145,7 @@ impl Case {
         let command =
             |verb| format!("vdi-sim sql --data DIR -Q \"{}\" {}", self.statement(verb), self.arguments(verb).join(" "));
         format!(
-            "VDI_FAULT_FIRST_SEED={} VDI_FAULT_SEEDS=1 cargo test -p vdi-server-sim --test faults_seeds -- --nocapture\n\
+            "VDI_FAULT_FIRST_SEED={} VDI_FAULT_SEEDS=1 cargo test -p vdi-server-sim --test faults -- faults_seeds --nocapture\n\
              The server's commands in it:\n{}\n{}\nThe case: {self:#?}",
             self.seed,
             command(Verb::Backup),
@@ -311,10 +312,6 @@ impl Tally {
 
 #[test]
 fn any_mix_of_faults_ends_in_success_or_in_an_error_on_both_sides() {
-    let number = |name: &str, otherwise: u64| match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
-        Err(_) => otherwise,
-    };
     let (first, count) = (number("VDI_FAULT_FIRST_SEED", 0), number("VDI_FAULT_SEEDS", SEEDS));
     let mut tally = Tally::default();
     let (begun, mut slowest) = (Instant::now(), (Duration::ZERO, first));

@@ -4,7 +4,7 @@
 //! Each seed gives a database, a set, who is hostile, and what it does when, for a BACKUP and then a RESTORE. How many:
 //!
 //! ```sh
-//! VDI_HOSTILE_SETS=1000 VDI_HOSTILE_FIRST_SEED=0 cargo test -p vdi-server-sim --test hostile_peer -- --nocapture
+//! VDI_HOSTILE_SETS=1000 VDI_HOSTILE_FIRST_SEED=0 cargo test -p vdi-server-sim --test faults -- hostile_peer --nocapture
 //! ```
 //!
 //! A seed that fails is printed with the command that repeats it alone. What is hostile leaves buffers alone: that nobody
@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use common::bench::Bench;
+use common::number;
 use common::processes::take_part;
 use fastrand::Rng;
 use hostile::case::{Act, Case, Role, Verb};
@@ -75,10 +76,6 @@ impl Tally {
 
 #[test]
 fn whatever_a_member_does_the_others_end_right_or_with_an_error() {
-    let number = |name: &str, otherwise: u64| match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
-        Err(_) => otherwise,
-    };
     let (first, count) = (number("VDI_HOSTILE_FIRST_SEED", 0), number("VDI_HOSTILE_SETS", SETS));
     let bench = Bench::new();
     let mut cast = Cast::new(&bench);
@@ -90,7 +87,7 @@ fn whatever_a_member_does_the_others_end_right_or_with_an_error() {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| play(&bench, &mut cast, &case, &mut tally))) {
             eprintln!(
                 "seed {seed} broke the law; to repeat it:\nVDI_HOSTILE_FIRST_SEED={seed} VDI_HOSTILE_SETS=1 cargo test \
-                 -p vdi-server-sim --test hostile_peer -- --nocapture\nThe case: {case:#?}"
+                 -p vdi-server-sim --test faults -- hostile_peer --nocapture\nThe case: {case:#?}"
             );
             resume_unwind(panic);
         }

@@ -5,7 +5,7 @@
 //! the first and the last of every kind of call; all of them, with each error, take some minutes:
 //!
 //! ```sh
-//! VDI_MACHINE_FAULTS=all cargo test -p vdi-server-sim --test machine_faults -- --nocapture
+//! VDI_MACHINE_FAULTS=all cargo test -p vdi-server-sim --test faults -- machine --nocapture
 //! ```
 #![allow(clippy::unwrap_used)]
 

@@ -427,7 +427,7 @@ fn completions_keep_the_time_out_away() {
 /// long it took, has come when it looks again; and it does look again when no more comes.
 #[test]
 fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
-    const INTERVAL: Duration = Duration::from_secs(1);
+    const INTERVAL: Duration = Duration::from_millis(500);
     let aborted_after_a_burst = |commands: u32, at_once: bool, routine_takes: Duration| {
         let bench = Bench::new();
         let (set, server) = connected(&bench, &VdConfig { server_time_out: INTERVAL.as_millis() as u32, ..config(1) });

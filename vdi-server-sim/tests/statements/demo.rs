@@ -96,7 +96,7 @@ fn what_is_neither_file_nor_folder_is_refused() {
 fn interrupted(signal: Signal) -> (tempfile::TempDir, std::process::ExitStatus) {
     let (folder, database) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
     // Large, but made in no time.
-    database.as_file().set_len(1 << 30).unwrap();
+    database.as_file().set_len(1 << 28).unwrap();
     let mut child = demo(folder.path(), &["--database", database.path().to_str().unwrap(), "--workers", "3"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())

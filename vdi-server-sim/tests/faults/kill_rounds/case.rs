@@ -258,7 +258,7 @@ impl Case {
     /// What to type to get this seed again.
     pub(crate) fn repeat(&self) -> String {
         format!(
-            "VDI_KILL_FIRST_SEED={} VDI_KILL_ROUNDS=1 cargo test -p vdi-server-sim --test kill_rounds -- --nocapture\n\
+            "VDI_KILL_FIRST_SEED={} VDI_KILL_ROUNDS=1 cargo test -p vdi-server-sim --test faults -- kill_rounds --nocapture\n\
              The case: {self:#?}",
             self.seed
         )

@@ -6,7 +6,7 @@
 //! [`judge`]. How many rounds:
 //!
 //! ```sh
-//! VDI_KILL_ROUNDS=1000 VDI_KILL_FIRST_SEED=0 cargo test -p vdi-server-sim --test kill_rounds -- --nocapture
+//! VDI_KILL_ROUNDS=1000 VDI_KILL_FIRST_SEED=0 cargo test -p vdi-server-sim --test faults -- kill_rounds --nocapture
 //! ```
 //!
 //! A round that fails is printed with the command that repeats it alone.
@@ -24,6 +24,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 use case::Case;
+use common::number;
 use common::processes::take_part;
 use tally::Tally;
 
@@ -42,10 +43,6 @@ fn child_entry() {
 
 #[test]
 fn nothing_is_lost_whatever_dies() {
-    let number = |name: &str, otherwise: u64| match std::env::var(name) {
-        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
-        Err(_) => otherwise,
-    };
     let (first, count) = (number("VDI_KILL_FIRST_SEED", 0), number("VDI_KILL_ROUNDS", ROUNDS));
     let mut tally = Tally::default();
     let begun = Instant::now();
