@@ -1,5 +1,4 @@
 //! Each fault of the server, as its client and the server's user see it.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use crate::common;
 

@@ -8,7 +8,6 @@
 //! ```
 //!
 //! A seed that fails is printed with the command that repeats it alone.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use crate::common;
 

@@ -9,7 +9,6 @@
 //!
 //! A seed that fails is printed with the command that repeats it alone. What is hostile leaves buffers alone: that nobody
 //! writes into another's buffer is what the interface rests on.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use crate::common;
 use crate::hostile;

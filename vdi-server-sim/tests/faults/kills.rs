@@ -1,6 +1,5 @@
 //! SIGKILL: whichever process of a set dies in whatever state, the others hear of it at once and by name, the statement
 //! fails, nothing stays behind, and the name is free again.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

@@ -7,7 +7,6 @@
 //! ```sh
 //! VDI_MACHINE_FAULTS=all cargo test -p vdi-server-sim --test faults -- machine --nocapture
 //! ```
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 use crate::machine;

@@ -9,6 +9,7 @@
 //! | [`kill_rounds`] | `VDI_KILL_ROUNDS`, `VDI_KILL_FIRST_SEED` |
 //! | [`machine_faults`] | `VDI_MACHINE_FAULTS=all` |
 //! | [`soak`] | `VDI_SOAK_SECONDS`, `VDI_SOAK_SEED` |
+#![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

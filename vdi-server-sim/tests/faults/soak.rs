@@ -6,7 +6,6 @@
 //! ```
 //!
 //! An ordinary run takes a few seconds. `VDI_SOAK_SEED` gives other rounds.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 use crate::soaking;

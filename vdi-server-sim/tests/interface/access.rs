@@ -1,7 +1,6 @@
 //! Who may use a set, as a user of the programs sees it: the statement of another user fails with the reason and what to do, the
 //! set is none the worse for it, and the next statement of one who may is carried out. Only root can become another user;
 //! elsewhere the tests say so.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

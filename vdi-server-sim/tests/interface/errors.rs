@@ -1,5 +1,4 @@
 //! The client's errors name the call, the set, the device and the command, and what was waited for.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! Buffer handles across real processes: the set's primary and its server are this process, secondaries are others.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

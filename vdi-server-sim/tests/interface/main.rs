@@ -1,4 +1,5 @@
 //! The two interfaces call by call: names, configurations, codes, handles, joining, and sharing a set among processes.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,4 @@
 //! Create, and joining, with names and configurations that cannot be: each answers its code, and says what is wrong.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

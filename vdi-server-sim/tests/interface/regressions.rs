@@ -1,5 +1,4 @@
 //! Defects that were found and mended, each by its name.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use crate::common;
 

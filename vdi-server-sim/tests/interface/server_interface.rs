@@ -1,6 +1,5 @@
 //! The server interface itself, against a client in this process: device errors, the queue, buffers, the time-out, and the ends
 //! of the work.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

@@ -1,7 +1,6 @@
 //! What the fuzz targets of this crate assert, over their seeds, over seeds that were damaged, and over the corpora that are
 //! kept in the repository. Where the environment variable `VDI_FUZZ_SEEDS` names a folder, the seeds are written there, in a
 //! folder a target.
-#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

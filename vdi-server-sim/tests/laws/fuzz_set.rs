@@ -1,6 +1,5 @@
 //! What the fuzz target `set` asserts, over its seeds, over seeds that were damaged, and over the corpus that is kept in the
 //! repository.
-#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

@@ -4,6 +4,7 @@
 
 // Each test and each fuzz target takes what it needs.
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used)]
 
 mod fault;
 mod options;

@@ -1,6 +1,5 @@
 //! What clients answer: every way to end the data, and every way to spoil a statement, against `vdi-sim sql` in a process of
 //! its own.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

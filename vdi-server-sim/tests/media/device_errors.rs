@@ -1,5 +1,4 @@
 //! Errors of devices: what a client reports, and what `vdi-sim sql`, in a process of its own, makes of it.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

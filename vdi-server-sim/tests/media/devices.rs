@@ -1,5 +1,4 @@
 //! Kinds of devices: backup and restore over each, with the ready-made media, against `vdi-sim sql` in a process of its own.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! Disks that are full, and files that cannot be read: a clear error, the partial target removed, the old one intact.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

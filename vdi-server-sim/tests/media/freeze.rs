@@ -1,5 +1,4 @@
 //! Freezing between processes: while a database is frozen nobody writes to it, and it is thawed however the freezer ends.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 use crate::writer;

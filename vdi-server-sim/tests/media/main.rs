@@ -1,4 +1,5 @@
 //! Kinds of devices and their media: what clients answer, errors of devices, full disks, snapshots, the pump.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,6 +1,5 @@
 //! BACKUP and RESTORE WITH SNAPSHOT between real processes: the server and whoever writes to the database have one each, the
 //! client is this one.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 use crate::writer;

@@ -1,5 +1,4 @@
 //! `vdi-sim demo`: what it says is true, and nothing of it stays behind.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
 //! The client's examples, run as a reader of the README would: real processes, against `vdi-sim sql`.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use crate::common;
 

@@ -1,4 +1,5 @@
 //! Statements and the programs that a user runs: `vdi-sim sql`, `sqlcmd`, the demo, the examples, transcripts, the READMEs.
+#![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]
 mod common;

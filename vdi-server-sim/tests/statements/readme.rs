@@ -1,5 +1,4 @@
 //! The READMEs' tables name the tests that show what they say: all of them exist.
-#![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,4 @@
 //! `vdi-sim` under the name `sqlcmd`: the shell lines that backup agents run, while this process serves the set.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

@@ -1,6 +1,5 @@
 //! Statements: `vdi-sim sql` in a process of its own against clients in this one, in every size that the interface allows, and
 //! with everything that can be wrong about a statement or a backup.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

@@ -1,5 +1,4 @@
 //! What both sides tell a subscriber of `tracing`, and the transcript that `vdi-sim sql` makes of it.
-#![allow(clippy::unwrap_used)]
 
 use crate::common;
 

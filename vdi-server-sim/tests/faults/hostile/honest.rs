@@ -19,6 +19,9 @@ use crate::common::processes::Stage;
 /// The bystanders' set and database.
 pub(crate) const INNOCENT: &str = "innocent";
 
+/// The serverTimeOut of a raided set, in milliseconds.
+const TIME_OUT: u32 = 500;
+
 /// The moment that comes before all others: the set may be joined.
 pub(crate) const ADMITTED: usize = usize::MAX;
 
@@ -143,7 +146,10 @@ pub(crate) fn serve(
         }
     };
     let created = || stage.say(&format!("{tag} created"));
-    let served = serve_set(set, &case.config(), &created, &opening, &media, &command);
+    // A word that is put back to an earlier valid one may hide a command or a completion. Then the time-out ends the set.
+    let server_time_out = if raid.is_some() { TIME_OUT } else { 0 };
+    let config = VdConfig { server_time_out, ..case.config() };
+    let served = serve_set(set, &config, &created, &opening, &media, &command);
     stage.say(&format!("{tag} ended {}", show(&served)));
 }
 

@@ -10,7 +10,6 @@
 //! ```
 //!
 //! A round that fails is printed with the command that repeats it alone.
-#![allow(clippy::unwrap_used, missing_docs)]
 
 use crate::common;
 

@@ -17,6 +17,14 @@ pub(super) struct Held {
 }
 
 impl Held {
+    /// Whether something is more than it was. A thread that was about to end may have been counted before.
+    pub(super) fn exceeds(&self, before: &Held) -> bool {
+        self.descriptors > before.descriptors
+            || self.shared_mappings > before.shared_mappings
+            || self.threads > before.threads
+            || self.children > before.children
+    }
+
     pub(super) fn of(process: u32) -> Held {
         let count = |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).unwrap().count();
         let children = fs::read_dir(format!("/proc/{process}/task"))
