@@ -76,7 +76,7 @@ fn server(stage: &Stage) {
             let ended = if far >= 3 {
                 set.execute_completion_agent()
             } else {
-                vdi_shm::wait::wait_until(session.control().set_doorbell(), None, || session.abort_reason());
+                vdi_shm::ipc::wait::wait_until(session.control().set_event(), None, || session.abort_reason());
                 set.get_configuration().map(drop)
             };
             say_ended(

@@ -118,7 +118,7 @@ fn every_field_that_cannot_be_served_is_named_with_its_value() {
             VdConfig { features: Features::RANDOM_ACCESS | Features::FILE_MARKS, ..base },
             "VDF_FileMarks|VDF_RandomAccess",
         ),
-        (VdConfig { features: Features::from_bits(0x8), ..base }, "0x8"),
+        (VdConfig { features: Features::from_bits_retain(0x8), ..base }, "0x8"),
     ];
     let named: Vec<_> = server_bits.iter().map(|bit| format!("features to {}", bit.bits())).collect();
     cases

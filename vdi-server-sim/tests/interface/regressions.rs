@@ -21,13 +21,12 @@ use vdi_client::{
     ClientVirtualDevice, ClientVirtualDeviceSet, Command, CommandCode, Completion, CompletionCode, Features, INFINITE,
     VdConfig, VdError,
 };
-use vdi_proto::abort::{AbortReason, Cause, Party};
+use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::config::ServerTerms;
-use vdi_proto::join::Role;
 use vdi_proto::set::client::State;
 use vdi_server_sim::stream::{Action, Expectations, StreamParser};
 use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
-use vdi_shm::member::Member;
+use vdi_shm::set::secondary::Secondary;
 
 #[test]
 fn child_entry() {
@@ -81,12 +80,13 @@ fn a_secondary_that_leaves_with_a_device_open_ends_the_set() {
     let set = bench.create("nightly", &config(2));
     let server = Server::open(&bench, "nightly", 2);
     set.get_configuration(PATIENCE).unwrap();
-    let member = Member::join(&bench.options(), Role::Secondary, "", "nightly").unwrap();
-    let number = member.session().member();
-    assert!(member.session().control().open_device(1, number));
-    drop(member);
+    let secondary = Secondary::join(&bench.options(), "", "nightly").unwrap();
+    let number = secondary.session().member();
+    let control = secondary.client_control();
+    assert!(control.open_device(control.device(1).unwrap()).unwrap().is_some());
+    drop(secondary);
     let session = server.set.session().unwrap();
-    let expected = AbortReason { party: Party::Secondary(number as u16), cause: Cause::AbandonedDevice };
+    let expected = AbortReason { process: Process::Secondary(number), cause: Cause::AbandonedDevice };
     eventually("the set is aborted", || match session.abort_reason() {
         Some(reason) if reason == expected => Ok(()),
         other => Err(format!("{other:?}")),

@@ -12,7 +12,7 @@ use vdi_client::media::{FileMedia, Media, MediaError, StreamMedia, TapeImage, Vo
 use vdi_client::{CommandCode, Error, Features, VdConfig, VdError};
 
 const DISK: Features = Features::RANDOM_ACCESS;
-const REMOVABLE_DISK: Features = Features::from_bits(0x201);
+const REMOVABLE_DISK: Features = Features::from_bits_retain(0x201);
 const TAPE: Features = Features::TAPE;
 const PIPE: Features = Features::NONE;
 const REMOVABLE_PIPE: Features = Features::REMOVABLE;
@@ -359,7 +359,7 @@ fn features_that_make_up_no_kind_are_refused_at_once() {
     let bench = Bench::new();
     let set = vdi_client::ClientVirtualDeviceSet::with_options(bench.options());
     for bits in [0x2, 0x100, 0x173 | 0x200, 0x202, 0x171, 0x1000] {
-        let error = set.create("nightly", &asked(Features::from_bits(bits), 1)).unwrap_err();
+        let error = set.create("nightly", &asked(Features::from_bits_retain(bits), 1)).unwrap_err();
         assert_eq!(error.code(), VdError::NotSupported, "{bits:#x}");
         assert!(error.to_string().contains("none of the supported device kinds"), "{error}");
     }

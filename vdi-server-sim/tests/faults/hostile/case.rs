@@ -43,8 +43,8 @@ pub(crate) enum Act {
     Anywhere,
     /// Words that nobody uses in a small set: what has to go unnoticed.
     Unused,
-    /// Lap words of rings.
-    Lap,
+    /// Sequence numbers of rings.
+    Sequence,
     /// Published cursors of rings.
     Cursor,
     /// Fields of records that are, or will be, in flight.
@@ -57,8 +57,6 @@ pub(crate) enum Act {
     SlotWord,
     /// Leases set, as by one who never gives them up, and cleared.
     Lease,
-    /// Places of buffers.
-    Place,
     /// What the server says of a device.
     ServerWord,
     /// What clients say of a device.
@@ -75,8 +73,6 @@ pub(crate) enum Act {
     Doorbells,
     /// The segment's identity.
     Identity,
-    /// A part of the segment as it was when the hostile process joined.
-    Yesterday,
     /// Says that it leaves, again and again, and stays.
     Leave,
     /// Packets that are no message.
@@ -91,17 +87,16 @@ pub(crate) enum Act {
 
 impl Act {
     /// Each, and how often it comes relative to the others.
-    pub(crate) const ALL: [(Act, u32); 24] = [
+    pub(crate) const ALL: [(Act, u32); 22] = [
         (Act::Anywhere, 3),
         (Act::Unused, 2),
-        (Act::Lap, 5),
+        (Act::Sequence, 5),
         (Act::Cursor, 4),
         (Act::Record, 6),
         (Act::Replay, 5),
         (Act::Invent, 4),
         (Act::SlotWord, 4),
         (Act::Lease, 4),
-        (Act::Place, 5),
         (Act::ServerWord, 5),
         (Act::ClientWord, 5),
         (Act::Name, 3),
@@ -110,7 +105,6 @@ impl Act {
         (Act::ClearAbort, 4),
         (Act::Doorbells, 4),
         (Act::Identity, 2),
-        (Act::Yesterday, 4),
         (Act::Leave, 1),
         (Act::Malformed, 1),
         (Act::OutOfTurn, 1),
@@ -263,6 +257,6 @@ const KINDS: [Features; 5] = [
     Features::NONE,
     Features::REMOVABLE,
     Features::RANDOM_ACCESS,
-    Features::from_bits(Features::RANDOM_ACCESS.bits() | Features::REMOVABLE.bits()),
+    Features::from_bits_retain(Features::RANDOM_ACCESS.bits() | Features::REMOVABLE.bits()),
     Features::TAPE,
 ];

@@ -1,7 +1,7 @@
 //! The hostile process: it has joined a set as a secondary, so it has the control segment, and writes into it what it likes.
 //!
 //! Buffers it leaves alone: that nobody writes into a buffer that is another's is what the interface rests on, see the
-//! documentation of `vdi_shm::area`.
+//! documentation of `vdi_shm::set::buffers`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,22 +12,25 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use vdi_client::Options;
 use vdi_proto::config::VdConfig;
-use vdi_proto::join::{Agreement, Message, Role};
-use vdi_proto::layout::{
-    ABORT_OFFSET, AGENT_DOORBELL_OFFSET, COUNTS_OFFSET, DEVICE_CLIENT_OFFSET, DEVICE_DOORBELL_OFFSET,
-    DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, HEADER_LEN, MAX_MEMBERS, RING_CAPACITY, SET_DOORBELL_OFFSET,
-    SLOT_LEASES_OFFSET, SLOT_PLACE_OFFSET, SLOT_WORD_OFFSET, device_offset,
-};
+use vdi_proto::index::{ClassIndex, MAX_MEMBERS};
 use vdi_proto::status::VdError;
-use vdi_shm::link::{Link, Received};
-use vdi_shm::runtime::{Place, RuntimeDir};
+use vdi_proto::wire::class::ClassSpec;
+use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::layout::{
+    ABORT_OFFSET, AGENT_EVENTS_OFFSET, DEVICE_CLIENT_OFFSET, DEVICE_EVENTS_OFFSET, DEVICE_NAME_OFFSET,
+    DEVICE_SERVER_OFFSET, DEVICES_OPENED_OFFSET, RING_CAPACITY, SET_EVENTS_OFFSET, SLOT_LEASES_OFFSET,
+    SLOT_WORD_OFFSET,
+};
+use vdi_shm::ipc::link::{Link, Received};
+use vdi_shm::ipc::ring::FIRST;
+use vdi_shm::ipc::runtime::{RuntimeDir, SocketName};
 
 use super::case::{Act, Case, Verb};
-use super::words::{ENTRY_WORDS, Ring, SLOTS_IN_USE, Words};
+use super::words::{ENTRY_WORDS, Ring, SLOTS_IN_USE, Words, device_offset};
 use crate::common::PATIENCE;
 use crate::common::processes::Stage;
 
-/// How long a flood of a doorbell lasts.
+/// How long a flood of the event counts lasts.
 const FLOOD: Duration = Duration::from_millis(30);
 
 /// One who joined.
@@ -38,8 +41,6 @@ pub(crate) struct Raider {
     words: Words,
     member: u32,
     random: Rng,
-    /// The segment as it was at first.
-    yesterday: Vec<u8>,
     /// Words written, by what it did.
     written: BTreeMap<Act, u64>,
     /// Those who joined besides, and stay.
@@ -54,25 +55,27 @@ pub(crate) struct Joined {
     pub(crate) link: Link,
     /// Its place among the members.
     pub(crate) member: u32,
-    /// What the set's seals are made with.
-    pub(crate) secret: u64,
     pub(crate) words: Words,
 }
 
+/// Sends a message. It is refused once the primary has closed its end.
+pub(crate) fn send(link: &Link, message: &Message<'_>) {
+    let _ = link.send(message.encode().bytes(), None);
+}
+
 /// Joins by hand.
-pub(crate) fn knock(options: &Options, set: &str) -> Result<Joined, String> {
+pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, String> {
     let runtime = RuntimeDir::open(options, false).map_err(|error| error.to_string())?;
-    let place = Place::new("", set).unwrap();
-    let link = runtime.connect(&place, &options.access).map_err(|error| error.to_string())?;
-    // What became of it shows in the answer.
-    let _ = link.send(&Message::Hello { role: Role::Secondary, instance: "", set }, None);
-    match link.receive_until(Instant::now() + PATIENCE, "the primary's answer").map_err(|error| error.to_string())? {
+    let link = runtime.connect(&SocketName::new("", set), &options.access).map_err(|error| error.to_string())?;
+    // A failure shows in the answer.
+    send(&link, &Message::Hello { role: JoinRole::Secondary, instance: "", set });
+    match link.receive_until(Instant::now() + PATIENCE).map_err(|error| error.to_string())? {
         Received::Packet(mut packet) => {
             let descriptor = packet.take_descriptor();
-            match packet.message().unwrap() {
-                Message::Welcome { member, secret, asked, .. } => {
-                    let words = Words::new(descriptor.unwrap(), asked.device_count);
-                    Ok(Joined { link, member, secret, words })
+            match Message::decode(packet.bytes()).unwrap() {
+                Message::Welcome { member, requested, .. } => {
+                    let words = Words::new(descriptor.unwrap(), requested.device_count);
+                    Ok(Joined { link, member: member.get(), words })
                 }
                 Message::Refused { status } => {
                     let fair = [VdError::Memory, VdError::Protocol];
@@ -89,8 +92,7 @@ pub(crate) fn knock(options: &Options, set: &str) -> Result<Joined, String> {
 
 impl Raider {
     pub(crate) fn join(options: &Options, set: &str, seed: u64) -> Result<Raider, String> {
-        let Joined { link, member, words, .. } = knock(options, set)?;
-        let yesterday = words.bytes(0, words.len() as usize);
+        let Joined { link, member, words, .. } = join_by_hand(options, set)?;
         Ok(Raider {
             options: options.clone(),
             set: set.to_owned(),
@@ -98,7 +100,6 @@ impl Raider {
             words,
             member,
             random: Rng::with_seed(seed),
-            yesterday,
             written: BTreeMap::new(),
             crowd: Vec::new(),
             clearing: None,
@@ -146,6 +147,7 @@ impl Raider {
             0 => self.random.u32(..RING_CAPACITY),
             _ => self.words.get_u32(ring.cursor()).wrapping_add(self.random.u32(..3)),
         };
+        let number = u64::from(number);
         ring.entry(number)
     }
 
@@ -185,7 +187,7 @@ impl Raider {
                 let value = self.random.u64(..);
                 self.words.put_u64(at, value);
             }
-            Act::Lap => {
+            Act::Sequence => {
                 let ring = self.ring();
                 let at = self.entry(ring);
                 let value = self.near(self.words.get_u64(at));
@@ -206,11 +208,11 @@ impl Raider {
             Act::Replay => return self.replay(),
             Act::Invent => {
                 let ring = self.ring();
-                let next = self.words.get_u32(ring.cursor()).wrapping_add(self.random.u32(..2));
-                let at = ring.entry(next);
+                let next = self.words.get_u64(ring.cursor()).wrapping_add(self.random.u64(..2));
+                let at = ring.entry(next.wrapping_sub(FIRST));
                 let code = self.random.u64(..20);
                 self.words.put_u64(at + ENTRY_WORDS, code | self.random.u64(..) << 32);
-                self.words.put_u64(at, u64::from(next / RING_CAPACITY + 1));
+                self.words.put_u64(at, next);
                 return 2;
             }
             Act::SlotWord => {
@@ -228,21 +230,6 @@ impl Raider {
                 let leases = if self.random.u8(..5) == 0 { 0 } else { set };
                 self.words.put(at, &leases.to_le_bytes());
                 return 2;
-            }
-            Act::Place => {
-                let at = self.slot() + SLOT_PLACE_OFFSET;
-                if self.random.bool() {
-                    // Another's place, which is a good one.
-                    let other = self.words.slot(self.random.u32(..12)) + SLOT_PLACE_OFFSET;
-                    self.words.put(at, &self.words.bytes(other, 16));
-                    return 2;
-                }
-                let at = at + 8 * self.random.u64(..2);
-                let value = match self.random.bool() {
-                    true => self.near(self.words.get_u64(at)),
-                    false => self.words.get_u64(at).wrapping_add(65536 * self.random.u64(..4)),
-                };
-                self.words.put_u64(at, value);
             }
             Act::ServerWord | Act::ClientWord => {
                 let offset = if act == Act::ServerWord { DEVICE_SERVER_OFFSET } else { DEVICE_CLIENT_OFFSET };
@@ -277,7 +264,7 @@ impl Raider {
                 }
             }
             Act::Counts => {
-                let at = COUNTS_OFFSET + 4 * self.random.u64(..3);
+                let at = DEVICES_OPENED_OFFSET + 4 * self.random.u64(..2);
                 let value = self.near(u64::from(self.words.get_u32(at)));
                 self.words.put_u32(at, value as u32);
             }
@@ -294,7 +281,6 @@ impl Raider {
                 let value = self.near(self.words.get_u64(at));
                 self.words.put_u64(at, value);
             }
-            Act::Yesterday => return self.yesterday(),
             Act::ClearAbort | Act::Doorbells | Act::Leave | Act::Malformed | Act::OutOfTurn | Act::Joins | Act::Die => {
                 return 0;
             }
@@ -302,41 +288,22 @@ impl Raider {
         1
     }
 
-    /// A record of before, in the place of one that is in flight; with its lap word, with that of the place, or with the one
-    /// that is due there.
+    /// An earlier record in the entry of one that is in flight: with the sequence number of the earlier one, with that of the
+    /// entry, or with the one that is expected there.
     fn replay(&mut self) -> u64 {
         let ring = self.ring();
-        let cursor = self.words.get_u32(ring.cursor());
-        let next = cursor.wrapping_add(self.random.u32(..2));
-        let old = ring.entry(cursor.wrapping_sub(self.random.u32(1..4)));
-        let new = ring.entry(next);
+        let cursor = self.words.get_u64(ring.cursor());
+        let next = cursor.wrapping_add(self.random.u64(..2));
+        let old = ring.entry(cursor.wrapping_sub(FIRST).wrapping_sub(self.random.u64(1..4)));
+        let new = ring.entry(next.wrapping_sub(FIRST));
         let record = self.words.bytes(old + ENTRY_WORDS, 32);
         self.words.put(new + ENTRY_WORDS, &record);
-        let lap = self.words.get_u64(old);
         match self.random.u8(..3) {
             0 => return 4,
-            1 => self.words.put_u64(new, lap),
-            _ => self.words.put_u64(new, lap & !u64::from(u32::MAX) | u64::from(next / RING_CAPACITY + 1)),
+            1 => self.words.put_u64(new, self.words.get_u64(old)),
+            _ => self.words.put_u64(new, next),
         }
         5
-    }
-
-    /// A part of the segment as it was.
-    fn yesterday(&mut self) -> u64 {
-        let devices_end = self.words.slot(0);
-        let (from, to) = match self.random.u8(..4) {
-            0 => (0, HEADER_LEN),
-            1 => (devices_end, self.words.slot(12)),
-            2 => (HEADER_LEN, devices_end),
-            _ => {
-                // A ring's entry.
-                let ring = self.ring();
-                let at = self.entry(ring);
-                (at, at + 40)
-            }
-        };
-        self.words.put(from, &self.yesterday[from as usize..to as usize]);
-        (to - from) / 8
     }
 
     fn clear_abort(&mut self) -> u64 {
@@ -359,8 +326,8 @@ impl Raider {
     }
 
     fn flood(&mut self) -> u64 {
-        let devices = (0..self.words.devices).map(|device| device_offset(device) + DEVICE_DOORBELL_OFFSET);
-        let bells: Vec<u64> = [SET_DOORBELL_OFFSET, AGENT_DOORBELL_OFFSET].into_iter().chain(devices).collect();
+        let devices = (0..self.words.devices).map(|device| device_offset(device) + DEVICE_EVENTS_OFFSET);
+        let bells: Vec<u64> = [SET_EVENTS_OFFSET, AGENT_EVENTS_OFFSET].into_iter().chain(devices).collect();
         let begun = Instant::now();
         // All even is the worst: nobody is told to wake anybody.
         let even = self.random.bool();
@@ -378,36 +345,39 @@ impl Raider {
     fn join_often(&mut self, times: u32) -> u64 {
         let stays = times.is_multiple_of(2);
         for _ in 0..if stays { MAX_MEMBERS } else { 1000 } {
-            let Ok(Joined { link, .. }) = knock(&self.options, &self.set) else { return 0 };
+            let Ok(Joined { link, .. }) = join_by_hand(&self.options, &self.set) else { return 0 };
             if stays {
                 self.crowd.push(link);
             } else {
                 // Refused where the set has ended meanwhile.
-                let _ = link.send(&Message::Leave, None);
+                send(&link, &Message::Leave);
             }
         }
         0
     }
 
     fn talk(&mut self, act: Act, times: u32) -> u64 {
-        let agreement = Agreement { config: VdConfig::default(), slot_bits: 6 };
+        let spec = ClassSpec { buffer_len: 4096, alignment: 512, count: 1 };
         for _ in 0..times.min(20) * 100 {
-            // Refused once the primary has had enough.
-            let _ = match act {
-                Act::Leave => self.link.send(&Message::Leave, None),
-                Act::OutOfTurn => match self.random.u8(..4) {
-                    0 => self.link.send(&Message::Configured(agreement), None),
-                    1 => self.link.send(&Message::Area { index: 1, len: 4096 }, None),
-                    2 => self.link.send(&Message::Hello { role: Role::Server, instance: "", set: &self.set }, None),
-                    _ => self.link.send(&Message::ConfiguredAnswer(Ok(())), None),
-                },
+            match act {
+                Act::Leave => send(&self.link, &Message::Leave),
+                Act::OutOfTurn => {
+                    let index = ClassIndex::new(1).unwrap();
+                    let message = match self.random.u8(..5) {
+                        0 => Message::Configured(VdConfig::default()),
+                        1 => Message::Class { index, spec },
+                        2 => Message::ClassAnswer { index, answer: Ok(()) },
+                        3 => Message::Hello { role: JoinRole::Server, instance: "", set: &self.set },
+                        _ => Message::ConfiguredAnswer(Ok(())),
+                    };
+                    send(&self.link, &message);
+                }
                 _ => {
                     let bytes: Vec<u8> = (0..self.random.usize(1..2000)).map(|_| self.random.u8(..)).collect();
                     let flags = rustix::net::SendFlags::NOSIGNAL | rustix::net::SendFlags::DONTWAIT;
                     let _ = rustix::net::send(&self.link, &bytes, flags);
-                    Ok(())
                 }
-            };
+            }
         }
         0
     }
@@ -421,7 +391,7 @@ impl Drop for Raider {
         }
         // Those who cannot say so any more are sent away already.
         for link in self.crowd.iter().chain([&self.link]) {
-            let _ = link.send(&Message::Leave, None);
+            send(link, &Message::Leave);
         }
     }
 }

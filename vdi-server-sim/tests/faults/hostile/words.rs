@@ -4,12 +4,13 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 
-use vdi_proto::layout::{
-    self, COMPLETION_OFFSET, RING_CAPACITY, RING_ENTRIES_OFFSET, RING_ENTRY_LEN, RING_HEAD_OFFSET, SLOT_WORD_OFFSET,
-    SUBMISSION_OFFSET,
+use vdi_proto::index::DeviceIndex;
+use vdi_proto::wire::layout::{
+    self, COMPLETION_OFFSET, RING_CAPACITY, RING_ENTRIES_OFFSET, RING_ENTRY_LEN, RING_HEAD_OFFSET, SLOT_LEN,
+    SLOT_WORD_OFFSET, SUBMISSION_OFFSET,
 };
 
-/// In an entry of a ring: the record's words, behind the lap word.
+/// In an entry of a ring: the record's words, after the sequence number.
 pub(crate) const ENTRY_WORDS: u64 = 8;
 
 /// Slots that a small set may have lent; those behind them are nobody's.
@@ -64,7 +65,7 @@ impl Words {
     }
 
     pub(crate) fn slot(&self, slot: u32) -> u64 {
-        layout::slot_offset(self.devices, slot)
+        layout::slots_offset(self.devices) + u64::from(slot) * SLOT_LEN
     }
 
     /// The slots that are lent now.
@@ -74,20 +75,26 @@ impl Words {
     }
 }
 
+/// The offset of a device's block.
+pub(crate) fn device_offset(device: u32) -> u64 {
+    layout::device_offset(DeviceIndex::new(device).unwrap())
+}
+
 /// A ring of a device.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ring(u64);
 
 impl Ring {
     pub(crate) fn of(device: u32, completions: bool) -> Ring {
-        Ring(layout::device_offset(device) + if completions { COMPLETION_OFFSET } else { SUBMISSION_OFFSET })
+        Ring(device_offset(device) + if completions { COMPLETION_OFFSET } else { SUBMISSION_OFFSET })
     }
 
     pub(crate) fn cursor(self) -> u64 {
         self.0 + RING_HEAD_OFFSET
     }
 
-    pub(crate) fn entry(self, number: u32) -> u64 {
-        self.0 + RING_ENTRIES_OFFSET + u64::from(number % RING_CAPACITY) * RING_ENTRY_LEN
+    /// The entry of a record by its number in the ring, from 0.
+    pub(crate) fn entry(self, number: u64) -> u64 {
+        self.0 + RING_ENTRIES_OFFSET + number % u64::from(RING_CAPACITY) * RING_ENTRY_LEN
     }
 }

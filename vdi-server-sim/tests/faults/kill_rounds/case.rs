@@ -157,7 +157,7 @@ const KINDS: [Features; 5] = [
     Features::NONE,
     Features::REMOVABLE,
     Features::RANDOM_ACCESS,
-    Features::from_bits(Features::RANDOM_ACCESS.bits() | Features::REMOVABLE.bits()),
+    Features::from_bits_retain(Features::RANDOM_ACCESS.bits() | Features::REMOVABLE.bits()),
     Features::TAPE,
 ];
 

@@ -8,7 +8,7 @@ use vdi_client::workers::WorkerPool;
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, CompletionCode, Features, VdConfig};
 use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::Faults;
-use vdi_shm::runtime::Options;
+use vdi_shm::ipc::runtime::Options;
 
 use super::Leak;
 use crate::common::PATIENCE;
