@@ -27,7 +27,7 @@ pub const MAX_TRANSFER_SIZE: u32 = 4 * 1024 * 1024;
 /// The greatest prefix zone, in bytes. **Decision**: the documents give no limit.
 pub const MAX_PREFIX_ZONE: u32 = 64 * 1024;
 /// `maxIODepth` is deprecated and always this.
-pub const MAX_IO_DEPTH: u32 = 4;
+const MAX_IO_DEPTH: u32 = 4;
 
 /// `VDConfig`: the configuration of a set, requested or negotiated.
 ///
@@ -64,7 +64,7 @@ pub struct VdConfig {
     /// Set by the server: every transfer is a multiple of this; a power of two from [`MIN_BLOCK_SIZE`] to
     /// [`MAX_BLOCK_SIZE`].
     pub block_size: u32,
-    /// Set by the server: always [`MAX_IO_DEPTH`].
+    /// Set by the server: always 4 (deprecated).
     pub max_io_depth: u32,
     /// Set by the server: the largest transfer in bytes, a multiple of [`TRANSFER_UNIT`] up to [`MAX_TRANSFER_SIZE`].
     pub max_transfer_size: u32,

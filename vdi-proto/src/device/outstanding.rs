@@ -1,4 +1,6 @@
-//! The outstanding commands of a device: a table of 64 entries and a bitmap of those in use.
+//! The outstanding commands of a device: a table of 64 entries and a bitmap of the used entries.
+
+use core::hash::{Hash, Hasher};
 
 use super::QUEUE_DEPTH;
 use crate::command::{CommandCode, CommandId};
@@ -15,11 +17,23 @@ pub(super) struct Entry {
 }
 
 /// The outstanding commands. Unused entries are `UNUSED`, so that equal tables compare equal.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Outstanding {
     entries: [Entry; QUEUE_DEPTH as usize],
     /// Bit n is set while entry n is in use.
     used: u64,
+}
+
+impl Hash for Outstanding {
+    /// Hashes the used entries only; the others are equal in all tables.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.used.hash(state);
+        let mut rest = self.used;
+        while rest != 0 {
+            self.entries[rest.trailing_zeros() as usize].hash(state);
+            rest &= rest - 1;
+        }
+    }
 }
 
 const UNUSED: Entry = Entry { id: CommandId(0), code: CommandCode::READ, bytes: 0 };

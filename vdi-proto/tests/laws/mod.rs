@@ -9,3 +9,4 @@ pub(crate) mod calls;
 pub(crate) mod device;
 pub(crate) mod seeds;
 pub(crate) mod set;
+pub(crate) mod words;

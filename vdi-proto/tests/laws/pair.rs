@@ -8,7 +8,8 @@ use vdi_proto::device::{Finished, Receipt, SendRefusal};
 use vdi_proto::wire::checksum::{ChecksumKey, Ring};
 use vdi_proto::wire::record::{decode_command, decode_completion, encode_command, encode_completion};
 
-use super::{CLEAR_ERROR, Client, LIMITS, Mode, Sent, Server, loan, ring};
+use super::super::words::ring;
+use super::{CLEAR_ERROR, Client, LIMITS, Mode, Sent, Server, loan};
 
 /// One step of a [`Pair`].
 #[derive(Clone, Debug, PartialEq, Eq)]
