@@ -5,13 +5,15 @@ mod common;
 use std::path::Path;
 
 use common::{
-    Child, INSTANCE, RawMember, SET, SPEC, class_index, connect, eventually, expect, is_root, member_index, names, now,
-    receive, send, skip,
+    Child, INSTANCE, RawMember, SET, SPEC, TEST_TIMEOUT, class_index, connect, eventually, expect, is_root,
+    member_index, names, negotiated, now, options, receive, requested, send, skip,
 };
 use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::wire::join::{JoinRole, Message};
 use vdi_shm::ipc::link::Received;
-use vdi_shm::set::primary::{HELLO_TIMEOUT, MAX_PENDING};
+use vdi_shm::set::primary::{HELLO_TIMEOUT, MAX_PENDING, Primary};
+use vdi_shm::set::secondary::Secondary;
+use vdi_shm::set::server::Server;
 
 #[test]
 fn child_entry() {
@@ -337,6 +339,27 @@ fn no_death_after_the_work_is_an_abort() {
     third.err("join secondary nightly", "Protocol");
     primary.ok("close");
     assert!(names(dir.path()).is_empty());
+}
+
+/// A secondary that dies after the server closed every device never returns VD_E_CLOSE for its device. The primary counts the
+/// device as closed, so its Close is no VD_E_OPEN.
+#[test]
+fn a_dead_secondarys_device_counts_as_closed_after_the_work() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let primary = Primary::create(&options(dir.path()), INSTANCE, SET, &requested()).expect("a set");
+    let server = Server::join(&options(dir.path()), INSTANCE, SET).expect("the set");
+    server.configure(negotiated(), TEST_TIMEOUT).expect("a configuration");
+    primary.admit_secondaries();
+    let secondary = Secondary::join(&options(dir.path()), INSTANCE, SET).expect("the set");
+    let device = server.control().device(0).expect("a device");
+    server.control().announce_device(device, "nightly");
+    let opened = secondary.client_control().open_device(device).expect("a good word");
+    assert!(opened.is_some());
+    server.control().close_device(device);
+    // The membership ends, and the device's word stays as the dead process left it.
+    drop(secondary);
+    primary.process_links();
+    assert!(primary.session().control().all_closed());
 }
 
 #[test]

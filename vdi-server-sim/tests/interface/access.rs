@@ -108,7 +108,7 @@ fn the_statement_of_another_user_is_refused_with_the_reason() {
         "VD_E_SECURITY",
         "of uid 0 (mode 600) may not be used by",
         &who,
-        "have the set's creator allow this uid or gid",
+        "have the creator of the socket allow this uid or gid",
     ]);
     // Not even the directory may be looked at.
     chmod(&shared.bench.runtime(), 0o700);

@@ -131,9 +131,9 @@ fn a_worker_dies(joined: bool) {
         eventually("the worker has joined", || {
             let tasks = std::fs::read_dir(format!("/proc/{}/task", ids[0].as_raw_nonzero())).unwrap();
             let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-            match names.into_iter().any(|name| name.trim_end() == "vdi-keeper") {
+            match names.into_iter().any(|name| name.trim_end() == "vdi-monitor") {
                 true => Ok(()),
-                false => Err("it has no keeper".to_owned()),
+                false => Err("it has no monitor thread".to_owned()),
             }
         });
         // So that it is sure to die with work to do.

@@ -283,8 +283,8 @@ impl ClientBuffers {
                 Err(Refusal::Final(error)) => return Err(error),
                 Err(Refusal::Reclaiming) => {}
             }
-            // The holder's death aborts the set.
-            if self.control.abort_reason().is_some() {
+            // The holder's death aborts the set, unless the server had closed every device.
+            if self.control.abort_reason().is_some() || self.control.server_closed_all() {
                 return Err(BufferError::NotOpen);
             }
             if Instant::now() >= deadline {

@@ -220,6 +220,12 @@ impl Attachment {
     }
 
     pub(super) fn close(&self, call: &'static str) -> Result<(), Error> {
+        if let Some(Membership::Primary(primary)) = &*self.membership.read().unwrap_or_else(PoisonError::into_inner)
+            && self.session.work_has_ended()
+        {
+            // A secondary that died since then fetches no VD_E_CLOSE.
+            primary.process_links();
+        }
         let mut known = self.known();
         // A primary has to wait for all devices, a secondary for its own.
         let devices_open = if self.primary { !self.all_closed(&known) } else { known.opened & !known.ended != 0 };

@@ -73,8 +73,13 @@ pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, Strin
         Received::Packet(mut packet) => {
             let descriptor = packet.take_descriptor();
             match Message::decode(packet.bytes()).unwrap() {
-                Message::Welcome { member, requested, .. } => {
+                Message::Welcome { member, requested, classes, .. } => {
                     let words = Words::new(descriptor.unwrap(), requested.device_count);
+                    // It is a member once all of these were sent.
+                    for _ in 0..classes {
+                        let class = link.receive_until(Instant::now() + PATIENCE);
+                        class.map_err(|error| error.to_string())?;
+                    }
                     Ok(Joined { link, member: member.get(), words })
                 }
                 Message::Refused { status } => {

@@ -383,7 +383,9 @@ impl World {
         let mut answers = Vec::new();
         let served = serve(set, &request[..], &mut answers, |_| Ok(Box::new(Nowhere)));
         if let Some(served) = told(served, &[Abort, Protocol, VdError::Unexpected]) {
-            assert_eq!((served.requests, answers.len()), (1, 24));
+            assert_eq!(served.requests, 1);
+            // A failure has a text after the answer.
+            assert!(answers.len() >= 24, "{}", answers.len());
         }
     }
 

@@ -24,7 +24,8 @@ use super::mapped_buffer::MappedBuffer;
 use super::name::SetName;
 use super::session::{AbortNotifier, Founding, Session};
 use crate::ipc::error::SystemError;
-use crate::ipc::runtime::{ListenError, Options, RuntimeDir};
+use crate::ipc::runtime::{ListenError, Listener, Options, RuntimeDir};
+use crate::ipc::wait;
 
 /// The most connections that have not sent Hello.
 pub const MAX_PENDING: usize = 32;
@@ -32,8 +33,41 @@ pub const MAX_PENDING: usize = 32;
 /// queue is served in time.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The longest wait for a turn of the monitor thread, which never waits itself.
+const TURN_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The stack of a monitor thread.
 pub(crate) const MONITOR_STACK: usize = 256 * 1024;
+
+/// The set's socket. Dropping it removes the socket, also when creating the set fails half way.
+#[derive(Debug)]
+struct SetSocket {
+    runtime: RuntimeDir,
+    /// `None` once it is removed.
+    listener: Option<Listener>,
+}
+
+impl SetSocket {
+    fn bind(options: &Options, name: &SetName) -> Result<SetSocket, CreateError> {
+        let runtime = RuntimeDir::open(options, true)?;
+        let listener = runtime.listen(name.socket(), &options.access).map_err(|error| match error {
+            ListenError::InUse { path } => {
+                CreateError::Exists { set: name.set().to_owned(), instance: name.instance().to_owned(), path }
+            }
+            ListenError::Untrusted(error) => error.into(),
+            ListenError::System(error) => error.into(),
+        })?;
+        Ok(SetSocket { runtime, listener: Some(listener) })
+    }
+}
+
+impl Drop for SetSocket {
+    fn drop(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            self.runtime.remove(listener);
+        }
+    }
+}
 
 /// Has the monitor thread report an abort to the members.
 #[derive(Debug)]
@@ -63,14 +97,7 @@ impl Primary {
     pub fn create(options: &Options, instance: &str, set: &str, requested: &VdConfig) -> Result<Primary, CreateError> {
         requested.validate_client()?;
         let name = SetName::new(instance, set)?;
-        let runtime = RuntimeDir::open(options, true).map_err(CreateError::from)?;
-        let listener = runtime.listen(name.socket(), &options.access).map_err(|error| match error {
-            ListenError::InUse { path } => {
-                CreateError::Exists { set: set.to_owned(), instance: instance.to_owned(), path }
-            }
-            ListenError::Untrusted(error) => error.into(),
-            ListenError::System(error) => error.into(),
-        })?;
+        let socket = SetSocket::bind(options, &name)?;
         let mut secret = [0; 8];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())
             .map_err(|errno| SystemError::new("get random numbers", errno))?;
@@ -82,14 +109,11 @@ impl Primary {
         let admitting = Arc::new(AtomicBool::new(false));
         let access = options.access.clone();
         let mut monitor =
-            Monitor::new(Arc::clone(&session), access, Arc::clone(&admitting), segment, listener, Arc::clone(&wake));
+            Monitor::new(Arc::clone(&session), access, Arc::clone(&admitting), segment, socket, Arc::clone(&wake));
         let monitor = std::thread::Builder::new()
             .name("vdi-monitor".to_owned())
             .stack_size(MONITOR_STACK)
-            .spawn(move || {
-                monitor.run();
-                runtime.remove(monitor.into_listener());
-            })
+            .spawn(move || monitor.run())
             .map_err(|error| SystemError::new("start the monitor thread", error))?;
         Ok(Primary { session, admitting, wake, monitor: Some(monitor) })
     }
@@ -109,6 +133,17 @@ impl Primary {
     /// Lets secondaries join from now on. Called when the primary has got the configuration.
     pub fn admit_secondaries(&self) {
         self.admitting.store(true, Ordering::Release);
+    }
+
+    /// Waits until the monitor thread has processed what happened to the links before this call: a process that died before
+    /// is gone, and its devices count as closed if the work had ended.
+    pub fn process_links(&self) {
+        let request = self.wake.request_turn();
+        let turned = || self.wake.has_turned(request).then_some(());
+        let alive = self.monitor.as_ref().is_some_and(|monitor| !monitor.is_finished());
+        if alive {
+            wait::wait_until(self.session.control().set_event(), wait::deadline(TURN_TIMEOUT), turned);
+        }
     }
 
     /// MapBufferHandle: see [`crate::set::buffers::ClientBuffers::map`].

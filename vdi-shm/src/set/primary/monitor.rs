@@ -14,7 +14,7 @@
 //! 4. Every member is notified of an abort over its link, whatever the control segment says.
 //! 5. The monitor never waits for a member. A member that does not take a message is dead.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,11 +29,12 @@ use vdi_proto::wire::class::ClassSpec;
 use vdi_proto::wire::join::{JoinRole, Message};
 use vdi_proto::wire::layout::ClientWord;
 
-use super::{HELLO_TIMEOUT, MAX_PENDING};
+use super::{HELLO_TIMEOUT, MAX_PENDING, SetSocket};
 use crate::ipc::error::SystemError;
 use crate::ipc::link::{Link, LinkError, Packet, Peer, Received, poll_readable};
-use crate::ipc::runtime::{Access, Listener};
+use crate::ipc::runtime::Access;
 use crate::ipc::segment::Segment;
+use crate::set::control::ClientControl;
 use crate::set::error::Violation;
 use crate::set::session::{Session, process_of};
 
@@ -52,13 +53,17 @@ pub(super) struct Wake {
     event: OwnedFd,
     /// The set ends.
     stop: AtomicBool,
+    /// Turns that were requested, and the last request that a whole turn came after.
+    requested: AtomicU64,
+    turned: AtomicU64,
 }
 
 impl Wake {
     pub(super) fn new() -> Result<Arc<Wake>, SystemError> {
         let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| SystemError::new("create an event descriptor", errno))?;
-        Ok(Arc::new(Wake { event, stop: AtomicBool::new(false) }))
+        let (requested, turned) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Arc::new(Wake { event, stop: AtomicBool::new(false), requested, turned }))
     }
 
     pub(super) fn wake(&self) {
@@ -69,6 +74,18 @@ impl Wake {
     pub(super) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.wake();
+    }
+
+    /// Requests a turn of the monitor thread; the number of the request.
+    pub(super) fn request_turn(&self) -> u64 {
+        let request = self.requested.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake();
+        request
+    }
+
+    /// Whether a whole turn came after the request.
+    pub(super) fn has_turned(&self, request: u64) -> bool {
+        self.turned.load(Ordering::Acquire) >= request
     }
 
     /// Resets the event. Returns whether the set ends.
@@ -111,7 +128,7 @@ pub(super) struct Monitor {
     access: Access,
     admitting: Arc<AtomicBool>,
     segment: Segment,
-    listener: Listener,
+    socket: SetSocket,
     wake: Arc<Wake>,
     /// The members were notified of an abort.
     abort_sent: bool,
@@ -136,7 +153,7 @@ impl Monitor {
         access: Access,
         admitting: Arc<AtomicBool>,
         segment: Segment,
-        listener: Listener,
+        socket: SetSocket,
         wake: Arc<Wake>,
     ) -> Monitor {
         Monitor {
@@ -144,7 +161,7 @@ impl Monitor {
             access,
             admitting,
             segment,
-            listener,
+            socket,
             wake,
             abort_sent: false,
             classes: Vec::new(),
@@ -155,14 +172,10 @@ impl Monitor {
         }
     }
 
-    /// Ends all links. Returns the listener, for its socket to be removed.
-    pub(super) fn into_listener(self) -> Listener {
-        self.listener
-    }
-
     /// Serves the set until it ends.
     pub(super) fn run(&mut self) {
         loop {
+            let requested = self.wake.requested.load(Ordering::Acquire);
             let Some((woken, joiner, readable)) = self.wait() else {
                 // The system cannot wait any more, so no death would be noticed.
                 return self.session.abort(Cause::Died);
@@ -188,6 +201,9 @@ impl Monitor {
             if joiner {
                 self.accept();
             }
+            if self.wake.turned.swap(requested, Ordering::AcqRel) != requested {
+                self.session.control().set_event().notify();
+            }
         }
     }
 
@@ -200,7 +216,8 @@ impl Monitor {
         let timeout = deadlines.map(|until| until.saturating_duration_since(now)).min();
         let open = self.accept_after.is_none() && self.pending(true) < MAX_PENDING;
         let accept = if open { PollFlags::IN } else { PollFlags::empty() };
-        let mut descriptors = vec![PollFd::new(&self.wake.event, PollFlags::IN), PollFd::new(&self.listener, accept)];
+        let listener = self.socket.listener.as_ref()?;
+        let mut descriptors = vec![PollFd::new(&self.wake.event, PollFlags::IN), PollFd::new(listener, accept)];
         descriptors.extend(self.connections.iter().map(|connection| PollFd::new(&connection.link, PollFlags::IN)));
         poll_readable(&mut descriptors, timeout).ok()?;
         let mut ready = descriptors.iter().map(|descriptor| !descriptor.revents().is_empty());
@@ -232,7 +249,8 @@ impl Monitor {
                 return;
             }
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = match rustix::net::accept_with(&self.listener, flags) {
+            let Some(listener) = &self.socket.listener else { return };
+            let socket = match rustix::net::accept_with(listener, flags) {
                 Ok(socket) => socket,
                 Err(Errno::INTR | Errno::CONNABORTED) => continue,
                 Err(Errno::AGAIN) => return,
@@ -459,8 +477,13 @@ impl Monitor {
                 Err(error) => violation = Some(error),
             }
         }
+        if ended {
+            // No process returns VD_E_CLOSE for these any more.
+            let gone = ClientControl::new(Arc::clone(control), member);
+            control.devices().for_each(|device| gone.close_device(device));
+            return;
+        }
         match (left, open, closed) {
-            _ if ended => {}
             (true, 1.., _) => session.abort_for(process_of(member), Cause::AbandonedDevice),
             // It left in order, or its work had ended: all devices that it had opened were closed.
             (true, 0, _) | (false, 0, 1..) => {
