@@ -21,7 +21,7 @@ use std::time::Duration;
 use vdi_proto::abort::Party;
 use vdi_proto::command::CompletionRecord;
 use vdi_proto::device::QUEUE_DEPTH;
-use vdi_shm::ring::{Consumer, RingMemory};
+use vdi_shm::ring::{Consumer, RingMemory, RingViolation};
 use vdi_shm::segment::Shared;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
@@ -100,11 +100,11 @@ impl CompletionPort {
         let mut rings = self.rings();
         let before = rings.came;
         if !self.set.has_ended()
-            && let Err((party, evidence)) = rings.process(&self.set)
+            && let Err(violation) = rings.process(&self.set)
+            && !self.set.has_ended()
         {
-            if !self.set.has_ended() {
-                self.set.session.accuse(party, evidence);
-            }
+            // The sender of a record with a wrong checksum is unknown.
+            self.set.session.accuse(Party::Somebody, violation);
             return true;
         }
         rings.came != before
@@ -128,23 +128,21 @@ impl Rings {
         !set.has_ended() && self.consumers[..set.opened() as usize].iter().any(Consumer::is_ready)
     }
 
-    /// Processes what is there; who broke the protocol, and the evidence, if it was broken.
-    fn process(&mut self, set: &OpenSet) -> Result<(), (Party, String)> {
+    /// Processes what is there, up to the first that breaks the protocol.
+    fn process(&mut self, set: &OpenSet) -> Result<(), RingViolation> {
         let opened = set.opened() as usize;
         for (device, consumer) in set.devices.iter().zip(&mut self.consumers[..opened]) {
             // At most what can be outstanding, so that a fast client does not keep the other devices waiting.
             for _ in 0..QUEUE_DEPTH {
-                // The sender of a record with a wrong checksum is unknown.
-                let popped = consumer.pop().map_err(|violation| (Party::Somebody, violation.to_string()))?;
-                let Some(words) = popped else { break };
+                let Some(words) = consumer.pop()? else { break };
                 self.came += 1;
                 if set.agent_faults.ignored_completion == Some(self.came) {
                     continue;
                 }
                 self.processed += 1;
-                device
-                    .completed(CompletionRecord::from_words(words))
-                    .map_err(|evidence| (device.client(), evidence))?;
+                if !device.completed(CompletionRecord::from_words(words)) {
+                    return Ok(());
+                }
             }
         }
         Ok(())

@@ -29,7 +29,7 @@ pub(super) struct LentBuffer {
 
 /// The client completed a command without releasing its buffer.
 #[derive(Debug, Error)]
-#[error("a command was completed while its buffer's slot {slot} is not free in generation {generation}: {found:?}")]
+#[error("a command was completed, and its buffer's slot {slot} is not free in generation {generation}, but {found:?}")]
 pub(super) struct ReclaimError {
     slot: u32,
     generation: u32,

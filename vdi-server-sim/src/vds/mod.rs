@@ -35,7 +35,7 @@
 //!
 //! # Layers
 //!
-//! A file uses only those before it: `error`, `command`, `lent`; `core` (one device); `open_set` (what all share);
+//! A file uses only those before it: `error`, `command`, `lent`; `device_core` (one device); `open_set` (what all share);
 //! `completions` (rings, and who processes them); `device` (IServerVirtualDevice); `agent`; `configuration`; `set` (the
 //! facade, IServerVirtualDeviceSet2). Nothing else in this crate uses `vdi-shm`.
 
@@ -43,8 +43,9 @@ mod agent;
 mod command;
 mod completions;
 mod configuration;
-mod core;
+
 mod device;
+mod device_core;
 mod error;
 mod lent;
 mod open_set;

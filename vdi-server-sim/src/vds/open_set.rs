@@ -9,7 +9,7 @@ use vdi_proto::status::VdError;
 use vdi_shm::session::Session;
 use vdi_shm::wait;
 
-use super::core::DeviceCore;
+use super::device_core::DeviceCore;
 use super::error::VdsError;
 use crate::trace;
 

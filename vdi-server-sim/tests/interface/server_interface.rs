@@ -138,8 +138,10 @@ fn commands_that_cannot_be_are_refused_with_their_routine() {
         let buffer = server.set.allocate_buffer(BUFFER, 0).unwrap();
         assert_eq!(send(VdsCommand::transfer(CommandCode::READ, buffer, bytes, routine())), VdError::Invalid);
     }
-    for _ in 0..5 {
-        assert_eq!(server.completed(), (CompletionCode::NOT_SUPPORTED, 0));
+    for transfer in [false, false, true, true, true] {
+        let ended = server.ended();
+        assert_eq!((ended.code, ended.bytes), (CompletionCode::NOT_SUPPORTED, 0));
+        assert_eq!(ended.buffer.is_some(), transfer, "a buffer that was not lent comes back");
     }
     assert_eq!(device.get_command(Duration::ZERO).unwrap_err().code(), VdError::Timeout);
 }
@@ -242,7 +244,7 @@ fn buffers_are_had_returned_and_told_apart() {
     server.free_buffer(buffers.pop().unwrap()).unwrap();
     assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 1);
     let again = server.allocate_buffer(65536, 0).unwrap();
-    for (size, alignment) in [(0, 0), (512, 3)] {
+    for (size, alignment) in [(0, 0), (512, 3), (512, 1 << 17), (512, 1 << 31)] {
         assert_eq!(server.allocate_buffer(size, alignment).unwrap_err().code, VdError::Invalid);
         assert_eq!(server.request_buffers(size, alignment, 1).unwrap_err().code, VdError::Invalid);
     }
@@ -253,6 +255,46 @@ fn buffers_are_had_returned_and_told_apart() {
     drop((small, again, buffers, other, other_set));
     server.close().unwrap();
     drop(set);
+}
+
+/// After an abort the engine got buffers back that the client could still use.
+#[test]
+fn a_buffer_of_an_aborted_command_does_not_come_back() {
+    let bench = Bench::new();
+    let (_set, mut server, mut device) = pair(&bench);
+    server.read(0);
+    server.read(0);
+    let held = device.get_command(PATIENCE).unwrap();
+    server.set.signal_abort().unwrap();
+    assert!(!server.agent_ended());
+    for _ in 0..2 {
+        let ended = server.ended();
+        assert_eq!(ended.code, CompletionCode::OPERATION_ABORTED);
+        assert!(ended.buffer.is_none(), "the client may still use it");
+    }
+    drop(held);
+}
+
+#[test]
+fn buffers_of_a_closed_device_are_not_lent_again() {
+    let bench = Bench::new();
+    let set = bench.create("nightly", &config(2));
+    let server = Server::open(&bench, "nightly", 2);
+    set.get_configuration(PATIENCE).unwrap();
+    let mut device = set.open_device("nightly").unwrap();
+    server.read(0);
+    server.read(0);
+    let held = device.get_command(PATIENCE).unwrap();
+    server.devices[0].close_device().unwrap();
+    for _ in 0..2 {
+        let ended = server.ended();
+        assert_eq!(ended.code, CompletionCode::OPERATION_ABORTED);
+        assert!(ended.buffer.is_none(), "the client may still use it");
+    }
+    assert_eq!(server.set.query_available_buffers(BUFFER, 0).unwrap(), 2, "of four");
+    let _others = [(); 2].map(|()| server.set.allocate_buffer(BUFFER, 0).unwrap());
+    assert_eq!(server.set.allocate_buffer(BUFFER, 0).unwrap_err().code, VdError::Memory);
+    drop(held);
 }
 
 #[test]
