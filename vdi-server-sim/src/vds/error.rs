@@ -29,9 +29,9 @@ fn show_device(device: Option<&str>) -> String {
 }
 
 impl VdsError {
-    /// A refusal; it is told where it is made, so that none is forgotten.
+    /// A call that is refused. Making the error traces it, so that no refusal is left out.
     pub(crate) fn new(call: &'static str, set: &str, code: VdError, what: impl Into<String>) -> Self {
-        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }.told()
+        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }.traced()
     }
 
     pub(crate) fn on_device(
@@ -42,15 +42,15 @@ impl VdsError {
         what: impl Into<String>,
     ) -> Self {
         let device = Some(device.to_owned());
-        VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.told()
+        VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.traced()
     }
 
     pub(crate) fn from_shm(call: &'static str, set: &str, error: ShmError) -> Self {
         let (code, what) = (error.code(), error.to_string());
-        VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.told()
+        VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.traced()
     }
 
-    fn told(self) -> Self {
+    fn traced(self) -> Self {
         trace::refused(&self);
         self
     }

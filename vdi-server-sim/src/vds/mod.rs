@@ -43,7 +43,6 @@ mod agent;
 mod command;
 mod completions;
 mod configuration;
-
 mod device;
 mod device_core;
 mod error;

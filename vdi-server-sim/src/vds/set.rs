@@ -177,7 +177,7 @@ impl ServerVirtualDeviceSet {
         Ok(opened.configuration.pool().map_or(0, |pool| pool.available(size, alignment)))
     }
 
-    /// Makes the buffers that were requested, and tells the client the configuration.
+    /// Makes the buffers that were requested, and sends the configuration to the client.
     ///
     /// # Errors
     /// VD_E_MEMORY: the set stays in configuration without buffer space, and the server may request less. VD_E_PROTOCOL,
