@@ -151,13 +151,13 @@ fn a_reader_returns_when_the_time_out_aborts() {
 /// A completion that a reader processes counts for the time-out.
 #[test]
 fn completions_that_readers_process_keep_the_time_out_away() {
-    let time_out = Duration::from_millis(600);
+    let time_out = Duration::from_millis(400);
     let requested = VdConfig { server_time_out: time_out.as_millis() as u32, ..VdConfig::default() };
     let pair = Pair::with(&requested, true);
     let kept = pair.flush_that_is_kept();
     let reader = pair.set.completion_reader().unwrap();
     let mut by_the_reader = 0;
-    let until = Instant::now() + time_out * 4;
+    let until = Instant::now() + time_out * 3;
     while Instant::now() < until {
         let ended = pair.flush();
         let by = reader.wait(|| ended.try_recv().ok());
