@@ -13,11 +13,11 @@
 //! | DEBUG | `configuration begun` | `features`, `block_size`, `max_transfer_size`, `alignment` |
 //! | DEBUG | `configuration ended` | `buffers`, `buffer_area_size` |
 //! | DEBUG | `device opened`, `device closed`, `abort signalled`, `set closed` | |
-//! | DEBUG | `set aborted`, by whomever, once, when the completion agent or Close sees it | `reason`, `evidence` (where a client broke the protocol) |
+//! | DEBUG | `set aborted`, by any process, once, when the completion agent or Close sees it | `reason`, `evidence` (where a client broke the protocol) |
 //! | DEBUG | `call refused` | `code` (`VD_E_...`), `error` |
 //! | TRACE | `command sent` | `id`, `command`, `size`, `position`, `bytes` |
 //! | TRACE | `command completed` | `id`, `command`, `code`, `bytes`, `position`, `outstanding_us`: microseconds since it was sent |
-//! | INFO | `statement fails`, told once, when it is first known | `failure` |
+//! | INFO | `statement fails`, once, when it is first known | `failure` |
 //! | INFO | `fault`: a fault that was switched on acts | `command`, `act` |
 //! | DEBUG | `recovering`: the engine clears an error of a device | `failure` |
 //! | DEBUG | `medium loaded` | `medium` |
@@ -39,3 +39,8 @@ pub mod stream;
 mod trace;
 pub mod tsql;
 pub mod vds;
+
+/// Compiles the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -297,7 +297,7 @@ impl Client {
             // Its devices count as closed, so that the primary ends as the server did.
             if setup.bug != Some(Bug::DeadSecondaryStaysOpen) {
                 let lines = world.lines.iter_mut().filter(|line| line.client == died);
-                lines.for_each(|line| line.client = ClientWord::Closed);
+                lines.for_each(|line| line.client = ClientWord::Closed { member: secondary_index() });
             }
         } else if devices == 0 || world.lines.iter().any(|line| line.client == died) {
             world.abort(Process::Secondary(secondary_index()), Cause::Died);
@@ -376,7 +376,7 @@ impl Client {
         if let Some(own) = world.clients[index].devices[device].as_mut() {
             Rc::make_mut(&mut own.machine).closed();
         }
-        world.lines[device].client = ClientWord::Closed;
+        world.lines[device].client = ClientWord::Closed { member: world.clients[index].member };
         let poll = if world.all_closed() { CommandPoll::LastClosed } else { CommandPoll::Closed };
         let before = world.clients[index].state;
         // The state without AllClosed: that is what this call brings about.

@@ -205,7 +205,7 @@ impl World {
 
     /// Every device has returned VD_E_CLOSE.
     pub(crate) fn all_closed(&self) -> bool {
-        self.lines.iter().all(|line| line.client == ClientWord::Closed)
+        self.lines.iter().all(|line| matches!(line.client, ClientWord::Closed { .. }))
     }
 
     /// Whether a command that has not ended on the client's side has the buffer.

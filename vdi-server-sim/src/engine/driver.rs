@@ -74,8 +74,10 @@ struct Routine {
 impl CompletionRoutine for Routine {
     fn completed(&self, completed: Completed) {
         let Completed { code, bytes, position, mut buffer, context, .. } = completed;
-        if let Some(homes) = self.homes.as_ref().filter(|_| code.is_success()) {
-            buffer.take().into_iter().for_each(|buffer| homes.back(Home::from_bits(context >> HOME), buffer));
+        if let Some(homes) = self.homes.as_ref().filter(|_| code.is_success())
+            && let Some(buffer) = buffer.take()
+        {
+            homes.back(Home::from_bits(context >> HOME), buffer);
         }
         let channel = if code.is_success() { &self.succeeded } else { &self.failed };
         // The driver may be gone after a failure.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Source: VDI specification, "Snapshot Backup": one device only; metadata is complete when Snapshot comes; writes to the database
-//! are suspended until it completes; nothing but close follows. For the rest see [`vdi_proto::decisions`].
+//! are suspended until it completes; nothing but close follows. For the rest see `docs/decisions.md`.
 //!
 //! # Invariants
 //!

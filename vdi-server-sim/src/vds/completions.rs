@@ -21,7 +21,7 @@ use std::time::Duration;
 use vdi_proto::abort::Process;
 use vdi_proto::device::QUEUE_DEPTH;
 use vdi_shm::ipc::wait;
-use vdi_shm::set::record_ring::CompletionReceiver;
+use vdi_shm::set::record_ring::{CompletionReceiver, RecordViolation};
 use vdi_shm::set::session::Session;
 
 use super::open_set::OpenSet;
@@ -98,11 +98,11 @@ impl CompletionPort {
         let mut rings = self.rings();
         let before = rings.came;
         if !self.set.has_ended()
-            && let Err((process, evidence)) = rings.process(&self.set)
+            && let Err(violation) = rings.process(&self.set)
+            && !self.set.has_ended()
         {
-            if !self.set.has_ended() {
-                self.set.session.report_violation(process, evidence);
-            }
+            // The sender of a record with a wrong checksum is unknown.
+            self.set.session.report_violation(Process::Unknown, violation);
             return true;
         }
         rings.came != before
@@ -126,21 +126,21 @@ impl Rings {
         !set.has_ended() && self.consumers[..set.opened() as usize].iter().any(CompletionReceiver::is_ready)
     }
 
-    /// Processes what is there; who broke the protocol, and the evidence, if it was broken.
-    fn process(&mut self, set: &OpenSet) -> Result<(), (Process, String)> {
+    /// Processes what is there, up to the first that breaks the protocol.
+    fn process(&mut self, set: &OpenSet) -> Result<(), RecordViolation> {
         let opened = set.opened() as usize;
         for (device, consumer) in set.devices.iter().zip(&mut self.consumers[..opened]) {
             // At most what can be outstanding, so that a fast client does not keep the other devices waiting.
             for _ in 0..QUEUE_DEPTH {
-                // The sender of a record with a wrong checksum is unknown.
-                let popped = consumer.pop().map_err(|violation| (Process::Unknown, violation.to_string()))?;
-                let Some(record) = popped else { break };
+                let Some(record) = consumer.pop()? else { break };
                 self.came += 1;
                 if set.agent_faults.ignored_completion == Some(self.came) {
                     continue;
                 }
                 self.processed += 1;
-                device.completed(record).map_err(|evidence| (device.client(), evidence))?;
+                if !device.completed(record) {
+                    return Ok(());
+                }
             }
         }
         Ok(())

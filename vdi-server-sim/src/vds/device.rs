@@ -9,7 +9,7 @@ use vdi_proto::status::VdError;
 use vdi_shm::set::pool::ServerBuffer;
 
 use super::command::{Completed, VdsCommand};
-use super::core::DeviceCore;
+use super::device_core::DeviceCore;
 use super::error::VdsError;
 use super::open_set::OpenSet;
 use crate::trace;

@@ -29,9 +29,9 @@ fn show_device(device: Option<&str>) -> String {
 }
 
 impl VdsError {
-    /// A refusal; it is told where it is made, so that none is forgotten.
+    /// A call that is refused. Making the error traces it, so that no refusal is left out.
     pub(crate) fn new(call: &'static str, set: &str, code: VdError, what: impl Into<String>) -> Self {
-        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }.told()
+        VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }.traced()
     }
 
     pub(crate) fn on_device(
@@ -42,7 +42,7 @@ impl VdsError {
         what: impl Into<String>,
     ) -> Self {
         let device = Some(device.to_owned());
-        VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.told()
+        VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.traced()
     }
 
     /// An error of the layer below.
@@ -53,10 +53,10 @@ impl VdsError {
         error: impl Error + Send + Sync + 'static,
     ) -> Self {
         let what = error.to_string();
-        VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.told()
+        VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.traced()
     }
 
-    fn told(self) -> Self {
+    fn traced(self) -> Self {
         trace::refused(&self);
         self
     }

@@ -35,7 +35,7 @@
 //!
 //! # Layers
 //!
-//! A file uses only those before it: `error`, `command`; `core` (one device); `open_set` (what all share);
+//! A file uses only those before it: `error`, `command`; `device_core` (one device); `open_set` (what all share);
 //! `completions` (rings, and who processes them); `device` (IServerVirtualDevice); `agent`; `configuration`; `set` (the
 //! facade, IServerVirtualDeviceSet2). Nothing else in this crate uses `vdi-shm`.
 
@@ -43,8 +43,8 @@ mod agent;
 mod command;
 mod completions;
 mod configuration;
-mod core;
 mod device;
+mod device_core;
 mod error;
 mod open_set;
 mod set;

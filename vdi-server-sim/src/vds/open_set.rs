@@ -9,7 +9,7 @@ use vdi_proto::status::VdError;
 use vdi_shm::set::control::ServerControl;
 use vdi_shm::set::session::Session;
 
-use super::core::DeviceCore;
+use super::device_core::DeviceCore;
 use super::error::VdsError;
 use crate::trace;
 

@@ -17,8 +17,8 @@ use vdi_shm::set::session::Session;
 use super::agent;
 use super::completions::{CompletionPort, CompletionReader, ReaderWaker};
 use super::configuration::Configuration;
-use super::core::DeviceCore;
 use super::device::ServerVirtualDevice;
+use super::device_core::DeviceCore;
 use super::error::VdsError;
 use super::open_set::{AgentFaults, OpenSet};
 use crate::trace;
@@ -174,7 +174,7 @@ impl ServerVirtualDeviceSet {
         Ok(opened.configuration.pool().map_or(0, |pool| pool.available(size, alignment)))
     }
 
-    /// Makes the buffers that were requested, and tells the client the configuration.
+    /// Makes the buffers that were requested, and sends the configuration to the client.
     ///
     /// # Errors
     /// VD_E_MEMORY: the set stays in configuration without buffer space, and the server may request less. VD_E_PROTOCOL,

@@ -74,7 +74,7 @@ impl Tally {
 }
 
 #[test]
-fn whatever_a_member_does_the_others_end_right_or_with_an_error() {
+fn hostile_member_ends_in_success_or_error() {
     let (first, count) = (number("VDI_HOSTILE_FIRST_SEED", 0), number("VDI_HOSTILE_SETS", SETS));
     let bench = Bench::new();
     let mut cast = Cast::new(&bench);

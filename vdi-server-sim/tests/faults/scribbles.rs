@@ -5,6 +5,7 @@ use crate::common;
 use crate::hostile;
 
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::PATIENCE;
@@ -16,16 +17,16 @@ use common::tasks::task;
 use hostile::raider::{Joined, join_by_hand, send};
 use hostile::words::{Ring, Words, device_offset};
 use vdi_client::media::{MediaError, StreamMedia};
-use vdi_client::{CommandCode, CompletionCode, Error, ErrorKind, pump};
+use vdi_client::{CommandCode, Completion, CompletionCode, Error, ErrorKind, pump};
 use vdi_proto::abort::Cause;
 use vdi_proto::config::ServerTerms;
 use vdi_proto::features::Features;
 use vdi_proto::status::VdError;
 use vdi_proto::wire::join::Message;
 use vdi_proto::wire::layout::{
-    ABORT_OFFSET, DEVICE_CLIENT_OFFSET, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, SLOT_LEASES_OFFSET,
+    ABORT_OFFSET, DEVICE_CLIENT_OFFSET, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, SLOT_LEASES_OFFSET, SLOT_WORD_OFFSET,
 };
-use vdi_server_sim::vds::ServerVirtualDeviceSet;
+use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
 use vdi_shm::ipc::link::Received;
 
 /// A secondary that has nothing but a link and the control segment.
@@ -77,6 +78,37 @@ fn an_abort_is_heard_although_its_word_is_cleared() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+/// The server reclaims a buffer only from a slot that is free.
+#[test]
+fn a_command_that_completes_with_its_buffer_still_lent_ends_the_set() {
+    let bench = Bench::new();
+    let set = bench.create("nightly", &config(1));
+    let server = ServerVirtualDeviceSet::with_options(bench.options());
+    server.open("", "nightly").unwrap();
+    let terms = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
+    server.begin_configuration(&terms, PATIENCE).unwrap();
+    server.request_buffers(BUFFER, 0, 1).unwrap();
+    server.end_configuration().unwrap();
+    let sending = server.open_device("nightly").unwrap();
+    set.get_configuration(PATIENCE).unwrap();
+    let mut device = set.open_device("nightly").unwrap();
+    let member = Member::join(&bench);
+    let (tell, ended) = channel();
+    let routine = Arc::new(move |completed: Completed| tell.send(completed).unwrap());
+    let buffer = server.allocate_buffer(BUFFER, 0).unwrap();
+    sending.send_command(VdsCommand::transfer(CommandCode::READ, buffer, BUFFER, routine)).unwrap();
+    let word = member.words().slot(0) + SLOT_WORD_OFFSET;
+    let lent = member.words().get_u64(word);
+    let command = device.get_command(PATIENCE).unwrap();
+    command.complete(Completion::transferred(BUFFER as usize)).unwrap();
+    member.words().put_u64(word, lent);
+    let error = server.handle_completions().unwrap_err();
+    assert_eq!(error.code, VdError::Abort, "{error}");
+    assert!(error.to_string().contains("is not free"), "{error}");
+    let ended = ended.recv_timeout(PATIENCE).unwrap();
+    assert!(ended.code == CompletionCode::OPERATION_ABORTED && ended.buffer.is_none(), "{ended:?}");
 }
 
 /// A stray `memset` hides a command: the client finds a word that is never valid.

@@ -5,6 +5,7 @@
 mod common;
 
 mod access;
+mod buffers;
 mod errors;
 mod handles;
 mod misuse;

@@ -1,5 +1,5 @@
-//! The server interface itself, against a client in this process: device errors, the queue, buffers, the time-out, and the ends
-//! of the work.
+//! The server interface itself, against a client in this process: device errors, the queue, the time-out, and the ends of the
+//! work.
 
 use crate::common;
 
@@ -9,43 +9,27 @@ use std::time::{Duration, Instant};
 use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{config, device_name};
-use common::processes::{Stage, take_part};
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use vdi_client::{
-    BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig,
-    VdError,
+    ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Features, INFINITE, VdConfig, VdError,
 };
 use vdi_proto::config::ServerTerms;
 use vdi_proto::set::server::State;
 use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
 
-#[test]
-fn child_entry() {
-    take_part(&[("peeker", mapper)]);
-}
-
-/// A secondary that maps the handles that it is told, says their first byte, and lets go.
-fn mapper(stage: &Stage) {
-    let set = ClientVirtualDeviceSet::new();
-    set.open_in_secondary("nightly").unwrap();
-    stage.say("joined");
-    while let Some(number) = stage.hear() {
-        let handle = BufferHandle::from_number(number.parse().unwrap());
-        let byte = set.map_buffer_handle(handle).map(|buffer| buffer.data()[0]);
-        stage.say(&byte.map_or_else(|error| error.to_string(), |byte| byte.to_string()));
-    }
-}
-
 /// A server that is connected to a set in this process and not configured.
-fn connected(bench: &Bench, config: &VdConfig) -> (Arc<ClientVirtualDeviceSet>, Arc<ServerVirtualDeviceSet>) {
+pub(super) fn connected(
+    bench: &Bench,
+    config: &VdConfig,
+) -> (Arc<ClientVirtualDeviceSet>, Arc<ServerVirtualDeviceSet>) {
     let set = bench.create("nightly", config);
     let server = Arc::new(ServerVirtualDeviceSet::with_options(bench.options()));
     server.open("", "nightly").unwrap();
     (set, server)
 }
 
-fn terms() -> ServerTerms {
+pub(super) fn terms() -> ServerTerms {
     ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() }
 }
 
@@ -138,8 +122,10 @@ fn commands_that_cannot_be_are_refused_with_their_routine() {
         let buffer = server.set.allocate_buffer(BUFFER, 0).unwrap();
         assert_eq!(send(VdsCommand::transfer(CommandCode::READ, buffer, bytes, routine())), VdError::Invalid);
     }
-    for _ in 0..5 {
-        assert_eq!(server.completed(), (CompletionCode::NOT_SUPPORTED, 0));
+    for transfer in [false, false, true, true, true] {
+        let ended = server.ended();
+        assert_eq!((ended.code, ended.bytes), (CompletionCode::NOT_SUPPORTED, 0));
+        assert_eq!(ended.buffer.is_some(), transfer, "a buffer that was not lent comes back");
     }
     assert_eq!(device.get_command(Duration::ZERO).unwrap_err().code(), VdError::Timeout);
 }
@@ -216,100 +202,6 @@ fn devices_closed_at_once_end_the_work_in_good_order() {
 }
 
 #[test]
-fn buffers_are_had_returned_and_told_apart() {
-    let bench = Bench::new();
-    let (set, server) = connected(&bench, &config(1));
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
-    server.request_buffers(65536, 0, 3).unwrap();
-    server.request_buffers(512, 0, 2).unwrap();
-    assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 0, "nothing before EndConfiguration");
-    assert_eq!(server.allocate_buffer(512, 0).unwrap_err().code, VdError::Protocol);
-    server.end_configuration().unwrap();
-    assert!(server.query_available_buffers(65536, 0).unwrap() >= 3);
-    let mut buffers: Vec<_> = (0..3).map(|_| server.allocate_buffer(65536, 0).unwrap()).collect();
-    let small = server.allocate_buffer(512, 0).unwrap();
-    for buffer in &buffers {
-        assert!(server.is_shared_buffer(buffer.address().as_ptr()).unwrap());
-    }
-    let private = 0u8;
-    assert!(!server.is_shared_buffer(&raw const private).unwrap());
-    // All the rest of the area.
-    while let Ok(buffer) = server.allocate_buffer(65536, 0) {
-        buffers.push(buffer);
-    }
-    assert_eq!(server.allocate_buffer(65536, 0).unwrap_err().code, VdError::Memory);
-    assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 0);
-    server.free_buffer(buffers.pop().unwrap()).unwrap();
-    assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 1);
-    let again = server.allocate_buffer(65536, 0).unwrap();
-    for (size, alignment) in [(0, 0), (512, 3)] {
-        assert_eq!(server.allocate_buffer(size, alignment).unwrap_err().code, VdError::Invalid);
-        assert_eq!(server.request_buffers(size, alignment, 1).unwrap_err().code, VdError::Invalid);
-    }
-    // A buffer of another set is not this one's to free.
-    let other_set = bench.create("other", &config(1));
-    let other = Server::open(&bench, "other", 1);
-    assert_eq!(server.free_buffer(other.set.allocate_buffer(512, 0).unwrap()).unwrap_err().code, VdError::Invalid);
-    drop((small, again, buffers, other, other_set));
-    server.close().unwrap();
-    drop(set);
-}
-
-#[test]
-fn data_starts_are_aligned_behind_the_client_s_prefix() {
-    let bench = Bench::new();
-    let asked = VdConfig { prefix_zone_size: 100, alignment: 8192, ..config(1) };
-    let (set, server) = connected(&bench, &asked);
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
-    server.request_buffers(BUFFER, 0, 3).unwrap();
-    let agreed = server.end_configuration().unwrap();
-    assert_eq!((agreed.prefix_zone_size, agreed.alignment), (100, 8192));
-    let devices = vec![server.open_device("nightly").unwrap()];
-    let server = Server::run(server, devices);
-    set.get_configuration(PATIENCE).unwrap();
-    let mut device = set.open_device("nightly").unwrap();
-    let first = server.set.allocate_buffer(BUFFER, 0).unwrap();
-    let start = first.address().as_ptr() as usize;
-    server.transfer(0, CommandCode::READ, first);
-    for _ in 1..3 {
-        server.read(0);
-    }
-    let mut held: Vec<_> = (0..3).map(|_| device.get_command(PATIENCE).unwrap()).collect();
-    let starts: Vec<_> = held.iter().map(|command| command.buffer_address().unwrap() as usize).collect();
-    // Offsets within the area are aligned for every process; the area itself begins where the system maps it.
-    assert!(starts.iter().all(|at| (at - starts[0]) % 8192 == 0), "{starts:x?}");
-    assert!(starts.iter().all(|at| at % 4096 == start % 4096), "{starts:x?}");
-    for (byte, command) in (1..).zip(&mut held) {
-        assert_eq!(command.prefix_mut().len(), 100);
-        command.prefix_mut().fill(byte);
-        command.data_mut().fill(!byte);
-    }
-    // Neither zone reaches into another's.
-    for (byte, command) in (1u8..).zip(&mut held) {
-        assert!(command.prefix_mut().iter().all(|found| *found == byte));
-        assert!(command.data().iter().all(|found| *found == !byte));
-        assert_eq!(command.data().len(), BUFFER as usize, "the prefix does not count");
-    }
-}
-
-#[test]
-fn too_much_memory_is_refused_and_less_may_be_asked_for() {
-    let bench = Bench::new();
-    let (set, server) = connected(&bench, &config(1));
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
-    for (size, count) in [(u32::MAX, 2), (65536, 1 << 17), (512, 1 << 14)] {
-        server.request_buffers(size, 0, count).unwrap();
-        let error = server.end_configuration().unwrap_err();
-        assert_eq!(error.code, VdError::Memory, "{error}");
-        assert_eq!(server.state(), State::Configurable);
-    }
-    server.request_buffers(65536, 0, 2).unwrap();
-    server.end_configuration().unwrap();
-    assert_eq!(set.get_configuration(PATIENCE).unwrap().max_transfer_size, 65536);
-    assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 2);
-}
-
-#[test]
 fn terms_that_cannot_be_leave_the_set_as_it_was() {
     let bench = Bench::new();
     let (_set, server) = connected(&bench, &config(1));
@@ -326,50 +218,6 @@ fn terms_that_cannot_be_leave_the_set_as_it_was() {
     }
     server.begin_configuration(&terms(), PATIENCE).unwrap();
     assert_eq!(server.begin_configuration(&terms(), PATIENCE).unwrap_err().code, VdError::Protocol);
-}
-
-/// Once, a request of many gigabytes that came after the configuration was granted, and took all of the system's memory.
-#[test]
-fn a_late_request_beyond_what_a_set_can_have_is_refused() {
-    let bench = Bench::new();
-    let (_set, server, _device) = pair(&bench);
-    for (size, count) in [(u32::MAX, 1), (u32::MAX, 4), (1 << 20, 4096)] {
-        let before = server.set.query_available_buffers(BUFFER, 0).unwrap();
-        let error = server.set.request_buffers(size, 0, count).unwrap_err();
-        assert_eq!(error.code, VdError::Memory, "{error}");
-        assert!(error.to_string().contains("buffer space"), "{error}");
-        assert_eq!(server.set.query_available_buffers(BUFFER, 0).unwrap(), before, "a refusal takes nothing");
-    }
-    server.set.request_buffers(BUFFER, 0, 2).unwrap();
-}
-
-#[test]
-fn an_area_added_later_reaches_secondaries_that_are_there_already() {
-    let bench = Bench::new();
-    let (_set, server, mut device) = pair(&bench);
-    let mut part = bench.part("peeker", &[]);
-    part.expect("joined");
-    let first: Vec<_> = (0..4).map(|_| server.set.allocate_buffer(BUFFER, 0).unwrap()).collect();
-    assert_eq!(server.set.allocate_buffer(BUFFER, 0).unwrap_err().code, VdError::Memory);
-    server.set.request_buffers(BUFFER, 0, 2).unwrap();
-    assert_eq!(server.set.query_available_buffers(BUFFER, 0).unwrap(), 2);
-    for byte in [61, 62] {
-        let mut buffer = server.set.allocate_buffer(BUFFER, 0).unwrap();
-        assert!(server.set.is_shared_buffer(buffer.address().as_ptr()).unwrap());
-        buffer.data_mut().fill(byte);
-        server.transfer(0, CommandCode::READ, buffer);
-        let command = device.get_command(PATIENCE).unwrap();
-        assert!(command.data().iter().all(|found| *found == byte));
-        assert_eq!(part.ask(&command.buffer_handle().unwrap().number().to_string()), byte.to_string());
-        command.complete(Completion::transferred(BUFFER as usize)).unwrap();
-        drop(server.ended());
-    }
-    // One that joins now has it from the beginning.
-    let late = bench.part("peeker", &[]);
-    late.expect("joined");
-    late.end();
-    part.end();
-    drop(first);
 }
 
 #[test]
@@ -422,8 +270,7 @@ fn completions_keep_the_time_out_away() {
     assert_eq!(server.completed(), (CompletionCode::SUCCESS, BUFFER));
 }
 
-/// The agent does not look at the clock whenever something completes. Whatever came since its last look, however much and however
-/// long it took, has come when it looks again; and it does look again when no more comes.
+/// The agent reads the clock when no more completions are there. All that were processed before count from that moment.
 #[test]
 fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
     const INTERVAL: Duration = Duration::from_millis(500);
@@ -478,7 +325,6 @@ fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
         assert!(!server.agent_ended());
         drop(held);
     };
-    // Fewer than the agent has turns between two looks at the clock, and more.
     aborted_after_a_burst(40, false, Duration::ZERO);
     aborted_after_a_burst(150, false, Duration::ZERO);
     // Longer than two intervals altogether.

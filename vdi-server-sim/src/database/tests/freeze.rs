@@ -1,4 +1,4 @@
-//! Freezing, writing, and comparing, within one process; `tests/freeze.rs` has the same between processes.
+//! Freezing, writing, and comparing, within one process; `tests/media/freeze.rs` has the same between processes.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};

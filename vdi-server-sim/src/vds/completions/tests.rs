@@ -62,23 +62,23 @@ impl Pair {
 
     /// Sends a Flush; which thread ran its routine, once that has run.
     fn flush(&self) -> Receiver<ThreadId> {
-        let (tell, told) = channel();
+        let (sender, ended) = channel();
         let waker = self.set.reader_waker().unwrap();
         let routine = Arc::new(move |completed: Completed| {
             assert!(completed.code.is_success(), "{}", completed.code);
-            let _ = tell.send(current().id());
+            let _ = sender.send(current().id());
             waker.wake();
         });
         self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
-        told
+        ended
     }
 
     /// Sends a Flush that the client keeps; with which code it ended.
     fn flush_that_is_kept(&self) -> Receiver<CompletionCode> {
-        let (tell, told) = channel();
-        let routine = Arc::new(move |completed: Completed| tell.send(completed.code).unwrap_or_default());
+        let (sender, ended) = channel();
+        let routine = Arc::new(move |completed: Completed| sender.send(completed.code).unwrap_or_default());
         self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
-        told
+        ended
     }
 
     /// Closes the set in order.
@@ -95,8 +95,8 @@ fn a_reader_processes_what_it_waits_for() {
     let pair = Pair::open();
     let reader = pair.set.completion_reader().unwrap();
     let by_itself = |_: &u32| {
-        let told = pair.flush();
-        reader.wait(|| told.try_recv().ok()) == Some(current().id())
+        let ended = pair.flush();
+        reader.wait(|| ended.try_recv().ok()) == Some(current().id())
     };
     // The agent processes what comes before it stands by.
     assert_eq!((0..1000).filter(by_itself).take(10).count(), 10);
@@ -123,9 +123,9 @@ fn a_completion_is_processed_once_among_several_readers() {
             scope.spawn(|| {
                 let reader = pair.set.completion_reader().unwrap();
                 for _ in 0..500 {
-                    let told = pair.flush();
-                    assert!(reader.wait(|| told.try_recv().ok()).is_some());
-                    assert!(told.recv_timeout(TIMEOUT).is_err(), "its routine runs once, and then is gone");
+                    let ended = pair.flush();
+                    assert!(reader.wait(|| ended.try_recv().ok()).is_some());
+                    assert!(ended.recv_timeout(TIMEOUT).is_err(), "its routine runs once, and then is gone");
                 }
             });
         }
@@ -139,11 +139,11 @@ fn a_completion_is_processed_once_among_several_readers() {
 fn a_reader_returns_when_the_time_out_aborts() {
     let pair = Pair::with(&VdConfig { server_time_out: 50, ..VdConfig::default() }, true);
     let reader = pair.set.completion_reader().unwrap();
-    let told = pair.flush_that_is_kept();
+    let ended = pair.flush_that_is_kept();
     assert_eq!(reader.wait(|| None::<()>), None);
     let session = pair.set.session().unwrap();
     assert_eq!(session.abort_reason().map(|reason| reason.cause), Some(Cause::TimedOut));
-    assert_eq!(told.recv_timeout(TIMEOUT), Ok(CompletionCode::OPERATION_ABORTED));
+    assert_eq!(ended.recv_timeout(TIMEOUT), Ok(CompletionCode::OPERATION_ABORTED));
     assert!(!pair.agent.join().unwrap(), "the agent ends with it");
     pair.client.join().unwrap();
 }
@@ -151,16 +151,16 @@ fn a_reader_returns_when_the_time_out_aborts() {
 /// A completion that a reader processes counts for the time-out.
 #[test]
 fn completions_that_readers_process_keep_the_time_out_away() {
-    let time_out = Duration::from_millis(600);
-    let asked = VdConfig { server_time_out: time_out.as_millis() as u32, ..VdConfig::default() };
-    let pair = Pair::with(&asked, true);
+    let time_out = Duration::from_millis(400);
+    let requested = VdConfig { server_time_out: time_out.as_millis() as u32, ..VdConfig::default() };
+    let pair = Pair::with(&requested, true);
     let kept = pair.flush_that_is_kept();
     let reader = pair.set.completion_reader().unwrap();
     let mut by_the_reader = 0;
-    let until = Instant::now() + time_out * 4;
+    let until = Instant::now() + time_out * 3;
     while Instant::now() < until {
-        let told = pair.flush();
-        let by = reader.wait(|| told.try_recv().ok());
+        let ended = pair.flush();
+        let by = reader.wait(|| ended.try_recv().ok());
         by_the_reader += u32::from(by == Some(current().id()));
         assert!(by.is_some(), "{:?}", pair.set.session().unwrap().abort_reason());
     }
@@ -177,10 +177,10 @@ fn a_reader_that_waits_for_nothing_returns_on_an_abort() {
     let reader = pair.set.completion_reader().unwrap();
     // Or the client would hear of it before it has opened its device.
     assert!(pair.flush().recv_timeout(TIMEOUT).is_ok());
-    let (tell, told) = channel();
-    let reading = spawn(move || tell.send(reader.wait(|| None::<()>)));
+    let (sender, ended) = channel();
+    let reading = spawn(move || sender.send(reader.wait(|| None::<()>)));
     pair.set.signal_abort().unwrap();
-    assert_eq!(told.recv_timeout(TIMEOUT), Ok(None));
+    assert_eq!(ended.recv_timeout(TIMEOUT), Ok(None));
     reading.join().unwrap().unwrap();
     assert!(!pair.agent.join().unwrap(), "the agent ends with it");
     pair.client.join().unwrap();

@@ -4,11 +4,11 @@ use std::path::Path;
 use std::process::Command as Program;
 use std::time::Duration;
 
+use vdi_client::Options;
 use vdi_client::workers::WorkerPool;
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, CompletionCode, Features, VdConfig};
 use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::Faults;
-use vdi_shm::ipc::runtime::Options;
 
 use super::Leak;
 use crate::common::PATIENCE;

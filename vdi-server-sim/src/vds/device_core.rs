@@ -139,28 +139,34 @@ impl DeviceCore {
         Ok(())
     }
 
-    /// Processes a completion.
-    ///
-    /// # Errors
-    /// The evidence, when the client broke the protocol.
-    pub(super) fn completed(&self, record: CompletionRecord) -> Result<(), String> {
+    /// Processes a completion; false when the client broke the protocol, which aborts the set.
+    pub(super) fn completed(&self, record: CompletionRecord) -> bool {
         let mut state = self.state();
         if state.machine.is_closed() || state.machine.is_aborted() {
             // What was outstanding has ended with ERROR_OPERATION_ABORTED, or is about to.
-            return Ok(());
+            return true;
         }
-        let finished = state.machine.completed(record).map_err(|violation| violation.to_string())?;
-        let Some(mut pending) = state.pending[finished.index()].take() else { return Ok(()) };
+        let finished = match state.machine.completed(record) {
+            Ok(finished) => finished,
+            Err(violation) => {
+                drop(state);
+                self.session.report_violation(self.client(), violation);
+                return false;
+            }
+        };
+        let Some(mut pending) = state.pending[finished.index()].take() else { return true };
         drop(state);
         match pending.lent.take().map(LentBuffer::reclaim).transpose() {
             Ok(buffer) => {
                 self.finish(finished, pending, buffer);
-                Ok(())
+                true
             }
             Err(error) => {
+                // Before the routine runs, so that it finds the reason.
+                self.session.report_violation(self.client(), error);
                 let code = CompletionCode::OPERATION_ABORTED;
                 self.finish(Finished { code, bytes: 0, position: 0, ..finished }, pending, None);
-                Err(error.to_string())
+                false
             }
         }
     }
