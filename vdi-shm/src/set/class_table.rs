@@ -24,7 +24,7 @@ use crate::ipc::segment::{Mapping, Segment, SegmentError, SegmentIdentity};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum AddClassError {
-    /// The numbers describe no class (VD_E_ABORT when they came from a peer).
+    /// The numbers describe no class.
     #[error(transparent)]
     Class(#[from] ClassError),
     /// It is not the next class.

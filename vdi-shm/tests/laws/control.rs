@@ -184,7 +184,7 @@ impl Set {
                 self.raw.write(self.slot_offset(slot), &slot_word::encode(state).to_le_bytes());
             }
             7 => self.forge_completion(index, b, value),
-            8 => self.client.close_device(index),
+            8 => self.close(index),
             9 => self.server.close_device(index),
             // Another member.
             10 => drop(ClientControl::new(Arc::clone(&self.control), member(u32::from(b))).open_device(index)),
@@ -284,6 +284,19 @@ impl Set {
                 assert_eq!(self.raw.u64(at), before);
             }
             (word, opened) => panic!("{word:?}, {opened:?}"),
+        }
+    }
+
+    /// Closes the device as a client, which changes the word only if this member opened it.
+    fn close(&self, device: DeviceIndex) {
+        let at = device_offset(device) + layout::DEVICE_CLIENT_OFFSET;
+        let before = self.raw.u64(at);
+        let word = self.checksums.check_word(device, DeviceWord::Client, before).and_then(ClientWord::from_word);
+        self.client.close_device(device);
+        if word == Some(ClientWord::Open { member: member(2) }) {
+            assert_eq!(self.control.client_word(device), Ok(ClientWord::Closed { member: member(2) }));
+        } else {
+            assert_eq!(self.raw.u64(at), before);
         }
     }
 
@@ -451,7 +464,7 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     let work = [[4, 0, 0, 0], [12, 0, 0, 3], [12, 0, 0, 4], [13, 0, 0, 5], [13, 0, 0, 6], [6, 0, 1, 5], [11, 0, 9, 5]];
     seeds.push(("work".to_owned(), run(&work)));
     seeds.push(("closed".to_owned(), run(&[&work[..], &[[9, 0, 0, 0], [8, 0, 0, 0]]].concat())));
-    seeds.push(("other-member".to_owned(), run(&[[4, 0, 0, 0], [10, 0, 5, 0], [13, 0, 0, 1]])));
+    seeds.push(("other-member".to_owned(), run(&[[4, 0, 0, 0], [10, 0, 5, 0], [13, 0, 0, 1], [8, 0, 0, 0]])));
     for offset in 0..12 {
         let writes = [[0, 0, offset, 9], [2, 0, offset, 77]];
         seeds.push((format!("write-{offset:02}"), run(&[&work[..], &writes].concat())));

@@ -62,10 +62,13 @@ impl ClientControl {
         }))
     }
 
-    /// Records that VD_E_CLOSE was returned for a device that this member opened. A word with a wrong checksum stays as it
-    /// is, for the others to find.
+    /// Records that VD_E_CLOSE was returned for a device that this member opened. Nothing changes for another member's device.
+    /// A word with a wrong checksum stays as it is, for the others to find.
     pub fn close_device(&self, device: DeviceIndex) {
         let Ok((ClientWord::Open { member }, found)) = self.load_client_word(device) else { return };
+        if member != self.member {
+            return;
+        }
         let word = ClientWord::Closed { member }.to_word();
         let word = self.checksums.word(device, DeviceWord::Client, word);
         let _ = self.block(device).client.0.compare_exchange(found, word, Ordering::AcqRel, Ordering::Acquire);

@@ -1,6 +1,6 @@
 //! The primary: the process that creates a set, owns it, and lets others join.
 //!
-//! A monitor thread serves the set's socket from Create to Close ([`monitor`]).
+//! A monitor thread serves the set's socket from Create to Close (`monitor.rs`).
 
 mod monitor;
 
