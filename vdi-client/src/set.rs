@@ -24,7 +24,7 @@ use crate::trace::{self, trace_refused};
 ///
 /// The process that creates a set is its *primary*; others join it as *secondaries*.
 ///
-/// Who carries the set is chosen when the object is made: see [`BackEnd`].
+/// The back end is chosen when the object is made: see [`BackEnd`].
 #[derive(Debug)]
 pub struct ClientVirtualDeviceSet(Set);
 
@@ -104,13 +104,13 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL when this object has a set already, when there is no such set, when its primary has not got the
     /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
     /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can; VD_E_NOTSUPPORTED when
-    /// its creator has another version of this library; VD_E_UNEXPECTED when somebody wrote over what tells the set's memory,
+    /// its creator has another version of this library; VD_E_UNEXPECTED when the description of the set's memory was overwritten,
     /// and when the system refuses.
     pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
         self.join("OpenInSecondaryEx", instance, name).inspect_err(trace_refused)
     }
 
-    /// Waits for the server to configure the set, and returns what was agreed. Repeatable at once from then on, from any
+    /// Waits for the server to configure the set, and returns what was negotiated. Repeatable at once from then on, from any
     /// thread and in secondaries.
     ///
     /// # Errors
@@ -178,9 +178,9 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
-    /// this process has the buffer already; VD_E_ABORT when the buffer cannot be where the server says, which aborts the set;
-    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many bytes a buffer has: there, and so everywhere,
-    /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
+    /// this process has the buffer already; VD_E_ABORT when the server lent a buffer that cannot be, which aborts the set;
+    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many bytes a buffer has:
+    /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works on every back end.
     #[inline]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         self.map(handle, None)
@@ -197,8 +197,8 @@ impl ClientVirtualDeviceSet {
     }
 
     /// MapBufferHandle as foreign interfaces have it, without an end of the mapping: the address of the buffer in this process,
-    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while somebody
-    /// works at the address, so whoever completes it has to wait for them.
+    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while a
+    /// thread works at the address. Complete it only after that.
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_ABORT when
@@ -219,7 +219,7 @@ impl ClientVirtualDeviceSet {
     /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are
     /// still held stay mapped until they are dropped.
     ///
-    /// A primary ends the set for everybody; a secondary leaves it.
+    /// A primary ends the set for all processes; a secondary leaves it.
     ///
     /// # Errors
     /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL

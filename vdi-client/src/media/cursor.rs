@@ -5,7 +5,7 @@
 //! 1. The end is the highest byte that was ever written, or the length of what is read. That is also where Flush has the file
 //!    end. (**Decision**: the specification has it end "at the last position previously written". Taken by its letters, a
 //!    header that is written anew at byte 0 would cut off the whole backup.)
-//! 2. No position beyond [`LAST`] is ever handed to the system, and no sum overflows.
+//! 2. No position beyond [`LAST`] is ever passed to the system, and no sum overflows.
 
 use vdi_proto::completion::CompletionCode;
 

@@ -18,10 +18,10 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let directory = tempfile::tempdir()?;
 //! let path = directory.path().join("sales.bak");
-//! let agreed = VdConfig { features: Features::WRITE_MEDIA | Features::COMPLETE_ENABLED, ..VdConfig::default() };
+//! let negotiated = VdConfig { features: Features::WRITE_MEDIA | Features::COMPLETE_ENABLED, ..VdConfig::default() };
 //!
 //! let mut media = FileMedia::create(&path)?;
-//! media.begin(&agreed)?;
+//! media.begin(&negotiated)?;
 //! media.write(0, b"some of the backup")?;
 //! assert!(!path.exists());
 //! media.complete()?;
@@ -75,7 +75,7 @@ pub use volume_set::VolumeSet;
 /// media that is dropped without a successful [`complete`](Media::complete) or [`close`](Media::close) belongs to work that
 /// failed, and has to leave nothing behind.
 ///
-/// Whoever wraps a media to take snapshots flushes it before answering VDC_Snapshot, as [`SnapshotMedia`] does: no Flush
+/// A wrapper that takes snapshots flushes its media before answering VDC_Snapshot, as [`SnapshotMedia`] does: no Flush
 /// follows there.
 ///
 /// ```
@@ -103,7 +103,7 @@ pub use volume_set::VolumeSet;
 /// # Ok::<(), MediaError>(())
 /// ```
 pub trait Media: Send {
-    /// Called once, with the configuration that was agreed on, before the first command.
+    /// Called once, with the negotiated configuration, before the first command.
     ///
     /// # Errors
     /// The media cannot serve such a set: usually ERROR_NOT_SUPPORTED. The set has to be aborted then.

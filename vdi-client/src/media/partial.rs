@@ -75,7 +75,7 @@ impl Output {
                 Partial::create(&real, Some(&found), naming).map(Output::Partial)
             }
             Ok(found) => {
-                // Only what has positions can be read back; a pipe opened both ways would wait for nobody.
+                // Only what has positions can be read back. A pipe opened both ways would not wait for its reader.
                 let access = if found.file_type().is_block_device() { OFlags::RDWR } else { OFlags::WRONLY };
                 let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
                 let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
@@ -189,7 +189,7 @@ impl Partial {
 
         stale::remove_files(&directory, target);
 
-        // Where there is an old file, its permissions are taken over below; until then nobody else gets at the new one.
+        // Where there is an old file, its permissions are copied below; until then no other user has access.
         let mode = if old.is_some() { Mode::from_raw_mode(0o600) } else { Mode::from_raw_mode(0o666) };
         let unnamed = match naming {
             Naming::Unnamed => open_unnamed(&directory, mode),
@@ -197,21 +197,21 @@ impl Partial {
         };
         let partial = match unnamed.map_err(|error| cannot("cannot create a file in", error))? {
             Some(file) => {
-                stale::claim(&file);
+                stale::lock(&file);
                 Partial { file, directory, target: target.to_owned(), hidden: None }
             }
             None => {
                 let (file, hidden) = with_hidden_name(target, |name| {
                     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                     let file = retry_on_intr(|| rustix::fs::openat(&directory, name, flags, mode)).map(File::from)?;
-                    if stale::claim_named(&directory, name, &file) { Ok(file) } else { Err(Errno::EXIST) }
+                    if stale::lock_named(&directory, name, &file) { Ok(file) } else { Err(Errno::EXIST) }
                 })
                 .map_err(|error| cannot("cannot create a file in", error))?;
                 Partial { file, directory, target: target.to_owned(), hidden: Some(hidden) }
             }
         };
         if let Some(old) = old {
-            take_over(&partial.file, old).map_err(|error| {
+            copy_permissions(&partial.file, old).map_err(|error| {
                 MediaError::io(format!("cannot give the new {} the permissions of the old", path.display()), error)
             })?;
         }
@@ -257,7 +257,7 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         if let Some(hidden) = &self.hidden {
-            // Nobody is left who could be told.
+            // An error here can be reported to no caller.
             let _ = rustix::fs::unlinkat(&self.directory, hidden, AtFlags::empty());
         }
     }
@@ -269,7 +269,7 @@ pub(super) fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<Fi
     match retry_on_intr(|| rustix::fs::openat(directory, ".", flags, mode)) {
         Ok(file) => {
             let file = File::from(file);
-            // Without /proc it could not be linked. Learning that after hours of writing would be too late.
+            // Without /proc it could not be linked: checked before the first Write.
             let linkable = match fs::metadata(proc_path(&file)) {
                 Ok(seen) => {
                     let own = file.metadata()?;
@@ -282,7 +282,7 @@ pub(super) fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<Fi
             };
             Ok(linkable.then_some(file))
         }
-        // File systems and kernels without O_TMPFILE say so in many ways.
+        // File systems and kernels without O_TMPFILE have many errors for it.
         Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT | Errno::NOSYS) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -327,10 +327,10 @@ pub(super) fn with_hidden_name<T>(
 }
 
 /// Gives `file` the owner, group and permissions of `old`, as far as this process may. Where the group cannot be kept, it
-/// gets no more permissions than everybody else.
-pub(super) fn take_over(file: &File, old: &Metadata) -> io::Result<()> {
+/// gets no more permissions than all others.
+pub(super) fn copy_permissions(file: &File, old: &Metadata) -> io::Result<()> {
     let new = file.metadata()?;
-    // Of a directory also that its files get its group, and who may remove them.
+    // Of a directory also the set-group-id and sticky bits.
     let bits = if old.is_dir() { 0o7777 } else { 0o777 };
     let mut mode = old.mode() & bits;
     let owned =
@@ -342,7 +342,7 @@ pub(super) fn take_over(file: &File, old: &Metadata) -> io::Result<()> {
     if new.mode() & bits == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
 }
 
-/// `mode` for a file whose group had to change: no more for the new group than for everybody else.
+/// `mode` for a file whose group had to change: no more for the new group than for all others.
 pub(super) fn for_another_group(mode: u32) -> u32 {
     mode & (0o707 | (mode & 0o007) << 3)
 }

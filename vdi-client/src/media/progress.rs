@@ -41,8 +41,8 @@ pub(super) fn check(
 /// What the server's commands have proven so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// Complete was agreed on and will come.
-    complete_agreed: bool,
+    /// Complete was negotiated and will come.
+    complete_negotiated: bool,
     /// A Flush came.
     flushed: bool,
     /// Something was written that no Flush has covered yet.
@@ -60,7 +60,7 @@ pub(super) enum Unproven {
 impl fmt::Display for Unproven {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Unproven::NoComplete => "without the Complete that had been agreed on",
+            Unproven::NoComplete => "without the Complete that had been negotiated",
             Unproven::NoFlush => "without a Flush",
             Unproven::WriteAfterFlush => "without a Flush after the last Write",
         })
@@ -69,7 +69,7 @@ impl fmt::Display for Unproven {
 
 impl Progress {
     pub(super) fn begin(&mut self, config: &VdConfig) {
-        self.complete_agreed = config.features.contains(Features::COMPLETE_ENABLED);
+        self.complete_negotiated = config.features.contains(Features::COMPLETE_ENABLED);
     }
 
     pub(super) fn written(&mut self) {
@@ -83,7 +83,7 @@ impl Progress {
 
     /// Whether a close without a Complete before it may commit.
     pub(super) fn check_close(&self) -> Result<(), Unproven> {
-        if self.complete_agreed {
+        if self.complete_negotiated {
             Err(Unproven::NoComplete)
         } else if !self.flushed {
             Err(Unproven::NoFlush)

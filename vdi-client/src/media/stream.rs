@@ -103,7 +103,7 @@ impl<W: Write + Send> StreamMedia<Sink<W>> {
         self
     }
 
-    /// Has Complete, or the close that commits where Complete was not agreed on, call `hook` before [`Write::flush`]; it
+    /// Has Complete, or the close that commits where Complete was not negotiated, call `hook` before [`Write::flush`]; it
     /// writes what ends the stream. It is called at most once.
     #[must_use]
     pub fn on_finish(mut self, hook: impl FnMut(&mut W) -> io::Result<()> + Send + 'static) -> Self {

@@ -132,7 +132,7 @@ impl<S> Target<S> {
             let what =
                 format!("the server closed the device {unproven}, so {name} is not complete after {bytes} bytes");
             let error = MediaError::new(CompletionCode::IO_DEVICE, what);
-            self.fail(error.with_remedy("look in the server's error log why it ended the backup"))
+            self.fail(error.with_remedy("see the server's error log for why it ended the backup"))
         })
     }
 }

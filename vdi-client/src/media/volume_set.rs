@@ -15,7 +15,7 @@ use super::MediaError;
 use super::drive::{MediaDrive, Store};
 use super::partial::{CommitError, DISCARDED, Naming, open_directory};
 use super::progress::Direction;
-use super::staging::{Staging, look_into, medium_name};
+use super::staging::{Staging, list_media, medium_name};
 
 /// Several media of one capacity for one removable device, in a directory: [Volume sets](super#volume-sets). The whole set is
 /// committed or nothing is.
@@ -72,7 +72,7 @@ impl VolumeSet {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, MediaError> {
         let path = path.as_ref();
         let directory = open_directory(path)?;
-        let (media, _) = look_into(&directory)
+        let (media, _) = list_media(&directory)
             .map_err(|error| MediaError::io(format!("cannot read the directory {}", path.display()), error))?;
         let last = media.last().copied().unwrap_or(1);
         if let Some(missing) = (1..=last).find(|number| media.get(number - 1) != Some(number)) {

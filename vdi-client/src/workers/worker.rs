@@ -45,7 +45,7 @@ pub fn serve(
     open: impl FnMut(u32) -> Result<Box<dyn Media>, MediaError>,
 ) -> Result<Served, Error> {
     let pipe_failed = |error: io::Error| {
-        // A pipe breaks when the primary dies, which the set tells better.
+        // A pipe breaks when the primary dies. The set's reason is better then.
         wait_for_end_of_set(|| set.get_configuration(Duration::ZERO).err()).unwrap_or_else(|| {
             let what = format!("a pipe to the primary failed: {error}");
             let name = set.name().unwrap_or_default();

@@ -89,7 +89,7 @@ impl Attachment {
         self.session.set_name()
     }
 
-    /// What server and client agreed on, once the server has configured the set.
+    /// What server and client negotiated, once the server has configured the set.
     pub(super) fn config(&self) -> Option<VdConfig> {
         self.session.agreement().map(|agreement| agreement.config)
     }

@@ -381,7 +381,7 @@ fn lender(error: &BufferError) -> Party {
     }
 }
 
-/// Looks for a device to open: `None` while the server has not announced all its devices.
+/// Finds a device and opens it: `None` while the server has not announced all its devices.
 fn find(set: &Attachment, name: &str) -> Result<Option<(Opening, u32)>, LayoutError> {
     let control = set.control();
     let count = control.device_count();

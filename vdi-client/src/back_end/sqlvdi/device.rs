@@ -298,7 +298,7 @@ impl HeldCommand {
                     true
                 }
                 Err(Unavailable::Closed) => false,
-                // The library has given it out again although it refused. Nobody can complete the command any more, and the
+                // The library has given it out again although it refused. The command cannot be completed any more, and the
                 // server must not wait for that.
                 Err(_) => {
                     session.abort();

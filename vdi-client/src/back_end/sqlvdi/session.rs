@@ -301,7 +301,7 @@ impl Session {
         work: impl FnOnce() -> Option<Result<Option<T>, i32>>,
     ) -> Option<Result<Option<T>, i32>> {
         self.opening.fetch_add(1, Ordering::SeqCst);
-        // Either this sees the close, or the close sees this (SeqCst): else it would wait for a call that nobody ends.
+        // Either this sees the close, or the close sees this (SeqCst): else it would wait for a call without end.
         let answer = if self.closed.load(Ordering::SeqCst) { None } else { work() };
         if matches!(answer, Some(Ok(Some(_)))) {
             self.known().open += 1;
@@ -348,7 +348,7 @@ impl Session {
         const CALL: &str = "Close";
         let devices_open = self.abort_what_is_open();
         self.closed.store(true, Ordering::SeqCst);
-        // Also what was opened, or began to open, before that was to be seen.
+        // Also what was opened, or began to open, before `closed` was visible.
         let devices_open = self.abort_what_is_open() || devices_open;
         let mut known = self.known();
         known.close_due = true;

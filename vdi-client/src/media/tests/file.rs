@@ -77,7 +77,7 @@ fn a_close_without_the_agreed_complete_discards() {
     media.write(0, b"new").unwrap();
     media.flush().unwrap();
     let error = media.close().unwrap_err();
-    assert!(error.to_string().contains("without the Complete that had been agreed on"), "{error}");
+    assert!(error.to_string().contains("without the Complete that had been negotiated"), "{error}");
     assert!(error.to_string().contains("a.bak is not complete after 3 bytes"), "{error}");
     assert_eq!(place.content().unwrap(), b"old");
     assert_eq!(place.names(), ["a.bak"]);
