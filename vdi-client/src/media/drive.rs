@@ -17,8 +17,7 @@ use vdi_proto::features::{DeviceKind, Features};
 
 use super::medium::{Medium, On};
 use super::partial::{CommitError, Step, checkpoint};
-use super::progress::Direction;
-use super::target::Target;
+use super::target::{Direction, Target};
 use super::{Media, MediaError};
 
 /// Where the media of a drive are kept. It is displayed as the path of the medium in the drive.

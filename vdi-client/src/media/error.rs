@@ -89,8 +89,7 @@ impl MediaError {
     }
 
     /// The same error of a media that is not: see "Final or not" above.
-    #[must_use]
-    pub fn into_final(mut self) -> Self {
+    pub(crate) fn into_final(mut self) -> Self {
         self.passing = false;
         self
     }

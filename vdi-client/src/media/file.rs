@@ -17,7 +17,7 @@ use super::Media;
 use super::MediaError;
 use super::drive::{MediaDrive, Store};
 use super::partial::{CommitError, Naming, Output, is_directory};
-use super::progress::Direction;
+use super::target::Direction;
 
 /// A file that a backup is written to, or that a restore reads: [Files](super#files).
 ///

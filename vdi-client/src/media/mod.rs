@@ -33,13 +33,11 @@
 //!
 #![doc = include_str!("../../docs/media.md")]
 
-mod cursor;
 mod drive;
 mod error;
 mod file;
 mod medium;
 mod partial;
-mod progress;
 mod snapshot;
 mod staging;
 mod stale;

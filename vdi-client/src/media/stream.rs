@@ -7,8 +7,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::DeviceKind;
 
-use super::progress::Direction;
-use super::target::Target;
+use super::target::{Direction, Target};
 use super::{Media, MediaError, fill, store};
 
 /// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device: [Streams](super#streams).

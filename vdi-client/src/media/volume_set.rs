@@ -14,8 +14,8 @@ use vdi_proto::features::{DeviceKind, Features};
 use super::MediaError;
 use super::drive::{MediaDrive, Store};
 use super::partial::{CommitError, DISCARDED, Naming, open_directory};
-use super::progress::Direction;
 use super::staging::{Staging, list_media, medium_name};
+use super::target::Direction;
 
 /// Several media of one capacity for one removable device, in a directory: [Volume sets](super#volume-sets). The whole set is
 /// committed or nothing is.

@@ -261,18 +261,11 @@ impl Session {
 
     pub(super) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         const CALL: &str = "GetConfiguration";
-        let config = self.wait(
-            CALL,
-            TimeOutUnit::Milliseconds,
-            timeout,
-            || false,
-            |timeout| {
-                self.object.get_configuration(timeout).map(|(answer, config)| match answer {
-                    0 => Poll::Ready(config),
-                    answer => Poll::Answer(answer),
-                })
-            },
-        )?;
+        let poll = |timeout| {
+            let (answer, config) = self.object.get_configuration(timeout)?;
+            Some(if answer == 0 { Poll::Ready(config) } else { Poll::Answer(answer) })
+        };
+        let config = self.wait(CALL, TimeOutUnit::Milliseconds, timeout, || false, poll)?;
         check_config(&config).map_err(|evidence| self.violation(CALL, &evidence))?;
         let config = *self.config.get_or_init(|| config);
         self.step(Call::GetConfiguration);
@@ -398,11 +391,6 @@ fn check_config(config: &VdConfig) -> Result<(), String> {
 fn foreign(number: u32) -> &'static str {
     match number {
         0x8007_0005 => " (E_ACCESSDENIED: run this program as the user mssql, or in its group)",
-        0x8007_000e => " (E_OUTOFMEMORY)",
-        0x8007_0057 => " (E_INVALIDARG)",
-        0x8000_4005 => " (E_FAIL)",
-        0x8000_4001 => " (E_NOTIMPL)",
-        0x8000_ffff => " (E_UNEXPECTED)",
         _ => ", which is no code of the interface",
     }
 }
