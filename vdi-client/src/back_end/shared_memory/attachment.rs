@@ -50,7 +50,7 @@ struct Known {
 
 /// A set that exists.
 #[derive(Debug)]
-pub(super) struct Attachment {
+pub(crate) struct Attachment {
     session: Arc<Session>,
     primary: bool,
     membership: Mutex<Option<Membership>>,
@@ -85,8 +85,13 @@ impl Attachment {
         self.session.control()
     }
 
-    pub(super) fn set_name(&self) -> &str {
+    pub(crate) fn set_name(&self) -> &str {
         self.session.set_name()
+    }
+
+    /// The number of this secondary.
+    pub(crate) fn member(&self) -> Option<u32> {
+        (!self.primary).then(|| self.session.member())
     }
 
     /// What server and client negotiated, once the server has configured the set.
@@ -131,7 +136,7 @@ impl Attachment {
         state
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.observed(&self.known())
     }
 
@@ -158,7 +163,7 @@ impl Attachment {
     // ---- devices
 
     /// Opens a device for this process; false when a process has it.
-    pub(super) fn open_device(&self, device: u32) -> bool {
+    pub(super) fn mark_opened(&self, device: u32) -> bool {
         // Locked meanwhile, so that a close misses no device.
         let mut known = self.known();
         let opened = self.control().open_device(device, self.session.member());
@@ -167,7 +172,7 @@ impl Attachment {
     }
 
     /// VD_E_CLOSE is returned for a device that this process had opened.
-    pub(super) fn close_device(&self, device: u32) {
+    pub(super) fn mark_closed(&self, device: u32) {
         let mut known = self.known();
         known.ended |= 1 << device;
         self.control().close_device(device);
@@ -203,7 +208,7 @@ impl Attachment {
         self.aborted(call)
     }
 
-    pub(super) fn close(&self, call: &'static str) -> Result<(), Error> {
+    pub(crate) fn close(&self) -> Result<(), Error> {
         let mut known = self.known();
         // A primary has to wait for all devices, a secondary for its own.
         let devices_open = if self.primary { !self.all_closed(&known) } else { known.opened & !known.ended != 0 };
@@ -220,7 +225,7 @@ impl Attachment {
         self.session.cancel();
         let membership = self.membership().take();
         drop(membership);
-        step.answer.map_err(|code| self.refuse(call, code))
+        step.answer.map_err(|code| self.refuse("Close", code))
     }
 
     fn trace_abort(&self) {
@@ -356,9 +361,6 @@ fn waiting_for(call: &str) -> &'static str {
 /// What to do about a call that came in the wrong state.
 fn remedy(call: &str, state: State) -> &'static str {
     match (call, state) {
-        ("Create" | "CreateEx" | "OpenInSecondary" | "OpenInSecondaryEx", _) => {
-            ": this object has this set already; close it first, or use another object"
-        }
         ("OpenDevice", State::Configurable) => ": call GetConfiguration first",
         ("OpenDevice", State::Initializing | State::Active) => {
             ": the device is open already, here or in another process"

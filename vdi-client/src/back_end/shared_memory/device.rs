@@ -330,7 +330,7 @@ impl Device {
     fn close(&mut self) -> Error {
         self.closed = true;
         self.shared.core().machine.closed();
-        self.shared.set.close_device(self.shared.index);
+        self.shared.set.mark_closed(self.shared.index);
         self.shared.set.refuse(CALL, VdError::Close).of_device(&self.shared.name)
     }
 
@@ -400,7 +400,7 @@ fn find(set: &Attachment, name: &str) -> Result<Option<(Opening, u32)>, LayoutEr
     for index in 0..count {
         match control.device_name(index)? {
             Some(found) if found == name => {
-                let opening = if set.open_device(index) {
+                let opening = if set.mark_opened(index) {
                     Opening::Unopened
                 } else if all_open()? {
                     Opening::AllOpen

@@ -20,6 +20,7 @@ use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
 use vdi_proto::status::VdError;
 
 use super::super::options::TimeOutUnit;
+use super::device::Device;
 use super::library::{Library, SetObject};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
@@ -101,6 +102,15 @@ impl Session {
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         // No panic can leave it half updated.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The library does not tell the number of this process.
+    pub(crate) fn member(&self) -> Option<u32> {
+        None
+    }
+
+    pub(crate) fn open_device(self: &Arc<Self>, name: &str) -> Result<Device, Error> {
+        Device::open(Arc::clone(self), name).map_err(|error| error.of_device(name))
     }
 
     pub(crate) fn state(&self) -> State {
@@ -259,7 +269,7 @@ impl Session {
         self.get_command_unit
     }
 
-    pub(super) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+    pub(crate) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         const CALL: &str = "GetConfiguration";
         let poll = |timeout| {
             let (answer, config) = self.object.get_configuration(timeout)?;
@@ -317,7 +327,7 @@ impl Session {
 
     // ---- the end
 
-    pub(super) fn signal_abort(&self) -> Result<(), Error> {
+    pub(crate) fn signal_abort(&self) -> Result<(), Error> {
         self.check("SignalAbort", self.object.signal_abort())?;
         self.aborted();
         Ok(())
@@ -337,7 +347,7 @@ impl Session {
         devices_open
     }
 
-    pub(super) fn close(&self) -> Result<(), Error> {
+    pub(crate) fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
         let devices_open = self.abort_what_is_open();
         self.closed.store(true, Ordering::SeqCst);
