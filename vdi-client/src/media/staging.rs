@@ -158,24 +158,8 @@ impl Staging {
         });
         let mut old_medium = None;
         if let Some(found) = &old {
-            rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
-                MediaError::io(format!("{} exists and may not be replaced", path.display()), error.into())
-                    .with_remedy("permit this user to write to it, remove it, or choose another name")
-            })?;
-            if directory.metadata().map_err(cannot)?.dev() != found.dev() {
-                let what = format!("{} may not be replaced: a file system is mounted there", path.display());
-                return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a directory in it"));
-            }
-            let set = open_at(&directory, target).map_err(|error| {
-                MediaError::io(format!("{} may not be replaced", path.display()), error)
-                    .with_remedy("name a directory, and one that this user may read")
-            })?;
-            refuse_foreign(&set).map_err(|error| {
-                MediaError::io(format!("{} may not be replaced", path.display()), error)
-                    .with_remedy("choose another directory, or move what is in that one elsewhere")
-            })?;
+            check_old(&directory, target, path, found)?;
             old_medium = fs::metadata(real.join(medium_name(1))).ok();
-            probe_exchange(&directory, target).map_err(cannot)?;
         }
         let reserve = (0..COMMIT_NEEDS).map(|_| directory.try_clone()).collect::<Result<_, _>>().map_err(cannot)?;
         let (parent, target, files) = (directory, target.to_owned(), Vec::new());
@@ -281,6 +265,26 @@ impl Staging {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Checks that what is at the target may be replaced.
+fn check_old(parent: &File, target: &OsStr, path: &Path, found: &Metadata) -> Result<(), MediaError> {
+    let path = path.display();
+    let cannot = |error| MediaError::io(format!("cannot create {path}"), error);
+    rustix::fs::accessat(parent, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
+        MediaError::io(format!("{path} exists and may not be replaced"), error.into())
+            .with_remedy("permit this user to write to it, remove it, or choose another name")
+    })?;
+    if parent.metadata().map_err(cannot)?.dev() != found.dev() {
+        let what = format!("{path} may not be replaced: a file system is mounted there");
+        return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a directory in it"));
+    }
+    let refused = |error, remedy| MediaError::io(format!("{path} may not be replaced"), error).with_remedy(remedy);
+    let set =
+        open_at(parent, target).map_err(|error| refused(error, "name a directory, and one that this user may read"))?;
+    refuse_foreign(&set)
+        .map_err(|error| refused(error, "choose another directory, or move what is in that one elsewhere"))?;
+    probe_exchange(parent, target).map_err(cannot)
 }
 
 fn exchange(parent: &File, one: &OsStr, other: &OsStr) -> io::Result<()> {
