@@ -31,17 +31,10 @@ use vdi_proto::set::client::State;
 
 pub use self::options::{BackEnd, SqlServer, TimeOutUnit};
 pub use self::shared_memory::{Access, Options};
-use crate::completion::Outcome;
+use crate::completion::{Outcome, Refused};
 use crate::error::Error;
 #[cfg(not(feature = "sqlserver"))]
 use crate::error::ErrorKind;
-
-/// A completion that was refused.
-pub(crate) struct Refused {
-    pub(crate) error: Error,
-    /// The command may be completed in another way, or later.
-    pub(crate) outstanding: bool,
-}
 
 /// Makes a call on either back end.
 macro_rules! either {

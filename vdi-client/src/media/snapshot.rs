@@ -10,8 +10,9 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 
+use super::error::MediaError;
+use super::interface::Media;
 use super::target::failed_before;
-use super::{Media, MediaError};
 
 /// Takes snapshots of the volumes that a database's files are on, and mounts them: see [`SnapshotMedia`].
 ///

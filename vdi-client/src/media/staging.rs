@@ -18,12 +18,14 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 use vdi_proto::completion::CompletionCode;
 
-use super::MediaError;
-use super::partial::{
-    CommitError, Naming, Step, checkpoint, copy_permissions, open_directory, open_unnamed, proc_path, refuse_dangling,
-    split, sync_if_possible, with_hidden_name,
+use super::error::MediaError;
+use super::partial::{CommitError, Naming};
+use super::places::{
+    copy_permissions, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
+    with_hidden_name,
 };
 use super::stale;
+use super::steps::{Step, checkpoint};
 
 /// Descriptors that a commit, or clearing up, has open at a time beside the media: the hidden directory and its parent, and a
 /// directory that is listed, twice.

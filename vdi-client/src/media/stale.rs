@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::partial::{hidden_prefix, sync_if_possible};
+use super::places::{hidden_prefix, sync_if_possible};
 
 /// Digits at the end of a hidden name.
 const DIGITS: usize = 16;

@@ -7,8 +7,10 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::DeviceKind;
 
+use super::error::MediaError;
+use super::interface::Media;
 use super::target::{Direction, Target};
-use super::{Media, MediaError, fill, store};
+use super::transfer::{fill, store};
 
 /// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device: [Streams](super#streams).
 ///

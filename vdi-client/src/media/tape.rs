@@ -18,8 +18,8 @@ use core::fmt::Arguments;
 use rustix::fs::Advice;
 use vdi_proto::completion::CompletionCode;
 
-use super::MediaError;
-use super::medium::On;
+use super::error::MediaError;
+use super::transfer::On;
 
 /// The longest record of the format, in bytes.
 const LONGEST: u32 = 0x00FF_FFFF;

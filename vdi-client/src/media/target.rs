@@ -12,7 +12,7 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
-use super::MediaError;
+use super::error::MediaError;
 
 #[derive(Debug)]
 pub(super) struct Target<S> {

@@ -11,9 +11,11 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
-use super::MediaError;
 use super::drive::{MediaDrive, Store};
-use super::partial::{CommitError, DISCARDED, Naming, open_directory};
+use super::error::MediaError;
+use super::interface::forward;
+use super::partial::{CommitError, DISCARDED, Naming};
+use super::places::open_directory;
 use super::staging::{Staging, list_media, medium_name};
 use super::target::Direction;
 
@@ -105,7 +107,7 @@ impl VolumeSet {
     }
 }
 
-super::forward!(impl() VolumeSet, media => media.0);
+forward!(impl() VolumeSet, media => media.0);
 
 /// The media of a set.
 #[derive(Debug)]

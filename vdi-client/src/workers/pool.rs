@@ -13,8 +13,8 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
-use super::wire::{Answer, FINAL, FailureText, Request, read_record};
-use super::{CLOSE, wait_for_end_of_set};
+use super::ended::wait_for_end_of_set;
+use super::wire::{Answer, CLOSE, FINAL, FailureText, Request, read_record};
 use crate::command::Command;
 use crate::completion::Outcome;
 use crate::device::ClientVirtualDevice;

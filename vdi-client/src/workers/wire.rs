@@ -8,13 +8,16 @@ use std::io::{self, Read};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) tag: u64,
-    /// A command's code, or 0 where the device was closed.
+    /// A command's code, or [`CLOSE`].
     pub(crate) code: u32,
     pub(crate) stripe: u32,
     pub(crate) handle: u32,
     pub(crate) bytes: u32,
     pub(crate) position: u64,
 }
+
+/// In a request: the device was closed, so the stripe's medium is to be closed. No command has this number.
+pub(crate) const CLOSE: u32 = 0;
 
 /// What the worker answers: 24 bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::status::VdError;
 
-use super::wire::{Answer, FINAL, FailureText, Request, read_record};
-use super::{CLOSE, wait_for_end_of_set};
+use super::ended::wait_for_end_of_set;
+use super::wire::{Answer, CLOSE, FINAL, FailureText, Request, read_record};
 use crate::INFINITE;
 use crate::completion::Outcome;
 use crate::error::{Error, ErrorKind};

@@ -9,9 +9,9 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::Call;
 use vdi_proto::status::VdError;
+use vdi_shm::area::MappedBuffer;
 use vdi_shm::wait;
 
-use super::MappedBuffer;
 use super::attachment::Attachment;
 use super::device::Device;
 use crate::error::{Error, ErrorKind};

@@ -5,106 +5,45 @@
 //! # Invariants
 //!
 //! 1. One `&mut` user gets commands: it is the one consumer of the submission ring. Completions come from any thread; the
-//!    lock of [`Core`] makes them one producer of the completion ring.
+//!    lock of [`super::device_core`] makes them one producer of the completion ring.
 //! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
 //! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
 
 use core::fmt::Display;
 use core::time::Duration;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::Instant;
 
 use vdi_proto::abort::{Cause, Party};
 use vdi_proto::command::CommandRecord;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
-use vdi_proto::device::{ClientDevice, Entry, Limits, Receipt};
+use vdi_proto::device::Receipt;
 use vdi_proto::layout::{LayoutError, ServerWord};
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, Got};
 use vdi_proto::status::VdError;
 use vdi_shm::area::{BufferError, LentBuffer};
-use vdi_shm::control::{ClientWord, DeviceBlock};
-use vdi_shm::ring::{Consumer, Producer, RingMemory};
+use vdi_shm::control::ClientWord;
+use vdi_shm::ring::{Consumer, RingMemory};
 use vdi_shm::segment::Shared;
 use vdi_shm::wait;
 
 use super::attachment::Attachment;
 use super::command::HeldCommand;
-use super::wait_for;
+use super::device_core::{DeviceRef, DeviceShared};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 
 const CALL: &str = "GetCommand";
-
-/// A device, for its commands and for threads beside its user.
-pub(crate) type DeviceRef = Arc<DeviceShared>;
-
-/// What a device and its commands share.
-#[derive(Debug)]
-pub(crate) struct DeviceShared {
-    pub(super) set: Arc<Attachment>,
-    index: u32,
-    name: String,
-    block: Shared<DeviceBlock>,
-    core: Mutex<Core>,
-}
-
-#[derive(Debug)]
-pub(super) struct Core {
-    pub(super) machine: ClientDevice<Vec<Entry>>,
-    pub(super) completions: Producer<Shared<RingMemory>>,
-    /// The machine holds a ClearError back until the program has completed what it has.
-    holds_back: bool,
-}
-
-impl DeviceShared {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn set_name(&self) -> &str {
-        self.set.set_name()
-    }
-
-    #[inline]
-    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
-        // Its parts are whole at every moment.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn abandon(&self) {
-        if !self.set.is_over() {
-            self.set.abort(Cause::AbandonedDevice);
-        }
-    }
-
-    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
-        const CALL: &str = "CompleteCommand";
-        let interruption = self.set.interruption(CALL).filter(|error| error.code() != VdError::Timeout);
-        let error =
-            interruption.unwrap_or_else(|| self.set.error(ErrorKind::Misuse, VdError::Invalid, CALL, what.to_owned()));
-        error.of_device(&self.name)
-    }
-
-    /// A completion was pushed: wakes the server's agent, and a thread here that waits for the program to have no command.
-    #[inline]
-    pub(super) fn notify_completion(&self, core: MutexGuard<'_, Core>) {
-        let holds_back = core.holds_back;
-        drop(core);
-        wait::ring(self.set.control().agent_doorbell());
-        if holds_back {
-            wait::ring(self.block.doorbell());
-        }
-    }
-}
 
 /// A device, as its one user has it.
 #[derive(Debug)]
 pub(crate) struct Device {
     shared: Arc<DeviceShared>,
     submissions: Consumer<Shared<RingMemory>>,
-    /// As in [`Core`], for the one that sets it.
+    /// As in the core, for the one that sets it.
     holds_back: bool,
     closed: bool,
 }
@@ -128,17 +67,9 @@ impl Device {
     }
 
     fn new(set: Arc<Attachment>, call: &'static str, index: u32, name: &str) -> Result<Device, Error> {
-        let session = set.session();
-        let Some(agreement) = session.agreement() else { return Err(set.refuse(call, VdError::Protocol)) };
-        let limits = Limits::new(&agreement.config, agreement.slot_bits);
-        let control = set.control();
-        let Some(block) = control.device(index).cloned() else { return Err(set.refuse(call, VdError::Invalid)) };
-        let failed = |error| Error::lower(call, set.set_name(), error);
-        let completions = control.completion_producer(index).map_err(failed)?;
-        let submissions = control.submission_consumer(index).map_err(failed)?;
-        let machine = ClientDevice::with_table(limits, Vec::new());
-        let core = Mutex::new(Core { machine, completions, holds_back: false });
-        let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), block, core });
+        let submissions = set.control().submission_consumer(index);
+        let submissions = submissions.map_err(|error| Error::lower(call, set.set_name(), error))?;
+        let shared = DeviceShared::new(set, call, index, name)?;
         Ok(Device { shared, submissions, holds_back: false, closed: false })
     }
 
@@ -207,9 +138,17 @@ impl Device {
 
     fn wait(&mut self, timeout: Duration) -> Result<CommandRecord, Error> {
         let shared = Arc::clone(&self.shared);
-        let window = shared.set.control().spin();
-        let found = wait_for(shared.block.doorbell(), window, wait::deadline(timeout), || self.poll().transpose());
-        found.unwrap_or_else(|| Err(self.nothing_within(timeout)))
+        let (event, window) = (shared.event(), shared.set.control().spin());
+        let deadline = wait::deadline(timeout);
+        loop {
+            let found = wait::wait_once(event, window, deadline, || self.poll().transpose());
+            if let Some(found) = found {
+                return found;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(self.nothing_within(timeout));
+            }
+        }
     }
 
     /// Takes the next command for the program; `None` while there is none.
@@ -220,7 +159,7 @@ impl Device {
         }
         let set = &self.shared.set;
         if let Some(interruption) = set.interruption(CALL) {
-            return Err(interruption.of_device(&self.shared.name));
+            return Err(interruption.of_device(self.name()));
         }
         if self.holds_back
             && let Some(released) = self.release()
@@ -322,7 +261,7 @@ impl Device {
 
     #[cold]
     fn violation(&self, party: Party, evidence: impl Display) -> Error {
-        self.shared.set.violation(CALL, party, evidence).of_device(&self.shared.name)
+        self.shared.set.violation(CALL, party, evidence).of_device(self.name())
     }
 
     /// The server closed the device.
@@ -331,14 +270,14 @@ impl Device {
         self.closed = true;
         self.shared.core().machine.closed();
         self.shared.set.mark_closed(self.shared.index);
-        self.shared.set.refuse(CALL, VdError::Close).of_device(&self.shared.name)
+        self.shared.set.refuse(CALL, VdError::Close).of_device(self.name())
     }
 
     #[cold]
     fn closed_again(&self) -> Error {
         let set = &self.shared.set;
         let code = set.would_answer(Call::GetCommand(Got::Closed)).err().unwrap_or(VdError::Close);
-        set.refuse(CALL, code).of_device(&self.shared.name)
+        set.refuse(CALL, code).of_device(self.name())
     }
 
     /// No command came in time.
@@ -363,7 +302,7 @@ impl Device {
             }
             Err(code) => set.refuse(CALL, code),
         };
-        error.of_device(&self.shared.name)
+        error.of_device(self.name())
     }
 }
 

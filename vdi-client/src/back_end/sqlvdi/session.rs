@@ -20,7 +20,6 @@ use vdi_proto::set::client::{Call, Got, Observation, State, observe, step};
 use vdi_proto::status::VdError;
 
 use super::super::options::TimeOutUnit;
-use super::device::Device;
 use super::library::{Library, SetObject};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
@@ -107,10 +106,6 @@ impl Session {
     /// The library does not tell the number of this process.
     pub(crate) fn member(&self) -> Option<u32> {
         None
-    }
-
-    pub(crate) fn open_device(self: &Arc<Self>, name: &str) -> Result<Device, Error> {
-        Device::open(Arc::clone(self), name).map_err(|error| error.of_device(name))
     }
 
     pub(crate) fn state(&self) -> State {
