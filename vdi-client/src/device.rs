@@ -94,7 +94,7 @@ impl ClientVirtualDevice {
         error
     }
 
-    /// CompleteCommand: tells the server how a command of this device ended, and gives its buffer back.
+    /// CompleteCommand: reports to the server how a command of this device ended, and releases its buffer.
     ///
     /// # Errors
     /// VD_E_INVALID for another device's command and for a completion that does not fit the command; VD_E_BUSY while another

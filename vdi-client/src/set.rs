@@ -215,7 +215,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
     /// this process has the buffer already; VD_E_ABORT when the server lent a buffer that cannot be, which aborts the set;
-    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many bytes a buffer has:
+    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not give the length of a buffer:
     /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works on every back end.
     #[inline]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
@@ -223,7 +223,7 @@ impl ClientVirtualDeviceSet {
     }
 
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`], with the number of bytes that the command has, which its holder
-    /// tells ([`crate::Command::size`]). [`MappedBuffer::data`] has that many. Works on every back end.
+    /// knows ([`crate::Command::size`]). [`MappedBuffer::data`] has that many. Works on every back end.
     ///
     /// # Errors
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`]; VD_E_INVALID when the buffer cannot have so many bytes.

@@ -5,7 +5,7 @@
 //! | `shared_memory` | this library's own shared memory: everything of `vdi_shm` is used there |
 //! | `sqlvdi` | SQL Server's library, loaded at run time (feature `sqlserver`) |
 //!
-//! Each part of a set is an enum of both back ends. This file is the only one that tells them apart. A part costs no allocation
+//! Each part of a set is an enum of both back ends. Only this file distinguishes them. A part costs no allocation
 //! beside what the back end itself needs.
 //!
 //! # What a back end does

@@ -73,7 +73,7 @@ fn on<S: Store>(store: &S, kind: DeviceKind) -> On<'_> {
 }
 
 impl<S: Store> MediaDrive<S> {
-    /// A drive of the first of `kinds` until [`Media::begin`] tells which it is.
+    /// A drive of the first of `kinds` until [`Media::begin`] decides.
     pub(super) fn new(
         path: PathBuf,
         store: S,

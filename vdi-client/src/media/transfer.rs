@@ -92,7 +92,7 @@ impl On<'_> {
         Err(self.cannot("read", offset.saturating_add(done as u64), ended).with_bytes(done))
     }
 
-    /// The length of the file; also that of a block device, which its metadata does not tell.
+    /// The length of the file; also that of a block device, which is not in its metadata.
     pub(super) fn length(&self) -> Result<u64, MediaError> {
         rustix::fs::seek(self.file, SeekFrom::End(0))
             .map_err(|error| MediaError::io(format!("cannot find the end of {}", self.name), error.into()))

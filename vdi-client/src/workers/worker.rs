@@ -36,7 +36,7 @@ pub struct Served {
 /// `set` has joined the primary's set ([`ClientVirtualDeviceSet::open_in_secondary`]).
 ///
 /// # Errors
-/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration, which also tells why where the set ended with the pipe.
+/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration, which are also the reason where the set ended with the pipe.
 /// Failures of the media are answered, not returned: [`WorkerPool::drive`](super::WorkerPool::drive) returns them.
 pub fn serve(
     set: &ClientVirtualDeviceSet,

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. The state changes only by [`vdi_proto::set::client`]: by `step` for this process's calls, by `observe` for what
-//!    other processes did, which is looked up before every step.
+//!    other processes did, which is loaded before every step.
 //! 2. This process knows by itself which devices it opened, and which returned VD_E_CLOSE here. What other members write into
 //!    the devices' words changes nothing about it.
 //! 3. `closed` is set once, before the waits are cancelled and the membership is dropped. From then on every call of a device is

@@ -7,7 +7,7 @@
 //! 1. One `&mut` user gets commands: it is the one consumer of the submission ring. Completions come from any thread; the
 //!    lock of [`super::device_core`] makes them one producer of the completion ring.
 //! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
-//! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
+//! 3. A device that is dropped before the server closed it aborts the set: no thread would answer its commands.
 
 use core::fmt::Display;
 use core::time::Duration;
@@ -113,7 +113,7 @@ impl Device {
             return;
         }
         // The server may have closed it already, without this program having asked. A command that is found ends with the abort,
-        // whose reason tells the server more than a failed command would.
+        // which has a better reason than a failed command.
         let found = self.poll();
         if !self.closed {
             self.shared.set.abort(Cause::AbandonedDevice);

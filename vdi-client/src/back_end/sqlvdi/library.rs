@@ -38,7 +38,7 @@ const RTLD_DEEPBIND: c_int = 8;
 
 type This = *mut c_void;
 
-/// Declares the functions that are used: `this` is first, then the arguments that the mangled name tells.
+/// Declares the functions that are used: `this` is first, then the arguments of the mangled name.
 macro_rules! functions {
     ($($name:ident($($argument:ty),*) -> $answer:ty = $symbol:literal;)*) => {
         #[derive(Debug)]
@@ -133,7 +133,7 @@ fn function<T: Copy>(library: &unix::Library, path: &Path, symbol: &'static str)
     if address.is_null() {
         return Err(lacking());
     }
-    // SAFETY: the symbol's mangled name tells the types of its arguments, and `T` was written from it; that a function of
+    // SAFETY: the symbol's mangled name has the types of its arguments, and `T` was written from it; that a function of
     // this name is the interface's is taken on trust (module documentation). It is not null.
     let found = unsafe { library.get::<T>(symbol) };
     found.map(|found| *found).map_err(|_| lacking())
@@ -195,7 +195,7 @@ impl SetObject {
         let storage = Box::new(Storage(UnsafeCell::new([0; 64])));
         let this = NonNull::from(Box::leak(storage));
         let construct = library.functions.construct;
-        // SAFETY: the storage is zeroed, aligned, larger than the object, and nobody else's.
+        // SAFETY: the storage is zeroed, aligned, larger than the object, and owned here alone.
         call("the constructor", || unsafe { construct(this.as_ptr().cast()) });
         SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New) }
     }

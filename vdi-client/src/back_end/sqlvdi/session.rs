@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. The state is what this process knows: it changes by [`vdi_proto::set::client`] for calls that the library answered.
-//!    What other processes did shows only where an answer tells it.
+//!    What other processes did shows only in answers.
 //! 2. `buffers` has every buffer of the set in this process; see [`super::buffers`].
 //! 3. The library's set is closed once: by `close`, or, where there were buffers then, when the last of them is dropped.
 
@@ -103,7 +103,7 @@ impl Session {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The library does not tell the number of this process.
+    /// The library gives processes no numbers.
     pub(crate) fn member(&self) -> Option<u32> {
         None
     }

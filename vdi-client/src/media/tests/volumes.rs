@@ -319,7 +319,7 @@ fn dropped_discarded_and_unproven_sets_leave_nothing() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_refused_and_not_touched() {
+fn a_directory_with_other_files_is_refused_and_not_touched() {
     for foreign in ["notes.txt", "medium-1", "medium-0002", "medium-000", ".hidden", "medium-003.txt"] {
         let sets = Sets::new();
         sets.old(9);
