@@ -1,6 +1,6 @@
 //! The end of waits, from another thread.
 
-use crate::back_end::Waits;
+use crate::back_end::Session;
 
 /// Ends the waits of a set's process from another thread, without aborting the set.
 ///
@@ -19,7 +19,7 @@ use crate::back_end::Waits;
 /// assert_eq!(error.code(), VdError::Timeout);
 /// ```
 #[derive(Debug, Clone)]
-pub struct Canceller(Waits);
+pub struct Canceller(Session);
 
 impl Canceller {
     /// Ends every wait of this process in the set, now and until [`Canceller::resume`]: each returns VD_E_TIMEOUT.
@@ -32,7 +32,7 @@ impl Canceller {
         self.0.resume();
     }
 
-    pub(crate) fn new(waits: Waits) -> Canceller {
-        Canceller(waits)
+    pub(crate) fn new(session: Session) -> Canceller {
+        Canceller(session)
     }
 }

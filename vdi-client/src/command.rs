@@ -15,9 +15,9 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::status::VdError;
 
-use crate::back_end::{HeldCommand, Received, Refused};
+use crate::back_end::{HeldCommand, Received};
 pub use crate::completion::Completion;
-use crate::completion::Outcome;
+use crate::completion::{Outcome, Refused};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 

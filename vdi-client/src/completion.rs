@@ -3,6 +3,8 @@
 use vdi_proto::command::{Buffer, CommandRecord};
 use vdi_proto::completion::CompletionCode;
 
+use crate::error::Error;
+
 /// How a command ended.
 ///
 /// ```
@@ -39,6 +41,13 @@ impl Outcome {
     pub(crate) const fn failed(code: CompletionCode) -> Outcome {
         Outcome { code, bytes: 0, position: 0 }
     }
+}
+
+/// A completion that was refused.
+pub(crate) struct Refused {
+    pub(crate) error: Error,
+    /// The command may be completed in another way, or later.
+    pub(crate) outstanding: bool,
 }
 
 impl Completion {

@@ -36,13 +36,13 @@ impl ClientVirtualDevice {
         self.device.set_name()
     }
 
-    /// What client and server agreed on for the set.
+    /// What client and server negotiated for the set.
     #[must_use]
     pub fn config(&self) -> VdConfig {
         self.device.config()
     }
 
-    /// Waits for the server's next command; a `timeout` of zero only looks. Several commands may be held at a time.
+    /// Waits for the server's next command; a `timeout` of zero does not wait. Several commands may be held at a time.
     ///
     /// # Errors
     /// VD_E_CLOSE when the server closed the device: the normal end, see [`Error::is_close`]; VD_E_TIMEOUT when `timeout`
@@ -57,8 +57,8 @@ impl ClientVirtualDevice {
         }
     }
 
-    /// GetCommand that only looks: `None` while no command is there. For threads that serve several devices in turn, which
-    /// would get an error to throw away for each look that finds nothing.
+    /// GetCommand that does not wait: `None` while no command is there. For threads that serve several devices in turn: they
+    /// need no error for each device without a command.
     ///
     /// # Errors
     /// As [`ClientVirtualDevice::get_command`]; VD_E_TIMEOUT only when waits are cancelled.
@@ -94,7 +94,7 @@ impl ClientVirtualDevice {
         error
     }
 
-    /// CompleteCommand: tells the server how a command of this device ended, and gives its buffer back.
+    /// CompleteCommand: reports to the server how a command of this device ended, and releases its buffer.
     ///
     /// # Errors
     /// VD_E_INVALID for another device's command and for a completion that does not fit the command; VD_E_BUSY while another

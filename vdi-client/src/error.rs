@@ -10,7 +10,7 @@ use vdi_proto::status::VdError;
 /// What kind of error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// The caller used the interface wrongly, or asked for what cannot be had.
+    /// The caller used the interface wrongly, or requested what is not available.
     Misuse,
     /// A peer broke the protocol; the set is aborted.
     Violation,

@@ -42,7 +42,7 @@ pub struct RawDevice {
     held: Mutex<HashMap<CommandId, Command>>,
 }
 
-/// Who gets a command: one thread at a time.
+/// The right to get a command: one thread at a time.
 #[derive(Debug, Default)]
 struct Turns {
     taken: bool,
@@ -53,7 +53,7 @@ struct Turns {
 struct Turn<'a>(&'a RawDevice);
 
 impl<'a> Turn<'a> {
-    /// Waits for it, and says how much of `timeout` is left; `None` when that passes first.
+    /// Waits for it; gives how much of `timeout` is left, `None` when that passes first.
     fn take(device: &'a RawDevice, timeout: Duration) -> Option<(Self, Duration)> {
         let mut left = timeout;
         let mut turns = device.turns();
@@ -141,7 +141,7 @@ impl RawDevice {
         Ok(raw)
     }
 
-    /// CompleteCommand in a foreign program's own words: whatever code and position, but not more bytes than asked.
+    /// CompleteCommand with the values of a foreign program: any code and position, but no more bytes than the command has.
     ///
     /// # Errors
     /// VD_E_INVALID for a command that is not active (any more) and for more bytes than it has; VD_E_BUSY while another process
@@ -180,7 +180,7 @@ impl RawDevice {
         match self.device.try_lock() {
             Ok(mut device) => device.leave(),
             Err(TryLockError::Poisoned(device)) => device.into_inner().leave(),
-            // Whoever waits has the lock, and waits for a server that has not closed the device.
+            // A waiting thread has the lock. The server has not closed the device then.
             Err(TryLockError::WouldBlock) => self.reference.abandon(),
         }
     }

@@ -4,17 +4,19 @@
 
 use core::ptr::NonNull;
 use core::time::Duration;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::State;
+use vdi_proto::status::VdError;
 
 use crate::Options;
-use crate::back_end::{BackEnd, Set};
+use crate::back_end::{BackEnd, Opener, Session};
 use crate::buffer::MappedBuffer;
 pub use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::trace::{self, trace_refused};
 
 /// A virtual device set: IClientVirtualDeviceSet2.
@@ -24,9 +26,12 @@ use crate::trace::{self, trace_refused};
 ///
 /// The process that creates a set is its *primary*; others join it as *secondaries*.
 ///
-/// Who carries the set is chosen when the object is made: see [`BackEnd`].
+/// The back end is chosen when the object is made: see [`BackEnd`].
 #[derive(Debug)]
-pub struct ClientVirtualDeviceSet(Set);
+pub struct ClientVirtualDeviceSet {
+    opener: Opener,
+    session: RwLock<Option<Session>>,
+}
 
 impl Default for ClientVirtualDeviceSet {
     fn default() -> Self {
@@ -44,7 +49,7 @@ impl ClientVirtualDeviceSet {
     /// An object without a set.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ClientVirtualDeviceSet(Set::shared_memory(options))
+        ClientVirtualDeviceSet { opener: Opener::SharedMemory(options), session: RwLock::default() }
     }
 
     /// An object without a set, on a back end that is chosen at run time.
@@ -62,12 +67,45 @@ impl ClientVirtualDeviceSet {
     /// interface's functions; VD_E_INVALID when there is no such file, or it is no shared library for this machine;
     /// VD_E_UNEXPECTED when the system cannot load it, for want of another library for example.
     pub fn with_back_end(back_end: BackEnd) -> Result<Self, Error> {
-        Set::new(back_end).map(ClientVirtualDeviceSet).inspect_err(trace_refused)
+        let opener = Opener::new(back_end).inspect_err(trace_refused)?;
+        Ok(ClientVirtualDeviceSet { opener, session: RwLock::default() })
     }
 
     /// The set's name, if there is one.
     pub(crate) fn name(&self) -> Option<String> {
-        self.0.name()
+        self.with("name", |session| Ok(session.set_name().to_owned())).ok()
+    }
+
+    /// Does something short with the set.
+    #[inline]
+    fn with<T>(&self, call: &'static str, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        let result = match &*self.session.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(session) => work(session),
+            None => Err(Error::without_set(call)),
+        };
+        result.inspect_err(trace_refused)
+    }
+
+    /// The set, for calls that wait.
+    fn session(&self, call: &'static str) -> Result<Session, Error> {
+        self.with(call, |session| Ok(session.clone()))
+    }
+
+    fn slot(&self) -> RwLockWriteGuard<'_, Option<Session>> {
+        // The option is whole at every moment.
+        self.session.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The slot, for a call that puts a set into it.
+    fn vacant(&self, call: &'static str) -> Result<RwLockWriteGuard<'_, Option<Session>>, Error> {
+        let slot = self.slot();
+        let Some(session) = &*slot else { return Ok(slot) };
+        let what = format!(
+            "this call does not belong into state {:?}: this object has this set already; close it first, or use another \
+             object",
+            session.state()
+        );
+        Err(Error::new(ErrorKind::Misuse, VdError::Protocol, call, session.set_name(), what))
     }
 
     /// Creates a set on the default instance: [`ClientVirtualDeviceSet::create_ex`].
@@ -104,23 +142,24 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL when this object has a set already, when there is no such set, when its primary has not got the
     /// configuration yet, and when its work has ended; VD_E_ABORT when it was aborted; VD_E_SECURITY when this process may
     /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can; VD_E_NOTSUPPORTED when
-    /// its creator has another version of this library; VD_E_UNEXPECTED when somebody wrote over what tells the set's memory,
+    /// its creator has another version of this library; VD_E_UNEXPECTED when the description of the set's memory was overwritten,
     /// and when the system refuses.
     pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
         self.join("OpenInSecondaryEx", instance, name).inspect_err(trace_refused)
     }
 
-    /// Waits for the server to configure the set, and returns what was agreed. Repeatable at once from then on, from any
+    /// Waits for the server to configure the set, and returns what was negotiated. Repeatable at once from then on, from any
     /// thread and in secondaries.
     ///
     /// # Errors
     /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
     pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
-        let config = self.0.get_configuration(timeout).inspect_err(trace_refused)?;
+        let session = self.session("GetConfiguration")?;
+        let config = session.get_configuration(timeout).inspect_err(trace_refused)?;
         trace::event!(
             DEBUG,
             call = "GetConfiguration",
-            set = self.name().as_deref(),
+            set = session.set_name(),
             devices = config.device_count,
             features = %config.features,
             block_size = config.block_size,
@@ -139,7 +178,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
     /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
     pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
-        let device = self.0.open_device(name).inspect_err(trace_refused)?;
+        let device = self.session("OpenDevice")?.open_device(name).inspect_err(trace_refused)?;
         trace::event!(DEBUG, call = "OpenDevice", set = device.set_name(), device = name, "device opened");
         Ok(ClientVirtualDevice::new(device))
     }
@@ -162,15 +201,12 @@ impl ClientVirtualDeviceSet {
     /// command of this process holds.
     #[inline]
     pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
-        let handle = self.0.get_buffer_handle(address).inspect_err(trace_refused)?;
-        trace::event!(
-            TRACE,
-            call = "GetBufferHandle",
-            set = self.name().as_deref(),
-            handle = %handle,
-            "handle given"
-        );
-        Ok(handle)
+        const CALL: &str = "GetBufferHandle";
+        self.with(CALL, |session| {
+            let handle = session.get_buffer_handle(address)?;
+            trace::event!(TRACE, call = CALL, set = session.set_name(), handle = %handle, "handle given");
+            Ok(handle)
+        })
     }
 
     /// Maps the buffer that another process of this set got with a command. Until the [`MappedBuffer`] is dropped, that
@@ -178,16 +214,16 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
-    /// this process has the buffer already; VD_E_ABORT when the buffer cannot be where the server says, which aborts the set;
-    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not tell how many bytes a buffer has: there, and so everywhere,
-    /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works.
+    /// this process has the buffer already; VD_E_ABORT when the server lent a buffer that cannot be, which aborts the set;
+    /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not give the length of a buffer:
+    /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works on every back end.
     #[inline]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         self.map(handle, None)
     }
 
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`], with the number of bytes that the command has, which its holder
-    /// tells ([`crate::Command::size`]). [`MappedBuffer::data`] has that many. Works on every back end.
+    /// knows ([`crate::Command::size`]). [`MappedBuffer::data`] has that many. Works on every back end.
     ///
     /// # Errors
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`]; VD_E_INVALID when the buffer cannot have so many bytes.
@@ -197,15 +233,15 @@ impl ClientVirtualDeviceSet {
     }
 
     /// MapBufferHandle as foreign interfaces have it, without an end of the mapping: the address of the buffer in this process,
-    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while somebody
-    /// works at the address, so whoever completes it has to wait for them.
+    /// good until the set is closed here. It is no lease: nothing keeps the command from being completed while a
+    /// thread works at the address. Complete it only after that.
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_ABORT when
     /// the buffer cannot be where the server says, which aborts the set.
     #[inline]
     pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
-        self.0.map_buffer_address(handle).inspect_err(trace_refused)
+        self.with("MapBufferHandle", |session| session.map_buffer_address(handle))
     }
 
     /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
@@ -213,23 +249,25 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn signal_abort(&self) -> Result<(), Error> {
-        self.0.signal_abort().inspect_err(trace_refused)
+        self.session("SignalAbort")?.signal_abort().inspect_err(trace_refused)
     }
 
     /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are
     /// still held stay mapped until they are dropped.
     ///
-    /// A primary ends the set for everybody; a secondary leaves it.
+    /// A primary ends the set for all processes; a secondary leaves it.
     ///
     /// # Errors
     /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL
     /// without a set.
     pub fn close(&self) -> Result<(), Error> {
-        let name = if trace::listening!(DEBUG) { self.name() } else { None };
-        let closed = self.0.close();
-        if let Some(name) = name {
-            trace::event!(DEBUG, call = "Close", set = &*name, "set closed");
-        }
+        const CALL: &str = "Close";
+        let session = self.slot().take();
+        let closed = session.ok_or_else(|| Error::without_set(CALL)).and_then(|session| {
+            let closed = session.close();
+            trace::event!(DEBUG, call = CALL, set = session.set_name(), "set closed");
+            closed
+        });
         closed.inspect_err(trace_refused)
     }
 
@@ -238,13 +276,13 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn canceller(&self) -> Result<Canceller, Error> {
-        self.0.canceller().map(Canceller::new).inspect_err(trace_refused)
+        self.session("canceller").map(Canceller::new)
     }
 
     /// The state of this process's object, by the specification's table.
     #[must_use]
     pub fn state(&self) -> State {
-        self.0.state()
+        self.session.read().unwrap_or_else(PoisonError::into_inner).as_ref().map_or(State::DoesNotExist, Session::state)
     }
 
     fn create_as(
@@ -254,7 +292,8 @@ impl ClientVirtualDeviceSet {
         name: &str,
         config: &VdConfig,
     ) -> Result<(), Error> {
-        self.0.create(call, instance, name, config)?;
+        let mut slot = self.vacant(call)?;
+        *slot = Some(self.opener.create(call, instance, name, config)?);
         trace::event!(
             DEBUG,
             call = call,
@@ -269,22 +308,31 @@ impl ClientVirtualDeviceSet {
     }
 
     fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<(), Error> {
-        let member = self.0.join(call, instance, name)?;
+        let mut slot = self.vacant(call)?;
+        let session = self.opener.join(call, instance, name)?;
+        let member = session.member();
+        *slot = Some(session);
         trace::event!(DEBUG, call = call, set = name, instance = instance.unwrap_or(""), member = member, "set joined");
         Ok(())
     }
 
     #[inline]
     fn map(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
-        let buffer = self.0.map_buffer_handle(handle, bytes).inspect_err(trace_refused)?;
-        trace::event!(
-            TRACE,
-            call = "MapBufferHandle",
-            set = self.name().as_deref(),
-            handle = %handle,
-            bytes = buffer.data().len(),
-            "buffer mapped"
-        );
-        Ok(MappedBuffer::new(buffer))
+        const CALL: &str = "MapBufferHandle";
+        self.with(CALL, |session| {
+            let buffer = session.map_buffer_handle(handle, bytes)?;
+            let (set, bytes) = (session.set_name(), buffer.data().len());
+            trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
+            Ok(MappedBuffer::new(buffer))
+        })
+    }
+}
+
+impl Drop for ClientVirtualDeviceSet {
+    fn drop(&mut self) {
+        // The program hears no more that devices were open; the other processes hear it from the abort.
+        if self.slot().is_some() {
+            let _ = self.close();
+        }
     }
 }

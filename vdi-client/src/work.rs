@@ -51,7 +51,7 @@ pub(crate) fn completion(command: CommandCode, outcome: Outcome) -> Completion {
     }
 }
 
-/// How a command ended on a medium, and the failure, if nothing that the medium says counts from then on.
+/// How a command ended on a medium, and the failure if it was final.
 pub(crate) type Performed = (Outcome, Option<MediaError>);
 
 /// Carries out one command on a medium. `data` is the command's buffer.
@@ -120,7 +120,7 @@ fn checked(mut error: MediaError, size: usize) -> MediaError {
 fn ends_the_work(code: CommandCode, error: &MediaError) -> bool {
     match code {
         CommandCode::READ | CommandCode::WRITE => error.is_final(),
-        // Their promise holds or does not, whatever the medium says of its state.
+        // Their promise holds or does not: there is no recoverable error.
         CommandCode::FLUSH | CommandCode::COMPLETE | CommandCode::CLEAR_ERROR => true,
         // The medium did nothing: the server decides what that means.
         _ if error.code == CompletionCode::NOT_SUPPORTED => false,

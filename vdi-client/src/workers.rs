@@ -24,30 +24,10 @@
 //!    has been asked already, nor what comes later.
 //! 5. The text of that failure travels with the answer. The primary returns it.
 
+mod ended;
 mod pool;
 mod wire;
 mod worker;
 
-use std::time::{Duration, Instant};
-
 pub use pool::WorkerPool;
 pub use worker::{Served, serve};
-
-/// In a request: the device was closed, so the stripe's medium is to be closed. No command has this number.
-const CLOSE: u32 = 0;
-
-/// How long a process that is gone may stay unknown to the set: its pipes close before its connection.
-const DEATH_NOTICE: Duration = Duration::from_millis(200);
-
-/// Waits until the set has ended, which it does when one of its processes dies. The death of a process that had not joined does not
-/// end it.
-fn wait_for_end_of_set<T>(mut ended: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + DEATH_NOTICE;
-    loop {
-        let found = ended();
-        if found.is_some() || Instant::now() >= deadline {
-            return found;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}

@@ -5,7 +5,7 @@
 //! | `shared_memory` | this library's own shared memory: everything of `vdi_shm` is used there |
 //! | `sqlvdi` | SQL Server's library, loaded at run time (feature `sqlserver`) |
 //!
-//! Each part of a set is an enum of both back ends. This file is the only one that tells them apart. A part costs no allocation
+//! Each part of a set is an enum of both back ends. Only this file distinguishes them. A part costs no allocation
 //! beside what the back end itself needs.
 //!
 //! # What a back end does
@@ -31,17 +31,10 @@ use vdi_proto::set::client::State;
 
 pub use self::options::{BackEnd, SqlServer, TimeOutUnit};
 pub use self::shared_memory::{Access, Options};
-use crate::completion::Outcome;
+use crate::completion::{Outcome, Refused};
 use crate::error::Error;
 #[cfg(not(feature = "sqlserver"))]
 use crate::error::ErrorKind;
-
-/// A completion that was refused.
-pub(crate) struct Refused {
-    pub(crate) error: Error,
-    /// The command may be completed in another way, or later.
-    pub(crate) outstanding: bool,
-}
 
 /// Makes a call on either back end.
 macro_rules! either {
@@ -97,34 +90,16 @@ macro_rules! part {
 }
 
 part! {
-    /// A set object, with or without a set.
-    Set {
-        /// The set's name, if there is one.
-        fn name(self: &Self) -> Option<String>;
-        fn create(
-            self: &Self, call: &'static str, instance: Option<&str>, name: &str, config: &VdConfig
-        ) -> Result<(), Error>;
-        /// Gives the number of this secondary, where there are numbers.
-        fn join(self: &Self, call: &'static str, instance: Option<&str>, name: &str) -> Result<Option<u32>, Error>;
-        fn get_configuration(self: &Self, timeout: Duration) -> Result<VdConfig, Error>;
-        fn get_buffer_handle(self: &Self, address: *const u8) -> Result<BufferHandle, Error>;
-        fn map_buffer_address(self: &Self, handle: BufferHandle) -> Result<NonNull<u8>, Error>;
-        fn signal_abort(self: &Self) -> Result<(), Error>;
-        fn close(self: &Self) -> Result<(), Error>;
-        fn state(self: &Self) -> State;
-    }
+    /// What creates sets and joins them.
+    Opener {}
 }
 
-impl Set {
-    pub(crate) fn shared_memory(options: Options) -> Set {
-        Set::SharedMemory(shared_memory::Set::new(options))
-    }
-
-    pub(crate) fn new(back_end: BackEnd) -> Result<Set, Error> {
+impl Opener {
+    pub(crate) fn new(back_end: BackEnd) -> Result<Opener, Error> {
         match back_end {
-            BackEnd::SharedMemory(options) => Ok(Set::shared_memory(options)),
+            BackEnd::SharedMemory(options) => Ok(Opener::SharedMemory(options)),
             #[cfg(feature = "sqlserver")]
-            BackEnd::SqlServer(vendor) => sqlvdi::Set::new(&vendor).map(Set::SqlServer),
+            BackEnd::SqlServer(vendor) => sqlvdi::Opener::new(&vendor).map(Opener::SqlServer),
             #[cfg(not(feature = "sqlserver"))]
             BackEnd::SqlServer(_) => {
                 let what = "this program was built without SQL Server's library as a back end; build it with the feature \
@@ -135,19 +110,63 @@ impl Set {
         }
     }
 
+    pub(crate) fn create(
+        &self,
+        call: &'static str,
+        instance: Option<&str>,
+        name: &str,
+        config: &VdConfig,
+    ) -> Result<Session, Error> {
+        match self {
+            Opener::SharedMemory(options) => {
+                shared_memory::create(options, call, instance, name, config).map(Session::SharedMemory)
+            }
+            #[cfg(feature = "sqlserver")]
+            Opener::SqlServer(opener) => opener.create(call, instance, name, config).map(Session::SqlServer),
+        }
+    }
+
+    pub(crate) fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<Session, Error> {
+        match self {
+            Opener::SharedMemory(options) => {
+                shared_memory::join(options, call, instance, name).map(Session::SharedMemory)
+            }
+            #[cfg(feature = "sqlserver")]
+            Opener::SqlServer(opener) => opener.join(call, instance, name).map(Session::SqlServer),
+        }
+    }
+}
+
+part! {
+    /// A set that this process created or joined.
+    #[derive(Clone)]
+    Session {
+        fn set_name(self: &Self) -> &str;
+        fn state(self: &Self) -> State;
+        /// The number of this process among the set's, where there are numbers.
+        fn member(self: &Self) -> Option<u32>;
+        fn get_configuration(self: &Self, timeout: Duration) -> Result<VdConfig, Error>;
+        fn get_buffer_handle(self: &Self, address: *const u8) -> Result<BufferHandle, Error>;
+        fn map_buffer_address(self: &Self, handle: BufferHandle) -> Result<NonNull<u8>, Error>;
+        fn signal_abort(self: &Self) -> Result<(), Error>;
+        fn close(self: &Self) -> Result<(), Error>;
+        /// Ends the waits of this process, until `resume`.
+        fn cancel(self: &Self);
+        fn resume(self: &Self);
+    }
+}
+
+impl Session {
     pub(crate) fn open_device(&self, name: &str) -> Result<Device, Error> {
-        either_gives!(Set, self, set => set.open_device(name), Device::SharedMemory, Device::SqlServer)
+        either_gives!(Session, self, set => set.open_device(name), Device::SharedMemory, Device::SqlServer)
     }
 
     /// `bytes` is how many of the buffer are wanted; all where it is `None`.
     pub(crate) fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         either_gives!(
-            Set, self, set => set.map_buffer_handle(handle, bytes), MappedBuffer::SharedMemory, MappedBuffer::SqlServer
+            Session, self, set => set.map_buffer_handle(handle, bytes),
+            MappedBuffer::SharedMemory, MappedBuffer::SqlServer
         )
-    }
-
-    pub(crate) fn canceller(&self) -> Result<Waits, Error> {
-        either_gives!(Set, self, set => set.canceller(), Waits::SharedMemory, Waits::SqlServer)
     }
 }
 
@@ -252,14 +271,5 @@ part! {
         fn prefix_mut(self: &mut Self) -> &mut [u8];
         fn address(self: &Self) -> NonNull<u8>;
         fn handle(self: &Self) -> BufferHandle;
-    }
-}
-
-part! {
-    /// The waits of this process in a set.
-    #[derive(Clone)]
-    Waits {
-        fn cancel(self: &Self);
-        fn resume(self: &Self);
     }
 }

@@ -1,10 +1,10 @@
-//! Who carries a virtual device set: this library's own shared memory, or SQL Server's library.
+//! The choice of a back end: this library's own shared memory, or SQL Server's library.
 
 use std::path::PathBuf;
 
 use super::shared_memory::Options;
 
-/// Who carries a set: chosen at run time, by [`crate::ClientVirtualDeviceSet::with_back_end`]. Everything else is the same
+/// What carries a set: chosen at run time, by [`crate::ClientVirtualDeviceSet::with_back_end`]. Everything else is the same
 /// for a program; see "Back ends" in the documentation of the crate.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -56,7 +56,7 @@ impl SqlServer {
 ///
 /// The documents say milliseconds; a published sample for Linux passes 90 and says seconds. Commands come at once whatever
 /// the unit. What a wrong one does: waits that should end, by their time-out, a [`crate::Canceller`] or another thread's
-/// completion, end late (milliseconds chosen, seconds meant) or look too often (the other way round).
+/// completion, end late (milliseconds chosen, seconds meant) or poll too often (the other way round).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TimeOutUnit {
     /// As the documents say.

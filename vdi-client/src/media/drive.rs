@@ -15,11 +15,13 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
-use super::medium::{Medium, On};
-use super::partial::{CommitError, Step, checkpoint};
-use super::progress::Direction;
-use super::target::Target;
-use super::{Media, MediaError};
+use super::error::MediaError;
+use super::interface::Media;
+use super::medium::Medium;
+use super::partial::CommitError;
+use super::steps::{Step, checkpoint};
+use super::target::{Direction, Target};
+use super::transfer::On;
 
 /// Where the media of a drive are kept. It is displayed as the path of the medium in the drive.
 pub(super) trait Store: fmt::Debug + fmt::Display + Send {
@@ -71,7 +73,7 @@ fn on<S: Store>(store: &S, kind: DeviceKind) -> On<'_> {
 }
 
 impl<S: Store> MediaDrive<S> {
-    /// A drive of the first of `kinds` until [`Media::begin`] tells which it is.
+    /// A drive of the first of `kinds` until [`Media::begin`] decides.
     pub(super) fn new(
         path: PathBuf,
         store: S,

@@ -67,7 +67,7 @@ impl MediaError {
     /// size is used up, else ERROR_IO_DEVICE.
     #[must_use]
     pub fn io(what: impl Into<String>, source: io::Error) -> Self {
-        let (code, remedy) = judge(source.kind());
+        let (code, remedy) = classify(source.kind());
         let remedy = Cow::Borrowed(remedy);
         MediaError { code, bytes: 0, what: what.into(), remedy, source: Some(source), passing: false }
     }
@@ -89,8 +89,7 @@ impl MediaError {
     }
 
     /// The same error of a media that is not: see "Final or not" above.
-    #[must_use]
-    pub fn into_final(mut self) -> Self {
+    pub(crate) fn into_final(mut self) -> Self {
         self.passing = false;
         self
     }
@@ -101,7 +100,7 @@ impl MediaError {
         !self.passing
     }
 
-    /// ERROR_NOT_SUPPORTED: this media does not know what it was asked for.
+    /// ERROR_NOT_SUPPORTED: this media does not know the request.
     #[must_use]
     pub fn not_supported(what: impl fmt::Display) -> Self {
         MediaError::new(CompletionCode::NOT_SUPPORTED, format!("{what} is not supported by this media"))
@@ -149,7 +148,8 @@ impl fmt::Display for MediaError {
     }
 }
 
-fn judge(kind: ErrorKind) -> (CompletionCode, &'static str) {
+/// The completion code and the remedy of a system's error.
+fn classify(kind: ErrorKind) -> (CompletionCode, &'static str) {
     let full = CompletionCode::DISK_FULL;
     let device = CompletionCode::IO_DEVICE;
     match kind {
@@ -168,6 +168,6 @@ fn judge(kind: ErrorKind) -> (CompletionCode, &'static str) {
             (device, "the reader at the other end went away; find out from it why")
         }
         ErrorKind::WouldBlock => (device, "put the stream into blocking mode"),
-        _ => (device, "look for errors of that device in the system's log, then start again"),
+        _ => (device, "check the system's log for errors of that device, then start again"),
     }
 }

@@ -9,15 +9,13 @@ use rustix::fs::Advice;
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::DeviceKind;
-#[cfg(doc)]
-use vdi_proto::features::Features;
 
-#[cfg(doc)]
-use super::Media;
-use super::MediaError;
 use super::drive::{MediaDrive, Store};
-use super::partial::{CommitError, Naming, Output, is_directory};
-use super::progress::Direction;
+use super::error::MediaError;
+use super::interface::forward;
+use super::partial::{CommitError, Naming, Output};
+use super::places::is_directory;
+use super::target::Direction;
 
 /// A file that a backup is written to, or that a restore reads: [Files](super#files).
 ///
@@ -85,7 +83,7 @@ impl FileMedia {
     }
 }
 
-super::forward!(impl() FileMedia, media => media.0);
+forward!(impl() FileMedia, media => media.0);
 
 /// A file as the one medium of a drive.
 #[derive(Debug)]

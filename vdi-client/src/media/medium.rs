@@ -1,75 +1,13 @@
 //! One medium in a device: a run of bytes, or a tape.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::fs::FileExt;
-
-use rustix::fs::SeekFrom;
 use vdi_proto::command::CommandCode;
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::DeviceKind;
 
-use super::cursor::Cursor;
-use super::partial::{Step, checkpoint};
-use super::progress::Direction;
+use super::error::MediaError;
 use super::tape::Tape;
-use super::{MediaError, fill, store};
-
-/// The file that a medium is kept in, and its name in errors.
-#[derive(Clone, Copy)]
-pub(super) struct On<'a> {
-    pub(super) file: &'a File,
-    pub(super) name: &'a dyn fmt::Display,
-    /// It goes on where it is, whatever the offset.
-    pub(super) stream: bool,
-}
-
-impl On<'_> {
-    pub(super) fn cannot(&self, verb: &str, offset: u64, error: io::Error) -> MediaError {
-        MediaError::io(format!("cannot {verb} {} at byte {offset}", self.name), error)
-    }
-
-    /// Stores all of `data` at `offset`; a failure says how many bytes were stored.
-    pub(super) fn store(&self, offset: u64, data: &[u8]) -> Result<(), MediaError> {
-        checkpoint(Step::Write)
-            .map_err(|error| (0, error))
-            .and_then(|()| {
-                store(data, |done, rest| match (self.stream, self.file) {
-                    (true, mut file) => file.write(rest),
-                    (false, file) => file.write_at(rest, offset.saturating_add(done as u64)),
-                })
-            })
-            .map_err(|(done, error)| {
-                self.cannot("write to", offset.saturating_add(done as u64), error).with_bytes(done)
-            })
-    }
-
-    /// Fills `buffer` from `offset` up to the end of the file; a failure says how many bytes are good.
-    pub(super) fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        fill(buffer, |done, rest| match (self.stream, self.file) {
-            (true, mut file) => file.read(rest),
-            (false, file) => file.read_at(rest, offset.saturating_add(done as u64)),
-        })
-        .map_err(|(done, error)| self.cannot("read", offset.saturating_add(done as u64), error).with_bytes(done))
-    }
-
-    /// As [`On::fill`], of a file that must not end before.
-    pub(super) fn fill_all(&self, offset: u64, buffer: &mut [u8]) -> Result<(), MediaError> {
-        let done = self.fill(offset, buffer)?;
-        if done == buffer.len() {
-            return Ok(());
-        }
-        let ended = io::Error::from(ErrorKind::UnexpectedEof);
-        Err(self.cannot("read", offset.saturating_add(done as u64), ended).with_bytes(done))
-    }
-
-    /// The length of the file; also that of a block device, which its metadata does not tell.
-    pub(super) fn length(&self) -> Result<u64, MediaError> {
-        rustix::fs::seek(self.file, SeekFrom::End(0))
-            .map_err(|error| MediaError::io(format!("cannot find the end of {}", self.name), error.into()))
-            .map_err(|error| error.with_remedy("a disk-like set needs a file or a block device"))
-    }
-}
+use super::target::Direction;
+use super::transfer::On;
 
 #[derive(Debug)]
 pub(super) enum Medium {
@@ -150,6 +88,80 @@ impl Medium {
         match self {
             Medium::Bytes { cursor, .. } => cursor.position = 0,
             Medium::Tape(tape) => tape.rewind(),
+        }
+    }
+}
+
+/// The highest position that a file can have; SetPosition's are signed.
+const LAST: u64 = i64::MAX as u64;
+
+/// Where a disk-like device is on its medium: the position after the last transfer, and the end, in bytes.
+///
+/// The end is the highest byte that was ever written, or the length of what is read. Flush has the file end there, too.
+/// (**Decision**: the specification has it end "at the last position previously written". Taken literally, a header that is
+/// written anew at byte 0 would cut off the whole backup.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Cursor {
+    position: u64,
+    end: u64,
+}
+
+impl Cursor {
+    fn at_beginning(end: u64) -> Cursor {
+        Cursor { position: 0, end }
+    }
+
+    /// Whether a transfer of `length` bytes at `position` stays within what a file can hold.
+    fn check(position: u64, length: usize) -> Result<(), MediaError> {
+        match position.checked_add(length as u64) {
+            Some(end) if end <= LAST => Ok(()),
+            _ => Err(MediaError::new(
+                CompletionCode::IO_DEVICE,
+                format!("{length} bytes at position {position} lie outside every file"),
+            )
+            .with_remedy("positions end at 2^63 - 1; report that with the server's version")),
+        }
+    }
+
+    /// `done` bytes were read at `position`, which [`Cursor::check`] let pass.
+    fn read(&mut self, position: u64, done: usize) {
+        self.position = position.saturating_add(done as u64);
+    }
+
+    /// `done` bytes were written at `position`, which [`Cursor::check`] let pass.
+    fn written(&mut self, position: u64, done: usize) {
+        self.read(position, done);
+        if done > 0 {
+            self.end = self.end.max(self.position);
+        }
+    }
+
+    /// SetPosition: `offset`, signed, counts from the beginning (`whence` 0), from here (1) or from the end (2).
+    ///
+    /// Where that is before the beginning or beyond the end, and where `whence` is something else, the position stays as
+    /// it is.
+    fn seek(&mut self, whence: i32, offset: u64) -> Result<u64, MediaError> {
+        let refused = |what: String| {
+            MediaError::new(CompletionCode::IO_DEVICE, what)
+                .with_remedy("report that with the server's version")
+                .recoverable()
+        };
+        let base = match whence {
+            0 => 0,
+            1 => self.position,
+            2 => self.end,
+            _ => return Err(refused(format!("SetPosition has whence {whence}, which is none of 0, 1 and 2"))),
+        };
+        let offset = offset as i64;
+        match base.checked_add_signed(offset).filter(|target| *target <= self.end) {
+            Some(target) => {
+                self.position = target;
+                Ok(target)
+            }
+            None => Err(refused(format!(
+                "SetPosition to {offset} from {base} lies outside the medium, which ends at byte {}",
+                self.end
+            ))),
         }
     }
 }

@@ -1,46 +1,22 @@
 //! A file on its way to its name: written unnamed (or under a hidden name), synced, then renamed over the target.
 
-use std::collections::hash_map::RandomState;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Metadata, Permissions};
-use std::hash::BuildHasher;
+use std::ffi::OsString;
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, fchown};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::MediaError;
+use super::error::MediaError;
+use super::places::{
+    copy_permissions, is_directory, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
+    with_hidden_name,
+};
 use super::stale;
-#[cfg(test)]
-pub(super) use super::tests::checkpoint;
-
-/// The steps on the way to a committed file; tests watch them and have them fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
-    Write,
-    /// Of a volume set: a file for another medium.
-    AddFile,
-    SyncFile,
-    /// Of a volume set: the hidden directory.
-    Stage,
-    Link,
-    /// Of a volume set: the hidden directory becomes durable.
-    SyncStage,
-    Rename,
-    SyncDirectory,
-    /// Of a volume set: a file of the old one, or of one that failed, is removed. Tests are killed here, nothing fails.
-    Remove,
-}
-
-#[cfg(not(test))]
-#[inline]
-pub(super) fn checkpoint(_step: Step) -> io::Result<()> {
-    Ok(())
-}
+use super::steps::{Step, checkpoint};
 
 /// What becomes of the data of a backup that is not committed.
 pub(super) const DISCARDED: &str = "the new data was discarded, and what was there before was kept";
@@ -75,7 +51,7 @@ impl Output {
                 Partial::create(&real, Some(&found), naming).map(Output::Partial)
             }
             Ok(found) => {
-                // Only what has positions can be read back; a pipe opened both ways would wait for nobody.
+                // Only what has positions can be read back. A pipe opened both ways would not wait for its reader.
                 let access = if found.file_type().is_block_device() { OFlags::RDWR } else { OFlags::WRONLY };
                 let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
                 let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
@@ -127,32 +103,6 @@ impl Output {
     }
 }
 
-/// Refuses a symbolic link to what does not exist.
-pub(super) fn refuse_dangling(path: &Path) -> Result<(), MediaError> {
-    let Ok(link) = fs::read_link(path) else { return Ok(()) };
-    let what =
-        format!("cannot create {}: it is a symbolic link to {}, which does not exist", path.display(), link.display());
-    Err(MediaError::io(what, ErrorKind::NotFound.into()).with_remedy("name what it points to, or remove the link"))
-}
-
-/// The directory that a path is in, and its name there; `None` for what has no name, as `..`.
-pub(super) fn split(path: &Path) -> Option<(&Path, &OsStr)> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    path.file_name().map(|name| (parent, name))
-}
-
-pub(super) fn open_directory(path: &Path) -> Result<File, MediaError> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()))
-        .map(File::from)
-        .map_err(|error| MediaError::io(format!("cannot open the target's directory {}", path.display()), error.into()))
-}
-
-pub(super) fn is_directory(path: &Path) -> MediaError {
-    MediaError::io(format!("cannot open {}", path.display()), ErrorKind::IsADirectory.into())
-        .with_remedy("name a file, not a directory")
-}
-
 /// A commit that did not succeed.
 #[derive(Debug)]
 pub(super) struct CommitError {
@@ -189,7 +139,7 @@ impl Partial {
 
         stale::remove_files(&directory, target);
 
-        // Where there is an old file, its permissions are taken over below; until then nobody else gets at the new one.
+        // Where there is an old file, its permissions are copied below; until then no other user has access.
         let mode = if old.is_some() { Mode::from_raw_mode(0o600) } else { Mode::from_raw_mode(0o666) };
         let unnamed = match naming {
             Naming::Unnamed => open_unnamed(&directory, mode),
@@ -197,21 +147,21 @@ impl Partial {
         };
         let partial = match unnamed.map_err(|error| cannot("cannot create a file in", error))? {
             Some(file) => {
-                stale::claim(&file);
+                stale::lock(&file);
                 Partial { file, directory, target: target.to_owned(), hidden: None }
             }
             None => {
                 let (file, hidden) = with_hidden_name(target, |name| {
                     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                     let file = retry_on_intr(|| rustix::fs::openat(&directory, name, flags, mode)).map(File::from)?;
-                    if stale::claim_named(&directory, name, &file) { Ok(file) } else { Err(Errno::EXIST) }
+                    if stale::lock_named(&directory, name, &file) { Ok(file) } else { Err(Errno::EXIST) }
                 })
                 .map_err(|error| cannot("cannot create a file in", error))?;
                 Partial { file, directory, target: target.to_owned(), hidden: Some(hidden) }
             }
         };
         if let Some(old) = old {
-            take_over(&partial.file, old).map_err(|error| {
+            copy_permissions(&partial.file, old).map_err(|error| {
                 MediaError::io(format!("cannot give the new {} the permissions of the old", path.display()), error)
             })?;
         }
@@ -257,100 +207,8 @@ impl Partial {
 impl Drop for Partial {
     fn drop(&mut self) {
         if let Some(hidden) = &self.hidden {
-            // Nobody is left who could be told.
+            // An error here can be reported to no caller.
             let _ = rustix::fs::unlinkat(&self.directory, hidden, AtFlags::empty());
         }
-    }
-}
-
-/// A file without a name in `directory`; `None` where it could not be made or not be given a name later.
-pub(super) fn open_unnamed(directory: &File, mode: Mode) -> io::Result<Option<File>> {
-    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
-    match retry_on_intr(|| rustix::fs::openat(directory, ".", flags, mode)) {
-        Ok(file) => {
-            let file = File::from(file);
-            // Without /proc it could not be linked. Learning that after hours of writing would be too late.
-            let linkable = match fs::metadata(proc_path(&file)) {
-                Ok(seen) => {
-                    let own = file.metadata()?;
-                    (seen.dev(), seen.ino()) == (own.dev(), own.ino())
-                }
-                Err(error) => match error.kind() {
-                    ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::NotADirectory => false,
-                    _ => return Err(error),
-                },
-            };
-            Ok(linkable.then_some(file))
-        }
-        // File systems and kernels without O_TMPFILE say so in many ways.
-        Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::INVAL | Errno::NOENT | Errno::NOSYS) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-pub(super) fn proc_path(file: &File) -> String {
-    format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-/// The longest part of the target's name that a hidden name repeats, in bytes.
-const NAME_PART: usize = 64;
-
-/// What the hidden names for `target` begin with.
-pub(super) fn hidden_prefix(target: &OsStr) -> Vec<u8> {
-    let target = target.as_bytes();
-    let mut end = target.len().min(NAME_PART);
-    // Never cut through a character of UTF-8: some file systems refuse such names.
-    while end > 0 && target.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
-        end -= 1;
-    }
-    [b".", target.get(..end).unwrap_or_default(), b".vdi-partial-"].concat()
-}
-
-/// Calls `make` with hidden names for `target` until one is free.
-pub(super) fn with_hidden_name<T>(
-    target: &OsStr,
-    mut make: impl FnMut(&OsStr) -> Result<T, Errno>,
-) -> io::Result<(T, OsString)> {
-    let prefix = hidden_prefix(target);
-    let mut last = Errno::EXIST;
-    for _ in 0..16 {
-        let mut name = prefix.clone();
-        name.extend_from_slice(format!("{:016x}", RandomState::new().hash_one(0)).as_bytes());
-        let name = OsString::from_vec(name);
-        match make(&name) {
-            Ok(made) => return Ok((made, name)),
-            Err(Errno::EXIST) => last = Errno::EXIST,
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Err(last.into())
-}
-
-/// Gives `file` the owner, group and permissions of `old`, as far as this process may. Where the group cannot be kept, it
-/// gets no more permissions than everybody else.
-pub(super) fn take_over(file: &File, old: &Metadata) -> io::Result<()> {
-    let new = file.metadata()?;
-    // Of a directory also that its files get its group, and who may remove them.
-    let bits = if old.is_dir() { 0o7777 } else { 0o777 };
-    let mut mode = old.mode() & bits;
-    let owned =
-        (new.uid(), new.gid()) == (old.uid(), old.gid()) || fchown(file, Some(old.uid()), Some(old.gid())).is_ok();
-    if !owned && new.gid() != old.gid() && fchown(file, None, Some(old.gid())).is_err() {
-        mode = for_another_group(mode);
-    }
-    // Not where it is right already: file systems without permissions refuse to change them.
-    if new.mode() & bits == mode { Ok(()) } else { file.set_permissions(Permissions::from_mode(mode)) }
-}
-
-/// `mode` for a file whose group had to change: no more for the new group than for everybody else.
-pub(super) fn for_another_group(mode: u32) -> u32 {
-    mode & (0o707 | (mode & 0o007) << 3)
-}
-
-/// Syncs what may be something that cannot be synced, as pipes and some network file systems' directories cannot.
-pub(super) fn sync_if_possible(file: &File) -> io::Result<()> {
-    match file.sync_all().map_err(|error| (Errno::from_io_error(&error), error)) {
-        Ok(()) | Err((Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::ROFS), _)) => Ok(()),
-        Err((_, error)) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Snapshots: a media for their metadata, and whoever takes and mounts them.
+//! Snapshots: a media for their metadata, and the program's part that takes and mounts them.
 //!
 //! # Invariants
 //!
@@ -10,8 +10,9 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 
+use super::error::MediaError;
+use super::interface::Media;
 use super::target::failed_before;
-use super::{Media, MediaError};
 
 /// Takes snapshots of the volumes that a database's files are on, and mounts them: see [`SnapshotMedia`].
 ///
@@ -19,7 +20,7 @@ use super::{Media, MediaError};
 /// write to the database.
 pub trait Snapshots: Send {
     /// VDC_PrepareToFreeze: a snapshot will follow, after more metadata perhaps. Whatever takes time belongs here. It comes
-    /// only where [`Features::SNAPSHOT_PREPARE`](vdi_proto::features::Features::SNAPSHOT_PREPARE) was agreed on.
+    /// only where [`Features::SNAPSHOT_PREPARE`](vdi_proto::features::Features::SNAPSHOT_PREPARE) was negotiated.
     ///
     /// # Errors
     /// The snapshot cannot be taken; the backup fails.
@@ -29,7 +30,7 @@ pub trait Snapshots: Send {
 
     /// A part of the list of frozen files: what one Write between FileInfoBegin and FileInfoEnd carried. The parts make up the
     /// list, which is complete when [`take`](Snapshots::take) is called; its form is the server's. It comes only where
-    /// [`Features::ENUM_FROZEN_FILES`](vdi_proto::features::Features::ENUM_FROZEN_FILES) was agreed on.
+    /// [`Features::ENUM_FROZEN_FILES`](vdi_proto::features::Features::ENUM_FROZEN_FILES) was negotiated.
     ///
     /// # Errors
     /// The list is no use; the backup fails.
@@ -173,7 +174,7 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
 }
 
 fn out_of_order(what: String) -> MediaError {
-    MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("look in the server's error log what it was doing")
+    MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("see the server's error log")
 }
 
 impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {

@@ -18,15 +18,17 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::{Errno, retry_on_intr};
 use vdi_proto::completion::CompletionCode;
 
-use super::MediaError;
-use super::partial::{
-    CommitError, Naming, Step, checkpoint, open_directory, open_unnamed, proc_path, refuse_dangling, split,
-    sync_if_possible, take_over, with_hidden_name,
+use super::error::MediaError;
+use super::partial::{CommitError, Naming};
+use super::places::{
+    copy_permissions, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
+    with_hidden_name,
 };
 use super::stale;
+use super::steps::{Step, checkpoint};
 
 /// Descriptors that a commit, or clearing up, has open at a time beside the media: the hidden directory and its parent, and a
-/// directory that is looked into, twice.
+/// directory that is listed, twice.
 const COMMIT_NEEDS: usize = 4;
 
 /// The name of a medium's file.
@@ -41,7 +43,7 @@ pub(super) fn medium_number(name: &str) -> Option<usize> {
 }
 
 /// The numbers of the media in a directory, in order, and the name of something else that is there.
-pub(super) fn look_into(directory: &File) -> io::Result<(Vec<usize>, Option<OsString>)> {
+pub(super) fn list_media(directory: &File) -> io::Result<(Vec<usize>, Option<OsString>)> {
     let mut media = Vec::new();
     let mut foreign = None;
     // A directory of its own: reading moves its position.
@@ -78,7 +80,7 @@ impl Hidden {
         let (opened, name) = with_hidden_name(target, |name| {
             retry_on_intr(|| rustix::fs::mkdirat(&parent, name, mode))?;
             match open_at(&parent, name) {
-                Ok(made) if !stale::claim_named(&parent, name, &made) => Err(Errno::EXIST),
+                Ok(made) if !stale::lock_named(&parent, name, &made) => Err(Errno::EXIST),
                 Err(error) if error.kind() == ErrorKind::NotFound => Err(Errno::EXIST),
                 opened => Ok(opened),
             }
@@ -99,9 +101,9 @@ impl Drop for Hidden {
             return;
         }
         let _ = checkpoint(Step::Remove);
-        // After an exchange the name stands for another directory than at first. Nobody is left who could be told.
+        // After an exchange the name stands for another directory than at first. An error here can be reported to no caller.
         let Ok(directory) = open_at(&self.parent, &self.name) else { return };
-        if let Ok((media, _)) = look_into(&directory) {
+        if let Ok((media, _)) = list_media(&directory) {
             for number in media {
                 let _ = checkpoint(Step::Remove);
                 let _ = rustix::fs::unlinkat(&directory, medium_name(number), AtFlags::empty());
@@ -125,7 +127,7 @@ pub(super) struct Staging {
     /// The old set, and its first medium: their permissions are taken over.
     old: Option<Metadata>,
     old_medium: Option<Metadata>,
-    /// Held for the commit, so that media cannot take the last descriptors, and given up before anything below is dropped.
+    /// Descriptors reserved for the commit, so that media cannot take the last ones. Released before anything below is dropped.
     reserve: Vec<File>,
     /// Where the files are, unless they are unnamed.
     hidden: Option<Hidden>,
@@ -158,24 +160,8 @@ impl Staging {
         });
         let mut old_medium = None;
         if let Some(found) = &old {
-            rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
-                MediaError::io(format!("{} exists and may not be replaced", path.display()), error.into())
-                    .with_remedy("permit this user to write to it, remove it, or choose another name")
-            })?;
-            if directory.metadata().map_err(cannot)?.dev() != found.dev() {
-                let what = format!("{} may not be replaced: a file system is mounted there", path.display());
-                return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a directory in it"));
-            }
-            let set = open_at(&directory, target).map_err(|error| {
-                MediaError::io(format!("{} may not be replaced", path.display()), error)
-                    .with_remedy("name a directory, and one that this user may read")
-            })?;
-            refuse_foreign(&set).map_err(|error| {
-                MediaError::io(format!("{} may not be replaced", path.display()), error)
-                    .with_remedy("choose another directory, or move what is in that one elsewhere")
-            })?;
+            check_old(&directory, target, path, found)?;
             old_medium = fs::metadata(real.join(medium_name(1))).ok();
-            probe_exchange(&directory, target).map_err(cannot)?;
         }
         let reserve = (0..COMMIT_NEEDS).map(|_| directory.try_clone()).collect::<Result<_, _>>().map_err(cannot)?;
         let (parent, target, files) = (directory, target.to_owned(), Vec::new());
@@ -203,7 +189,7 @@ impl Staging {
             None => open_unnamed(&self.parent, mode)?.ok_or(ErrorKind::Unsupported)?,
         };
         if let Some(old) = &self.old_medium {
-            take_over(&file, old)?;
+            copy_permissions(&file, old)?;
         }
         Ok(file)
     }
@@ -213,7 +199,7 @@ impl Staging {
         self.files.push(medium);
     }
 
-    /// Where there is an old set, its permissions are taken over; until then nobody else gets at the new.
+    /// Where there is an old set, its permissions are copied; until then no other user has access.
     fn file_mode(&self) -> Mode {
         Mode::from_raw_mode(if self.old.is_some() && self.old_medium.is_some() { 0o600 } else { 0o666 })
     }
@@ -223,7 +209,7 @@ impl Staging {
         let mode = Mode::from_raw_mode(if self.old.is_some() { 0o700 } else { 0o777 });
         let hidden = Hidden::create(&self.parent, &self.target, mode)?;
         if let Some(old) = &self.old {
-            take_over(&hidden.directory, old)?;
+            copy_permissions(&hidden.directory, old)?;
         }
         Ok(hidden)
     }
@@ -244,7 +230,7 @@ impl Staging {
             .and_then(|()| sync_if_possible(&hidden.directory))
             .map_err(failed("syncing the directory of its media", false))?;
         checkpoint(Step::Rename)
-            .and_then(|()| self.put_into_place(&hidden))
+            .and_then(|()| self.replace_target(&hidden))
             .map_err(failed("putting its directory into place", false))?;
         checkpoint(Step::SyncDirectory).and_then(|()| sync_if_possible(&self.parent)).map_err(|source| {
             // A crash might bring the old set back to its name: what is there then has to be whole.
@@ -265,10 +251,10 @@ impl Staging {
     }
 
     /// The one step.
-    fn put_into_place(&self, hidden: &Hidden) -> io::Result<()> {
+    fn replace_target(&self, hidden: &Hidden) -> io::Result<()> {
         match open_at(&self.parent, &self.target) {
             Ok(old) => {
-                // Somebody may have put something there since.
+                // Another process may have put something there since.
                 refuse_foreign(&old)?;
                 exchange(&self.parent, &hidden.name, &self.target)
             }
@@ -283,6 +269,26 @@ impl Staging {
     }
 }
 
+/// Checks that what is at the target may be replaced.
+fn check_old(parent: &File, target: &OsStr, path: &Path, found: &Metadata) -> Result<(), MediaError> {
+    let path = path.display();
+    let cannot = |error| MediaError::io(format!("cannot create {path}"), error);
+    rustix::fs::accessat(parent, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
+        MediaError::io(format!("{path} exists and may not be replaced"), error.into())
+            .with_remedy("permit this user to write to it, remove it, or choose another name")
+    })?;
+    if parent.metadata().map_err(cannot)?.dev() != found.dev() {
+        let what = format!("{path} may not be replaced: a file system is mounted there");
+        return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a directory in it"));
+    }
+    let refused = |error, remedy| MediaError::io(format!("{path} may not be replaced"), error).with_remedy(remedy);
+    let set =
+        open_at(parent, target).map_err(|error| refused(error, "name a directory, and one that this user may read"))?;
+    refuse_foreign(&set)
+        .map_err(|error| refused(error, "choose another directory, or move what is in that one elsewhere"))?;
+    probe_exchange(parent, target).map_err(cannot)
+}
+
 fn exchange(parent: &File, one: &OsStr, other: &OsStr) -> io::Result<()> {
     let exchanged = retry_on_intr(|| rustix::fs::renameat_with(parent, one, parent, other, RenameFlags::EXCHANGE));
     exchanged.map_err(|error| match error {
@@ -294,16 +300,16 @@ fn exchange(parent: &File, one: &OsStr, other: &OsStr) -> io::Result<()> {
     })
 }
 
-/// Learning only after hours of writing that directories cannot be exchanged there would be too late.
+/// Checks before the first Write that directories can be exchanged there.
 fn probe_exchange(parent: &File, target: &OsStr) -> io::Result<()> {
     let mode = Mode::from_raw_mode(0o700);
     let (one, other) = (Hidden::create(parent, target, mode)?, Hidden::create(parent, target, mode)?);
     exchange(parent, &one.name, &other.name)
 }
 
-/// A directory that has something else in it than media is somebody else's.
+/// A directory that has something else in it than media is no volume set.
 fn refuse_foreign(directory: &File) -> io::Result<()> {
-    match look_into(directory)? {
+    match list_media(directory)? {
         (_, None) => Ok(()),
         (_, Some(foreign)) => Err(io::Error::new(
             ErrorKind::DirectoryNotEmpty,

@@ -1,11 +1,11 @@
 //! What killed processes left behind under hidden names, and its removal.
 //!
-//! Whatever has a hidden name, or may get one, is locked (`flock`) by the process that is at work on it. The system drops the lock when
-//! that dies, in whatever way, so what has such a name and can be locked was left behind. The next one who creates the same
-//! target removes it. Where the file system knows no such locks nothing is removed.
+//! A file or directory that has a hidden name, or may get one, is locked (`flock`) by the process that works on it. The system
+//! drops the lock when the process dies. So what has such a name and can be locked is a leftover. The next process that creates
+//! the same target removes it. Where the file system knows no locks nothing is removed.
 //!
-//! Between getting its name and being locked a thing looks like one that was left behind. Who made it looks after locking
-//! whether it is still there, and makes another if not.
+//! Between getting its name and being locked a new file looks like a leftover. Its maker checks after locking that it is still
+//! there, and makes another one if not.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -15,21 +15,21 @@ use std::os::unix::ffi::OsStringExt;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
-use super::partial::{hidden_prefix, sync_if_possible};
+use super::places::{hidden_prefix, sync_if_possible};
 
 /// Digits at the end of a hidden name.
 const DIGITS: usize = 16;
 
-/// Locks something that nobody else knows of yet.
-pub(super) fn claim(file: &File) -> bool {
+/// Locks a new file or directory.
+pub(super) fn lock(file: &File) -> bool {
     let locked = retry_on_intr(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive));
-    // Where there are no locks, nobody removes anything.
+    // Where there are no locks, nothing is removed.
     locked != Err(Errno::WOULDBLOCK)
 }
 
-/// Locks what was just made under a hidden name; false if somebody took it for left behind.
-pub(super) fn claim_named(directory: &File, name: &OsStr, made: &File) -> bool {
-    claim(made) && rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+/// Locks what was just made under a hidden name; false if another process took it for a leftover.
+pub(super) fn lock_named(directory: &File, name: &OsStr, made: &File) -> bool {
+    lock(made) && rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// Removes files that were left behind for this target. What cannot be removed stays: it costs space, but must not stop a backup.
@@ -121,9 +121,9 @@ mod tests {
         let directory = File::open(place.path()).unwrap();
         assert_eq!(left_behind(&directory, OsStr::new("a.bak")), [OsStr::new(&hidden)]);
 
-        // Not while somebody works on it.
+        // Not while a process works on it.
         let at_work = File::open(place.path().join(&hidden)).unwrap();
-        assert!(claim_named(&directory, OsStr::new(&hidden), &at_work));
+        assert!(lock_named(&directory, OsStr::new(&hidden), &at_work));
         remove_files(&directory, OsStr::new("a.bak"));
         assert!(place.path().join(&hidden).exists());
         drop(at_work);
@@ -139,6 +139,6 @@ mod tests {
         let name = OsStr::new("made");
         let made = File::create(place.path().join(name)).unwrap();
         std::fs::remove_file(place.path().join(name)).unwrap();
-        assert!(!claim_named(&directory, name, &made));
+        assert!(!lock_named(&directory, name, &made));
     }
 }

@@ -7,9 +7,10 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::DeviceKind;
 
-use super::progress::Direction;
-use super::target::Target;
-use super::{Media, MediaError, fill, store};
+use super::error::MediaError;
+use super::interface::Media;
+use super::target::{Direction, Target};
+use super::transfer::{fill, store};
 
 /// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device: [Streams](super#streams).
 ///
@@ -103,7 +104,7 @@ impl<W: Write + Send> StreamMedia<Sink<W>> {
         self
     }
 
-    /// Has Complete, or the close that commits where Complete was not agreed on, call `hook` before [`Write::flush`]; it
+    /// Has Complete, or the close that commits where Complete was not negotiated, call `hook` before [`Write::flush`]; it
     /// writes what ends the stream. It is called at most once.
     #[must_use]
     pub fn on_finish(mut self, hook: impl FnMut(&mut W) -> io::Result<()> + Send + 'static) -> Self {

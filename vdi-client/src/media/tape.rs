@@ -4,7 +4,7 @@
 //!
 //! 1. The index in memory and the file agree, up to the first failure, which is final.
 //! 2. Every record is a whole number of blocks, so that an address (blocks and marks before the position) names one place.
-//!    Without an agreed block size a block is one byte.
+//!    Without a negotiated block size a block is one byte.
 //! 3. Equal neighbours share one entry of the index: its size goes with the marks and the changes of the record size, not with
 //!    the bytes.
 //!
@@ -18,8 +18,8 @@ use core::fmt::Arguments;
 use rustix::fs::Advice;
 use vdi_proto::completion::CompletionCode;
 
-use super::MediaError;
-use super::medium::On;
+use super::error::MediaError;
+use super::transfer::On;
 
 /// The longest record of the format, in bytes.
 const LONGEST: u32 = 0x00FF_FFFF;

@@ -6,9 +6,10 @@ use std::path::Path;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::DeviceKind;
 
-use super::MediaError;
 use super::drive::MediaDrive;
+use super::error::MediaError;
 use super::file::OneFile;
+use super::interface::forward;
 use super::partial::Naming;
 
 /// A tape in a file: the media of a tape-like device with one medium: [Tape images](super#tape-images).
@@ -70,7 +71,7 @@ impl TapeImage {
     }
 }
 
-super::forward!(impl() TapeImage, media => media.0);
+forward!(impl() TapeImage, media => media.0);
 
 /// Opening a pipe would wait for its other end.
 fn refuse_special(path: &Path) -> Result<(), MediaError> {

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::Features;
 
-use super::partial::{Naming, Step};
+use super::partial::Naming;
+use super::steps::Step;
 use super::*;
 
 thread_local! {

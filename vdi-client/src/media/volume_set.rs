@@ -11,11 +11,13 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
-use super::MediaError;
 use super::drive::{MediaDrive, Store};
-use super::partial::{CommitError, DISCARDED, Naming, open_directory};
-use super::progress::Direction;
-use super::staging::{Staging, look_into, medium_name};
+use super::error::MediaError;
+use super::interface::forward;
+use super::partial::{CommitError, DISCARDED, Naming};
+use super::places::open_directory;
+use super::staging::{Staging, list_media, medium_name};
+use super::target::Direction;
 
 /// Several media of one capacity for one removable device, in a directory: [Volume sets](super#volume-sets). The whole set is
 /// committed or nothing is.
@@ -72,7 +74,7 @@ impl VolumeSet {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, MediaError> {
         let path = path.as_ref();
         let directory = open_directory(path)?;
-        let (media, _) = look_into(&directory)
+        let (media, _) = list_media(&directory)
             .map_err(|error| MediaError::io(format!("cannot read the directory {}", path.display()), error))?;
         let last = media.last().copied().unwrap_or(1);
         if let Some(missing) = (1..=last).find(|number| media.get(number - 1) != Some(number)) {
@@ -105,7 +107,7 @@ impl VolumeSet {
     }
 }
 
-super::forward!(impl() VolumeSet, media => media.0);
+forward!(impl() VolumeSet, media => media.0);
 
 /// The media of a set.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
-use super::wire::{Answer, FINAL, FailureText, Request, read_record};
-use super::{CLOSE, wait_for_end_of_set};
+use super::ended::wait_for_end_of_set;
+use super::wire::{Answer, CLOSE, FINAL, FailureText, Request, read_record};
 use crate::command::Command;
 use crate::completion::Outcome;
 use crate::device::ClientVirtualDevice;
@@ -253,7 +253,7 @@ impl Drive<'_> {
         asked.map_err(|_| self.worker.gone(device))
     }
 
-    /// Waits for the last answers, and tells what the work came to. Where the set has ended the worker may be in the middle of a
+    /// Waits for the last answers, and gives the result of the work. Where the set has ended the worker may be in the middle of a
     /// command that fails: its failure comes before the end of the set.
     fn settle(mut self, device: &ClientVirtualDevice, end: Result<(), Error>) -> Result<Report, Error> {
         // From here on only requests have the sender.
@@ -296,7 +296,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The error of a device whose worker is gone: what the set says of that, if it knows.
+    /// The error of a device whose worker is gone: the set's reason where it has one.
     fn gone(&self, device: &ClientVirtualDevice) -> Error {
         wait_for_end_of_set(|| device.interruption("drive")).unwrap_or_else(|| {
             let what = format!("the worker process is gone (it was process {})", self.child.id());

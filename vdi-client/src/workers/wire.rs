@@ -8,13 +8,16 @@ use std::io::{self, Read};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) tag: u64,
-    /// A command's code, or 0 where the device was closed.
+    /// A command's code, or [`CLOSE`].
     pub(crate) code: u32,
     pub(crate) stripe: u32,
     pub(crate) handle: u32,
     pub(crate) bytes: u32,
     pub(crate) position: u64,
 }
+
+/// In a request: the device was closed, so the stripe's medium is to be closed. No command has this number.
+pub(crate) const CLOSE: u32 = 0;
 
 /// What the worker answers: 24 bytes on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,42 +42,50 @@ pub(crate) struct FailureText {
 /// The longest text, in bytes.
 const LONGEST_TEXT: usize = 4096;
 
+/// Two numbers in one word, the first in its lower half.
+const fn pair(low: u32, high: u32) -> u64 {
+    low as u64 | (high as u64) << 32
+}
+
+const fn halves(word: u64) -> (u32, u32) {
+    (word as u32, (word >> 32) as u32)
+}
+
+/// Records as bytes: little-endian words.
+fn to_bytes<const WORDS: usize, const BYTES: usize>(words: [u64; WORDS]) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *bytes = word.to_le_bytes();
+    }
+    bytes
+}
+
+fn from_bytes<const WORDS: usize>(bytes: &[u8]) -> [u64; WORDS] {
+    core::array::from_fn(|word| bytes.as_chunks::<8>().0.get(word).map_or(0, |word| u64::from_le_bytes(*word)))
+}
+
 impl Request {
     pub(crate) fn to_bytes(self) -> [u8; 32] {
-        let mut bytes = [0; 32];
-        bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
-        for (at, field) in [(8, self.code), (12, self.stripe), (16, self.handle), (20, self.bytes)] {
-            bytes[at..at + 4].copy_from_slice(&field.to_le_bytes());
-        }
-        bytes[24..32].copy_from_slice(&self.position.to_le_bytes());
-        bytes
+        let Request { tag, code, stripe, handle, bytes, position } = self;
+        to_bytes([tag, pair(code, stripe), pair(handle, bytes), position])
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8; 32]) -> Self {
-        Request {
-            tag: field(bytes, 0),
-            code: field(bytes, 8) as u32,
-            stripe: field(bytes, 12) as u32,
-            handle: field(bytes, 16) as u32,
-            bytes: field(bytes, 20) as u32,
-            position: field(bytes, 24),
-        }
+    pub(crate) fn from_bytes(record: &[u8; 32]) -> Self {
+        let [tag, what, buffer, position] = from_bytes(record);
+        let ((code, stripe), (handle, bytes)) = (halves(what), halves(buffer));
+        Request { tag, code, stripe, handle, bytes, position }
     }
 }
 
 impl Answer {
     pub(crate) fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        bytes[0..8].copy_from_slice(&self.tag.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.code.to_le_bytes());
-        bytes[12..16].copy_from_slice(&self.bytes.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.position.to_le_bytes());
-        bytes
+        to_bytes([self.tag, pair(self.code, self.bytes), self.position])
     }
 
-    pub(crate) fn from_bytes(bytes: &[u8; 24]) -> Self {
-        let (code, transferred) = (field(bytes, 8) as u32, field(bytes, 12) as u32);
-        Answer { tag: field(bytes, 0), code, bytes: transferred, position: field(bytes, 16) }
+    pub(crate) fn from_bytes(record: &[u8; 24]) -> Self {
+        let [tag, what, position] = from_bytes(record);
+        let (code, bytes) = halves(what);
+        Answer { tag, code, bytes, position }
     }
 }
 
@@ -104,11 +115,6 @@ fn read_text(input: &mut impl Read) -> io::Result<String> {
     let mut text = vec![0; length];
     input.read_exact(&mut text)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// Up to eight little-endian bytes at `at`.
-fn field(bytes: &[u8], at: usize) -> u64 {
-    bytes[at..].iter().take(8).rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 /// Reads a record; `None` at the end.

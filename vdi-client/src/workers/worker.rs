@@ -10,8 +10,8 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::status::VdError;
 
-use super::wire::{Answer, FINAL, FailureText, Request, read_record};
-use super::{CLOSE, wait_for_end_of_set};
+use super::ended::wait_for_end_of_set;
+use super::wire::{Answer, CLOSE, FINAL, FailureText, Request, read_record};
 use crate::INFINITE;
 use crate::completion::Outcome;
 use crate::error::{Error, ErrorKind};
@@ -36,7 +36,7 @@ pub struct Served {
 /// `set` has joined the primary's set ([`ClientVirtualDeviceSet::open_in_secondary`]).
 ///
 /// # Errors
-/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration, which also tells why where the set ended with the pipe.
+/// VD_E_UNEXPECTED when a pipe fails; errors of GetConfiguration, which are also the reason where the set ended with the pipe.
 /// Failures of the media are answered, not returned: [`WorkerPool::drive`](super::WorkerPool::drive) returns them.
 pub fn serve(
     set: &ClientVirtualDeviceSet,
@@ -45,7 +45,7 @@ pub fn serve(
     open: impl FnMut(u32) -> Result<Box<dyn Media>, MediaError>,
 ) -> Result<Served, Error> {
     let pipe_failed = |error: io::Error| {
-        // A pipe breaks when the primary dies, which the set tells better.
+        // A pipe breaks when the primary dies. The set's reason is better then.
         wait_for_end_of_set(|| set.get_configuration(Duration::ZERO).err()).unwrap_or_else(|| {
             let what = format!("a pipe to the primary failed: {error}");
             let name = set.name().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Tape images that somebody else made.
+//! Foreign tape images.
 
 use std::os::fd::AsRawFd;
 

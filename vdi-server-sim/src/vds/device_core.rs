@@ -56,12 +56,7 @@ impl core::fmt::Debug for DeviceCore {
 impl DeviceCore {
     pub(super) fn new(index: DeviceIndex, session: &Arc<Session>, commands: CommandSender) -> Self {
         let state = DeviceState { machine: ServerDevice::new(), commands, pending: [const { None }; _] };
-        DeviceCore {
-            index,
-            session: Arc::clone(session),
-            name: OnceLock::new(),
-            state: Mutex::new(state),
-        }
+        DeviceCore { index, session: Arc::clone(session), name: OnceLock::new(), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, DeviceState> {

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. The state changes only by [`vdi_proto::set::client`]: by `step` for this process's calls, by `observe` for what
-//!    other processes did, which is looked up before every step.
+//!    other processes did, which is loaded before every step.
 //! 2. This process knows by itself which devices it opened, and which returned VD_E_CLOSE here. What other members write into
 //!    the devices' words changes nothing about it.
 //! 3. `closed` is set once, before the waits are cancelled and the membership is dropped. From then on every call of a device is
@@ -54,7 +54,7 @@ struct Known {
 
 /// A set that exists.
 #[derive(Debug)]
-pub(super) struct Attachment {
+pub(crate) struct Attachment {
     session: Arc<Session>,
     control: ClientControl,
     primary: bool,
@@ -91,11 +91,16 @@ impl Attachment {
         &self.control
     }
 
-    pub(super) fn set_name(&self) -> &str {
+    pub(crate) fn set_name(&self) -> &str {
         self.session.set_name()
     }
 
-    /// What server and client agreed on, once the server has configured the set.
+    /// The number of this secondary.
+    pub(crate) fn member(&self) -> Option<u32> {
+        (!self.primary).then(|| self.session.member().get())
+    }
+
+    /// What server and client negotiated, once the server has configured the set.
     pub(super) fn config(&self) -> Option<VdConfig> {
         self.session.negotiated().copied()
     }
@@ -145,7 +150,7 @@ impl Attachment {
         state
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.observed(&self.known())
     }
 
@@ -172,7 +177,7 @@ impl Attachment {
     // ---- devices
 
     /// Opens a device for this process; `None` when a process has it.
-    pub(super) fn open_device(&self, device: DeviceIndex) -> Result<Option<ClientRings>, LayoutError> {
+    pub(super) fn mark_opened(&self, device: DeviceIndex) -> Result<Option<ClientRings>, LayoutError> {
         // Locked meanwhile, so that a close misses no device.
         let mut known = self.known();
         let rings = self.control().open_device(device)?;
@@ -181,7 +186,7 @@ impl Attachment {
     }
 
     /// VD_E_CLOSE is returned for a device that this process had opened.
-    pub(super) fn close_device(&self, device: DeviceIndex) {
+    pub(super) fn mark_closed(&self, device: DeviceIndex) {
         let mut known = self.known();
         known.ended |= 1 << device.get();
         self.control().close_device(device);
@@ -219,7 +224,7 @@ impl Attachment {
         self.aborted(call)
     }
 
-    pub(super) fn close(&self, call: &'static str) -> Result<(), Error> {
+    pub(crate) fn close(&self) -> Result<(), Error> {
         if let Some(Membership::Primary(primary)) = &*self.membership.read().unwrap_or_else(PoisonError::into_inner)
             && self.session.work_has_ended()
         {
@@ -242,7 +247,7 @@ impl Attachment {
         self.session.cancel();
         let membership = self.membership.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(membership);
-        step.answer.map_err(|code| self.refuse(call, code))
+        step.answer.map_err(|code| self.refuse("Close", code))
     }
 
     fn trace_abort(&self) {
@@ -378,9 +383,6 @@ fn waiting_for(call: &str) -> &'static str {
 /// What to do about a call that came in the wrong state.
 fn remedy(call: &str, state: State) -> &'static str {
     match (call, state) {
-        ("Create" | "CreateEx" | "OpenInSecondary" | "OpenInSecondaryEx", _) => {
-            ": this object has this set already; close it first, or use another object"
-        }
         ("OpenDevice", State::Configurable) => ": call GetConfiguration first",
         ("OpenDevice", State::Initializing | State::Active) => {
             ": the device is open already, here or in another process"

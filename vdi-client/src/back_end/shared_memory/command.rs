@@ -15,9 +15,8 @@ use vdi_proto::status::VdError;
 use vdi_shm::set::buffers::CommandBuffer;
 use vdi_shm::set::slots::ReclaimError;
 
-use super::super::Refused;
-use super::device::{DeviceRef, DeviceShared};
-use crate::completion::Outcome;
+use super::device_core::{DeviceRef, DeviceShared};
+use crate::completion::{Outcome, Refused};
 use crate::error::{Error, ErrorKind};
 
 const CALL: &str = "CompleteCommand";

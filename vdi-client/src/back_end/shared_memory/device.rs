@@ -5,20 +5,21 @@
 //! # Invariants
 //!
 //! 1. One `&mut` user gets commands: it is the one consumer of the submission ring. Completions come from any thread; the
-//!    lock of [`Core`] makes them one producer of the completion ring.
+//!    lock of [`super::device_core`] makes them one producer of the completion ring.
 //! 2. Nothing is delivered once this process has seen an abort, and nothing after VD_E_CLOSE.
-//! 3. A device that is dropped before the server closed it aborts the set: nobody would ever answer it.
+//! 3. A device that is dropped before the server closed it aborts the set: no thread would answer its commands.
 
 use core::fmt::Display;
 use core::time::Duration;
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::time::Instant;
 
 use vdi_proto::abort::{Cause, Process};
 use vdi_proto::command::CommandRecord;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
-use vdi_proto::device::{ClientDevice, Limits, Receipt};
+use vdi_proto::device::Receipt;
 use vdi_proto::index::DeviceIndex;
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, CommandPoll};
@@ -27,83 +28,22 @@ use vdi_proto::wire::layout::{ClientWord, LayoutError, ServerWord};
 use vdi_shm::ipc::wait;
 use vdi_shm::set::buffers::CommandBuffer;
 use vdi_shm::set::control::ClientRings;
-use vdi_shm::set::record_ring::{CommandReceiver, CompletionSender};
+use vdi_shm::set::record_ring::CommandReceiver;
 
 use super::attachment::Attachment;
 use super::command::HeldCommand;
-use super::wait_for;
+use super::device_core::{DeviceRef, DeviceShared};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
 
 const CALL: &str = "GetCommand";
-
-/// A device, for its commands and for threads beside its user.
-pub(crate) type DeviceRef = Arc<DeviceShared>;
-
-/// What a device and its commands share.
-#[derive(Debug)]
-pub(crate) struct DeviceShared {
-    pub(super) set: Arc<Attachment>,
-    index: DeviceIndex,
-    name: String,
-    core: Mutex<Core>,
-}
-
-#[derive(Debug)]
-pub(super) struct Core {
-    pub(super) machine: ClientDevice,
-    pub(super) completions: CompletionSender,
-    /// The machine holds a ClearError back until the program has completed what it has.
-    holds_back: bool,
-}
-
-impl DeviceShared {
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
-    pub(crate) fn set_name(&self) -> &str {
-        self.set.set_name()
-    }
-
-    #[inline]
-    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
-        // Its parts are whole at every moment.
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn abandon(&self) {
-        if !self.set.is_over() {
-            self.set.abort(Cause::AbandonedDevice);
-        }
-    }
-
-    pub(crate) fn refuse_unknown(&self, what: &str) -> Error {
-        const CALL: &str = "CompleteCommand";
-        let interruption = self.set.interruption(CALL).filter(|error| error.code() != VdError::Timeout);
-        let error =
-            interruption.unwrap_or_else(|| self.set.error(ErrorKind::Misuse, VdError::Invalid, CALL, what.to_owned()));
-        error.of_device(&self.name)
-    }
-
-    /// A completion was pushed: wakes the server's agent, and a thread here that waits for the program to have no command.
-    #[inline]
-    pub(super) fn notify_completion(&self, core: MutexGuard<'_, Core>) {
-        let holds_back = core.holds_back;
-        drop(core);
-        self.set.control().agent_event().notify();
-        if holds_back {
-            self.set.control().device_event(self.index).notify();
-        }
-    }
-}
 
 /// A device, as its one user has it.
 #[derive(Debug)]
 pub(crate) struct Device {
     shared: Arc<DeviceShared>,
     commands: CommandReceiver,
-    /// As in [`Core`], for the one that sets it.
+    /// As in the core, for the one that sets it.
     holds_back: bool,
     closed: bool,
 }
@@ -123,12 +63,9 @@ impl Device {
             }
             _ => error,
         })?;
-        let (Some((index, rings)), Some(config)) = (opened, set.config()) else {
-            return Err(set.refuse(call, VdError::Protocol));
-        };
+        let Some((index, rings)) = opened else { return Err(set.refuse(call, VdError::Protocol)) };
         let ClientRings { commands, completions } = rings;
-        let core = Core { machine: ClientDevice::new(Limits::new(&config)), completions, holds_back: false };
-        let shared = Arc::new(DeviceShared { set, index, name: name.to_owned(), core: Mutex::new(core) });
+        let shared = DeviceShared::new(set, call, index, name, completions)?;
         Ok(Device { shared, commands, holds_back: false, closed: false })
     }
 
@@ -172,7 +109,7 @@ impl Device {
             return;
         }
         // The server may have closed it already, without this program having asked. A command that is found ends with the abort,
-        // whose reason tells the server more than a failed command would.
+        // which has a better reason than a failed command.
         let found = self.poll();
         if !self.closed {
             self.shared.set.abort(Cause::AbandonedDevice);
@@ -197,11 +134,17 @@ impl Device {
 
     fn wait(&mut self, timeout: Duration) -> Result<CommandRecord, Error> {
         let shared = Arc::clone(&self.shared);
-        let window = shared.set.control().spin();
-        let found = wait_for(shared.set.control().device_event(shared.index), window, wait::deadline(timeout), || {
-            self.poll().transpose()
-        });
-        found.unwrap_or_else(|| Err(self.nothing_within(timeout)))
+        let (event, window) = (shared.event(), shared.set.control().spin());
+        let deadline = wait::deadline(timeout);
+        loop {
+            let found = wait::wait_once(event, window, deadline, || self.poll().transpose());
+            if let Some(found) = found {
+                return found;
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(self.nothing_within(timeout));
+            }
+        }
     }
 
     /// Takes the next command for the program; `None` while there is none.
@@ -212,7 +155,7 @@ impl Device {
         }
         let set = &self.shared.set;
         if let Some(interruption) = set.interruption(CALL) {
-            return Err(interruption.of_device(&self.shared.name));
+            return Err(interruption.of_device(self.name()));
         }
         if self.holds_back
             && let Some(released) = self.release()
@@ -313,7 +256,7 @@ impl Device {
 
     #[cold]
     fn violation(&self, process: Process, evidence: impl Display) -> Error {
-        self.shared.set.violation(CALL, process, evidence).of_device(&self.shared.name)
+        self.shared.set.violation(CALL, process, evidence).of_device(self.name())
     }
 
     /// The server closed the device.
@@ -321,15 +264,15 @@ impl Device {
     fn close(&mut self) -> Error {
         self.closed = true;
         self.shared.core().machine.closed();
-        self.shared.set.close_device(self.shared.index);
-        self.shared.set.refuse(CALL, VdError::Close).of_device(&self.shared.name)
+        self.shared.set.mark_closed(self.shared.index);
+        self.shared.set.refuse(CALL, VdError::Close).of_device(self.name())
     }
 
     #[cold]
     fn closed_again(&self) -> Error {
         let set = &self.shared.set;
         let code = set.would_answer(Call::GetCommand(CommandPoll::Closed)).err().unwrap_or(VdError::Close);
-        set.refuse(CALL, code).of_device(&self.shared.name)
+        set.refuse(CALL, code).of_device(self.name())
     }
 
     /// No command came in time.
@@ -354,7 +297,7 @@ impl Device {
             }
             Err(code) => set.refuse(CALL, code),
         };
-        error.of_device(&self.shared.name)
+        error.of_device(self.name())
     }
 }
 
@@ -367,7 +310,7 @@ impl Drop for Device {
 /// What OpenDevice found: the circumstance, and the device if this process opened it.
 type Found = (Opening, Option<(DeviceIndex, ClientRings)>);
 
-/// Looks for a device and opens it: `None` while the server has not announced all its devices.
+/// Finds a device and opens it: `None` while the server has not announced all its devices.
 fn find(set: &Attachment, name: &str) -> Result<Option<Found>, LayoutError> {
     let control = set.control();
     let all_open = || -> Result<bool, LayoutError> {
@@ -385,7 +328,7 @@ fn find(set: &Attachment, name: &str) -> Result<Option<Found>, LayoutError> {
     for device in control.devices() {
         match control.device_name(device)? {
             Some(found) if found == name => {
-                let found = match set.open_device(device)? {
+                let found = match set.mark_opened(device)? {
                     Some(rings) => (Opening::Unopened, Some((device, rings))),
                     None if all_open()? => (Opening::AllOpen, None),
                     None => (Opening::AlreadyOpen, None),

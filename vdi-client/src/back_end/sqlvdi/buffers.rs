@@ -83,7 +83,7 @@ impl Session {
         }
     }
 
-    pub(super) fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
+    pub(crate) fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         if let Some(closed) = self.closed_error(CALL) {
             return Err(closed);
@@ -101,11 +101,11 @@ impl Session {
         Ok(BufferHandle::from_number(answer.map_or(0, |(_, handle)| handle)))
     }
 
-    pub(super) fn map_buffer_handle(
+    pub(crate) fn map_buffer_handle(
         self: &Arc<Self>,
         handle: BufferHandle,
         bytes: Option<usize>,
-    ) -> Result<Buffer, Error> {
+    ) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
         let misuse = |code, what: String| Err(self.error(ErrorKind::Misuse, code, CALL, what));
         let Some(bytes) = bytes else {
@@ -123,7 +123,7 @@ impl Session {
             return misuse(VdError::Invalid, what);
         }
         match self.register(self.map_buffer_address(handle)?.as_ptr(), bytes) {
-            Ok(buffer) => Ok(buffer),
+            Ok(buffer) => Ok(MappedBuffer { buffer, handle }),
             Err(Unavailable::Closed) => Err(self.closed_now(CALL)),
             Err(Unavailable::Registered) => {
                 let what = format!(
@@ -135,7 +135,7 @@ impl Session {
         }
     }
 
-    pub(super) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+    pub(crate) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         const CALL: &str = "MapBufferHandle";
         let answer = self.object().map_buffer_handle(handle.number());
         self.check(CALL, answer.map(|(answer, _)| answer))?;
@@ -166,10 +166,6 @@ pub(crate) struct MappedBuffer {
 }
 
 impl MappedBuffer {
-    pub(super) fn new(buffer: Buffer, handle: BufferHandle) -> MappedBuffer {
-        MappedBuffer { buffer, handle }
-    }
-
     pub(crate) fn data(&self) -> &[u8] {
         self.buffer.bytes.data()
     }

@@ -12,11 +12,10 @@ use vdi_proto::handle::BufferHandle;
 use vdi_proto::name::check_name;
 use vdi_proto::status::VdError;
 
-use super::super::Refused;
 use super::buffers::{Buffer, Unavailable};
 use super::library::{Block, BlockAddress, Bytes, DeviceObject};
 use super::session::{Poll, Session};
-use crate::completion::Outcome;
+use crate::completion::{Outcome, Refused};
 use crate::error::{Error, ErrorKind};
 
 /// A device, for its commands and for threads beside its user.
@@ -98,6 +97,12 @@ impl DeviceShared {
     }
 }
 
+impl Session {
+    pub(crate) fn open_device(self: &Arc<Self>, name: &str) -> Result<Device, Error> {
+        Device::open(Arc::clone(self), name).map_err(|error| error.of_device(name))
+    }
+}
+
 /// A device, as its one user has it.
 #[derive(Debug)]
 pub(crate) struct Device {
@@ -107,7 +112,7 @@ pub(crate) struct Device {
 
 impl Device {
     /// The caller adds the name to an error.
-    pub(super) fn open(session: Arc<Session>, name: &str) -> Result<Device, Error> {
+    fn open(session: Arc<Session>, name: &str) -> Result<Device, Error> {
         const CALL: &str = "OpenDevice";
         let config = session.negotiated(CALL)?;
         check_name(name).map_err(|error| {
@@ -298,7 +303,7 @@ impl HeldCommand {
                     true
                 }
                 Err(Unavailable::Closed) => false,
-                // The library has given it out again although it refused. Nobody can complete the command any more, and the
+                // The library has given it out again although it refused. The command cannot be completed any more, and the
                 // server must not wait for that.
                 Err(_) => {
                     session.abort();

@@ -38,21 +38,38 @@ const RTLD_DEEPBIND: c_int = 8;
 
 type This = *mut c_void;
 
-/// The functions that are used, each with `this` first.
-#[derive(Debug)]
-struct Functions {
-    construct: unsafe extern "C-unwind" fn(This),
-    destroy: unsafe extern "C-unwind" fn(This),
-    create: unsafe extern "C-unwind" fn(This, *mut c_char, *mut ConfigBlock) -> c_int,
-    get_configuration: unsafe extern "C-unwind" fn(This, c_long, *mut ConfigBlock) -> c_int,
-    open_device: unsafe extern "C-unwind" fn(This, *mut c_char, *mut This) -> c_int,
-    close: unsafe extern "C-unwind" fn(This) -> c_int,
-    signal_abort: unsafe extern "C-unwind" fn(This) -> c_int,
-    open_in_secondary: unsafe extern "C-unwind" fn(This, *mut c_char) -> c_int,
-    get_buffer_handle: unsafe extern "C-unwind" fn(This, *mut u8, *mut c_uint) -> c_int,
-    map_buffer_handle: unsafe extern "C-unwind" fn(This, c_int, *mut *mut u8) -> c_int,
-    get_command: unsafe extern "C-unwind" fn(This, c_long, *mut *mut Block) -> c_int,
-    complete_command: unsafe extern "C-unwind" fn(This, *mut Block, c_int, c_ulong, c_long) -> c_int,
+/// Declares the functions that are used: `this` is first, then the arguments of the mangled name.
+macro_rules! functions {
+    ($($name:ident($($argument:ty),*) -> $answer:ty = $symbol:literal;)*) => {
+        #[derive(Debug)]
+        struct Functions {
+            $($name: unsafe extern "C-unwind" fn(This $(, $argument)*) -> $answer,)*
+        }
+
+        impl Functions {
+            fn find(library: &unix::Library, path: &Path) -> Result<Functions, LoadError> {
+                Ok(Functions { $($name: function(library, path, $symbol)?,)* })
+            }
+        }
+    };
+}
+
+functions! {
+    construct() -> () = "_ZN22ClientVirtualDeviceSetC1Ev";
+    destroy() -> () = "_ZN22ClientVirtualDeviceSetD1Ev";
+    create(*mut c_char, *mut ConfigBlock) -> c_int = "_ZN22ClientVirtualDeviceSet6CreateEPcP8VDConfig";
+    get_configuration(c_long, *mut ConfigBlock) -> c_int
+        = "_ZN22ClientVirtualDeviceSet16GetConfigurationElP8VDConfig";
+    open_device(*mut c_char, *mut This) -> c_int
+        = "_ZN22ClientVirtualDeviceSet10OpenDeviceEPcPP19ClientVirtualDevice";
+    close() -> c_int = "_ZN22ClientVirtualDeviceSet5CloseEv";
+    signal_abort() -> c_int = "_ZN22ClientVirtualDeviceSet11SignalAbortEv";
+    open_in_secondary(*mut c_char) -> c_int = "_ZN22ClientVirtualDeviceSet15OpenInSecondaryEPc";
+    get_buffer_handle(*mut u8, *mut c_uint) -> c_int = "_ZN22ClientVirtualDeviceSet15GetBufferHandleEPhPj";
+    map_buffer_handle(c_int, *mut *mut u8) -> c_int = "_ZN22ClientVirtualDeviceSet15MapBufferHandleEiPPh";
+    get_command(c_long, *mut *mut Block) -> c_int = "_ZN19ClientVirtualDevice10GetCommandElPP11VDC_Command";
+    complete_command(*mut Block, c_int, c_ulong, c_long) -> c_int
+        = "_ZN19ClientVirtualDevice15CompleteCommandEP11VDC_Commandiml";
 }
 
 /// VDConfig, with room behind it for a library that knows more fields.
@@ -97,24 +114,7 @@ impl Library {
         let library = unsafe { unix::Library::open(Some(&path), flags) };
         // Never to be unloaded (invariant 1), also where it turns out to lack something: its initialisers have run.
         let library = ManuallyDrop::new(library.map_err(|error| loading::refused(&path, &error))?);
-        let functions = Functions {
-            construct: function(&library, &path, "_ZN22ClientVirtualDeviceSetC1Ev")?,
-            destroy: function(&library, &path, "_ZN22ClientVirtualDeviceSetD1Ev")?,
-            create: function(&library, &path, "_ZN22ClientVirtualDeviceSet6CreateEPcP8VDConfig")?,
-            get_configuration: function(&library, &path, "_ZN22ClientVirtualDeviceSet16GetConfigurationElP8VDConfig")?,
-            open_device: function(
-                &library,
-                &path,
-                "_ZN22ClientVirtualDeviceSet10OpenDeviceEPcPP19ClientVirtualDevice",
-            )?,
-            close: function(&library, &path, "_ZN22ClientVirtualDeviceSet5CloseEv")?,
-            signal_abort: function(&library, &path, "_ZN22ClientVirtualDeviceSet11SignalAbortEv")?,
-            open_in_secondary: function(&library, &path, "_ZN22ClientVirtualDeviceSet15OpenInSecondaryEPc")?,
-            get_buffer_handle: function(&library, &path, "_ZN22ClientVirtualDeviceSet15GetBufferHandleEPhPj")?,
-            map_buffer_handle: function(&library, &path, "_ZN22ClientVirtualDeviceSet15MapBufferHandleEiPPh")?,
-            get_command: function(&library, &path, "_ZN19ClientVirtualDevice10GetCommandElPP11VDC_Command")?,
-            complete_command: function(&library, &path, "_ZN19ClientVirtualDevice15CompleteCommandEP11VDC_Commandiml")?,
-        };
+        let functions = Functions::find(&library, &path)?;
         Ok(Arc::new(Library { path, functions }))
     }
 
@@ -133,7 +133,7 @@ fn function<T: Copy>(library: &unix::Library, path: &Path, symbol: &'static str)
     if address.is_null() {
         return Err(lacking());
     }
-    // SAFETY: the symbol's mangled name tells the types of its arguments, and `T` was written from it; that a function of
+    // SAFETY: the symbol's mangled name has the types of its arguments, and `T` was written from it; that a function of
     // this name is the interface's is taken on trust (module documentation). It is not null.
     let found = unsafe { library.get::<T>(symbol) };
     found.map(|found| *found).map_err(|_| lacking())
@@ -195,7 +195,7 @@ impl SetObject {
         let storage = Box::new(Storage(UnsafeCell::new([0; 64])));
         let this = NonNull::from(Box::leak(storage));
         let construct = library.functions.construct;
-        // SAFETY: the storage is zeroed, aligned, larger than the object, and nobody else's.
+        // SAFETY: the storage is zeroed, aligned, larger than the object, and owned here alone.
         call("the constructor", || unsafe { construct(this.as_ptr().cast()) });
         SetObject { library: Arc::clone(library), this, gate: RwLock::new(Gate::New) }
     }

@@ -27,80 +27,44 @@ mod library;
 mod loading;
 mod session;
 
-use core::ptr::NonNull;
-use core::time::Duration;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::Arc;
 
 use vdi_proto::config::VdConfig;
-use vdi_proto::handle::BufferHandle;
 use vdi_proto::name::check_name;
-use vdi_proto::set::client::State;
 use vdi_proto::status::VdError;
 
 pub(crate) use self::buffers::MappedBuffer;
 pub(crate) use self::device::{Device, DeviceRef, HeldCommand};
 use self::library::Library;
-use self::session::Session;
 use super::options::{SqlServer, TimeOutUnit};
 use crate::error::{Error, ErrorKind};
 
-/// What ends the waits of this process.
-pub(crate) type Waits = Arc<Session>;
+pub(crate) type Session = Arc<session::Session>;
 
-/// A set object on SQL Server's library.
+/// What creates sets through a library, and joins them.
 #[derive(Debug)]
-pub(crate) struct Set {
+pub(crate) struct Opener {
     library: Arc<Library>,
     get_command_unit: TimeOutUnit,
-    session: RwLock<Option<Arc<Session>>>,
 }
 
-impl Set {
-    pub(crate) fn new(options: &SqlServer) -> Result<Set, Error> {
+impl Opener {
+    pub(crate) fn new(options: &SqlServer) -> Result<Opener, Error> {
         let path = options.library.as_deref().unwrap_or(Path::new(SqlServer::DEFAULT_LIBRARY));
         let library = Library::load(path).map_err(|error| Error::lower("with_back_end", "", error))?;
-        Ok(Set { library, get_command_unit: options.get_command_unit, session: RwLock::default() })
+        Ok(Opener { library, get_command_unit: options.get_command_unit })
     }
 
-    fn slot(&self) -> RwLockWriteGuard<'_, Option<Arc<Session>>> {
-        // The option is whole at every moment.
-        self.session.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn session(&self, call: &'static str) -> Result<Arc<Session>, Error> {
-        let session = self.session.read().unwrap_or_else(PoisonError::into_inner).clone();
-        session.ok_or_else(|| Error::without_set(call))
-    }
-
-    pub(crate) fn name(&self) -> Option<String> {
-        self.session("name").ok().map(|session| session.set_name().to_owned())
-    }
-
-    pub(crate) fn state(&self) -> State {
-        self.session("state").map_or(State::DoesNotExist, |session| session.state())
-    }
-
-    /// The slot, for a call that puts a set into it.
-    fn vacant(
-        &self,
-        call: &'static str,
-        instance: Option<&str>,
-        name: &str,
-    ) -> Result<RwLockWriteGuard<'_, Option<Arc<Session>>>, Error> {
+    /// A session whose object is about to get its set.
+    fn session(&self, call: &'static str, instance: Option<&str>, name: &str, primary: bool) -> Result<Session, Error> {
         let refused = |code, what: String| Err(Error::new(ErrorKind::Misuse, code, call, name, what));
-        let slot = self.slot();
-        if let Some(session) = &*slot {
-            let what =
-                format!("this object has set {:?} already: close it first, or use another object", session.set_name());
-            return refused(VdError::Protocol, what);
-        }
         if let Some(instance) = instance.filter(|instance| !instance.is_empty()) {
             let what = format!("SQL Server on Linux has no instances, so none {instance:?}: leave the name away");
             return refused(VdError::InstanceName, what);
         }
         match check_name(name) {
-            Ok(()) => Ok(slot),
+            Ok(()) => Ok(session::Session::new(&self.library, self.get_command_unit, name, primary)),
             Err(error) => refused(error.code(), format!("set {name:?}: {error}")),
         }
     }
@@ -111,60 +75,15 @@ impl Set {
         instance: Option<&str>,
         name: &str,
         config: &VdConfig,
-    ) -> Result<(), Error> {
-        let mut slot = self.vacant(call, instance, name)?;
-        let session = Session::new(&self.library, self.get_command_unit, name, true);
+    ) -> Result<Session, Error> {
+        let session = self.session(call, instance, name, true)?;
         session.check(call, session.object().create(name, config))?;
-        *slot = Some(session);
-        Ok(())
+        Ok(session)
     }
 
-    pub(crate) fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<Option<u32>, Error> {
-        let mut slot = self.vacant(call, instance, name)?;
-        let session = Session::new(&self.library, self.get_command_unit, name, false);
+    pub(crate) fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<Session, Error> {
+        let session = self.session(call, instance, name, false)?;
         session.check(call, session.object().open_in_secondary(name))?;
-        *slot = Some(session);
-        Ok(None)
-    }
-
-    pub(crate) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
-        self.session("GetConfiguration")?.get_configuration(timeout)
-    }
-
-    pub(crate) fn open_device(&self, name: &str) -> Result<Device, Error> {
-        Device::open(self.session("OpenDevice")?, name).map_err(|error| error.of_device(name))
-    }
-
-    pub(crate) fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
-        self.session("GetBufferHandle")?.get_buffer_handle(address)
-    }
-
-    pub(crate) fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
-        let session = self.session("MapBufferHandle")?;
-        session.map_buffer_handle(handle, bytes).map(|buffer| MappedBuffer::new(buffer, handle))
-    }
-
-    pub(crate) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
-        self.session("MapBufferHandle")?.map_buffer_address(handle)
-    }
-
-    pub(crate) fn signal_abort(&self) -> Result<(), Error> {
-        self.session("SignalAbort")?.signal_abort()
-    }
-
-    pub(crate) fn close(&self) -> Result<(), Error> {
-        let session = self.slot().take();
-        session.ok_or_else(|| Error::without_set("Close"))?.close()
-    }
-
-    pub(crate) fn canceller(&self) -> Result<Waits, Error> {
-        self.session("canceller")
-    }
-}
-
-impl Drop for Set {
-    fn drop(&mut self) {
-        // The program hears no more that devices were open; the other processes hear it from the abort.
-        let _ = self.close();
+        Ok(session)
     }
 }

@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. The state is what this process knows: it changes by [`vdi_proto::set::client`] for calls that the library answered.
-//!    What other processes did shows only where an answer tells it.
+//!    What other processes did shows only in answers.
 //! 2. `buffers` has every buffer of the set in this process; see [`super::buffers`].
 //! 3. The library's set is closed once: by `close`, or, where there were buffers then, when the last of them is dropped.
 
@@ -101,6 +101,11 @@ impl Session {
     pub(super) fn known(&self) -> MutexGuard<'_, Known> {
         // No panic can leave it half updated.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The library gives processes no numbers.
+    pub(crate) fn member(&self) -> Option<u32> {
+        None
     }
 
     pub(crate) fn state(&self) -> State {
@@ -259,20 +264,13 @@ impl Session {
         self.get_command_unit
     }
 
-    pub(super) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+    pub(crate) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         const CALL: &str = "GetConfiguration";
-        let config = self.wait(
-            CALL,
-            TimeOutUnit::Milliseconds,
-            timeout,
-            || false,
-            |timeout| {
-                self.object.get_configuration(timeout).map(|(answer, config)| match answer {
-                    0 => Poll::Ready(config),
-                    answer => Poll::Answer(answer),
-                })
-            },
-        )?;
+        let poll = |timeout| {
+            let (answer, config) = self.object.get_configuration(timeout)?;
+            Some(if answer == 0 { Poll::Ready(config) } else { Poll::Answer(answer) })
+        };
+        let config = self.wait(CALL, TimeOutUnit::Milliseconds, timeout, || false, poll)?;
         check_config(&config).map_err(|evidence| self.violation(CALL, &evidence))?;
         let config = *self.config.get_or_init(|| config);
         self.step(Call::GetConfiguration);
@@ -301,7 +299,7 @@ impl Session {
         work: impl FnOnce() -> Option<Result<Option<T>, i32>>,
     ) -> Option<Result<Option<T>, i32>> {
         self.opening.fetch_add(1, Ordering::SeqCst);
-        // Either this sees the close, or the close sees this (SeqCst): else it would wait for a call that nobody ends.
+        // Either this sees the close, or the close sees this (SeqCst): else it would wait for a call without end.
         let answer = if self.closed.load(Ordering::SeqCst) { None } else { work() };
         if matches!(answer, Some(Ok(Some(_)))) {
             self.known().open += 1;
@@ -324,7 +322,7 @@ impl Session {
 
     // ---- the end
 
-    pub(super) fn signal_abort(&self) -> Result<(), Error> {
+    pub(crate) fn signal_abort(&self) -> Result<(), Error> {
         self.check("SignalAbort", self.object.signal_abort())?;
         self.aborted();
         Ok(())
@@ -344,11 +342,11 @@ impl Session {
         devices_open
     }
 
-    pub(super) fn close(&self) -> Result<(), Error> {
+    pub(crate) fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
         let devices_open = self.abort_what_is_open();
         self.closed.store(true, Ordering::SeqCst);
-        // Also what was opened, or began to open, before that was to be seen.
+        // Also what was opened, or began to open, before `closed` was visible.
         let devices_open = self.abort_what_is_open() || devices_open;
         let mut known = self.known();
         known.close_due = true;
@@ -398,11 +396,6 @@ fn check_config(config: &VdConfig) -> Result<(), String> {
 fn foreign(number: u32) -> &'static str {
     match number {
         0x8007_0005 => " (E_ACCESSDENIED: run this program as the user mssql, or in its group)",
-        0x8007_000e => " (E_OUTOFMEMORY)",
-        0x8007_0057 => " (E_INVALIDARG)",
-        0x8000_4005 => " (E_FAIL)",
-        0x8000_4001 => " (E_NOTIMPL)",
-        0x8000_ffff => " (E_UNEXPECTED)",
         _ => ", which is no code of the interface",
     }
 }

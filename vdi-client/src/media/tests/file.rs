@@ -71,47 +71,32 @@ fn complete_commits_before_it_answers_and_in_the_right_order() {
 }
 
 #[test]
-fn a_close_without_the_agreed_complete_discards() {
-    let place = Place::new(Some(b"old"));
-    let mut media = begun(&place, Naming::Unnamed, true);
-    media.write(0, b"new").unwrap();
-    media.flush().unwrap();
-    let error = media.close().unwrap_err();
-    assert!(error.to_string().contains("without the Complete that had been agreed on"), "{error}");
-    assert!(error.to_string().contains("a.bak is not complete after 3 bytes"), "{error}");
-    assert_eq!(place.content().unwrap(), b"old");
-    assert_eq!(place.names(), ["a.bak"]);
-    assert!(media.complete().is_err() && media.close().is_err());
-    assert_eq!(place.content().unwrap(), b"old");
-}
-
-#[test]
-fn without_complete_the_close_commits_only_what_a_flush_covers() {
-    let place = Place::new(Some(b"old"));
-    let mut media = begun(&place, Naming::Unnamed, false);
-    media.write(0, b"new").unwrap();
-    let error = media.close().unwrap_err();
-    assert!(error.to_string().contains("closed the device without a Flush, so"), "{error}");
-    assert!(error.to_string().contains("what was there before was kept"), "{error}");
-    assert_eq!(place.content().unwrap(), b"old");
-
-    let mut media = begun(&place, Naming::Unnamed, false);
-    media.write(0, b"new").unwrap();
-    media.flush().unwrap();
-    media.write(0, b"er").unwrap();
-    let error = media.close().unwrap_err();
-    assert!(error.to_string().contains("without a Flush after the last Write"), "{error}");
-    assert_eq!(place.content().unwrap(), b"old");
-
-    let mut media = begun(&place, Naming::Unnamed, false);
-    media.write(0, b"new").unwrap();
-    media.flush().unwrap();
-    media.write(0, b"er").unwrap();
-    media.flush().unwrap();
-    assert_eq!(place.content().unwrap(), b"old");
-    media.close().unwrap();
-    assert_eq!(place.content().unwrap(), b"newer");
-    assert_eq!(place.names(), ["a.bak"]);
+fn a_close_commits_only_what_is_proven() {
+    for (negotiated, writes_and_flushes, expected) in [
+        (true, "wf", "without the Complete that had been negotiated, so"),
+        (false, "w", "without a Flush, so"),
+        (false, "wfw", "without a Flush after the last Write, so"),
+        (false, "wfwf", ""),
+    ] {
+        let place = Place::new(Some(b"old"));
+        let mut media = begun(&place, Naming::Unnamed, negotiated);
+        for step in writes_and_flushes.chars() {
+            if step == 'w' { media.write(0, b"new").unwrap() } else { media.flush().unwrap() }
+        }
+        assert_eq!(place.content().unwrap(), b"old");
+        match media.close() {
+            Ok(()) => assert!(expected.is_empty() && place.content().unwrap() == b"newnew"),
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!expected.is_empty() && text.contains(expected), "{text}");
+                assert!(text.contains("a.bak is not complete after"), "{text}");
+                assert!(text.contains("what was there before was kept"), "{text}");
+                assert!(media.complete().is_err() && media.close().is_err());
+                assert_eq!(place.content().unwrap(), b"old");
+            }
+        }
+        assert_eq!(place.names(), ["a.bak"]);
+    }
 }
 
 #[test]

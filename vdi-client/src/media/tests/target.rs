@@ -56,9 +56,9 @@ fn the_owner_is_kept_where_that_may_be_set() {
 }
 
 #[test]
-fn another_group_gets_no_more_than_everybody() {
+fn another_group_gets_no_more_than_all_others() {
     for (old, new) in [(0o660, 0o600), (0o664, 0o644), (0o646, 0o646), (0o604, 0o604), (0o777, 0o777), (0o672, 0o622)] {
-        assert_eq!(super::super::partial::for_another_group(old), new, "{old:o}");
+        assert_eq!(super::super::places::for_another_group(old), new, "{old:o}");
     }
 }
 

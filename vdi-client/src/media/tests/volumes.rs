@@ -103,14 +103,6 @@ fn a_write_that_does_not_fit_is_stored_in_part_and_then_not_at_all() {
 }
 
 #[test]
-fn capacities_that_are_no_multiple_of_the_block_size_are_used_in_whole_blocks() {
-    let sets = Sets::new();
-    let mut set = VolumeSet::create(&sets.target, 1000).unwrap();
-    set.begin(&config(PIPE | Features::WRITE_MEDIA | Features::COMPLETE_ENABLED, 0)).unwrap();
-    assert_eq!(refused(&mut set, 2), (CompletionCode::END_OF_MEDIA, 1, false));
-}
-
-#[test]
 fn loads_out_of_turn_are_refused() {
     for wrong in [0, 1, 3, -1, i32::MIN, i32::MAX] {
         let sets = Sets::new();
@@ -327,7 +319,7 @@ fn dropped_discarded_and_unproven_sets_leave_nothing() {
 }
 
 #[test]
-fn a_directory_of_somebody_else_is_refused_and_not_touched() {
+fn a_directory_with_other_files_is_refused_and_not_touched() {
     for foreign in ["notes.txt", "medium-1", "medium-0002", "medium-000", ".hidden", "medium-003.txt"] {
         let sets = Sets::new();
         sets.old(9);

@@ -44,7 +44,9 @@ impl Intruder {
         let deadline = Instant::now() + Duration::from_secs(10);
         let Ok(Received::Packet(mut packet)) = link.receive_until(deadline) else { return None };
         let descriptor = packet.take_descriptor();
-        let Ok(Message::Welcome { secret, requested, member, .. }) = Message::decode(packet.bytes()) else { return None };
+        let Ok(Message::Welcome { secret, requested, member, .. }) = Message::decode(packet.bytes()) else {
+            return None;
+        };
         let descriptor = descriptor.expect("a welcome has a segment");
         let segment = descriptor.try_clone().expect("a descriptor more");
         let len = layout::control_len(requested.device_count);

@@ -194,8 +194,11 @@ impl World {
                 }
             }
             BEGIN => {
-                let terms =
-                    ServerTerms { features: Features::from_bits_retain(0x3_0000), block_size: 512, ..ServerTerms::default() };
+                let terms = ServerTerms {
+                    features: Features::from_bits_retain(0x3_0000),
+                    block_size: 512,
+                    ..ServerTerms::default()
+                };
                 served(self.server.begin_configuration(&terms, PATIENCE), &[Protocol, Abort, Invalid, NotSupported]);
             }
             REQUEST => {

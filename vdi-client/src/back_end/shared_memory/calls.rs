@@ -1,0 +1,75 @@
+//! The calls of a set.
+
+use core::ptr::NonNull;
+use core::time::Duration;
+use std::sync::Arc;
+
+use vdi_proto::abort::Cause;
+use vdi_proto::config::VdConfig;
+use vdi_proto::handle::BufferHandle;
+use vdi_proto::set::client::Call;
+use vdi_proto::status::VdError;
+use vdi_shm::ipc::wait;
+use vdi_shm::set::mapped_buffer::MappedBuffer;
+
+use super::attachment::Attachment;
+use super::device::Device;
+use crate::error::{Error, ErrorKind};
+
+impl Attachment {
+    pub(crate) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
+        const CALL: &str = "GetConfiguration";
+        let config = self.wait(CALL, wait::deadline(timeout), || Ok(self.config()))?.ok_or_else(|| {
+            let what = format!(
+                "no server configured the set within {timeout:?}; check that the statement was sent, names this set in \
+                 its first VIRTUAL_DEVICE, and did not fail"
+            );
+            self.error(ErrorKind::NotYet, VdError::Timeout, CALL, what)
+        })?;
+        self.step(CALL, Call::GetConfiguration)?;
+        self.admit_secondaries();
+        Ok(config)
+    }
+
+    pub(crate) fn open_device(self: &Arc<Self>, name: &str) -> Result<Device, Error> {
+        Device::open(Arc::clone(self), "OpenDevice", name).map_err(|error| error.of_device(name))
+    }
+
+    #[inline]
+    pub(crate) fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
+        self.with_buffers("GetBufferHandle", |buffers, phase| buffers.get_handle(phase, address))
+    }
+
+    #[inline]
+    pub(crate) fn map_buffer_handle(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
+        const CALL: &str = "MapBufferHandle";
+        let mut buffer = self.map_buffer(CALL, handle)?;
+        if let Some(bytes) = bytes {
+            if bytes > buffer.len() {
+                let what = format!("{bytes} bytes of a buffer that has {}: ask the command's holder", buffer.len());
+                return Err(self.error(ErrorKind::Misuse, VdError::Invalid, CALL, what));
+            }
+            buffer.truncate(bytes);
+        }
+        Ok(buffer)
+    }
+
+    #[inline]
+    pub(crate) fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
+        self.with_buffers("MapBufferHandle", |buffers, phase| buffers.map_address(phase, handle))
+    }
+
+    pub(crate) fn signal_abort(&self) -> Result<(), Error> {
+        self.step("SignalAbort", Call::SignalAbort)?;
+        self.abort(Cause::Signalled);
+        Ok(())
+    }
+
+    pub(crate) fn cancel(&self) {
+        self.session().cancel();
+    }
+
+    pub(crate) fn resume(&self) {
+        self.session().resume();
+    }
+}
