@@ -10,11 +10,11 @@ use vdi_proto::handle::SlotState;
 use vdi_proto::index::{DeviceIndex, Generation, MAX_DEVICES, MAX_MEMBERS, MAX_SLOTS, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::layout::{
-    ABORT_OFFSET, AGENT_EVENTS_OFFSET, CACHE_LINE, COMPLETION_OFFSET, COUNTS_OFFSET, ClientWord, DEVICE_CLIENT_OFFSET,
-    DEVICE_EVENTS_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, EVENT_COUNT_LEN, HEADER_LEN,
-    IDENTITY_OFFSET, LayoutError, RING_ENTRIES_OFFSET, RING_HEAD_OFFSET, RING_LEN, RawIdentity, SET_EVENTS_OFFSET,
-    SLOT_LEASES_OFFSET, SLOT_LEN, SLOT_WORD_OFFSET, SUBMISSION_OFFSET, ServerWord, VERSION, control_len, device_offset,
-    slot_word, slots_offset,
+    ABORT_OFFSET, AGENT_EVENTS_OFFSET, CACHE_LINE, COMPLETION_OFFSET, ClientWord, DEVICE_CLIENT_OFFSET,
+    DEVICE_EVENTS_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, DEVICES_OPENED_OFFSET, EVENT_COUNT_LEN,
+    HEADER_LEN, IDENTITY_OFFSET, LayoutError, RING_ENTRIES_OFFSET, RING_HEAD_OFFSET, RING_LEN, RawIdentity,
+    SET_EVENTS_OFFSET, SLOT_LEASES_OFFSET, SLOT_LEN, SLOT_WORD_OFFSET, SUBMISSION_OFFSET, ServerWord, VERSION,
+    control_len, device_offset, slot_word, slots_offset,
 };
 
 #[test]
@@ -58,7 +58,7 @@ fn parts_are_in_different_cache_lines() {
         (ABORT_OFFSET, 4),
         (SET_EVENTS_OFFSET, EVENT_COUNT_LEN),
         (AGENT_EVENTS_OFFSET, EVENT_COUNT_LEN),
-        (COUNTS_OFFSET, 8),
+        (DEVICES_OPENED_OFFSET, 4),
     ];
     let device = [
         (DEVICE_SERVER_OFFSET, 8),
@@ -124,7 +124,9 @@ fn words_of_the_client() {
         let expected = match word {
             0 => Some(ClientWord::Unopened),
             1..=MAX_MEMBERS => Some(ClientWord::Open { member: MemberIndex::new(word - 1).unwrap() }),
-            0x8000_0000 => Some(ClientWord::Closed),
+            0x8000_0001..=0x8000_0080 => {
+                Some(ClientWord::Closed { member: MemberIndex::new((word & 0x7fff_ffff) - 1).unwrap() })
+            }
             _ => None,
         };
         assert_eq!(ClientWord::from_word(word), expected, "{word:#x}");

@@ -78,7 +78,6 @@ use vdi_proto::abort::AbortReason;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
 use vdi_proto::status::VdError;
-use vdi_shm::runtime::Options;
 
 use crate::database::{DataFolder, DatabaseError};
 use crate::faults::Faults;
@@ -86,7 +85,7 @@ use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::Span;
 use crate::tsql::{self, Statement, TsqlError};
-use crate::vds::VdsError;
+use crate::vds::{Options, VdsError};
 
 /// A server instance: where its databases are, and how it finds sets.
 #[derive(Debug)]

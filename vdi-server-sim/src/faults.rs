@@ -9,7 +9,7 @@
 //! ```
 //! use vdi_server_sim::engine::Engine;
 //! use vdi_server_sim::faults::{Fault, Faults};
-//! use vdi_shm::runtime::Options;
+//! use vdi_server_sim::vds::Options;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let faults = Faults::seeded(7).with("delay=3".parse()?).with(Fault::AbortAt { command: 12 });

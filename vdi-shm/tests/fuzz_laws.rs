@@ -1,5 +1,5 @@
-//! What the fuzz target `control` asserts, over its seeds, over seeds that were damaged, and over the corpus that is kept in the
-//! repository. Where the environment variable `VDI_FUZZ_SEEDS` names a folder, the seeds are written there.
+//! What the fuzz target `control` asserts, over its seeds, over damaged seeds, and over the corpus in the repository. Where
+//! the variable `VDI_FUZZ_SEEDS` names a folder, the seeds are written there.
 #![allow(clippy::unwrap_used)]
 
 #[path = "laws/control.rs"]
@@ -13,8 +13,9 @@ use proptest::prelude::*;
 #[test]
 fn every_seed_is_taken() {
     for (name, bytes) in seeds() {
-        // Whoever writes over the identity is found out.
-        assert_eq!(law(&bytes), name != "write-00", "{name}");
+        // The identity was overwritten.
+        let damaged = ["write-00", "zero-6"].contains(&&*name);
+        assert_eq!(law(&bytes), !damaged, "{name}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::SeekFrom;
@@ -11,6 +11,7 @@ use vdi_proto::features::DeviceKind;
 
 use super::cursor::Cursor;
 use super::partial::{Step, checkpoint};
+use super::progress::Direction;
 use super::tape::Tape;
 use super::{MediaError, fill, store};
 
@@ -19,6 +20,8 @@ use super::{MediaError, fill, store};
 pub(super) struct On<'a> {
     pub(super) file: &'a File,
     pub(super) name: &'a dyn fmt::Display,
+    /// It goes on where it is, whatever the offset.
+    pub(super) stream: bool,
 }
 
 impl On<'_> {
@@ -30,7 +33,12 @@ impl On<'_> {
     pub(super) fn store(&self, offset: u64, data: &[u8]) -> Result<(), MediaError> {
         checkpoint(Step::Write)
             .map_err(|error| (0, error))
-            .and_then(|()| store(data, |done, rest| self.file.write_at(rest, offset.saturating_add(done as u64))))
+            .and_then(|()| {
+                store(data, |done, rest| match (self.stream, self.file) {
+                    (true, mut file) => file.write(rest),
+                    (false, file) => file.write_at(rest, offset.saturating_add(done as u64)),
+                })
+            })
             .map_err(|(done, error)| {
                 self.cannot("write to", offset.saturating_add(done as u64), error).with_bytes(done)
             })
@@ -38,8 +46,11 @@ impl On<'_> {
 
     /// Fills `buffer` from `offset` up to the end of the file; a failure says how many bytes are good.
     pub(super) fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        fill(buffer, |done, rest| self.file.read_at(rest, offset.saturating_add(done as u64)))
-            .map_err(|(done, error)| self.cannot("read", offset.saturating_add(done as u64), error).with_bytes(done))
+        fill(buffer, |done, rest| match (self.stream, self.file) {
+            (true, mut file) => file.read(rest),
+            (false, file) => file.read_at(rest, offset.saturating_add(done as u64)),
+        })
+        .map_err(|(done, error)| self.cannot("read", offset.saturating_add(done as u64), error).with_bytes(done))
     }
 
     /// As [`On::fill`], of a file that must not end before.
@@ -56,6 +67,7 @@ impl On<'_> {
     pub(super) fn length(&self) -> Result<u64, MediaError> {
         rustix::fs::seek(self.file, SeekFrom::End(0))
             .map_err(|error| MediaError::io(format!("cannot find the end of {}", self.name), error.into()))
+            .map_err(|error| error.with_remedy("a disk-like set needs a file or a block device"))
     }
 }
 
@@ -71,14 +83,16 @@ pub(super) enum Medium {
 
 impl Medium {
     /// The medium that `on` holds, at its beginning.
-    pub(super) fn open(kind: DeviceKind, on: On<'_>, block: u64) -> Result<Medium, MediaError> {
+    pub(super) fn open(kind: DeviceKind, on: On<'_>, block: u64, direction: Direction) -> Result<Medium, MediaError> {
         if kind == DeviceKind::TapeLike {
             let mut tape = Tape::scan(on)?;
             tape.set_block(block, on)?;
             return Ok(Medium::Tape(tape));
         }
-        let cursor = Cursor::at_beginning(on.length()?);
-        Ok(Medium::Bytes { cursor, random_access: kind == DeviceKind::DiskLike })
+        let random_access = kind == DeviceKind::DiskLike;
+        // A backup begins with nothing, and what has no positions needs no end.
+        let end = if random_access && direction == Direction::Restore { on.length()? } else { 0 };
+        Ok(Medium::Bytes { cursor: Cursor::at_beginning(end), random_access })
     }
 
     /// How many bytes of data lie before the place that a Write with this position goes to.

@@ -1,45 +1,5 @@
 //! Media: where the bytes of a device go to in a backup, and where they come from in a restore.
 //!
-//! # The invariant
-//!
-//! **A target file holds, at every moment and however the process ends, either what it held before or the complete new
-//! backup.** A backup is complete when the server has said so, and not earlier:
-//!
-//! | Complete was agreed on | the backup is committed | if the server closes the device before that |
-//! |---|---|---|
-//! | yes ([`Features::COMPLETE_ENABLED`]) | in [`Media::complete`], before it answers: the server reports success only after that answer | it is discarded, and [`Media::close`] is an error |
-//! | no | in [`Media::close`], if at least one Flush came, and one came after the last Write | it is discarded, and [`Media::close`] is an error |
-//!
-//! From this follows all else:
-//!
-//! - A media that is dropped before that has failed, and leaves nothing behind.
-//! - A Write or a Flush that failed can never be made good: the media refuses everything that follows, ClearError
-//!   included, and is never committed. (After a failed `fsync` the kernel may have thrown the data away and report success the
-//!   next time.) What is no failure but a condition of the medium, a filemark for example, says so:
-//!   [`MediaError::is_final`].
-//! - A Write after Complete is refused.
-//!
-//! # Whose word counts
-//!
-//! | Complete was agreed on | a backup is good, and restores whatever dies afterwards, when |
-//! |---|---|
-//! | yes | the server says so, **or** the client does: [`pump`](fn@crate::pump) returned `Ok` for every device |
-//! | no | the client says so. The server's word alone is not enough |
-//!
-//! Without Complete the last Flush looks like every other: the client cannot know that it is the last before the server closes the
-//! device, and by then the server does not wait for anybody and reports success. A client that is killed between that and its
-//! commit leaves the target as it was: what Flush has made durable until then is a file without a name, which vanishes with
-//! the process. So ask for [`Features::REQUEST_COMPLETE`] in every configuration, look at what was agreed on, and without it record
-//! a backup as good only after all devices have returned.
-//!
-//! Of several devices each target keeps the invariant for itself. A statement that fails between the commit of one and that of
-//! another, or a client that is killed there, leaves some targets new and some old, which restore neither the one backup nor the
-//! other (the server refuses such a mixture). To keep the old backup until the new one is good, give the new one names of its
-//! own, and remove the old one after that.
-//!
-//! What cannot be replaced in one step (pipes, devices, streams) is written straight away. There the invariant is about the
-//! answers only: Complete and close succeed under the same conditions, but what was written cannot be taken back.
-//!
 //! # Ready-made media
 //!
 //! | media | for |
@@ -70,9 +30,11 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+#![doc = include_str!("../../docs/media.md")]
 
 mod cursor;
-mod deck;
+mod drive;
 mod error;
 mod file;
 mod medium;
@@ -84,6 +46,7 @@ mod stale;
 mod stream;
 mod tape;
 mod tape_image;
+mod target;
 #[cfg(test)]
 mod tests;
 mod volume_set;
@@ -224,60 +187,35 @@ pub trait Media: Send {
     fn close(&mut self) -> Result<(), MediaError>;
 }
 
-/// Has a wrapper's methods be those of what it wraps: the generics, the type, and the field or `*` for a pointer.
+/// Has a wrapper's methods be those of what it wraps: the generics, the type, and where the media is in it.
 macro_rules! forward {
-    (impl($($generics:tt)*) $wrapper:ty, *) => {
-        $crate::media::forward!(@impl($($generics)*) $wrapper, media, **media);
-    };
-    (impl($($generics:tt)*) $wrapper:ty, $field:tt) => {
-        $crate::media::forward!(@impl($($generics)*) $wrapper, media, media.$field);
-    };
-    (@impl($($generics:tt)*) $wrapper:ty, $media:ident, $inner:expr) => {
+    (impl($($generics:tt)*) $wrapper:ty, $media:ident => $inner:expr) => {
         impl<$($generics)*> $crate::media::Media for $wrapper {
-            fn begin(&mut self, config: &vdi_proto::config::VdConfig) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.begin(config)
-            }
-            fn write(&mut self, position: u64, data: &[u8]) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.write(position, data)
-            }
-            fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, $crate::media::MediaError> {
-                let $media = self;
-                $inner.read(position, buffer)
-            }
-            fn flush(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.flush()
-            }
-            fn complete(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.complete()
-            }
-            fn clear_error(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.clear_error()
-            }
-            fn other(
-                &mut self,
-                code: vdi_proto::command::CommandCode,
-                size: i32,
-                position: u64,
-            ) -> Result<u64, $crate::media::MediaError> {
-                let $media = self;
-                $inner.other(code, size, position)
-            }
-            fn close(&mut self) -> Result<(), $crate::media::MediaError> {
-                let $media = self;
-                $inner.close()
+            $crate::media::forward! { $media => $inner;
+                begin(config: &vdi_proto::config::VdConfig) -> ();
+                write(position: u64, data: &[u8]) -> ();
+                read(position: u64, buffer: &mut [u8]) -> usize;
+                flush() -> ();
+                complete() -> ();
+                clear_error() -> ();
+                other(code: vdi_proto::command::CommandCode, size: i32, position: u64) -> u64;
+                close() -> ();
             }
         }
+    };
+    ($media:ident => $inner:expr; $($method:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {
+        $(
+            fn $method(&mut self, $($argument: $type),*) -> Result<$result, $crate::media::MediaError> {
+                let $media = self;
+                $inner.$method($($argument),*)
+            }
+        )*
     };
 }
 use forward;
 
-forward!(impl(M: Media + ?Sized) Box<M>, *);
-forward!(impl(M: Media + ?Sized) &mut M, *);
+forward!(impl(M: Media + ?Sized) Box<M>, media => (**media));
+forward!(impl(M: Media + ?Sized) &mut M, media => (**media));
 
 /// Hands `data` to `write` (told how much is done) until all is stored; a failure says how many bytes were.
 fn store(data: &[u8], mut write: impl FnMut(usize, &[u8]) -> io::Result<usize>) -> Result<(), (usize, io::Error)> {

@@ -42,9 +42,12 @@ pub(super) fn checkpoint(_step: Step) -> io::Result<()> {
     Ok(())
 }
 
-/// How the new file is kept until it is committed.
+/// What becomes of the data of a backup that is not committed.
+pub(super) const DISCARDED: &str = "the new data was discarded, and what was there before was kept";
+
+/// How the new file is named until it is committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
+pub(super) enum Naming {
     /// Without a name where the file system can do that, else under a hidden one.
     Unnamed,
     /// Under a hidden name.
@@ -63,13 +66,13 @@ pub(super) enum Output {
 
 impl Output {
     /// Opens what `path` stands for; nothing that is there already is changed, apart from special files being opened.
-    pub(super) fn create(path: &Path, keep: Keep) -> Result<Output, MediaError> {
+    pub(super) fn create(path: &Path, naming: Naming) -> Result<Output, MediaError> {
         let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => Err(is_directory(path)),
             Ok(found) if found.is_file() => {
                 let real = path.canonicalize().map_err(cannot)?;
-                Partial::create(&real, Some(&found), keep).map(Output::Partial)
+                Partial::create(&real, Some(&found), naming).map(Output::Partial)
             }
             Ok(found) => {
                 // Only what has positions can be read back; a pipe opened both ways would wait for nobody.
@@ -83,7 +86,7 @@ impl Output {
                 if path.as_os_str().as_bytes().ends_with(b"/") {
                     return Err(is_directory(path));
                 }
-                Partial::create(path, None, keep).map(Output::Partial)
+                Partial::create(path, None, naming).map(Output::Partial)
             }
             Err(error) => Err(cannot(error)),
         }
@@ -105,10 +108,20 @@ impl Output {
         }
     }
 
-    /// What became of the target if the work ends now.
+    /// Puts a file into its place, and makes what was written durable.
+    pub(super) fn commit(self) -> Result<(), CommitError> {
+        match self {
+            Output::Partial(partial) => partial.commit(),
+            Output::Special(_) => {
+                self.sync().map_err(|source| CommitError { doing: "syncing it", in_place: false, source })
+            }
+        }
+    }
+
+    /// What becomes of the data if the work ends now.
     pub(super) fn fate(&self) -> &'static str {
         match self {
-            Output::Partial(_) => "the new data was discarded, and what was there before was kept",
+            Output::Partial(_) => DISCARDED,
             Output::Special(_) => "what had been written to it cannot be taken back",
         }
     }
@@ -163,7 +176,7 @@ pub(super) struct Partial {
 
 impl Partial {
     /// A new, empty file that may later take the place of `path`, where at present `old` is.
-    fn create(path: &Path, old: Option<&Metadata>, keep: Keep) -> Result<Partial, MediaError> {
+    fn create(path: &Path, old: Option<&Metadata>, naming: Naming) -> Result<Partial, MediaError> {
         let Some((parent, target)) = split(path) else { return Err(is_directory(path)) };
         let cannot = |what: &str, error| MediaError::io(format!("{what} {}", parent.display()), error);
         let directory = open_directory(parent)?;
@@ -178,9 +191,9 @@ impl Partial {
 
         // Where there is an old file, its permissions are taken over below; until then nobody else gets at the new one.
         let mode = if old.is_some() { Mode::from_raw_mode(0o600) } else { Mode::from_raw_mode(0o666) };
-        let unnamed = match keep {
-            Keep::Unnamed => open_unnamed(&directory, mode),
-            Keep::Hidden => Ok(None),
+        let unnamed = match naming {
+            Naming::Unnamed => open_unnamed(&directory, mode),
+            Naming::Hidden => Ok(None),
         };
         let partial = match unnamed.map_err(|error| cannot("cannot create a file in", error))? {
             Some(file) => {
@@ -203,10 +216,6 @@ impl Partial {
             })?;
         }
         Ok(partial)
-    }
-
-    pub(super) fn file(&self) -> &File {
-        &self.file
     }
 
     /// Puts the file into its place: first its content is made durable, then it gets its name, then that is made durable.

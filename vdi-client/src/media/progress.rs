@@ -82,7 +82,7 @@ impl Progress {
     }
 
     /// Whether a close without a Complete before it may commit.
-    pub(super) fn judge_close(&self) -> Result<(), Unproven> {
+    pub(super) fn check_close(&self) -> Result<(), Unproven> {
         if self.complete_agreed {
             Err(Unproven::NoComplete)
         } else if !self.flushed {

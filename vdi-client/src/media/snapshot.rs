@@ -10,6 +10,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 
+use super::target::failed_before;
 use super::{Media, MediaError};
 
 /// Takes snapshots of the volumes that a database's files are on, and mounts them: see [`SnapshotMedia`].
@@ -53,23 +54,8 @@ pub trait Snapshots: Send {
     }
 }
 
-/// A media for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: the metadata go to `M`, and the snapshot is for `S`.
-///
-/// | command | what it does |
-/// |---|---|
-/// | PrepareToFreeze | [`Snapshots::prepare`] |
-/// | Write between FileInfoBegin and FileInfoEnd | the metadata's [`Media::write`], then [`Snapshots::file_info`] |
-/// | Snapshot | the metadata's [`Media::flush`], then [`Snapshots::take`]: nothing but Complete and close follows it |
-/// | MountSnapshot | [`Snapshots::mount`] |
-/// | all others | the metadata's own |
-///
-/// Commands that this order rules out are refused, and the backup fails: Complete and close after PrepareToFreeze or FileInfoBegin
-/// but without Snapshot; after Snapshot all that would change the metadata or the snapshot; Snapshot after Complete. A backup that
-/// is no snapshot goes to the metadata as a whole.
-///
-/// The flush on Snapshot is what lets a metadata media commit when it is closed: no Flush comes with snapshots. If `take` or
-/// another method of `S` fails, the error is the command's completion, always a final one, and the metadata are never
-/// committed. Source: VDI specification, snapshots.
+/// A media for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: the metadata go to `M`, and the snapshot is for `S`:
+/// [Snapshots](super#snapshots).
 ///
 /// ```
 /// use vdi_client::media::{FileMedia, Media, MediaError, SnapshotMedia, Snapshots};
@@ -144,9 +130,7 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
     }
 
     fn check(&self) -> Result<(), MediaError> {
-        let Some(first) = &self.failed else { return Ok(()) };
-        let what = format!("the snapshot is of no use any more since an earlier failure: {first}");
-        Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("remove the cause of that, then start again"))
+        self.failed.as_ref().map_or(Ok(()), |first| Err(failed_before("the snapshot", first)))
     }
 
     /// Refuses what comes out of order, and all that follows a failure.

@@ -20,7 +20,7 @@ use vdi_proto::completion::CompletionCode;
 
 use super::MediaError;
 use super::partial::{
-    CommitError, Keep, Step, checkpoint, open_directory, open_unnamed, proc_path, refuse_dangling, split,
+    CommitError, Naming, Step, checkpoint, open_directory, open_unnamed, proc_path, refuse_dangling, split,
     sync_if_possible, take_over, with_hidden_name,
 };
 use super::stale;
@@ -134,7 +134,7 @@ pub(super) struct Staging {
 
 impl Staging {
     /// A directory without media that may later take the place of `path`.
-    pub(super) fn create(path: &Path, keep: Keep) -> Result<Staging, MediaError> {
+    pub(super) fn create(path: &Path, naming: Naming) -> Result<Staging, MediaError> {
         let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
         // With a slash at its end, a link would be what it points to.
         let path = path.components().as_path();
@@ -180,9 +180,9 @@ impl Staging {
         let reserve = (0..COMMIT_NEEDS).map(|_| directory.try_clone()).collect::<Result<_, _>>().map_err(cannot)?;
         let (parent, target, files) = (directory, target.to_owned(), Vec::new());
         let mut staging = Staging { parent, target, old, old_medium, reserve, hidden: None, files };
-        let unnamed = match keep {
-            Keep::Unnamed => open_unnamed(&staging.parent, staging.file_mode()).map_err(cannot)?.is_some(),
-            Keep::Hidden => false,
+        let unnamed = match naming {
+            Naming::Unnamed => open_unnamed(&staging.parent, staging.file_mode()).map_err(cannot)?.is_some(),
+            Naming::Hidden => false,
         };
         if !unnamed {
             staging.hidden = Some(staging.make_hidden().map_err(cannot)?);

@@ -4,28 +4,14 @@ use std::fmt;
 use std::io::{self, Read, Write};
 
 use vdi_proto::command::CommandCode;
-use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::DeviceKind;
 
-use super::progress::{self, Direction, Progress};
+use super::progress::Direction;
+use super::target::Target;
 use super::{Media, MediaError, fill, store};
 
-/// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device.
-///
-/// # What durability means here
-///
-/// No more than the writer and the hooks make of it. Flush calls [`Write::flush`] and then the hook given to
-/// [`on_durable`](StreamMedia::on_durable), which has to return only when the data is safe: [`File::sync_all`], an upload's
-/// acknowledgement. Without the hook nobody has promised that the data survives anything. Complete calls the hook given to
-/// [`on_finish`](StreamMedia::on_finish) first, in which transformations (compression, encryption) write what they have left.
-///
-/// Without Complete the same is done when the server closes the device, if [that may commit](super#the-invariant). The server has
-/// usually reported success by then: with a transformation ask for Complete.
-///
-/// When the work fails, the finish hook is not called, so that a truncated backup does not look like a whole one. What was
-/// written cannot be taken back, though. Mind writers that finish when they are dropped, as compressors do: wrap
-/// those so that they do not, or have the receiver look at the outcome.
+/// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device: [Streams](super#streams).
 ///
 /// ```
 /// use std::fs::File;
@@ -46,23 +32,10 @@ use super::{Media, MediaError, fill, store};
 /// # Ok(())
 /// # }
 /// ```
-///
-/// [`File::sync_all`]: std::fs::File::sync_all
 #[derive(Debug)]
 pub struct StreamMedia<S> {
     stream: S,
-    name: String,
-    bytes: u64,
-    state: State,
-    progress: Progress,
-}
-
-#[derive(Debug)]
-enum State {
-    Open,
-    Done,
-    /// Failed for this reason, and good for nothing any more.
-    Failed(String),
+    target: Target<()>,
 }
 
 type Hook<W> = Box<dyn FnMut(&mut W) -> io::Result<()> + Send>;
@@ -96,44 +69,22 @@ impl<R> fmt::Debug for Source<R> {
 }
 
 impl<S> StreamMedia<S> {
-    fn new(stream: S) -> Self {
-        StreamMedia { stream, name: "the stream".into(), bytes: 0, state: State::Open, progress: Progress::default() }
+    fn new(stream: S, direction: Direction) -> Self {
+        let fate = "what had been written to it cannot be taken back";
+        StreamMedia { stream, target: Target::new("the stream".to_owned(), direction, fate, ()) }
     }
 
     /// The same media under a name that its errors show: an address, a command line, a path.
     #[must_use]
     pub fn named(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+        self.target.name = name.into();
         self
     }
 
     /// The bytes written or read so far, those of a command that failed half-way included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Whether the media may still be used.
-    fn check(&self, what: &str) -> Result<(), MediaError> {
-        match &self.state {
-            State::Open => Ok(()),
-            State::Done => Err(MediaError::new(
-                CompletionCode::IO_DEVICE,
-                format!("a {what} came after {} was finished", self.name),
-            )
-            .with_remedy("the server must not send it after Complete or close; report that with the server's version")),
-            State::Failed(first) => Err(self.failed_before(first)),
-        }
-    }
-
-    fn failed_before(&self, first: &str) -> MediaError {
-        let what = format!("{} is of no use any more since an earlier failure: {first}", self.name);
-        MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("remove the cause of that, then start again")
-    }
-
-    fn fail(&mut self, error: MediaError) -> MediaError {
-        self.state = State::Failed(error.to_string());
-        error
+        self.target.bytes
     }
 }
 
@@ -141,7 +92,7 @@ impl<W: Write + Send> StreamMedia<Sink<W>> {
     /// A media that writes a backup to `writer`.
     #[must_use]
     pub fn sink(writer: W) -> Self {
-        StreamMedia::new(Sink { writer, durable: None, finish: None })
+        StreamMedia::new(Sink { writer, durable: None, finish: None }, Direction::Backup)
     }
 
     /// Has Flush, Complete and a committing close call `hook` after [`Write::flush`]; it returns when everything written
@@ -177,8 +128,8 @@ impl<W: Write + Send> StreamMedia<Sink<W>> {
                 durable.as_mut().map_or(Ok(()), |hook| hook(writer)).map_err(|error| ("make durable", error))
             });
         settled.map_err(|(verb, error)| {
-            let what = format!("cannot {verb} {} after {} bytes", self.name, self.bytes);
-            self.fail(MediaError::io(what, error))
+            let what = format!("cannot {verb} {} after {} bytes", self.target.name, self.target.bytes);
+            self.target.fail(MediaError::io(what, error))
         })
     }
 }
@@ -187,7 +138,7 @@ impl<R: Read + Send> StreamMedia<Source<R>> {
     /// A media that reads a restore's data from `reader`.
     #[must_use]
     pub fn source(reader: R) -> Self {
-        StreamMedia::new(Source { reader, ended: false })
+        StreamMedia::new(Source { reader, ended: false }, Direction::Restore)
     }
 
     /// The reader.
@@ -199,21 +150,18 @@ impl<R: Read + Send> StreamMedia<Source<R>> {
 
 impl<W: Write + Send> Media for StreamMedia<Sink<W>> {
     fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
-        progress::check(config, Direction::Backup, &[DeviceKind::PipeLike], &self.name)
-            .map_err(|error| self.fail(error))?;
-        self.progress.begin(config);
-        Ok(())
+        self.target.begin(config, &[DeviceKind::PipeLike])
     }
 
     fn write(&mut self, _position: u64, data: &[u8]) -> Result<(), MediaError> {
-        self.check("Write")?;
+        self.target.open("a Write")?;
         let stored = store(data, |_, rest| self.stream.writer.write(rest));
         let done = stored.as_ref().map_or_else(|(done, _)| *done, |()| data.len());
-        self.bytes += done as u64;
-        self.progress.written();
+        self.target.bytes += done as u64;
+        self.target.progress.written();
         stored.map_err(|(_, error)| {
-            let what = format!("cannot write to {} at byte {}", self.name, self.bytes);
-            self.fail(MediaError::io(what, error).with_bytes(done))
+            let what = format!("cannot write to {} at byte {}", self.target.name, self.target.bytes);
+            self.target.fail(MediaError::io(what, error).with_bytes(done))
         })
     }
 
@@ -222,30 +170,23 @@ impl<W: Write + Send> Media for StreamMedia<Sink<W>> {
     }
 
     fn flush(&mut self) -> Result<(), MediaError> {
-        match &self.state {
-            State::Done => return Ok(()),
-            _ => self.check("Flush")?,
+        if self.target.open_or_done("a Flush")?.is_some() {
+            self.settle(false)?;
+            self.target.progress.flushed();
         }
-        self.settle(false)?;
-        self.progress.flushed();
         Ok(())
     }
 
     fn complete(&mut self) -> Result<(), MediaError> {
-        match &self.state {
-            State::Done => return Ok(()),
-            _ => self.check("Complete")?,
+        if self.target.open_or_done("Complete")?.is_some() {
+            self.settle(true)?;
+            self.target.finish();
         }
-        self.settle(true)?;
-        self.state = State::Done;
         Ok(())
     }
 
     fn clear_error(&mut self) -> Result<(), MediaError> {
-        match &self.state {
-            State::Failed(first) => Err(self.failed_before(first)),
-            _ => Ok(()),
-        }
+        self.target.clear_error()
     }
 
     /// Discard: the stream is never finished. What was written to it cannot be taken back.
@@ -253,36 +194,19 @@ impl<W: Write + Send> Media for StreamMedia<Sink<W>> {
         if code != CommandCode::DISCARD {
             return Err(MediaError::not_supported(code));
         }
-        self.check("Discard")?;
-        self.state = State::Failed("the server discarded the backup".into());
+        self.target.open("Discard")?;
+        self.target.discard();
         Ok(0)
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
-        match &self.state {
-            State::Done => Ok(()),
-            State::Failed(first) => Err(self.failed_before(first)),
-            State::Open => match self.progress.judge_close() {
-                Ok(()) => self.complete(),
-                Err(unproven) => {
-                    let what = format!(
-                        "the server closed the device {unproven}, so {} is not complete after {} bytes (what had been \
-                         written to it cannot be taken back)",
-                        self.name, self.bytes
-                    );
-                    let error = MediaError::new(CompletionCode::IO_DEVICE, what)
-                        .with_remedy("look in the server's error log why it ended the backup");
-                    Err(self.fail(error))
-                }
-            },
-        }
+        if self.target.close()? { self.complete() } else { Ok(()) }
     }
 }
 
 impl<R: Read + Send> Media for StreamMedia<Source<R>> {
     fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
-        progress::check(config, Direction::Restore, &[DeviceKind::PipeLike], &self.name)
-            .map_err(|error| self.fail(error))
+        self.target.begin(config, &[DeviceKind::PipeLike])
     }
 
     fn write(&mut self, _position: u64, _data: &[u8]) -> Result<(), MediaError> {
@@ -290,18 +214,18 @@ impl<R: Read + Send> Media for StreamMedia<Source<R>> {
     }
 
     fn read(&mut self, _position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        self.check("Read")?;
+        self.target.open("a Read")?;
         if self.stream.ended {
             return Ok(0);
         }
         let filled = fill(buffer, |_, rest| self.stream.reader.read(rest));
         let done = *filled.as_ref().unwrap_or_else(|(done, _)| done);
-        self.bytes += done as u64;
+        self.target.bytes += done as u64;
         // What comes after an end is not asked for: a terminal would go on.
         self.stream.ended = done < buffer.len();
         filled.map_err(|(_, error)| {
-            let what = format!("cannot read {} at byte {}", self.name, self.bytes);
-            self.fail(MediaError::io(what, error).with_bytes(done))
+            let what = format!("cannot read {} at byte {}", self.target.name, self.target.bytes);
+            self.target.fail(MediaError::io(what, error).with_bytes(done))
         })
     }
 
@@ -314,19 +238,10 @@ impl<R: Read + Send> Media for StreamMedia<Source<R>> {
     }
 
     fn clear_error(&mut self) -> Result<(), MediaError> {
-        match &self.state {
-            State::Failed(first) => Err(self.failed_before(first)),
-            _ => Ok(()),
-        }
+        self.target.clear_error()
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
-        match &self.state {
-            State::Failed(first) => Err(self.failed_before(first)),
-            _ => {
-                self.state = State::Done;
-                Ok(())
-            }
-        }
+        self.target.close().map(drop)
     }
 }

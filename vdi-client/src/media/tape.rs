@@ -15,8 +15,7 @@
 
 use core::fmt::Arguments;
 
-use rustix::fs::{Advice, SeekFrom};
-use rustix::io::Errno;
+use rustix::fs::Advice;
 use vdi_proto::completion::CompletionCode;
 
 use super::MediaError;
@@ -28,6 +27,8 @@ const LONGEST: u32 = 0x00FF_FFFF;
 const LONGEST_WRITTEN: usize = 0x00FF_0000;
 const MARK: u32 = 0;
 const END: u32 = 0xFFFF_FFFF;
+/// More filemarks in a row have no meaning. A file that was made long and never filled has nothing else.
+const MOST_MARKS: u32 = 1 << 16;
 /// Bytes of a number in the image.
 const NUMBER: u64 = 4;
 
@@ -94,23 +95,27 @@ impl Tape {
         // Only advice: reading ahead through the data of every record would be in vain.
         let _ = rustix::fs::fadvise(on.file, 0, None, Advice::Random);
         let mut tape = Tape { runs: Vec::new(), end: 0, data: 0, block: 1, address: 0 };
+        let mut marks = 0;
         while tape.end < length {
             match number(on, tape.end, length, format_args!("a record's length or a filemark"))? {
                 END => break,
+                MARK if marks == MOST_MARKS => {
+                    let expected = format_args!("anything else after {MOST_MARKS} filemarks");
+                    return Err(damaged(on, tape.end, expected, format_args!("another one")));
+                }
+                MARK => {
+                    tape.push(MARK);
+                    marks += 1;
+                }
                 record if record <= LONGEST => {
-                    let mut count = 1;
-                    if record == MARK {
-                        count = marks(on, tape.end, length)?;
-                    } else {
-                        let (begin, trailer) = (tape.end, tape.end + NUMBER + padded(record));
-                        let expected =
-                            format_args!("the length {record} again, of the record that begins at byte {begin}");
-                        let found = number(on, trailer, length, expected)?;
-                        if found != record {
-                            return Err(damaged(on, trailer, expected, format_args!("{found}")));
-                        }
+                    let (begin, trailer) = (tape.end, tape.end + NUMBER + padded(record));
+                    let expected = format_args!("the length {record} again, of the record that begins at byte {begin}");
+                    let found = number(on, trailer, length, expected)?;
+                    if found != record {
+                        return Err(damaged(on, trailer, expected, format_args!("{found}")));
                     }
-                    tape.push(record, count);
+                    tape.push(record);
+                    marks = 0;
                 }
                 other => {
                     let expected =
@@ -195,7 +200,7 @@ impl Tape {
                 })
                 // A record is stored whole or not at all.
                 .map_err(|error| error.with_bytes(0))?;
-            self.push(length, 1);
+            self.push(length);
         }
         self.address = self.last_address();
         Ok(())
@@ -205,7 +210,7 @@ impl Tape {
     pub(super) fn write_mark(&mut self, on: On<'_>) -> Result<(), MediaError> {
         self.cut(on)?;
         on.store(self.end, &MARK.to_le_bytes()).map_err(|error| error.with_bytes(0))?;
-        self.push(MARK, 1);
+        self.push(MARK);
         self.address = self.last_address();
         Ok(())
     }
@@ -313,15 +318,15 @@ impl Tape {
         Some(Spot { run, item: from / units, within: from % units * self.block })
     }
 
-    /// Adds what was written, or found, at the end: so many of this length.
-    fn push(&mut self, length: u32, count: u64) {
-        let (offset, address) = (self.end, self.last_address());
+    /// Adds a record of this length, or a mark, that was written or found at the end.
+    fn push(&mut self, length: u32) {
+        let run = Run { offset: self.end, address: self.last_address(), count: 1, length };
         match self.runs.last_mut() {
-            Some(last) if last.length == length => last.count += count,
-            _ => self.runs.push(Run { offset, address, count, length }),
+            Some(last) if last.length == length => last.count += 1,
+            _ => self.runs.push(run),
         }
-        self.end += count * Run { offset, address, count, length }.stride();
-        self.data += count * u64::from(length);
+        self.end += run.stride();
+        self.data += u64::from(length);
     }
 
     /// Has the tape end at the position, in the file as well.
@@ -343,7 +348,7 @@ impl Tape {
             on.store(self.end, &length.to_le_bytes())
                 .and_then(|()| on.store(trailer, &length.to_le_bytes()))
                 .map_err(|error| error.with_bytes(0))?;
-            self.push(length, 1);
+            self.push(length);
         }
         on.file.set_len(self.end).map_err(|error| on.cannot("cut", self.end, error))
     }
@@ -370,37 +375,6 @@ impl Tape {
         let what = format!("{} is at its beginning and goes back no further", on.name);
         MediaError::condition(CompletionCode::BEGINNING_OF_MEDIA, what)
     }
-}
-
-/// How many marks follow each other from `offset` on, where one is, in an image of `length` bytes. A file that was made long and
-/// never filled is nothing else, without end: holes are jumped over, and bytes read many at a time.
-fn marks(on: On<'_>, offset: u64, length: u64) -> Result<u64, MediaError> {
-    let most = (length - offset) / NUMBER;
-    let (mut count, mut bytes) = (1, [0; 4096]);
-    while count < most {
-        let at = offset + count * NUMBER;
-        let data = match rustix::fs::seek(on.file, SeekFrom::Data(at)) {
-            Ok(data) => data.min(length),
-            Err(Errno::NXIO) => length,
-            // Not every file system tells.
-            Err(_) => at,
-        };
-        let hole = data.saturating_sub(at) / NUMBER;
-        if hole > 0 {
-            count += hole;
-            continue;
-        }
-        let wanted = ((most - count) * NUMBER).min(bytes.len() as u64);
-        let (numbers, _) = bytes.split_at_mut(wanted as usize);
-        on.fill_all(at, numbers)?;
-        let zeros =
-            numbers.chunks_exact(NUMBER as usize).take_while(|number| number.iter().all(|byte| *byte == 0)).count();
-        count += zeros as u64;
-        if zeros * (NUMBER as usize) < numbers.len() {
-            break;
-        }
-    }
-    Ok(count)
 }
 
 /// The number at `offset` of an image of `length` bytes, where `expected` ought to be.

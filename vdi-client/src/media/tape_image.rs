@@ -1,56 +1,17 @@
 //! Tape images as media.
 
-use std::fmt;
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
 
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::DeviceKind;
 
 use super::MediaError;
-use super::deck::{Deck, Store};
-use super::partial::{CommitError, Keep, Output, Partial, is_directory};
-use super::progress::Direction;
+use super::drive::MediaDrive;
+use super::file::OneFile;
+use super::partial::Naming;
 
-/// A tape in a file: the media of a tape-like device with one medium.
-///
-/// # The file
-///
-/// It is a tape image in the format of the SIMH simulators, which other tools read and write, too. Numbers are unsigned, of 32
-/// bits, little-endian:
-///
-/// | on the tape | in the file |
-/// |---|---|
-/// | a record, here: what one Write stored | its length in bytes (at most 0xFFFFFF), the bytes, one byte of padding if the length is odd, the length again |
-/// | a filemark | 0 |
-/// | the end of the medium | the end of the file, or 0xFFFFFFFF, whatever follows it |
-///
-/// [`TapeImage::open`] reads all lengths and checks them; an image in which they do not fit together, as in one that was cut within
-/// a record, is refused with the place and with what ought to be there. An image that was cut between two records is a shorter
-/// tape, which only the server can notice: it meets the end of the data too early.
-///
-/// # The tape
-///
-/// It implements every command of tape-like devices. Source: VDI specification, tape-like devices.
-///
-/// - The position, and the address that GetPosition returns, is the number of blocks (of the set's `blockSize`) and filemarks
-///   before it. The beginning is 0.
-/// - A Write or WriteMark discards all that followed the position.
-/// - A Read goes on through the boundaries of records, but never through a filemark: the bytes before it are returned with
-///   ERROR_FILEMARK_DETECTED, and the tape is behind the mark then. At the end of the data they are returned with
-///   ERROR_NO_DATA_DETECTED.
-/// - SkipMarks goes behind the n-th next filemark or, with a negative count, to before the n-th one backwards. SkipBlocks
-///   goes over blocks; a filemark ends it with ERROR_FILEMARK_DETECTED, behind that mark or, backwards, before it. Skips that
-///   meet the end of the data end there with ERROR_NO_DATA_DETECTED, and at the beginning with ERROR_BEGINNING_OF_MEDIA.
-/// - Load knows medium 1 only, and rewinds; for more media see [`VolumeSet`](super::VolumeSet). Discard has a backup vanish.
-/// - Filemarks are written as such whatever `softFileMarkBlockSize` says.
-/// - Errors of position are conditions; a SetPosition beyond the end of the data is answered with a recoverable
-///   ERROR_IO_DEVICE. See [`MediaError::is_final`].
-///
-/// # The target
-///
-/// [The invariant](super#the-invariant) holds as it does for [`FileMedia`](super::FileMedia), and so do the rules of the new
-/// file's permissions. Pipes and devices are refused.
+/// A tape in a file: the media of a tape-like device with one medium: [Tape images](super#tape-images).
 ///
 /// ```
 /// use vdi_client::CommandCode;
@@ -68,14 +29,9 @@ use super::progress::Direction;
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct TapeImage(Deck<OneFile>);
+pub struct TapeImage(MediaDrive<OneFile>);
 
-/// The one medium of a tape image.
-#[derive(Debug)]
-enum OneFile {
-    Reading(PathBuf, File),
-    Writing(PathBuf, Partial),
-}
+const KINDS: &[DeviceKind] = &[DeviceKind::TapeLike];
 
 impl TapeImage {
     /// A media for a backup onto an empty tape, kept in `path`.
@@ -84,16 +40,12 @@ impl TapeImage {
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL, as of [`FileMedia::create`](super::FileMedia::create), and where
     /// `path` is something else than a file.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, MediaError> {
-        Self::create_as(path.as_ref(), Keep::Unnamed)
+        Self::create_as(path.as_ref(), Naming::Unnamed)
     }
 
-    pub(super) fn create_as(path: &Path, keep: Keep) -> Result<Self, MediaError> {
-        // Opening a pipe would wait for its reader.
-        let special = fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
-        match if special { None } else { Some(Output::create(path, keep)?) } {
-            Some(Output::Partial(partial)) => Self::new(path, OneFile::Writing(path.to_owned(), partial)),
-            _ => Err(no_file(path)),
-        }
+    pub(super) fn create_as(path: &Path, naming: Naming) -> Result<Self, MediaError> {
+        refuse_special(path)?;
+        OneFile::create(path, naming)?.into_drive(KINDS).map(TapeImage)
     }
 
     /// A media for a restore from the image in `path`.
@@ -101,18 +53,8 @@ impl TapeImage {
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE if `path` does not exist, is no file, may not be read, or is no whole tape image.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, MediaError> {
-        let path = path.as_ref();
-        let cannot = |error| MediaError::io(format!("cannot open {} for reading", path.display()), error);
-        let found = fs::metadata(path).map_err(cannot)?;
-        match found.is_file() {
-            true => Self::new(path, OneFile::Reading(path.to_owned(), File::open(path).map_err(cannot)?)),
-            false if found.is_dir() => Err(is_directory(path)),
-            false => Err(no_file(path)),
-        }
-    }
-
-    fn new(path: &Path, store: OneFile) -> Result<Self, MediaError> {
-        Deck::new(path.to_owned(), store, &[DeviceKind::TapeLike], u64::MAX).map(TapeImage)
+        refuse_special(path.as_ref())?;
+        OneFile::open(path.as_ref())?.into_drive(KINDS).map(TapeImage)
     }
 
     /// The path as it was given.
@@ -128,47 +70,13 @@ impl TapeImage {
     }
 }
 
-super::forward!(impl() TapeImage, 0);
+super::forward!(impl() TapeImage, media => media.0);
 
-fn no_file(path: &Path) -> MediaError {
-    let what = format!("{} cannot hold a tape image: it is neither a file nor free", path.display());
-    MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a file")
-}
-
-impl fmt::Display for OneFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (OneFile::Reading(path, _) | OneFile::Writing(path, _)) = self;
-        path.display().fmt(f)
+/// Opening a pipe would wait for its other end.
+fn refuse_special(path: &Path) -> Result<(), MediaError> {
+    if fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        let what = format!("{} cannot hold a tape image: it is neither a file nor free", path.display());
+        return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("name a file"));
     }
-}
-
-impl Store for OneFile {
-    fn direction(&self) -> Direction {
-        match self {
-            OneFile::Reading(..) => Direction::Restore,
-            OneFile::Writing(..) => Direction::Backup,
-        }
-    }
-
-    fn file(&self) -> &File {
-        match self {
-            OneFile::Reading(_, file) => file,
-            OneFile::Writing(_, partial) => partial.file(),
-        }
-    }
-
-    fn load(&mut self, number: i32) -> Result<bool, MediaError> {
-        if number == 1 {
-            return Ok(false);
-        }
-        let what = format!("medium {number} cannot be loaded: the tape image {self} is one medium, number 1");
-        Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("use a volume set for several media"))
-    }
-
-    fn commit(self) -> Result<(), CommitError> {
-        match self {
-            OneFile::Reading(..) => Ok(()),
-            OneFile::Writing(_, partial) => partial.commit(),
-        }
-    }
+    Ok(())
 }

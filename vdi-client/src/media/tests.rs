@@ -1,13 +1,9 @@
 //! What the media promise, tested beside them; here is what the tests share.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-mod disk;
 mod file;
 mod process;
 mod property;
-mod snapshot;
-mod stream;
-mod tape;
 mod target;
 mod volumes;
 
@@ -20,7 +16,7 @@ use tempfile::TempDir;
 use vdi_proto::config::VdConfig;
 use vdi_proto::features::Features;
 
-use super::partial::{Keep, Step};
+use super::partial::{Naming, Step};
 use super::*;
 
 thread_local! {
@@ -55,7 +51,7 @@ fn failing<T>(step: Step, action: impl FnOnce() -> T) -> T {
     result
 }
 
-const KEEPS: [Keep; 2] = [Keep::Unnamed, Keep::Hidden];
+const NAMINGS: [Naming; 2] = [Naming::Unnamed, Naming::Hidden];
 
 /// A directory with, or without, an old backup in it.
 struct Place {

@@ -12,47 +12,13 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::features::{DeviceKind, Features};
 
 use super::MediaError;
-use super::deck::{Deck, Store};
-use super::partial::{CommitError, Keep, open_directory};
+use super::drive::{MediaDrive, Store};
+use super::partial::{CommitError, DISCARDED, Naming, open_directory};
 use super::progress::Direction;
 use super::staging::{Staging, look_into, medium_name};
 
-/// Several media of one capacity for one removable device, in a directory: `medium-001`, `medium-002` and so on.
-///
-/// For pipe-like and disk-like sets with [`Features::REMOVABLE`] the media are plain files, which put together in their order
-/// are the backup. For tape-like sets each is a [`TapeImage`](super::TapeImage)'s file, with all that is said there.
-///
-/// # Backup
-///
-/// The capacity counts the bytes of Writes on one medium; filemarks and the lengths of records are not counted, and always
-/// fit. The *warning zone* ([`VdConfig::eom_warning_size`]) is the last part of the capacity.
-///
-/// - A Write that ends in the zone, or after which not one more block fits, is stored in full, and answered with
-///   ERROR_END_OF_MEDIA and all its bytes.
-/// - A Write that does not fit is stored as far as whole blocks fit, and answered with ERROR_END_OF_MEDIA and those bytes.
-/// - If a Write comes all the same and not one block fits, the answer is ERROR_EOM_OVERFLOW, and the backup has failed. Have
-///   a zone of at least the bytes that the server has on their way at a time, and this does not happen.
-/// - Load makes the medium that leaves durable and goes on with the next one, which is empty; another number than the next is
-///   refused.
-///
-/// **The whole set is committed or nothing is.** The media are files without a name until then. To commit, they are
-/// linked into a hidden directory beside the target, `.NAME.vdi-partial-RANDOM`, which then takes the target's place in one
-/// step; the old set is removed after that. A process that is killed in the middle of the commit, or right at the
-/// beginning where there is an old set, leaves such directories behind, which the next backup to the same target removes, as
-/// [`FileMedia`](super::FileMedia) does. Where there are no unnamed files, that holds for the whole backup.
-///
-/// Every medium takes one of the files that the process may have open (`ulimit -n`) until then; a Load that gets none fails the
-/// backup.
-///
-/// A target directory that has anything else in it than media is refused, and never touched. An old set's permissions and owner
-/// are taken over, as by [`FileMedia`](super::FileMedia). To replace a set, the file system has to be able to exchange directories in
-/// one step; those of local disks are. The disk has to hold the old and the new set together.
-///
-/// # Restore
-///
-/// Medium 1 is in the device at first; Load puts in any that exists, and refuses others. A Read that meets the end of a medium
-/// returns the bytes before it: as the end of the data from plain files, with ERROR_NO_DATA_DETECTED from tapes. The server
-/// loads the next one then. A tape's image is checked when it comes into the device. [`VolumeSet::open`] refuses a directory in which a medium is missing before the last.
+/// Several media of one capacity for one removable device, in a directory: [Volume sets](super#volume-sets). The whole set is
+/// committed or nothing is.
 ///
 /// ```
 /// use vdi_client::media::{Media, VolumeSet};
@@ -74,7 +40,7 @@ use super::staging::{Staging, look_into, medium_name};
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct VolumeSet(Deck<Volumes>);
+pub struct VolumeSet(MediaDrive<Volumes>);
 
 const KINDS: &[DeviceKind] = &[DeviceKind::PipeLike, DeviceKind::DiskLike, DeviceKind::TapeLike];
 
@@ -85,18 +51,18 @@ impl VolumeSet {
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no directory can be created there, or the one that is there
     /// may not be replaced: it has something else than media in it, or is no directory.
     pub fn create(path: impl AsRef<Path>, capacity: u64) -> Result<Self, MediaError> {
-        Self::create_as(path.as_ref(), capacity, Keep::Unnamed)
+        Self::create_as(path.as_ref(), capacity, Naming::Unnamed)
     }
 
-    pub(super) fn create_as(path: &Path, capacity: u64, keep: Keep) -> Result<Self, MediaError> {
-        let staging = Box::new(Staging::create(path, keep)?);
+    pub(super) fn create_as(path: &Path, capacity: u64, naming: Naming) -> Result<Self, MediaError> {
+        let staging = Box::new(Staging::create(path, naming)?);
         let medium = new_medium(path, &staging, 1)?;
-        Self::new(path, Source::Backup(staging, medium), capacity)
+        Self::new(path, Source::Backup(staging, medium), Direction::Backup, capacity)
     }
 
-    fn new(path: &Path, source: Source, capacity: u64) -> Result<Self, MediaError> {
+    fn new(path: &Path, source: Source, direction: Direction, capacity: u64) -> Result<Self, MediaError> {
         let volumes = Volumes { path: path.to_owned(), source, number: 1 };
-        Deck::new(path.to_owned(), volumes, KINDS, capacity).map(VolumeSet)
+        MediaDrive::new(path.to_owned(), volumes, direction, DISCARDED, KINDS, capacity).map(VolumeSet)
     }
 
     /// A media for a restore from the volume set in the directory `path`.
@@ -117,7 +83,7 @@ impl VolumeSet {
                 .with_remedy("name the directory that the backup was made into, with all its files"));
         }
         let medium = open_medium(path, &directory, 1)?;
-        Self::new(path, Source::Restore { directory, last, medium }, u64::MAX)
+        Self::new(path, Source::Restore { directory, last, medium }, Direction::Restore, u64::MAX)
     }
 
     /// The path as it was given.
@@ -139,7 +105,7 @@ impl VolumeSet {
     }
 }
 
-super::forward!(impl() VolumeSet, 0);
+super::forward!(impl() VolumeSet, media => media.0);
 
 /// The media of a set.
 #[derive(Debug)]
@@ -196,14 +162,7 @@ impl fmt::Display for Volumes {
 }
 
 impl Store for Volumes {
-    fn direction(&self) -> Direction {
-        match self.source {
-            Source::Backup(..) => Direction::Backup,
-            Source::Restore { .. } => Direction::Restore,
-        }
-    }
-
-    fn suits(&self, features: Features) -> Result<(), MediaError> {
+    fn check(&self, features: Features) -> Result<(), MediaError> {
         if features.contains(Features::REMOVABLE) {
             return Ok(());
         }
@@ -220,7 +179,10 @@ impl Store for Volumes {
         }
     }
 
-    fn load(&mut self, number: i32) -> Result<bool, MediaError> {
+    fn load(&mut self, _kind: DeviceKind, number: i32) -> Result<bool, MediaError> {
+        if matches!(self.source, Source::Backup(..)) {
+            self.sync().map_err(|error| MediaError::io(format!("cannot sync {self}"), error))?;
+        }
         let wanted = usize::try_from(number).unwrap_or(0);
         match &mut self.source {
             Source::Backup(staging, medium) if wanted == self.number + 1 => {

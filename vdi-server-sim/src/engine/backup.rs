@@ -21,7 +21,7 @@ use crate::database::{Database, DatabaseError};
 use crate::messages::{Message, Verb};
 use crate::stream::{Catalog, Checksum, DataPiece, Identity, StreamWriter, payload_capacity};
 use crate::tsql::Backup;
-use crate::vds::{Helper, ServerBuffer};
+use crate::vds::{CompletionReader, ServerBuffer};
 
 /// A buffer with a piece of a file in it.
 struct Filled {
@@ -93,7 +93,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     // With faults, whoever needs a buffer waits for a single list.
     let lists = if work.faults.is_off() { readers() } else { 1 };
     let free = List::fill_several(&work, sizes.transfer, buffers, lists)?;
-    let free: Vec<List> = free.into_iter().map(|list| list.for_helpers(&work)).collect();
+    let free: Vec<List> = free.into_iter().map(|list| list.for_readers(&work)).collect();
     let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
 
     let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
@@ -118,7 +118,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let turn = AtomicUsize::new(0);
     let mut progress = Progress::new(database.size(), options.stats);
     if readers() >= cpus() {
-        work.session().control().want_cpus();
+        work.set.want_cpus();
     }
     std::thread::scope(|scope| {
         work.spawn(scope, || work.run_agent());
@@ -231,8 +231,8 @@ impl Reader<'_, '_> {
 
     fn read(&self) -> Result<(), Stopped> {
         let mut file: Option<(u32, File)> = None;
-        let helper = if self.work.faults.is_off() { Some(self.work.help()?) } else { None };
-        while let Some(mut buffer) = self.buffer(helper.as_ref())? {
+        let completions = if self.work.faults.is_off() { Some(self.work.completion_reader()?) } else { None };
+        while let Some(mut buffer) = self.buffer(completions.as_ref())? {
             let capacity = || match self.sizes.capacity() {
                 full if self.work.faults.is_off() => full,
                 full => self.work.faults.payload_capacity(full, self.sizes.block),
@@ -271,19 +271,19 @@ impl Reader<'_, '_> {
     }
 
     /// The next free buffer.
-    fn buffer(&self, helper: Option<&Helper>) -> Result<Option<ServerBuffer>, Stopped> {
+    fn buffer(&self, completions: Option<&CompletionReader>) -> Result<Option<ServerBuffer>, Stopped> {
         // Faults have completions wait, and that is not for those who read.
-        let Some(helper) = helper else { return self.work.receive(&self.free[self.own].take) };
-        // Also where there are free buffers: others wait for what failed.
-        helper.handle();
+        let Some(completions) = completions else { return self.work.receive(&self.free[self.own].take) };
+        // Also where there are free buffers: a writer may wait for a failure.
+        completions.process();
         let (earlier, from_own) = self.free.split_at(self.own);
         let ready = || match from_own.iter().chain(earlier).find_map(|list| list.take.try_recv().ok()) {
             Some(buffer) => Some(Ok(Some(buffer))),
-            // The abort that comes with it rings.
+            // The abort that comes with it wakes readers.
             None => self.work.is_over().then_some(Err(Stopped)),
         };
-        // Of an abort the agent tells.
-        helper.wait(ready).unwrap_or(Err(Stopped))
+        // The agent reports an abort.
+        completions.wait(ready).unwrap_or(Err(Stopped))
     }
 
     /// Sends a filled buffer to the first device that takes it at once, else queues it.

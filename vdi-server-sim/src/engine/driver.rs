@@ -198,7 +198,7 @@ impl<'a> Driver<'a> {
     /// refused for the state of the device.
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<u64, Stopped> {
         if !self.work.faults.is_off() {
-            self.suffer(outgoing.code)?;
+            self.inject(outgoing.code)?;
         }
         let routine = Arc::clone(&self.routine);
         self.submit(outgoing, routine).map(|(number, _)| number)
@@ -252,7 +252,7 @@ impl<'a> Driver<'a> {
     }
 
     /// What the faults that are switched on do before a command.
-    fn suffer(&self, code: CommandCode) -> Result<(), Stopped> {
+    fn inject(&self, code: CommandCode) -> Result<(), Stopped> {
         let fault = self.work.faults.before_command(self.device.index());
         if fault.act != Act::Send {
             let act = format!("{:?}", fault.act);
@@ -355,7 +355,7 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         let what = format!("the position after it is {expected}, the client says {found}");
-        Err(self.nonsense(code, what))
+        Err(self.protocol_error(code, what))
     }
 
     /// Goes to the beginning of the medium, by the means that the device has.
@@ -407,7 +407,7 @@ impl<'a> Driver<'a> {
     }
 
     /// The client's answer cannot be right.
-    pub(super) fn nonsense(&self, command: CommandCode, what: String) -> Stopped {
+    pub(super) fn protocol_error(&self, command: CommandCode, what: String) -> Stopped {
         let device = self.name().to_owned();
         self.work.stop(Failure::Answer { device, operation: operation(command), what })
     }

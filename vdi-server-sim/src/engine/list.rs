@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
-use vdi_shm::session::Session;
-use vdi_shm::wait;
 
 use super::Failure;
 use super::work::Work;
-use crate::vds::ServerBuffer;
+use crate::vds::{ReaderWaker, ServerBuffer};
 
 /// The least length of a buffer for headers and lists, in bytes.
 pub(super) const LEAST_SMALL: u32 = 8192;
@@ -23,16 +21,16 @@ pub(super) struct List {
 #[derive(Debug, Clone)]
 pub(super) struct Give {
     list: Sender<ServerBuffer>,
-    /// Where helpers of the completion agent wait for buffers.
-    bell: Option<Arc<Session>>,
+    /// For a list whose buffers readers wait for while they process completions.
+    waker: Option<ReaderWaker>,
 }
 
 impl Give {
     /// Gives a buffer back. The list has room for all that it ever had; if nobody takes from it any more, the buffer is freed.
     pub(super) fn back(&self, buffer: ServerBuffer) {
         let _ = self.list.send(buffer);
-        if let Some(session) = &self.bell {
-            wait::ring(session.control().agent_doorbell());
+        if let Some(waker) = &self.waker {
+            waker.wake();
         }
     }
 }
@@ -56,7 +54,7 @@ impl List {
 
     fn with_room(count: u32) -> List {
         let (list, take) = bounded(count as usize);
-        List { give: Give { list, bell: None }, take }
+        List { give: Give { list, waker: None }, take }
     }
 
     /// Allocates buffers that there is room for.
@@ -68,9 +66,9 @@ impl List {
         Ok(())
     }
 
-    /// The same list, for whose buffers helpers of the completion agent wait.
-    pub(super) fn for_helpers(mut self, work: &Work) -> List {
-        self.give.bell = Some(Arc::clone(work.session()));
+    /// The same list, for whose buffers readers wait while they process completions.
+    pub(super) fn for_readers(mut self, work: &Work) -> List {
+        self.give.waker = work.set.reader_waker();
         self
     }
 }

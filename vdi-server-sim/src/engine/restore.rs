@@ -263,7 +263,7 @@ impl Reader<'_> {
         let block = self.expectations.block_size;
         if length < u64::from(block) {
             let what = format!("the medium has {length} bytes, less than a block of {block}");
-            return Err(self.reads.driver.nonsense(CommandCode::GET_POSITION, what));
+            return Err(self.reads.driver.protocol_error(CommandCode::GET_POSITION, what));
         }
         self.reads.driver.rewind()?;
         let buffer = self.inspect_header(buffer)?;
@@ -298,7 +298,7 @@ impl Reader<'_> {
         let end_begins = driver.block_address()?;
         if end_begins <= data_begins {
             let what = format!("the address behind the mark is {end_begins}, in front of it {data_begins}");
-            return Err(driver.nonsense(CommandCode::GET_POSITION, what));
+            return Err(driver.protocol_error(CommandCode::GET_POSITION, what));
         }
         self.reads.ask_for(buffer, self.expectations.block_size)?;
         let Arrived { buffer, bytes, .. } = self.reads.arrived()?;
@@ -314,7 +314,7 @@ impl Reader<'_> {
         let again = driver.block_address()?;
         if again != end_begins {
             let what = format!("one block back from {end_begins} + 1 is {again}");
-            return Err(driver.nonsense(CommandCode::SKIP_BLOCKS, what));
+            return Err(driver.protocol_error(CommandCode::SKIP_BLOCKS, what));
         }
         driver.command(CommandCode::SKIP_MARKS, -1, 0)?;
         self.back_to_data(buffer, data_begins)

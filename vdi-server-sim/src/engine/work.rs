@@ -19,12 +19,14 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bound
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
-use vdi_shm::session::Session;
 
 use super::{Engine, Failure};
 use crate::faults::Running;
 use crate::trace::{Span, event};
-use crate::vds::{Completed, Helper, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand, VdsError};
+use crate::vds::{
+    AgentFaults, Completed, CompletionReader, ServerVirtualDevice, ServerVirtualDeviceSet, Session, VdsCommand,
+    VdsError,
+};
 
 /// How long the client's process has to take each part of the configuration.
 const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
@@ -68,7 +70,8 @@ impl Work {
     pub(super) fn open(engine: &Engine, devices: &[String]) -> Result<Work, Failure> {
         let faults = Running::new(&engine.faults);
         let set = ServerVirtualDeviceSet::with_options(engine.options.clone());
-        set.pretend(faults.server_time_out(), faults.ignored_completion());
+        let (server_time_out, ignored_completion) = (faults.server_time_out(), faults.ignored_completion());
+        set.inject(AgentFaults { server_time_out, ignored_completion });
         // The grammar lets no statement pass without a device.
         let first_device = devices.first().cloned().unwrap_or_default();
         if let (_, Some(code)) = faults.configuration("Open") {
@@ -141,10 +144,6 @@ impl Work {
         self.session.set_name()
     }
 
-    pub(super) fn session(&self) -> &Arc<Session> {
-        &self.session
-    }
-
     /// Whether the devices of such a set are told to discard what they have when the server fails.
     pub(super) fn discards(config: &VdConfig) -> bool {
         config.features.contains(Features::DISCARD | Features::WRITE_MEDIA)
@@ -190,13 +189,13 @@ impl Work {
         }
     }
 
-    /// The calling thread handles completions itself from now on, when it waits for what they bring.
-    pub(super) fn help(&self) -> Result<Helper, Stopped> {
+    /// The calling thread processes completions itself from now on, when it waits for what they bring.
+    pub(super) fn completion_reader(&self) -> Result<CompletionReader, Stopped> {
         // A thread that begins late is not told of the end as of a failure.
         if self.is_over() {
             return Err(Stopped);
         }
-        self.set.help().map_err(|error| self.stop(error))
+        self.set.completion_reader().map_err(|error| self.stop(error))
     }
 
     /// Starts a thread of the work. That it cannot be started, or panics, is a failure like any other: it ends all threads.

@@ -117,13 +117,13 @@ impl<'a> Writes<'a> {
         self.send(buffer, Sent { number: 0, bytes, payload, home, position, state: State::Outstanding })?;
         self.count += 1;
         if !self.driver.work.faults.is_off() {
-            self.suffer()?;
+            self.inject()?;
         }
         Ok(())
     }
 
     /// What the faults that are switched on do after a Write.
-    fn suffer(&mut self) -> Result<(), Stopped> {
+    fn inject(&mut self) -> Result<(), Stopped> {
         let faults = &self.driver.work.faults;
         if faults.flush_after(self.count) {
             self.flush()?;
@@ -261,7 +261,7 @@ impl<'a> Writes<'a> {
             };
             if missing && stored > 0 && self.driver.kind != DeviceKind::DiskLike {
                 let what = format!("{stored} bytes of a later Write were stored after an earlier one was not");
-                return Err(self.driver.nonsense(CommandCode::WRITE, what));
+                return Err(self.driver.protocol_error(CommandCode::WRITE, what));
             }
             missing |= stored < sent.bytes;
             match code {
@@ -277,7 +277,7 @@ impl<'a> Writes<'a> {
             }
             if !stored.is_multiple_of(block) {
                 let what = format!("{stored} bytes were stored, which is no multiple of BLOCKSIZE {block}");
-                return Err(self.driver.nonsense(CommandCode::WRITE, what));
+                return Err(self.driver.protocol_error(CommandCode::WRITE, what));
             }
         }
         Ok(full)

@@ -1,13 +1,13 @@
 //! Errors of the server interface.
 
-use thiserror::Error;
+use std::error::Error;
+
 use vdi_proto::status::VdError;
-use vdi_shm::error::ShmError;
 
 use crate::trace;
 
 /// A call of the server interface that failed.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("{call}{} of set {set:?}: {} ({:#010x}): {what}", show_device(device.as_deref()), code.name(), code.hresult())]
 pub struct VdsError {
     /// The call, by its published name.
@@ -21,7 +21,7 @@ pub struct VdsError {
     /// What went wrong, and what to do.
     pub what: String,
     /// The error below.
-    pub source: Option<Box<ShmError>>,
+    pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
 fn show_device(device: Option<&str>) -> String {
@@ -45,8 +45,14 @@ impl VdsError {
         VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.told()
     }
 
-    pub(crate) fn from_shm(call: &'static str, set: &str, error: ShmError) -> Self {
-        let (code, what) = (error.code(), error.to_string());
+    /// An error of the layer below.
+    pub(crate) fn lower(
+        call: &'static str,
+        set: &str,
+        code: VdError,
+        error: impl Error + Send + Sync + 'static,
+    ) -> Self {
+        let what = error.to_string();
         VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.told()
     }
 

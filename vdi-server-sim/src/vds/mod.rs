@@ -1,7 +1,6 @@
 //! The server's side of the interface, as a library: IServerVirtualDeviceSet2 and IServerVirtualDevice.
 //!
-//! Whoever wants to play the server without the simulator's engine (a test that sends just the commands it is about, another
-//! database) uses this alone:
+//! A server without the simulator's engine (a test that sends only certain commands, another database) uses this alone:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -33,16 +32,29 @@
 //! ```
 //!
 //! Source of the rules: VDI specification, IServerVirtualDeviceSet2 and IServerVirtualDevice.
+//!
+//! # Layers
+//!
+//! A file uses only those before it: `error`, `command`; `core` (one device); `open_set` (what all share);
+//! `completions` (rings, and who processes them); `device` (IServerVirtualDevice); `agent`; `configuration`; `set` (the
+//! facade, IServerVirtualDeviceSet2). Nothing else in this crate uses `vdi-shm`.
 
 mod agent;
+mod command;
+mod completions;
+mod configuration;
+mod core;
 mod device;
 mod error;
-mod help;
+mod open_set;
 mod set;
-mod watch;
 
-pub use device::{Completed, CompletionRoutine, ServerVirtualDevice, VdsCommand};
+pub use command::{Completed, CompletionRoutine, VdsCommand};
+pub(crate) use completions::{CompletionReader, ReaderWaker};
+pub use device::ServerVirtualDevice;
 pub use error::VdsError;
-pub(crate) use help::Helper;
+pub use open_set::AgentFaults;
 pub use set::ServerVirtualDeviceSet;
-pub use vdi_shm::allocator::ServerBuffer;
+pub use vdi_shm::ipc::runtime::{Access, Options};
+pub use vdi_shm::set::pool::ServerBuffer;
+pub use vdi_shm::set::session::Session;

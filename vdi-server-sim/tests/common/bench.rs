@@ -11,30 +11,41 @@ use vdi_server_sim::sample;
 
 use super::eventually;
 
-/// Tests of one process take turns: each counts the process's descriptors, mappings and threads.
+/// Tests of one process that have a bench take turns: each counts the process's descriptors, mappings and threads.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// What a process has that could be left behind.
+/// What sets and statements could leave behind in this process. Tests without a bench run beside one, so pipes and files of
+/// theirs are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Census {
+    /// Sockets, shared memory, event and process descriptors, and whatever lies below the bench's folder.
     descriptors: usize,
+    /// Mappings of sets.
     mappings: usize,
-    keepers: usize,
+    /// Threads of sets.
+    threads: usize,
 }
 
 impl Census {
-    fn take() -> Census {
+    fn take(root: &Path) -> Census {
         let tasks = fs::read_dir("/proc/self/task").unwrap();
         let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        let open = fs::read_dir("/proc/self/fd").unwrap();
+        let open = open.filter_map(|descriptor| fs::read_link(descriptor.ok()?.path()).ok());
+        let kinds = ["socket:", "anon_inode:", "/memfd:vdi-"];
+        let counts = |target: &PathBuf| {
+            let text = target.to_string_lossy();
+            target.starts_with(root) || kinds.iter().any(|kind| text.starts_with(kind))
+        };
         Census {
-            descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
+            descriptors: open.filter(counts).count(),
             mappings: fs::read_to_string("/proc/self/maps").unwrap().matches("memfd:vdi-").count(),
-            keepers: names.filter(|name| name.trim_end() == "vdi-keeper").count(),
+            threads: names.filter(|name| name.starts_with("vdi-")).count(),
         }
     }
 
     fn exceeds(&self, before: &Census) -> bool {
-        self.descriptors > before.descriptors || self.mappings > before.mappings || self.keepers > before.keepers
+        self.descriptors > before.descriptors || self.mappings > before.mappings || self.threads > before.threads
     }
 }
 
@@ -49,8 +60,8 @@ pub(crate) struct Bench {
 impl Bench {
     pub(crate) fn new() -> Bench {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = Census::take();
         let root = tempfile::Builder::new().prefix("vdi-test-").tempdir().unwrap();
+        let before = Census::take(root.path());
         for folder in ["run", "data", "out"] {
             fs::create_dir(root.path().join(folder)).unwrap();
         }
@@ -119,7 +130,7 @@ impl Bench {
                 return Err(format!("{} holds {hidden}", folder.display()));
             }
         }
-        let now = Census::take();
+        let now = Census::take(self.root.path());
         if now.exceeds(&self.before) {
             return Err(format!("this process has {now:?}, and had {:?} before", self.before));
         }

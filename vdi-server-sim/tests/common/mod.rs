@@ -2,7 +2,7 @@
 //! parts of a set, and a client that does what a well-behaved one does.
 //!
 //! Nothing here waits for time to pass: every wait is for a condition, and fails with a message after [`PATIENCE`].
-// Every test file is a crate of its own and uses a part of this.
+// Each test binary uses a part of this.
 #![allow(dead_code)]
 
 pub(crate) mod bench;
@@ -38,4 +38,12 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> Result<(), S
 pub(crate) fn now_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// How much a random test does: the number in an environment variable, `otherwise` without it.
+pub(crate) fn number(variable: &str, otherwise: u64) -> u64 {
+    match std::env::var(variable) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{variable}={text:?} is no number")),
+        Err(_) => otherwise,
+    }
 }

@@ -118,7 +118,7 @@ impl Bench {
 
 /// Has a command that starts this test program take a part: see [`take_part`].
 pub(crate) fn cast<'a>(command: &'a mut Command, part: &str, arguments: &[&str]) -> &'a mut Command {
-    command.args(["--exact", "child_entry", "--nocapture", "--test-threads=1"]);
+    command.args(["::child_entry", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(ARGUMENTS, arguments.join("\n"))
 }
 
@@ -375,11 +375,12 @@ impl Stage {
 /// A part's name, and what it does.
 type Role = (&'static str, fn(&Stage));
 
-/// The body of a test file's `child_entry`: takes the part that the environment names. In an ordinary run it names none.
+/// The body of a module's `child_entry`: takes the part that the environment names, if it is one of these. In an ordinary run
+/// the environment names none. A process of a part runs the `child_entry` of every module, so a part's name is unique in its
+/// binary.
 pub(crate) fn take_part(parts: &[Role]) {
     let Ok(name) = std::env::var(PART) else { return };
+    let Some((_, part)) = parts.iter().find(|(part, _)| *part == name) else { return };
     let arguments = std::env::var(ARGUMENTS).unwrap_or_default();
-    let arguments = arguments.lines().map(str::to_owned).collect();
-    let (_, part) = parts.iter().find(|(part, _)| *part == name).expect("a part of this file");
-    part(&Stage { arguments });
+    part(&Stage { arguments: arguments.lines().map(str::to_owned).collect() });
 }

@@ -3,7 +3,7 @@
 //! # Layout
 //!
 //! A ring is a cache line with the consumer's published cursor, then `N` entries of a cache line each. An entry is a
-//! sequence number and the four words of a record. `N` is a power of two.
+//! sequence number and the four words of a record. `N` is a power of two, 65,536 at most.
 //!
 //! # Invariants
 //!
@@ -37,7 +37,7 @@ use crate::ipc::shared_layout::SharedLayout;
 pub const FIRST: u64 = 1 << 32;
 
 /// The most entries of a ring.
-pub const MAX_ENTRIES: usize = 1 << 16;
+const MAX_ENTRIES: usize = 1 << 16;
 
 /// The words of a record.
 pub type Words = [u64; 4];

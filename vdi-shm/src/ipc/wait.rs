@@ -7,7 +7,7 @@
 //! CPU never spins, since nothing could answer meanwhile.
 //!
 //! A spin in vain takes the CPU from those that could answer. So each thread has a backoff: after a spin in vain it lets one
-//! wait pass without a spin, then three, then seven, at most [`LONGEST_PAUSE`]. After a spin that paid it spins each time again.
+//! wait pass without a spin, then three, then seven, at most 63. After a spin that paid it spins each time again.
 //!
 //! The first round of a spin reads no clock and takes a microsecond or two. A caller that needs every CPU passes a window of
 //! zero to [`wait_once`]: then a spin is this round only.
@@ -32,7 +32,7 @@ pub const SLICE: Duration = Duration::from_millis(500);
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(100);
 
 /// The most waits in a row that pass without a spin.
-pub const LONGEST_PAUSE: u8 = 63;
+const LONGEST_PAUSE: u8 = 63;
 
 /// Calls of `ready` between two readings of the clock: a microsecond or two.
 const ROUND: u32 = 32;

@@ -146,14 +146,18 @@ impl ClassTable {
         self.rows.iter().map_while(OnceLock::get)
     }
 
+    /// How many slots the classes have.
+    pub(crate) fn slot_count(&self) -> u32 {
+        self.iter().last().map_or(0, |last| last.class.slots().end)
+    }
+
     /// The class and its memory that `spec` describes, without adding it.
     pub(crate) fn lay_out(&self, index: ClassIndex, spec: ClassSpec) -> Result<Class, AddClassError> {
         let expected = self.iter().count() as u32;
         if index.get() != expected {
             return Err(AddClassError::Order { found: index, expected });
         }
-        let first_slot = self.iter().last().map_or(0, |last| last.class.slots().end);
-        Ok(spec.lay_out(self.prefix, first_slot)?)
+        Ok(spec.lay_out(self.prefix, self.slot_count())?)
     }
 
     /// Validates a class and maps its memory, without adding it.

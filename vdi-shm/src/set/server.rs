@@ -64,15 +64,31 @@ impl Server {
     /// side, VD_E_ABORT, VD_E_TIMEOUT. The pool stays as it was. A class that the client accepts after the time-out is there
     /// with the next class.
     pub fn add_class(&self, spec: ClassSpec, timeout: Duration) -> Result<(), RequestError> {
-        let turn = self.membership.begin_request(timeout)?;
+        self.add_classes(&[spec], timeout)
+    }
+
+    /// Adds several classes. Takes the memory of all of them before it announces the first, so a lack of memory on this side
+    /// adds none. Each class has `timeout` to be mapped.
+    ///
+    /// # Errors
+    /// As [`Server::add_class`]. The classes before the one that failed stay.
+    pub fn add_classes(&self, specs: &[ClassSpec], timeout: Duration) -> Result<(), RequestError> {
         let classes = self.session().classes();
-        let limit = u64::from(MAX_CLASSES);
-        let exhausted = RequestError::Exhausted { what: "buffer classes", limit };
-        let index = ClassIndex::new(classes.iter().count() as u32).ok_or(exhausted)?;
-        let class = classes.lay_out(index, spec)?;
-        let segment = Segment::create("vdi-area", class.area_len()).map_err(AddClassError::from)?;
-        turn.request(Request::Class(classes.map(index, spec, &segment)?), Some(&segment))?;
-        self.pool.add_new_classes();
+        let mut first_slot = classes.slot_count();
+        let mut segments = Vec::with_capacity(specs.len());
+        for spec in specs {
+            let class = spec.lay_out(classes.prefix(), first_slot).map_err(AddClassError::from)?;
+            first_slot = class.slots().end;
+            segments.push(Segment::create("vdi-area", class.area_len()).map_err(AddClassError::from)?);
+        }
+        for (spec, segment) in specs.iter().zip(&segments) {
+            let turn = self.membership.begin_request(timeout)?;
+            let limit = u64::from(MAX_CLASSES);
+            let exhausted = RequestError::Exhausted { what: "buffer classes", limit };
+            let index = ClassIndex::new(classes.iter().count() as u32).ok_or(exhausted)?;
+            turn.request(Request::Class(classes.map(index, *spec, segment)?), Some(segment))?;
+            self.pool.add_new_classes();
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::FlockOperation;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use vdi_shm::ipc::link::Received;
@@ -53,8 +53,14 @@ fn is_reached(runtime: &RuntimeDir, name: &SocketName, listener: &Listener) {
             link
         });
         loop {
-            rustix::event::poll(&mut [PollFd::new(listener, PollFlags::IN)], None).expect("a connection");
-            let Some(accepted) = listener.accept().expect("a connection") else { continue };
+            if connecting.is_finished() && !is_readable(listener) {
+                connecting.join().expect("a connection");
+                panic!("the connection went to another listener");
+            }
+            let Some(accepted) = listener.accept().expect("a connection") else {
+                std::thread::yield_now();
+                continue;
+            };
             match accepted.receive_until(Instant::now() + TEST_TIMEOUT).expect("a packet or an end") {
                 Received::Packet(packet) if packet.bytes() == number => break,
                 // A process that listens connects only to see whether this one lives.
@@ -62,8 +68,13 @@ fn is_reached(runtime: &RuntimeDir, name: &SocketName, listener: &Listener) {
                 other => panic!("{other:?}"),
             }
         }
-        connecting.join().expect("no panic");
     });
+}
+
+/// Whether a connection waits.
+fn is_readable(listener: &Listener) -> bool {
+    let mut waiting = [PollFd::new(listener, PollFlags::IN)];
+    rustix::event::poll(&mut waiting, Some(&Timespec::default())).expect("its state") == 1
 }
 
 fn works_in(dir: &Path) {
@@ -308,14 +319,17 @@ fn a_dead_socket_is_removed_under_the_lock_only() {
 fn a_live_socket_is_never_removed() {
     let dir = tempfile::tempdir().expect("a directory");
     let listened = AtomicU32::new(0);
+    let shared = open(dir.path());
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let (runtime, listened) = (open(dir.path()), &listened);
+            // With a directory of its own, as another process has, and with a shared one.
+            let (own, shared, listened) = ((thread < 2).then(|| open(dir.path())), &shared, &listened);
             scope.spawn(move || {
+                let runtime = own.as_ref().unwrap_or(shared);
                 while listened.load(Ordering::Relaxed) < 200 {
                     match runtime.listen(&name(), &Access::default()) {
                         Ok(listener) => {
-                            is_reached(&runtime, &name(), &listener);
+                            is_reached(runtime, &name(), &listener);
                             let number = listened.fetch_add(1, Ordering::Relaxed);
                             // Every other one dies without a word.
                             if number % 2 == 0 { runtime.remove(listener) } else { drop(listener) }

@@ -7,26 +7,26 @@ use vdi_proto::completion::CompletionCode;
 
 use super::*;
 
-fn begun(place: &Place, keep: Keep, complete_agreed: bool) -> FileMedia {
-    let mut media = FileMedia::create_as(&place.target, keep).unwrap();
+fn begun(place: &Place, naming: Naming, complete_agreed: bool) -> FileMedia {
+    let mut media = FileMedia::create_as(&place.target, naming).unwrap();
     media.begin(&backup(if complete_agreed { Features::COMPLETE_ENABLED } else { Features::NONE })).unwrap();
     media
 }
 
 #[test]
 fn a_dropped_media_leaves_nothing_and_keeps_the_old_file() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let place = Place::new(None);
-        let mut media = begun(&place, keep, true);
+        let mut media = begun(&place, naming, true);
         media.write(0, b"new").unwrap();
         media.flush().unwrap();
-        assert_eq!(place.names().len(), if keep == Keep::Hidden { 1 } else { 0 });
+        assert_eq!(place.names().len(), if naming == Naming::Hidden { 1 } else { 0 });
         drop(media);
         assert!(place.names().is_empty());
 
         let place = Place::new(Some(b"old"));
         let inode = fs::metadata(&place.target).unwrap().ino();
-        let mut media = begun(&place, keep, false);
+        let mut media = begun(&place, naming, false);
         media.write(0, b"new").unwrap();
         drop(media);
         assert_eq!(place.names(), ["a.bak"]);
@@ -37,19 +37,19 @@ fn a_dropped_media_leaves_nothing_and_keeps_the_old_file() {
 
 #[test]
 fn complete_commits_before_it_answers_and_in_the_right_order() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         for old in [None, Some(&b"old"[..])] {
             let place = Place::new(old);
-            let mut media = begun(&place, keep, true);
+            let mut media = begun(&place, naming, true);
             media.write(99, b"new ").unwrap();
             media.flush().unwrap();
             media.write(0, b"data").unwrap();
             assert_eq!(place.content().as_deref(), old);
             trace();
             media.complete().unwrap();
-            let steps = match keep {
-                Keep::Unnamed => vec![Step::SyncFile, Step::Link, Step::Rename, Step::SyncDirectory],
-                Keep::Hidden => vec![Step::SyncFile, Step::Rename, Step::SyncDirectory],
+            let steps = match naming {
+                Naming::Unnamed => vec![Step::SyncFile, Step::Link, Step::Rename, Step::SyncDirectory],
+                Naming::Hidden => vec![Step::SyncFile, Step::Rename, Step::SyncDirectory],
             };
             assert_eq!(trace(), steps);
             assert_eq!(place.content().unwrap(), b"new data");
@@ -73,7 +73,7 @@ fn complete_commits_before_it_answers_and_in_the_right_order() {
 #[test]
 fn a_close_without_the_agreed_complete_discards() {
     let place = Place::new(Some(b"old"));
-    let mut media = begun(&place, Keep::Unnamed, true);
+    let mut media = begun(&place, Naming::Unnamed, true);
     media.write(0, b"new").unwrap();
     media.flush().unwrap();
     let error = media.close().unwrap_err();
@@ -88,14 +88,14 @@ fn a_close_without_the_agreed_complete_discards() {
 #[test]
 fn without_complete_the_close_commits_only_what_a_flush_covers() {
     let place = Place::new(Some(b"old"));
-    let mut media = begun(&place, Keep::Unnamed, false);
+    let mut media = begun(&place, Naming::Unnamed, false);
     media.write(0, b"new").unwrap();
     let error = media.close().unwrap_err();
     assert!(error.to_string().contains("closed the device without a Flush, so"), "{error}");
     assert!(error.to_string().contains("what was there before was kept"), "{error}");
     assert_eq!(place.content().unwrap(), b"old");
 
-    let mut media = begun(&place, Keep::Unnamed, false);
+    let mut media = begun(&place, Naming::Unnamed, false);
     media.write(0, b"new").unwrap();
     media.flush().unwrap();
     media.write(0, b"er").unwrap();
@@ -103,7 +103,7 @@ fn without_complete_the_close_commits_only_what_a_flush_covers() {
     assert!(error.to_string().contains("without a Flush after the last Write"), "{error}");
     assert_eq!(place.content().unwrap(), b"old");
 
-    let mut media = begun(&place, Keep::Unnamed, false);
+    let mut media = begun(&place, Naming::Unnamed, false);
     media.write(0, b"new").unwrap();
     media.flush().unwrap();
     media.write(0, b"er").unwrap();
@@ -116,13 +116,13 @@ fn without_complete_the_close_commits_only_what_a_flush_covers() {
 
 #[test]
 fn a_failure_of_any_step_is_for_good() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         for step in [Step::Write, Step::SyncFile, Step::Link, Step::Rename, Step::SyncDirectory] {
-            if keep == Keep::Hidden && step == Step::Link {
+            if naming == Naming::Hidden && step == Step::Link {
                 continue;
             }
             let place = Place::new(Some(b"old"));
-            let mut media = begun(&place, keep, true);
+            let mut media = begun(&place, naming, true);
             media.write(0, b"new").unwrap();
             let error = failing(step, || match step {
                 Step::Write => media.write(0, b"er"),
@@ -156,7 +156,7 @@ fn a_failure_of_any_step_is_for_good() {
 #[test]
 fn errors_that_are_no_failure_of_the_file_can_be_cleared() {
     let place = Place::new(None);
-    let mut media = begun(&place, Keep::Unnamed, true);
+    let mut media = begun(&place, Naming::Unnamed, true);
     media.write(0, b"new").unwrap();
     let error = media.other(CommandCode::REWIND, 0, 0).unwrap_err();
     assert_eq!(error.code, CompletionCode::NOT_SUPPORTED);
@@ -201,7 +201,7 @@ fn a_restore_reads_to_the_end_whatever_the_positions_say() {
 
     let refused = media.write(0, b"x").unwrap_err();
     assert_eq!(refused.code, CompletionCode::NOT_SUPPORTED);
-    assert!(refused.to_string().contains("FileMedia::create"), "{refused}");
+    assert!(refused.to_string().contains("with create for a backup"), "{refused}");
     media.clear_error().unwrap();
     media.flush().unwrap();
     media.complete().unwrap();

@@ -63,8 +63,8 @@ fn a_limit_in_the_middle_of_a_write_is_a_full_disk_with_the_exact_count() {
 fn child_creates_beside() {
     let Some(target) = std::env::var_os(TARGET) else { return };
     let directory = PathBuf::from(target).parent().unwrap().to_owned();
-    for (name, keep) in [("unnamed", Keep::Unnamed), ("hidden", Keep::Hidden)] {
-        FileMedia::create_as(&directory.join(name), keep).unwrap().complete().unwrap();
+    for (name, naming) in [("unnamed", Naming::Unnamed), ("hidden", Naming::Hidden)] {
+        FileMedia::create_as(&directory.join(name), naming).unwrap().complete().unwrap();
     }
 }
 
@@ -134,18 +134,18 @@ fn child_commits_until_it_is_killed() {
     let (Some(target), Ok(how)) = (std::env::var_os(TARGET).map(PathBuf::from), std::env::var(HOW)) else { return };
     let how: Vec<_> = how.split(' ').collect();
     let [kind, keep, steps] = how[..] else { panic!("{how:?}") };
-    let keep = if keep == "hidden" { Keep::Hidden } else { Keep::Unnamed };
+    let naming = if keep == "hidden" { Naming::Hidden } else { Naming::Unnamed };
     LIFE.set(Some(steps.parse().unwrap()));
-    make(kind, &target, keep, 2);
+    make(kind, &target, naming, 2);
     println!("\nalive");
 }
 
 /// A backup of two Writes of this byte; on media of their own where there are several.
-fn make(kind: &str, target: &Path, keep: Keep, byte: u8) {
+fn make(kind: &str, target: &Path, naming: Naming, byte: u8) {
     let (mut media, extra): (Box<dyn Media>, _) = match kind {
-        "file" => (Box::new(FileMedia::create_as(target, keep).unwrap()), Features::NONE),
-        "tape" => (Box::new(TapeImage::create_as(target, keep).unwrap()), Features::TAPE),
-        _ => (Box::new(VolumeSet::create_as(target, 4096, keep).unwrap()), Features::REMOVABLE),
+        "file" => (Box::new(FileMedia::create_as(target, naming).unwrap()), Features::NONE),
+        "tape" => (Box::new(TapeImage::create_as(target, naming).unwrap()), Features::TAPE),
+        _ => (Box::new(VolumeSet::create_as(target, 4096, naming).unwrap()), Features::REMOVABLE),
     };
     media.begin(&backup(extra | Features::COMPLETE_ENABLED)).unwrap();
     media.write(0, &[byte; 1024]).unwrap();
@@ -169,15 +169,15 @@ fn content(target: &Path) -> Vec<(String, Vec<u8>)> {
 fn killed_between_any_two_steps_a_target_is_the_old_or_the_complete_new_one() {
     for kind in ["file", "tape", "set"] {
         let place = Place::new(None);
-        make(kind, &place.target, Keep::Unnamed, 2);
+        make(kind, &place.target, Naming::Unnamed, 2);
         let new = content(&place.target);
-        for (keep, kept) in [("unnamed", Keep::Unnamed), ("hidden", Keep::Hidden)] {
+        for (keep, kept) in [("unnamed", Naming::Unnamed), ("hidden", Naming::Hidden)] {
             for replaces in [false, true] {
                 let (mut seen_new, mut survived) = (0, false);
                 for steps in 0..40 {
                     let place = Place::new(None);
                     if replaces {
-                        make(kind, &place.target, Keep::Unnamed, 1);
+                        make(kind, &place.target, Naming::Unnamed, 1);
                     }
                     let old = content(&place.target);
                     let mut command = child(":", "child_commits_until_it_is_killed", &place.target);
@@ -211,10 +211,10 @@ fn killed_between_any_two_steps_a_target_is_the_old_or_the_complete_new_one() {
 fn child_fills_its_descriptors() {
     let (Some(target), Ok(how)) = (std::env::var_os(TARGET).map(PathBuf::from), std::env::var(HOW)) else { return };
     let (keep, end) = how.split_once(' ').unwrap();
-    let keep = if keep == "hidden" { Keep::Hidden } else { Keep::Unnamed };
+    let naming = if keep == "hidden" { Naming::Hidden } else { Naming::Unnamed };
     let load = |set: &mut VolumeSet, number| set.other(vdi_proto::command::CommandCode::LOAD, number, 0);
     let begin = || {
-        let mut set = VolumeSet::create_as(&target, 4096, keep).unwrap();
+        let mut set = VolumeSet::create_as(&target, 4096, naming).unwrap();
         set.begin(&backup(Features::REMOVABLE | Features::COMPLETE_ENABLED)).unwrap();
         set
     };
@@ -244,7 +244,7 @@ fn a_set_that_takes_all_descriptors_is_committed_or_vanishes() {
             for replaces in [false, true] {
                 let place = Place::new(None);
                 if replaces {
-                    make("set", &place.target, Keep::Unnamed, 1);
+                    make("set", &place.target, Naming::Unnamed, 1);
                 }
                 let mut command = child("ulimit -n 40", "child_fills_its_descriptors", &place.target);
                 let output = command.env(HOW, format!("{keep} {end}")).stderr(Stdio::piped()).output().unwrap();

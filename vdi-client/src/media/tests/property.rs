@@ -42,7 +42,7 @@ struct Model {
     covered: bool,
     failed: bool,
     committed: bool,
-    keep: Keep,
+    naming: Naming,
 }
 
 impl Model {
@@ -69,7 +69,8 @@ impl Model {
             }
             Op::Close if self.agreed || !self.covered => self.failed = true,
             Op::Close | Op::Complete => {
-                let before = met(&[Step::SyncFile, Step::Rename]) || self.keep == Keep::Unnamed && met(&[Step::Link]);
+                let before =
+                    met(&[Step::SyncFile, Step::Rename]) || self.naming == Naming::Unnamed && met(&[Step::Link]);
                 self.committed = !before;
                 self.failed = before || met(&[Step::SyncDirectory]);
             }
@@ -89,10 +90,10 @@ proptest! {
         ops in proptest::collection::vec((op(), proptest::option::weighted(0.1, step())), 0..12),
     ) {
         let place = Place::new(old.as_deref());
-        let keep = if hidden { Keep::Hidden } else { Keep::Unnamed };
-        let mut media = FileMedia::create_as(&place.target, keep).unwrap();
+        let naming = if hidden { Naming::Hidden } else { Naming::Unnamed };
+        let mut media = FileMedia::create_as(&place.target, naming).unwrap();
         media.begin(&backup(if agreed { Features::COMPLETE_ENABLED } else { Features::NONE })).unwrap();
-        let mut model = Model { agreed, written: Vec::new(), covered: false, failed: false, committed: false, keep };
+        let mut model = Model { agreed, written: Vec::new(), covered: false, failed: false, committed: false, naming };
 
         for (number, (op, fails)) in ops.into_iter().enumerate() {
             let data = match op {

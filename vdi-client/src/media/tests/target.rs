@@ -7,8 +7,8 @@ use vdi_proto::completion::CompletionCode;
 
 use super::*;
 
-fn write_all(path: &Path, keep: Keep) {
-    let mut media = FileMedia::create_as(path, keep).unwrap();
+fn write_all(path: &Path, naming: Naming) {
+    let mut media = FileMedia::create_as(path, naming).unwrap();
     media.write(0, b"new").unwrap();
     media.complete().unwrap();
 }
@@ -23,16 +23,16 @@ fn is_root() -> bool {
 
 #[test]
 fn a_new_file_gets_ordinary_permissions_and_a_replaced_one_keeps_its_own() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let place = Place::new(None);
         let ordinary = place.directory.path().join("ordinary");
         fs::write(&ordinary, b"").unwrap();
-        write_all(&place.target, keep);
+        write_all(&place.target, naming);
         assert_eq!(mode(&place.target), mode(&ordinary));
 
         for kept in [0o600, 0o640, 0o666, 0o777] {
             fs::set_permissions(&place.target, fs::Permissions::from_mode(kept)).unwrap();
-            write_all(&place.target, keep);
+            write_all(&place.target, naming);
             assert_eq!(mode(&place.target), kept);
         }
         assert_eq!(place.names(), ["a.bak", "ordinary"]);
@@ -45,11 +45,11 @@ fn the_owner_is_kept_where_that_may_be_set() {
         eprintln!("skipped: only root may give files away");
         return;
     }
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let place = Place::new(Some(b"old"));
         chown(&place.target, Some(4711), Some(4712)).unwrap();
         fs::set_permissions(&place.target, fs::Permissions::from_mode(0o640)).unwrap();
-        write_all(&place.target, keep);
+        write_all(&place.target, naming);
         let now = fs::metadata(&place.target).unwrap();
         assert_eq!((now.uid(), now.gid(), now.mode() & 0o7777), (4711, 4712, 0o640));
     }
@@ -82,12 +82,12 @@ fn a_file_that_may_not_be_written_is_not_replaced() {
 
 #[test]
 fn a_symbolic_link_stays_and_its_file_is_replaced() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let place = Place::new(Some(b"old"));
         fs::create_dir(place.directory.path().join("links")).unwrap();
         let link = place.directory.path().join("links/b.bak");
         symlink("../a.bak", &link).unwrap();
-        write_all(&link, keep);
+        write_all(&link, naming);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(place.content().unwrap(), b"new");
         assert_eq!(names(link.parent().unwrap()), ["b.bak"]);
@@ -130,12 +130,12 @@ fn what_cannot_be_restored_from_is_refused_with_a_reason() {
 
 #[test]
 fn names_up_to_the_longest_work() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         for name in ["n".repeat(255), "é".repeat(127), format!("{}é", "n".repeat(63)), "-rf".into(), ".hidden".into()]
         {
             let place = Place::new(None);
             let target = place.directory.path().join(&name);
-            let mut media = FileMedia::create_as(&target, keep).unwrap();
+            let mut media = FileMedia::create_as(&target, naming).unwrap();
             media.write(0, b"new").unwrap();
             for partial in place.names() {
                 assert!(
@@ -152,11 +152,11 @@ fn names_up_to_the_longest_work() {
 
 #[test]
 fn the_target_is_found_again_after_its_directory_was_renamed() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let place = Place::new(None);
         let (before, after) = (place.directory.path().join("before"), place.directory.path().join("after"));
         fs::create_dir(&before).unwrap();
-        let mut media = FileMedia::create_as(&before.join("a.bak"), keep).unwrap();
+        let mut media = FileMedia::create_as(&before.join("a.bak"), naming).unwrap();
         fs::rename(&before, &after).unwrap();
         media.write(0, b"new").unwrap();
         media.complete().unwrap();
@@ -166,9 +166,9 @@ fn the_target_is_found_again_after_its_directory_was_renamed() {
 
 #[test]
 fn a_target_that_became_a_directory_fails_the_commit_and_leaves_nothing() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let place = Place::new(None);
-        let mut media = FileMedia::create_as(&place.target, keep).unwrap();
+        let mut media = FileMedia::create_as(&place.target, naming).unwrap();
         fs::create_dir(&place.target).unwrap();
         let error = media.complete().unwrap_err();
         assert!(error.to_string().contains("renaming it to its final name"), "{error}");

@@ -32,11 +32,11 @@ impl Sets {
     }
 
     fn create(&self, kind: Features, blocks: usize, zone: usize) -> VolumeSet {
-        self.create_as(kind, blocks, zone, Keep::Unnamed)
+        self.create_as(kind, blocks, zone, Naming::Unnamed)
     }
 
-    fn create_as(&self, kind: Features, blocks: usize, zone: usize, keep: Keep) -> VolumeSet {
-        let mut set = VolumeSet::create_as(&self.target, (blocks * BLOCK) as u64, keep).unwrap();
+    fn create_as(&self, kind: Features, blocks: usize, zone: usize, naming: Naming) -> VolumeSet {
+        let mut set = VolumeSet::create_as(&self.target, (blocks * BLOCK) as u64, naming).unwrap();
         let features = kind | Features::WRITE_MEDIA | Features::COMPLETE_ENABLED | Features::DISCARD;
         set.begin(&config(features, (zone * BLOCK) as u32)).unwrap();
         set
@@ -217,14 +217,14 @@ fn tapes_keep_their_marks_on_each_medium() {
 
 #[test]
 fn the_set_is_committed_whole_and_in_one_step() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         for replaces in [false, true] {
             let sets = Sets::new();
             if replaces {
                 sets.old(9);
             }
             let before = replaces.then(|| fs::metadata(&sets.target).unwrap().ino());
-            let mut set = sets.create_as(PIPE, 2, 0, keep);
+            let mut set = sets.create_as(PIPE, 2, 0, naming);
             set.write(0, &[1; BLOCK]).unwrap();
             trace();
             load(&mut set, 2);
@@ -235,7 +235,7 @@ fn the_set_is_committed_whole_and_in_one_step() {
             trace();
             set.complete().unwrap();
             let mut steps = vec![Step::SyncFile; 2];
-            if keep == Keep::Unnamed {
+            if naming == Naming::Unnamed {
                 steps.extend([Step::Stage, Step::Link, Step::Link]);
             }
             steps.extend([Step::SyncStage, Step::Rename, Step::SyncDirectory]);
@@ -253,7 +253,7 @@ fn the_set_is_committed_whole_and_in_one_step() {
 
 #[test]
 fn a_failure_of_any_step_keeps_the_old_set() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         for replaces in [false, true] {
             for step in [
                 Step::Write,
@@ -265,7 +265,7 @@ fn a_failure_of_any_step_keeps_the_old_set() {
                 Step::Rename,
                 Step::SyncDirectory,
             ] {
-                if keep == Keep::Hidden && matches!(step, Step::Stage | Step::Link) {
+                if naming == Naming::Hidden && matches!(step, Step::Stage | Step::Link) {
                     continue;
                 }
                 let sets = Sets::new();
@@ -273,7 +273,7 @@ fn a_failure_of_any_step_keeps_the_old_set() {
                     sets.old(9);
                 }
                 let before = sets.place.names();
-                let mut set = sets.create_as(PIPE, 3, 0, keep);
+                let mut set = sets.create_as(PIPE, 3, 0, naming);
                 set.write(0, &[1; BLOCK]).unwrap();
                 let error = failing(step, || match step {
                     Step::Write => set.write(0, &[1; BLOCK]),
@@ -303,21 +303,21 @@ fn a_failure_of_any_step_keeps_the_old_set() {
 
 #[test]
 fn dropped_discarded_and_unproven_sets_leave_nothing() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let sets = Sets::new();
         sets.old(9);
-        let mut set = sets.create_as(PIPE, 2, 0, keep);
+        let mut set = sets.create_as(PIPE, 2, 0, naming);
         set.write(0, &[1; BLOCK]).unwrap();
         load(&mut set, 2);
         drop(set);
         assert_eq!(sets.place.names(), ["sales"]);
 
-        let mut set = sets.create_as(PIPE, 2, 0, keep);
+        let mut set = sets.create_as(PIPE, 2, 0, naming);
         set.other(CommandCode::DISCARD, 0, 0).unwrap();
         assert_eq!(sets.place.names(), ["sales"]);
         assert!(set.complete().is_err());
 
-        let mut set = sets.create_as(PIPE, 2, 0, keep);
+        let mut set = sets.create_as(PIPE, 2, 0, naming);
         set.flush().unwrap();
         let error = set.close().unwrap_err();
         assert!(error.to_string().contains("without the Complete"), "{error}");
@@ -345,10 +345,10 @@ fn a_directory_of_somebody_else_is_refused_and_not_touched() {
         assert!(VolumeSet::create(&sets.target, 1 << 20).unwrap_err().to_string().contains("medium-003 in it"));
     }
     // What came in while the backup was made is kept as well.
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let sets = Sets::new();
         sets.old(9);
-        let mut set = sets.create_as(PIPE, 2, 0, keep);
+        let mut set = sets.create_as(PIPE, 2, 0, naming);
         fs::write(sets.target.join("notes.txt"), b"precious").unwrap();
         let error = set.complete().unwrap_err();
         assert!(error.to_string().contains("it has notes.txt in it"), "{error}");
@@ -399,7 +399,7 @@ fn what_cannot_be_a_set_is_refused_with_a_reason() {
 
 #[test]
 fn permissions_are_kept_and_an_empty_directory_is_replaced() {
-    for keep in KEEPS {
+    for naming in NAMINGS {
         let sets = Sets::new();
         fs::create_dir(&sets.target).unwrap();
         sets.old(1);
@@ -407,7 +407,7 @@ fn permissions_are_kept_and_an_empty_directory_is_replaced() {
         let medium = |number| sets.target.join(format!("medium-00{number}"));
         fs::set_permissions(&sets.target, fs::Permissions::from_mode(0o2750)).unwrap();
         fs::set_permissions(medium(1), fs::Permissions::from_mode(0o640)).unwrap();
-        let mut set = sets.create_as(PIPE, 2, 0, keep);
+        let mut set = sets.create_as(PIPE, 2, 0, naming);
         load(&mut set, 2);
         set.complete().unwrap();
         assert_eq!([mode(&sets.target), mode(&medium(1)), mode(&medium(2))], [0o2750, 0o640, 0o640]);

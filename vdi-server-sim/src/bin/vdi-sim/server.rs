@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::{Fault, Faults};
-use vdi_shm::runtime::{Access, Options};
+use vdi_server_sim::vds::{Access, Options};
 
 /// The data folder.
 pub(crate) const DATA: &str = "VDI_SIM_DATA";

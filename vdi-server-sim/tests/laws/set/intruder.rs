@@ -1,25 +1,32 @@
 //! A member that does not keep to anything: it joins as a secondary, and writes.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use vdi_client::CompletionCode;
 use vdi_client::{Options, VdError};
 use vdi_proto::abort::AbortReason;
 use vdi_proto::command::{CommandCode, CommandId, CommandRecord, CompletionRecord, Loan};
-use vdi_proto::handle::{SlotState, SlotWord};
-use vdi_proto::join::{Message, Role};
-use vdi_proto::layout::{self, RawPlace, device_offset, slot_offset};
-use vdi_proto::seal::{Ring, Seals};
-use vdi_shm::control::Control;
-use vdi_shm::link::{Link, Received};
-use vdi_shm::runtime::{Place, RuntimeDir};
-use vdi_shm::segment::Segment;
+use vdi_proto::handle::SlotState;
+use vdi_proto::index::{ClassIndex, DeviceIndex, Generation, MemberIndex, SlotIndex};
+use vdi_proto::wire::checksum::{Checksums, Ring};
+use vdi_proto::wire::class::ClassSpec;
+use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::layout::{self, device_offset, slot_word};
+use vdi_proto::wire::record;
+use vdi_shm::ipc::link::{Link, Received};
+use vdi_shm::ipc::ring::FIRST;
+use vdi_shm::ipc::runtime::{RuntimeDir, SocketName};
+use vdi_shm::ipc::segment::Segment;
+use vdi_shm::set::control::{ClientControl, Control, ServerControl};
 
 pub(super) struct Intruder {
     link: Link,
-    control: Control,
-    seals: Seals,
+    /// The control segment in both roles: an intruder keeps to none.
+    client: ClientControl,
+    server: ServerControl,
+    checksums: Checksums,
     segment: OwnedFd,
     devices: u32,
 }
@@ -30,21 +37,22 @@ const VALUES: [u64; 12] = [0, 1, 2, 3, 64, 65, 0xFFFF_FFFF, 0x8000_0000, 0x1_000
 impl Intruder {
     /// Joins, where the set takes secondaries; and takes nothing of its areas.
     pub(super) fn join(options: &Options, set: &str) -> Option<Intruder> {
-        let place = Place::new("", set).expect("a good name");
         let runtime = RuntimeDir::open(options, false).ok()?;
-        let link = runtime.connect(&place, &options.access).ok()?;
-        link.send(&Message::Hello { role: Role::Secondary, instance: "", set }, None).ok()?;
+        let link = runtime.connect(&SocketName::new("", set), &options.access).ok()?;
+        let hello = Message::Hello { role: JoinRole::Secondary, instance: "", set };
+        link.send(hello.encode().bytes(), None).ok()?;
         let deadline = Instant::now() + Duration::from_secs(10);
-        let Ok(Received::Packet(mut packet)) = link.receive_until(deadline, "an answer") else { return None };
+        let Ok(Received::Packet(mut packet)) = link.receive_until(deadline) else { return None };
         let descriptor = packet.take_descriptor();
-        let Ok(Message::Welcome { secret, asked, .. }) = packet.message() else { return None };
+        let Ok(Message::Welcome { secret, requested, member, .. }) = Message::decode(packet.bytes()) else { return None };
         let descriptor = descriptor.expect("a welcome has a segment");
         let segment = descriptor.try_clone().expect("a descriptor more");
-        let len = layout::control_len(asked.device_count);
-        let seals = Seals::new(secret);
+        let len = layout::control_len(requested.device_count);
+        let checksums = Checksums::new(secret);
         let received = Segment::from_peer(descriptor, len).expect("a sealed segment");
-        let control = Control::attach(&received, seals).ok()?;
-        Some(Intruder { link, control, seals, segment, devices: asked.device_count })
+        let control = Arc::new(Control::attach(&received, checksums).ok()?);
+        let (client, server) = (ClientControl::new(Arc::clone(&control), member), ServerControl::new(control));
+        Some(Intruder { link, client, server, checksums, segment, devices: requested.device_count })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> bool {
@@ -55,39 +63,46 @@ impl Intruder {
         rustix::io::pread(&self.segment, bytes, offset).is_ok()
     }
 
+    fn device(&self, number: u8) -> DeviceIndex {
+        DeviceIndex::new(u32::from(number) % self.devices).expect("a device of the set")
+    }
+
+    fn slot_offset(&self, number: u8) -> u64 {
+        layout::slots_offset(self.devices) + u64::from(number % 8) * layout::SLOT_LEN
+    }
+
     /// Somewhere in the segment that means something.
     fn spot(&self, a: u8, b: u8) -> u64 {
-        let (device, entry) = (u32::from(b) % self.devices, u64::from(b / 4 % 8));
+        let (device, entry) = (self.device(b), u64::from(b / 4 % 8));
         let block = device_offset(device);
-        let slot = slot_offset(self.devices, u32::from(b % 8));
+        let slot = self.slot_offset(b);
         let ring = if b & 64 == 0 { layout::SUBMISSION_OFFSET } else { layout::COMPLETION_OFFSET };
         let entry = block + ring + layout::RING_ENTRIES_OFFSET + entry * layout::RING_ENTRY_LEN;
-        match a % 16 {
+        match a % 15 {
             0 => layout::ABORT_OFFSET,
-            1 => layout::SET_DOORBELL_OFFSET,
-            2 => layout::AGENT_DOORBELL_OFFSET,
-            3 => layout::COUNTS_OFFSET,
+            1 => layout::SET_EVENTS_OFFSET,
+            2 => layout::AGENT_EVENTS_OFFSET,
+            3 => layout::DEVICES_OPENED_OFFSET,
             4 => layout::IDENTITY_OFFSET + u64::from(b % 24),
             5 => block + layout::DEVICE_SERVER_OFFSET,
             6 => block + layout::DEVICE_CLIENT_OFFSET,
-            7 => block + layout::DEVICE_DOORBELL_OFFSET,
+            7 => block + layout::DEVICE_EVENTS_OFFSET,
             8 => block + layout::DEVICE_NAME_OFFSET + u64::from(b % 16),
             9 => block + ring + layout::RING_HEAD_OFFSET,
             10 => entry,
             11 => entry + 8 + u64::from(b % 4) * 8,
             12 => slot + layout::SLOT_WORD_OFFSET,
             13 => slot + layout::SLOT_LEASES_OFFSET,
-            14 => slot + layout::SLOT_PLACE_OFFSET + u64::from(b % 5) * 4,
             _ => u64::from(b) << 8 | u64::from(a),
         }
     }
 
     /// Does something; whether it could.
     pub(super) fn act(&mut self, act: u8, [who, a, b]: [u8; 3]) -> bool {
-        let device = u32::from(who) % self.devices;
+        let device = self.device(who);
         let value = VALUES[usize::from(b) % VALUES.len()].wrapping_add(u64::from(b) / 16);
         let spot = self.spot(who, a);
-        match act % 19 {
+        match act % 18 {
             1 => self.write(spot, &value.to_le_bytes()),
             2 => self.write(spot, &[b]),
             3 => self.write(spot, &(value as u32).to_le_bytes()),
@@ -104,105 +119,100 @@ impl Intruder {
                 self.read(self.spot(who, b), &mut line) && self.write(spot, &line)
             }
             6 => {
-                // Slots as nobody left them.
-                let state = [SlotState::Home, SlotState::Lent, SlotState::Returning][usize::from(b % 3)];
-                let word = SlotWord { generation: u32::from(b / 3), state }.to_word();
-                self.write(slot_offset(self.devices, u32::from(a % 8)), &word.to_le_bytes())
+                // Slots as no process left them.
+                let generation = Generation::from_bits(u32::from(b / 3));
+                let state = [SlotState::Free, SlotState::Lent, SlotState::Reclaiming][usize::from(b % 3)];
+                self.write(self.slot_offset(a), &slot_word::encode(state(generation)).to_le_bytes())
             }
-            7 => {
-                // A place with its seal. An area that may still be announced would be waited for.
-                let area = [0, 64, u32::MAX][usize::from(who % 3)];
-                let offset = [0, 512, 4096, 8192, 4096 * u64::from(a), u64::MAX - 100][usize::from(b % 6)];
-                let len = [512, 4096, 0, u32::MAX][usize::from(b / 6 % 4)];
-                self.control.set_place(u32::from(a % 8), RawPlace { area, len, offset });
+            7 | 8 => self.forge(device, a, b),
+            9 => self.client.open_device(device).is_ok_and(|rings| rings.is_some()),
+            10 => {
+                self.client.close_device(device);
                 true
             }
-            8 | 9 => self.forge(device, a, b),
-            10 => self.control.open_device(device, u32::from(b % 8)),
             11 => {
-                self.control.close_device(device);
+                self.server.close_device(device);
                 true
             }
             12 => {
-                self.control.server_close_device(device);
+                let name = format!("s{}", b % 4);
+                self.server.announce_device(device, if b < 128 { &name } else { "other" });
                 true
             }
             13 => {
-                let name = format!("s{}", b % 4);
-                self.control.announce_device(device, if b < 128 { &name } else { "other" });
+                let reason = AbortReason::from_word(value as u32 | 1).expect("no word but 0 is none");
+                self.client.abort(reason);
                 true
             }
             14 => {
-                let reason = AbortReason::from_word(value as u32 | 1).expect("no word but 0 is none");
-                self.control.abort(reason);
-                true
-            }
-            15 => {
                 // As if the abort had never been.
                 self.write(layout::ABORT_OFFSET, &[0; 4])
             }
-            16 => {
-                let slot = self.control.slot(u32::from(a % 8));
-                slot.is_some_and(|slot| match b % 3 {
-                    0 => slot.lease(Loan { slot: u32::from(a % 8), generation: u32::from(b / 3) }, 5).is_ok(),
-                    1 => slot.take_back(u32::from(b / 3)).is_ok(),
+            15 => {
+                let slot = SlotIndex::new(u32::from(a % 8)).expect("a slot");
+                let (shared, generation) = (self.client.slot(slot), Generation::from_bits(u32::from(b / 3)));
+                let member = |number: u8| MemberIndex::new(u32::from(number % 128)).expect("a member");
+                match b % 3 {
+                    0 => shared.lease(Loan { slot, generation }, member(5)).is_ok(),
+                    1 => shared.reclaim(generation).is_ok(),
                     _ => {
-                        slot.release(u32::from(b % 128));
+                        shared.release(member(b));
                         true
                     }
-                })
+                }
             }
-            17 => {
-                self.control.ring_all();
+            16 => {
+                self.client.notify_all();
                 true
             }
             _ => self.say(a, b),
         }
     }
 
-    /// A record with its seal, at the place where the next one is awaited, or near it.
-    fn forge(&self, device: u32, a: u8, b: u8) -> bool {
+    /// A record with its checksum, in the entry of the next record or near it.
+    fn forge(&self, device: DeviceIndex, a: u8, b: u8) -> bool {
         let (ring, offset) = match a % 2 {
             0 => (Ring::Submission, layout::SUBMISSION_OFFSET),
             _ => (Ring::Completion, layout::COMPLETION_OFFSET),
         };
         let ring_at = device_offset(device) + offset;
-        let mut cursor = [0; 4];
+        let mut cursor = [0; 8];
         if !self.read(ring_at + layout::RING_HEAD_OFFSET, &mut cursor) {
             return false;
         }
-        let number = u64::from(u32::from_le_bytes(cursor)) + u64::from(a / 2 % 4);
-        let id = CommandId((number as u32).wrapping_add(u32::from(a / 64)));
-        let loan = Loan { slot: u32::from(b % 8), generation: u32::from(a / 8 % 8) };
+        let number = u64::from_le_bytes(cursor).wrapping_add(u64::from(a / 2 % 4));
+        let id = CommandId((number.wrapping_sub(FIRST) as u32).wrapping_add(u32::from(a / 64)));
+        let slot = SlotIndex::new(u32::from(b % 8)).expect("a slot");
+        let loan = Some(Loan { slot, generation: Generation::from_bits(u32::from(a / 8 % 8)) });
+        let key = self.checksums.ring(device, ring);
         let words = match ring {
             Ring::Submission => {
                 let code = CommandCode::ALL[usize::from(b) % CommandCode::ALL.len()];
                 let size = [512, 4096, 0, -1, 100][usize::from(a) % 5];
-                CommandRecord { code, id, size, position: u64::MAX, loan }.to_words()
+                record::encode_command(&key, number, &CommandRecord { code, id, size, position: u64::MAX, loan })
             }
             Ring::Completion => {
                 let code = [CompletionCode::SUCCESS, CompletionCode::IO_DEVICE, CompletionCode::new(u32::from(b))];
-                let bytes = [0, 512, 4096, u32::MAX][usize::from(b / 3 % 4)];
-                CompletionRecord { id, code: code[usize::from(b % 3)], bytes, position: 9 }.to_words()
+                let (code, bytes) = (code[usize::from(b % 3)], [0, 512, 4096, u32::MAX][usize::from(b / 3 % 4)]);
+                record::encode_completion(&key, number, &CompletionRecord { id, code, bytes, position: 9 })
             }
         };
-        let entry =
-            ring_at + layout::RING_ENTRIES_OFFSET + number % u64::from(layout::RING_CAPACITY) * layout::RING_ENTRY_LEN;
-        let lap = number / u64::from(layout::RING_CAPACITY) + 1;
-        let seal = u64::from(self.seals.ring(device, ring).record(number, words));
+        let entry = number % u64::from(layout::RING_CAPACITY);
+        let entry = ring_at + layout::RING_ENTRIES_OFFSET + entry * layout::RING_ENTRY_LEN;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.write(entry + 8, &bytes) && self.write(entry, &(seal << 32 | lap & 0xFFFF_FFFF).to_le_bytes())
+        self.write(entry + 8, &bytes) && self.write(entry, &number.to_le_bytes())
     }
 
-    /// Says something that no member says.
+    /// Sends what no member sends.
     fn say(&self, a: u8, b: u8) -> bool {
+        let index = |number: u8| ClassIndex::new(u32::from(number % 64)).expect("a class");
         let message = match a % 5 {
             0 => Message::Leave,
-            1 => Message::Area { index: u32::from(b), len: 4096 },
-            2 => Message::AreaAnswer { index: 0, answer: Ok(()) },
+            1 => Message::Class { index: index(b), spec: ClassSpec { buffer_len: 4096, alignment: 512, count: 1 } },
+            2 => Message::ClassAnswer { index: index(0), answer: Ok(()) },
             3 => Message::ConfiguredAnswer(Err(VdError::Memory)),
-            _ => Message::Hello { role: Role::Server, instance: "", set: "s" },
+            _ => Message::Hello { role: JoinRole::Server, instance: "", set: "s" },
         };
-        self.link.send(&message, b.is_multiple_of(2).then_some(self.segment.as_fd())).is_ok()
+        self.link.send(message.encode().bytes(), b.is_multiple_of(2).then_some(self.segment.as_fd())).is_ok()
     }
 }

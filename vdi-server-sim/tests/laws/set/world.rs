@@ -12,10 +12,9 @@ use vdi_client::{
     Features, MappedBuffer, Options, VdConfig, VdError,
 };
 use vdi_proto::config::ServerTerms;
-use vdi_proto::layout::ServerWord;
+use vdi_proto::wire::layout::{ClientWord, ServerWord};
 use vdi_server_sim::vds::{ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand, VdsError};
-use vdi_shm::control::ClientWord;
-use vdi_shm::session::Session;
+use vdi_shm::set::session::Session;
 
 use super::Seen;
 use super::intruder::Intruder;
@@ -124,7 +123,7 @@ impl World {
         let mut world = World {
             shape: Shape {
                 devices: 1 + usize::from(a % 3),
-                kind: Features::from_bits(KINDS[usize::from(b % 4)]),
+                kind: Features::from_bits_retain(KINDS[usize::from(b % 4)]),
                 prefix: [0, 16, 512][usize::from(d % 3)],
                 buffers: 1 + u32::from(d / 3 % 5),
             },
@@ -196,7 +195,7 @@ impl World {
             }
             BEGIN => {
                 let terms =
-                    ServerTerms { features: Features::from_bits(0x3_0000), block_size: 512, ..ServerTerms::default() };
+                    ServerTerms { features: Features::from_bits_retain(0x3_0000), block_size: 512, ..ServerTerms::default() };
                 served(self.server.begin_configuration(&terms, PATIENCE), &[Protocol, Abort, Invalid, NotSupported]);
             }
             REQUEST => {
@@ -238,7 +237,7 @@ impl World {
     fn would_wait(&self, name: &str) -> bool {
         let Some(session) = &self.session else { return false };
         let control = session.control();
-        let devices = || 0..control.device_count();
+        let devices = || control.devices();
         let names: Vec<_> = devices().map(|device| control.device_name(device)).collect();
         let decided = session.abort_reason().is_some()
             || devices().all(|device| !matches!(control.client_word(device), Ok(ClientWord::Unopened)))
@@ -408,7 +407,7 @@ impl World {
         seen.aborted = session.as_ref().is_some_and(|session| session.abort_reason().is_some());
         if let Some(session) = session.as_ref().filter(|session| session.work_has_ended()) {
             let control = session.control();
-            assert!((0..control.device_count()).all(|device| control.server_word(device) == Ok(ServerWord::Closed)));
+            assert!(control.devices().all(|device| control.server_word(device) == Ok(ServerWord::Closed)));
         }
         let mut server = Some((server, server_devices));
         let mut intruder = Some(intruder);

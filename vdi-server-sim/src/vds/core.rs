@@ -1,0 +1,221 @@
+//! The state of one device: its machine, its submission ring, and the commands that are outstanding.
+//!
+//! # Invariants
+//!
+//! 1. Every command given to [`DeviceCore::send`] ends in exactly one call of its routine: by the client's completion, by
+//!    CloseDevice, or by an abort. A command that is refused comes back to the caller, who runs its routine.
+//! 2. The table keeps of a buffer only what was lent. An abort and CloseDevice drop that, which retires the buffer.
+//! 3. The lock makes all senders one producer of the submission ring. Routines run without it.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use vdi_proto::abort::Process;
+use vdi_proto::command::{CommandRecord, CompletionRecord};
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::device::{Finished, QUEUE_DEPTH, SendRefusal, ServerDevice};
+use vdi_proto::index::{DeviceIndex, MemberIndex};
+use vdi_proto::status::VdError;
+use vdi_proto::wire::layout::ClientWord;
+use vdi_shm::set::pool::{LentBuffer, ServerBuffer};
+use vdi_shm::set::record_ring::CommandSender;
+use vdi_shm::set::session::Session;
+
+use super::command::{Completed, CompletionRoutine, VdsCommand};
+use crate::trace;
+
+/// A device, as its handle and the completion agent share it.
+pub(super) struct DeviceCore {
+    pub(super) index: DeviceIndex,
+    session: Arc<Session>,
+    /// Set when the device is opened.
+    name: OnceLock<String>,
+    state: Mutex<DeviceState>,
+}
+
+struct DeviceState {
+    machine: ServerDevice,
+    commands: CommandSender,
+    /// By the command's place.
+    pending: [Option<Pending>; QUEUE_DEPTH as usize],
+}
+
+/// A command that is outstanding.
+struct Pending {
+    routine: Arc<dyn CompletionRoutine>,
+    context: u64,
+    lent: Option<LentBuffer>,
+    sent: trace::Clock,
+}
+
+impl core::fmt::Debug for DeviceCore {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("DeviceCore").field("index", &self.index).finish_non_exhaustive()
+    }
+}
+
+impl DeviceCore {
+    pub(super) fn new(index: DeviceIndex, session: &Arc<Session>, commands: CommandSender) -> Self {
+        let state = DeviceState { machine: ServerDevice::new(), commands, pending: [const { None }; _] };
+        DeviceCore {
+            index,
+            session: Arc::clone(session),
+            name: OnceLock::new(),
+            state: Mutex::new(state),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, DeviceState> {
+        // No panic can leave machine, ring and table half updated.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives the device its name, once.
+    pub(super) fn set_name(&self, name: &str) {
+        let _ = self.name.set(name.to_owned());
+    }
+
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        self.name.get().is_some_and(|own| own == name)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        self.name.get().map_or("", String::as_str)
+    }
+
+    /// The process that works on the device on the client's side.
+    pub(super) fn client(&self) -> Process {
+        match self.session.control().client_word(self.index) {
+            Ok(ClientWord::Open { member }) if member != MemberIndex::PRIMARY => Process::Secondary(member),
+            Ok(_) => Process::Primary,
+            Err(_) => Process::Unknown,
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state().machine.is_closed()
+    }
+
+    pub(super) fn outstanding(&self) -> u32 {
+        self.state().machine.outstanding()
+    }
+
+    pub(super) fn in_io_error(&self) -> bool {
+        self.state().machine.in_io_error()
+    }
+
+    /// Sends a command and lends its buffer. A command that the device's state does not allow comes back.
+    pub(super) fn send(&self, command: VdsCommand) -> Result<(), (VdsCommand, SendRefusal)> {
+        let mut state = self.state();
+        let bytes = if command.buffer.is_some() { command.size as u32 } else { 0 };
+        let id = match state.machine.send(command.code, bytes) {
+            Ok(id) => id,
+            Err(refusal) => return Err((command, refusal)),
+        };
+        let VdsCommand { code, size, position, buffer, routine, context } = command;
+        let lent = buffer.map(ServerBuffer::lend);
+        let loan = lent.as_ref().map(LentBuffer::loan);
+        trace::event!(
+            TRACE,
+            set = self.session.set_name(),
+            device = self.name(),
+            id = id.0,
+            command = %code,
+            size = size,
+            position = position,
+            bytes = bytes,
+            "command sent"
+        );
+        let sent = trace::Clock::start();
+        let pushed = state.commands.push(&CommandRecord { code, id, size, position, loan });
+        // The client may have completed it by now. The completion waits for the lock.
+        state.pending[(id.0 % QUEUE_DEPTH) as usize] = Some(Pending { routine, context, lent, sent });
+        drop(state);
+        match pushed {
+            Ok(()) => self.session.control().device_event(self.index).notify(),
+            // The machine allows fewer commands than the ring has entries, so a ring that is full, or whose cursor is
+            // impossible, was overwritten. The abort ends the command.
+            Err(error) => self.session.report_violation(Process::Unknown, error),
+        }
+        Ok(())
+    }
+
+    /// Processes a completion.
+    ///
+    /// # Errors
+    /// The evidence, when the client broke the protocol.
+    pub(super) fn completed(&self, record: CompletionRecord) -> Result<(), String> {
+        let mut state = self.state();
+        if state.machine.is_closed() || state.machine.is_aborted() {
+            // What was outstanding has ended with ERROR_OPERATION_ABORTED, or is about to.
+            return Ok(());
+        }
+        let finished = state.machine.completed(record).map_err(|violation| violation.to_string())?;
+        let Some(mut pending) = state.pending[finished.index()].take() else { return Ok(()) };
+        drop(state);
+        match pending.lent.take().map(LentBuffer::reclaim).transpose() {
+            Ok(buffer) => {
+                self.finish(finished, pending, buffer);
+                Ok(())
+            }
+            Err(error) => {
+                let code = CompletionCode::OPERATION_ABORTED;
+                self.finish(Finished { code, bytes: 0, position: 0, ..finished }, pending, None);
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Closes the device; `closed` runs under the lock. [`DeviceCore::drain`] then ends what is outstanding.
+    pub(super) fn close(&self, closed: impl FnOnce()) -> Result<(), VdError> {
+        let mut state = self.state();
+        state.machine.close()?;
+        closed();
+        Ok(())
+    }
+
+    /// Ends everything that is outstanding because the set was aborted.
+    pub(super) fn abort(&self) {
+        let mut state = self.state();
+        if state.machine.is_closed() {
+            // CloseDevice ends what is outstanding.
+            return;
+        }
+        state.machine.abort();
+        drop(state);
+        self.drain();
+    }
+
+    /// Ends everything that is outstanding after the device was closed or the set aborted.
+    pub(super) fn drain(&self) {
+        loop {
+            let mut state = self.state();
+            let Some(finished) = state.machine.next_aborted() else { return };
+            let pending = state.pending[finished.index()].take();
+            drop(state);
+            if let Some(mut pending) = pending {
+                // Retires the buffer: the client may still use it.
+                drop(pending.lent.take());
+                self.finish(finished, pending, None);
+            }
+        }
+    }
+
+    /// Runs the routine of a command that has ended.
+    fn finish(&self, finished: Finished, pending: Pending, buffer: Option<ServerBuffer>) {
+        let Finished { id, command, code, bytes, position } = finished;
+        trace::event!(
+            TRACE,
+            set = self.session.set_name(),
+            device = self.name(),
+            id = id.0,
+            command = %command,
+            code = %code,
+            bytes = bytes,
+            position = position,
+            outstanding_us = pending.sent.us(),
+            "command completed"
+        );
+        let Pending { routine, context, .. } = pending;
+        routine.completed(Completed { device: self.index.get(), command, code, bytes, position, buffer, context });
+    }
+}

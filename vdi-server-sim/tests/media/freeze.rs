@@ -1,0 +1,118 @@
+//! Freezing between processes: while a database is frozen nobody writes to it, and it is thawed however the freezer ends.
+
+use crate::common;
+use crate::writer;
+
+use std::process::{Command, Stdio};
+
+use common::PATIENCE;
+use common::bench::Bench;
+use common::processes::{Stage, take_part};
+use vdi_server_sim::database::DataFolder;
+use writer::{PAGE, Writer, stamps, written};
+
+#[test]
+fn child_entry() {
+    take_part(&[("freezer", freezer)]);
+}
+
+/// Freezes the database in the folder of the first argument, and thaws it when told to.
+fn freezer(stage: &Stage) {
+    let database = DataFolder::new(stage.argument(0)).unwrap().open("db").unwrap();
+    let frozen = database.freeze(PATIENCE, || false).unwrap();
+    stage.say("frozen");
+    stage.stay();
+    drop(frozen);
+}
+
+#[test]
+fn nothing_is_written_while_a_database_is_frozen() {
+    let bench = Bench::new();
+    bench.database("db", 20 * PAGE as u64);
+    let folder = DataFolder::new(bench.data()).unwrap();
+    let mut writer = Writer::start(&bench, "db", &[]);
+    let mut reported = 0;
+    for _ in 0..5 {
+        let before = reported;
+        while reported < before + 128 {
+            reported = writer.wrote();
+        }
+        let database = folder.open("db").unwrap();
+        let frozen = database.freeze(PATIENCE, || false).unwrap();
+        let checksums = frozen.checksums(|| false).unwrap();
+        let at_first = stamps(&bench.data().join("db"));
+        // Read what it had reported before, so that nothing but the frozen database can stop it.
+        while reported + 64 <= written(&at_first) {
+            reported = writer.wrote();
+        }
+        writer.wait_until_asleep();
+        assert_eq!(stamps(&bench.data().join("db")), at_first);
+        assert_eq!(frozen.checksums(|| false).unwrap(), checksums);
+        drop(frozen);
+        // It goes on where it was stopped.
+        reported = writer.wrote();
+        assert_eq!(reported, (written(&at_first) / 64 + 1) * 64);
+    }
+    writer.end();
+    // It ended between two pages.
+    assert!(written(&stamps(&bench.data().join("db"))) >= reported);
+}
+
+#[test]
+fn a_killed_freezer_thaws() {
+    let bench = Bench::new();
+    bench.database("db", 20 * PAGE as u64);
+    let mut writer = Writer::start(&bench, "db", &[]);
+    writer.wrote();
+    let mut freezer = bench.part("freezer", &[bench.data().to_str().unwrap()]);
+    freezer.expect("frozen");
+    let frozen_at = written(&stamps(&bench.data().join("db")));
+    let folder = DataFolder::new(bench.data()).unwrap();
+    let error = folder.open("db").unwrap().freeze(std::time::Duration::ZERO, || false).unwrap_err();
+    assert!(error.to_string().contains("its turnstile is locked"), "{error}");
+    freezer.process.kill();
+    while writer.wrote() <= frozen_at {}
+    writer.end();
+}
+
+#[test]
+fn a_killed_writer_does_not_keep_a_database_from_being_frozen() {
+    let bench = Bench::new();
+    bench.database("db", 20 * PAGE as u64);
+    let mut writer = Writer::start(&bench, "db", &[]);
+    writer.wrote();
+    drop(writer);
+    DataFolder::new(bench.data()).unwrap().open("db").unwrap().freeze(std::time::Duration::ZERO, || false).unwrap();
+}
+
+#[test]
+fn a_writer_that_is_stopped_by_a_freeze_ends_with_its_input() {
+    let bench = Bench::new();
+    bench.database("db", 20 * PAGE as u64);
+    let mut writer = Writer::start(&bench, "db", &[]);
+    writer.wrote();
+    let database = DataFolder::new(bench.data()).unwrap().open("db").unwrap();
+    let frozen = database.freeze(PATIENCE, || false).unwrap();
+    writer.end();
+    drop(frozen);
+}
+
+#[test]
+fn a_writer_counts_and_refuses() {
+    let bench = Bench::new();
+    bench.database("db", 20 * PAGE as u64);
+    let mut writer = Writer::start(&bench, "db", &["--count", "70"]);
+    assert_eq!((writer.wrote(), writer.wrote()), (64, 70));
+    writer.end();
+    assert_eq!(written(&stamps(&bench.data().join("db"))), 70);
+    for more in [&["--page", "31"][..], &["--page", "1000000"], &["--database", "none"]] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
+        command.arg("write").arg("--data").arg(bench.data());
+        if more[0] != "--database" {
+            command.args(["--database", "db"]);
+        }
+        let output = command.args(more).stdin(Stdio::null()).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with("vdi-sim: "), "{output:?}");
+    }
+}

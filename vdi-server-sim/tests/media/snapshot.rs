@@ -1,0 +1,539 @@
+//! BACKUP and RESTORE WITH SNAPSHOT between real processes: the server and whoever writes to the database have one each, the
+//! client is this one.
+
+use crate::common;
+use crate::writer;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::PATIENCE;
+use common::bench::{Bench, tree};
+use common::client::{backup_statement, config, restore_statement};
+use common::processes::Outcome;
+use common::tasks::{Task, task};
+use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots, TapeImage};
+use vdi_client::{ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, Features, VdConfig};
+use vdi_server_sim::database::{DataFolder, DatabaseError};
+use writer::{PAGE, Writer, stamps, written};
+
+const BYTES: u64 = 40 * PAGE as u64;
+
+/// What a client has seen and stored.
+struct Served {
+    /// The commands in their order, without repetitions.
+    codes: Vec<CommandCode>,
+    stored: Vec<u8>,
+    end: Error,
+}
+
+/// A client of one device, which holds these bytes; `act` answers what moves no data.
+fn client(
+    bench: &Bench,
+    name: &str,
+    config: &VdConfig,
+    stored: Vec<u8>,
+    mut act: impl FnMut(CommandCode) -> Completion + Send + 'static,
+) -> (Arc<ClientVirtualDeviceSet>, Task<Served>) {
+    let set = bench.create(name, config);
+    let (serving, name) = (Arc::clone(&set), name.to_owned());
+    let serve = task("the client", move || {
+        serving.get_configuration(PATIENCE).unwrap();
+        let mut device = serving.open_device(&name).unwrap();
+        let (mut codes, mut stored, mut at) = (Vec::new(), stored, 0);
+        loop {
+            let mut command = match device.get_command(PATIENCE) {
+                Ok(command) => command,
+                Err(end) => return Served { codes, stored, end },
+            };
+            let code = command.code();
+            if codes.last() != Some(&code) {
+                codes.push(code);
+            }
+            let completion = match code {
+                CommandCode::WRITE => {
+                    stored.extend_from_slice(command.data());
+                    Completion::transferred(command.data().len())
+                }
+                CommandCode::READ => {
+                    let rest = &stored[at..];
+                    let moved = rest.len().min(command.data().len());
+                    command.data_mut()[..moved].copy_from_slice(&rest[..moved]);
+                    at += moved;
+                    Completion::transferred(moved)
+                }
+                CommandCode::SET_POSITION | CommandCode::CLEAR_ERROR => Completion::at(0),
+                code => act(code),
+            };
+            if let Err(error) = command.complete(completion) {
+                return Served { codes, stored, end: error.into() };
+            }
+        }
+    });
+    (set, serve)
+}
+
+fn done(_: CommandCode) -> Completion {
+    Completion::done()
+}
+
+/// A client that stops at a command: the test learns of it, and gives the answer.
+struct Hold {
+    reached: Receiver<CommandCode>,
+    answer: Sender<Completion>,
+}
+
+fn hold(held: &'static [CommandCode]) -> (Hold, impl FnMut(CommandCode) -> Completion + Send + 'static) {
+    let (tell, reached) = channel();
+    let (answer, answers) = channel();
+    let answers = Mutex::new(answers);
+    let act = move |code| {
+        if !held.contains(&code) {
+            return Completion::done();
+        }
+        tell.send(code).unwrap();
+        // A test that failed does not answer.
+        answers.lock().unwrap().recv_timeout(PATIENCE).unwrap_or(Completion::done())
+    };
+    (Hold { reached, answer }, act)
+}
+
+impl Hold {
+    #[track_caller]
+    fn wait(&self, code: CommandCode) {
+        assert_eq!(self.reached.recv_timeout(PATIENCE), Ok(code));
+    }
+
+    #[track_caller]
+    fn answer(&self, completion: Completion) {
+        self.answer.send(completion).unwrap();
+    }
+}
+
+fn with(features: Features) -> VdConfig {
+    VdConfig { features, ..config(1) }
+}
+
+const SNAPSHOT: &[CommandCode] = &[CommandCode::SNAPSHOT];
+const MOUNT: &[CommandCode] = &[CommandCode::MOUNT_SNAPSHOT];
+
+/// Copies a database as a client does: its files, in place if they are there already.
+fn copy(from: &Path, to: &Path) {
+    for (path, bytes) in tree(from) {
+        let (from, to) = (from.join(&path), to.join(&path));
+        if from.is_dir() {
+            fs::create_dir_all(to).unwrap();
+        } else {
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::write(to, bytes).unwrap();
+        }
+    }
+}
+
+/// Whether a database can be frozen, so that nobody else has it frozen, and is writing at most.
+fn is_free(bench: &Bench, database: &str) -> bool {
+    match DataFolder::new(bench.data()).unwrap().open(database).unwrap().freeze(Duration::from_secs(1), || false) {
+        Ok(_) => true,
+        Err(DatabaseError::NotFrozen { .. }) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A snapshot of `db` into the output folder's `copy`, whose metadata comes back.
+#[track_caller]
+fn back_up(bench: &Bench, config: &VdConfig, options: &str) -> (Outcome, Served) {
+    let (from, to) = (bench.data().join("db"), bench.out().join("copy"));
+    let (set, client) = client(bench, "nightly", config, Vec::new(), move |code| {
+        if code == CommandCode::SNAPSHOT {
+            copy(&from, &to);
+        }
+        Completion::done()
+    });
+    let outcome = bench.sql(&backup_statement("db", "nightly", 1, options)).outcome();
+    let served = client.result();
+    let _ = set.close();
+    (outcome, served)
+}
+
+/// A restore of this metadata; `mount` puts the files into place.
+#[track_caller]
+fn restore(
+    bench: &Bench,
+    config: &VdConfig,
+    database: &str,
+    options: &str,
+    stored: Vec<u8>,
+    mut mount: impl FnMut() + Send + 'static,
+) -> (Outcome, Served) {
+    let (set, client) = client(bench, "nightly", config, stored, move |code| {
+        if code == CommandCode::MOUNT_SNAPSHOT {
+            mount();
+        }
+        Completion::done()
+    });
+    let outcome = bench.sql(&restore_statement(database, "nightly", 1, options)).outcome();
+    let served = client.result();
+    let _ = set.close();
+    (outcome, served)
+}
+
+#[test]
+fn nothing_is_written_while_the_client_takes_the_snapshot() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let mut writer = Writer::start(&bench, "db", &[]);
+    let mut reported = writer.wrote();
+    let (hold, act) = hold(SNAPSHOT);
+    let all = Features::SNAPSHOT_PREPARE | Features::ENUM_FROZEN_FILES | Features::REQUEST_COMPLETE;
+    let (set, client) = client(&bench, "nightly", &with(all), Vec::new(), act);
+    let statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
+    hold.wait(CommandCode::SNAPSHOT);
+    let database = bench.data().join("db");
+    let frozen = stamps(&database);
+    writer.wait_until_asleep();
+    // Once more, after all that it had reported has been read.
+    while reported + 64 <= written(&frozen) {
+        reported = writer.wrote();
+    }
+    writer.wait_until_asleep();
+    assert_eq!(stamps(&database), frozen);
+    copy(&database, &bench.out().join("copy"));
+    assert_eq!(stamps(&bench.out().join("copy")), frozen);
+    hold.answer(Completion::done());
+    statement.outcome().assert_success();
+    writer.goes_on(written(&frozen));
+    let served = client.result();
+    set.close().unwrap();
+    assert!(served.end.is_close(), "{}", served.end);
+    let names = [
+        CommandCode::WRITE,
+        CommandCode::PREPARE_TO_FREEZE,
+        CommandCode::FILE_INFO_BEGIN,
+        CommandCode::WRITE,
+        CommandCode::FILE_INFO_END,
+        CommandCode::WRITE,
+        CommandCode::SNAPSHOT,
+        CommandCode::COMPLETE,
+    ];
+    assert_eq!(served.codes, names);
+    let listed: String = tree(&database).keys().map(|path| format!("{}\n", database.join(path).display())).collect();
+    assert!(served.stored.windows(listed.len()).any(|bytes| bytes == listed.as_bytes()));
+
+    // Back it comes into the database in use, whose writer waits meanwhile, and into a new one.
+    let (from, to) = (bench.out().join("copy"), database.clone());
+    let (outcome, served) =
+        restore(&bench, &config(1), "db", "SNAPSHOT, REPLACE", served.stored, move || copy(&from, &to));
+    outcome.assert_success();
+    assert!(served.end.is_close(), "{}", served.end);
+    // The only Read ended the data with an error, which is cleared before anything else.
+    assert_eq!(served.codes, [CommandCode::READ, CommandCode::CLEAR_ERROR, CommandCode::MOUNT_SNAPSHOT]);
+    writer.wrote();
+    writer.end();
+    stamps(&database);
+    let (from, to) = (bench.out().join("copy"), bench.data().join("new"));
+    let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", served.stored, move || copy(&from, &to));
+    outcome.assert_success();
+    assert_eq!(stamps(&bench.data().join("new")), frozen);
+    assert_eq!(tree(&bench.data().join("new")), tree(&bench.out().join("copy")));
+}
+
+#[test]
+fn a_restore_freezes_what_it_replaces() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let (outcome, served) = back_up(&bench, &config(1), "SNAPSHOT");
+    outcome.assert_success();
+    let mut writer = Writer::start(&bench, "db", &[]);
+    writer.wrote();
+    let (hold, act) = hold(MOUNT);
+    let (set, client) = client(&bench, "nightly", &config(1), served.stored, act);
+    let statement = bench.sql(&restore_statement("db", "nightly", 1, "SNAPSHOT, REPLACE"));
+    hold.wait(CommandCode::MOUNT_SNAPSHOT);
+    assert!(!is_free(&bench, "db"));
+    copy(&bench.out().join("copy"), &bench.data().join("db"));
+    hold.answer(Completion::done());
+    statement.outcome().assert_success();
+    client.result();
+    set.close().unwrap();
+    // The files are the ones that it has open, so it may go on.
+    for _ in 0..3 {
+        writer.wrote();
+    }
+    writer.end();
+}
+
+#[test]
+fn two_databases_are_prepared_before_either_is_frozen() {
+    const HELD: &[CommandCode] = &[CommandCode::PREPARE_TO_FREEZE, CommandCode::SNAPSHOT];
+    let bench = Bench::new();
+    let names = ["db", "other"];
+    let mut sets = Vec::new();
+    for name in names {
+        bench.database(name, BYTES);
+        let (hold, act) = hold(HELD);
+        let (set, client) = client(&bench, name, &with(Features::SNAPSHOT_PREPARE), Vec::new(), act);
+        let statement = bench.sql(&backup_statement(name, name, 1, "SNAPSHOT"));
+        sets.push((hold, set, client, statement, Writer::start(&bench, name, &[])));
+    }
+    for (hold, ..) in &sets {
+        hold.wait(CommandCode::PREPARE_TO_FREEZE);
+    }
+    assert!(names.iter().all(|name| is_free(&bench, name)));
+    for (hold, .., writer) in &mut sets {
+        writer.wrote();
+        writer.wrote();
+        hold.answer(Completion::done());
+    }
+    for (hold, ..) in &sets {
+        hold.wait(CommandCode::SNAPSHOT);
+    }
+    // Both at once: what is copied now is of one moment.
+    assert!(!names.iter().any(|name| is_free(&bench, name)));
+    for (hold, set, client, statement, mut writer) in sets {
+        hold.answer(Completion::done());
+        statement.outcome().assert_success();
+        writer.wrote();
+        writer.end();
+        let served = client.result();
+        let codes = [CommandCode::WRITE, CommandCode::PREPARE_TO_FREEZE, CommandCode::WRITE, CommandCode::SNAPSHOT];
+        assert_eq!(served.codes, codes);
+        assert!(served.end.is_close(), "{}", served.end);
+        set.close().unwrap();
+    }
+}
+
+/// Holds Snapshot, lets something happen to the statement, and finds that it failed and the writers go on.
+fn thaws(config: &VdConfig, texts: &[&str], happen: impl FnOnce(&Hold, &ClientVirtualDeviceSet)) {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let mut writer = Writer::start(&bench, "db", &[]);
+    // By now every page is one of its own.
+    writer.wrote();
+    let (hold, act) = hold(SNAPSHOT);
+    let (set, client) = client(&bench, "nightly", config, Vec::new(), act);
+    let statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
+    hold.wait(CommandCode::SNAPSHOT);
+    let frozen = written(&stamps(&bench.data().join("db")));
+    happen(&hold, &set);
+    // The client that still holds the command does not matter.
+    writer.goes_on(frozen);
+    statement.outcome().assert_failure(texts);
+    let _ = hold.answer.send(Completion::done());
+    let served = client.result();
+    assert!(!served.end.is_close(), "{}", served.end);
+    let _ = set.close();
+    writer.end();
+}
+
+#[test]
+fn a_client_that_aborts_thaws() {
+    thaws(&config(1), &["the set was aborted"], |_, set| set.signal_abort().unwrap());
+}
+
+#[test]
+fn a_client_that_gives_up_thaws() {
+    let code = CompletionCode::OPERATION_ABORTED;
+    thaws(&config(1), &["snapshot on device", "995"], |hold, _| hold.answer(Completion::failed(code)));
+}
+
+#[test]
+fn a_client_without_support_fails_the_backup_on_both_sides() {
+    let code = CompletionCode::NOT_SUPPORTED;
+    thaws(&config(1), &["snapshot on device", "50("], |hold, _| hold.answer(Completion::failed(code)));
+}
+
+#[test]
+fn the_server_s_time_out_thaws() {
+    thaws(&VdConfig { server_time_out: 200, ..config(1) }, &["the set was aborted"], |_, _| {});
+}
+
+#[test]
+fn a_killed_server_thaws() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let mut writer = Writer::start(&bench, "db", &[]);
+    // By now every page is one of its own.
+    writer.wrote();
+    let (hold, act) = hold(SNAPSHOT);
+    let (set, client) = client(&bench, "nightly", &config(1), Vec::new(), act);
+    let mut statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
+    hold.wait(CommandCode::SNAPSHOT);
+    let frozen = written(&stamps(&bench.data().join("db")));
+    statement.process.kill();
+    writer.goes_on(frozen);
+    hold.answer(Completion::done());
+    assert!(!client.result().end.is_close());
+    let _ = set.close();
+    writer.end();
+}
+
+#[test]
+fn what_was_mounted_is_compared() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    for (options, checked) in [("SNAPSHOT", true), ("SNAPSHOT, NO_CHECKSUM", false)] {
+        let (outcome, served) = back_up(&bench, &config(1), options);
+        outcome.assert_success();
+        type Spoil = fn(&Path);
+        let spoil: [(Spoil, &str); 4] = [
+            (|folder| fs::remove_file(folder.join("sample_1.ndf")).unwrap(), "sample_1.ndf is missing"),
+            (|folder| fs::write(folder.join("more"), b"").unwrap(), "more is no file of the backup"),
+            (
+                |folder| {
+                    fs::OpenOptions::new().write(true).open(folder.join("sample.mdf")).unwrap().set_len(1).unwrap()
+                },
+                "sample.mdf has 1 bytes, expected",
+            ),
+            (
+                |folder| {
+                    let path = folder.join("sample_log.ldf");
+                    let mut bytes = fs::read(&path).unwrap();
+                    *bytes.last_mut().unwrap() ^= 1;
+                    fs::write(path, bytes).unwrap();
+                },
+                "sample_log.ldf has the checksum",
+            ),
+        ];
+        for (spoil, text) in spoil {
+            let (from, to) = (bench.out().join("copy"), bench.data().join("new"));
+            let mount = move || {
+                copy(&from, &to);
+                spoil(&to);
+            };
+            let (outcome, end) = restore(&bench, &config(1), "new", "SNAPSHOT", served.stored.clone(), mount);
+            if checked || !text.ends_with("checksum") {
+                outcome.assert_failure(&[text]);
+                assert!(!end.end.is_close());
+            } else {
+                outcome.assert_success();
+            }
+            fs::remove_dir_all(bench.data().join("new")).unwrap();
+        }
+        let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", served.stored.clone(), || {});
+        outcome.assert_failure(&["new"]);
+    }
+}
+
+#[test]
+fn the_two_kinds_of_backup_are_told_apart() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let (outcome, snapshot) = back_up(&bench, &config(1), "SNAPSHOT");
+    outcome.assert_success();
+    let (outcome, served) = restore(&bench, &config(1), "new", "", snapshot.stored.clone(), || panic!("mounted"));
+    outcome.assert_failure(&["restore WITH SNAPSHOT"]);
+    assert!(!served.end.is_close());
+    let (outcome, plain) = back_up(&bench, &config(1), "");
+    outcome.assert_success();
+    let (outcome, served) = restore(&bench, &config(1), "new", "SNAPSHOT", plain.stored, || panic!("mounted"));
+    outcome.assert_failure(&["restore without SNAPSHOT"]);
+    assert!(!served.end.is_close());
+
+    // What is wrong is found before anything is mounted.
+    let cut = snapshot.stored[..snapshot.stored.len() - 512].to_vec();
+    let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", cut, || panic!("mounted"));
+    outcome.assert_failure(&["without an End segment"]);
+    let (client_set, waiting) = client(&bench, "early", &config(1), Vec::new(), done);
+    let statement = restore_statement("db", "early", 1, "SNAPSHOT");
+    bench.sql(&statement).outcome().assert_failure(&["Use the WITH REPLACE"]);
+    // That cost the client nothing: its set is still there.
+    bench.sql(&backup_statement("db", "early", 1, "SNAPSHOT")).outcome().assert_success();
+    assert!(waiting.result().end.is_close());
+    client_set.close().unwrap();
+    bench.assert_databases(&["db"]);
+}
+
+#[test]
+fn long_lists_and_other_devices() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    for index in 0..2000 {
+        let folder = bench.data().join("db").join(format!("a-folder-with-a-long-name-{}", index % 7));
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("a-file-with-a-long-name-{index}")), format!("{index}")).unwrap();
+    }
+    let disk = with(Features::RANDOM_ACCESS | Features::ENUM_FROZEN_FILES | Features::REQUEST_COMPLETE);
+    for (config, options) in [(&disk, ""), (&with(Features::ENUM_FROZEN_FILES), ", BLOCKSIZE = 65536, BUFFERCOUNT = 1")]
+    {
+        let options = format!("SNAPSHOT{options}");
+        let (outcome, served) = back_up(&bench, config, &options);
+        outcome.assert_success();
+        let (from, to) = (bench.out().join("copy"), bench.data().join("new"));
+        let mount = move || copy(&from, &to);
+        let (outcome, served) = restore(&bench, config, "new", &options, served.stored, mount);
+        outcome.assert_success();
+        assert!(served.end.is_close(), "{}", served.end);
+        bench.assert_identical("db", "new");
+        fs::remove_dir_all(bench.data().join("new")).unwrap();
+    }
+}
+
+/// Copies the files of a database, one way or the other.
+#[derive(Clone)]
+struct Copier {
+    taken: PathBuf,
+    database: PathBuf,
+}
+
+impl Snapshots for Copier {
+    fn take(&mut self) -> Result<(), MediaError> {
+        copy(&self.database, &self.taken);
+        Ok(())
+    }
+
+    fn mount(&mut self) -> Result<(), MediaError> {
+        copy(&self.taken, &self.database);
+        Ok(())
+    }
+}
+
+#[test]
+fn the_ready_made_media_keep_the_metadata() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let path = bench.out().join("metadata");
+    let copier = |database: &str| Copier { taken: bench.out().join("copy"), database: bench.data().join(database) };
+    let all = Features::SNAPSHOT_PREPARE | Features::ENUM_FROZEN_FILES | Features::REQUEST_COMPLETE;
+    for (features, tape) in
+        [(Features::NONE, false), (all, false), (Features::TAPE | all, true), (Features::TAPE, true)]
+    {
+        let (file, snapshots) = (path.clone(), copier("db"));
+        let statement = backup_statement("db", "nightly", 1, "SNAPSHOT");
+        let outcome = match tape {
+            false => {
+                let media = move |_| Ok(SnapshotMedia::new(FileMedia::create(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+            true => {
+                let media = move |_| Ok(SnapshotMedia::new(TapeImage::create(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+        };
+        outcome.0.assert_success();
+        outcome.1.unwrap();
+        let (file, snapshots) = (path.clone(), copier("new"));
+        let statement = restore_statement("new", "nightly", 1, "SNAPSHOT");
+        let outcome = match tape {
+            false => {
+                let media = move |_| Ok(SnapshotMedia::new(FileMedia::open(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+            true => {
+                let media = move |_| Ok(SnapshotMedia::new(TapeImage::open(&file)?, snapshots.clone()));
+                let agent = bench.agent("nightly", &with(features), media);
+                (bench.sql(&statement).outcome(), agent.result())
+            }
+        };
+        outcome.0.assert_success();
+        outcome.1.unwrap();
+        bench.assert_identical("db", "new");
+        fs::remove_dir_all(bench.data().join("new")).unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,12 @@
+//! Statements and the programs that a user runs: `vdi-sim sql`, `sqlcmd`, the demo, the examples, transcripts, the READMEs.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod demo;
+mod examples;
+mod readme;
+mod sqlcmd;
+mod statements;
+mod tracing;
