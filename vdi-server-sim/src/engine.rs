@@ -83,7 +83,7 @@ use crate::database::{DataFolder, DatabaseError};
 use crate::faults::Faults;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
-use crate::trace::Span;
+use crate::trace::statement_span;
 use crate::tsql::{self, Statement, TsqlError};
 use crate::vds::{Options, VdsError};
 
@@ -350,7 +350,7 @@ impl Engine {
             Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices),
             Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices),
         };
-        let span = Span::statement(verb, database, devices.first().map_or("", String::as_str));
+        let span = statement_span(verb, database, devices.first().map_or("", String::as_str));
         let summary = span.within(|| match statement {
             Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report),
             Statement::Restore(statement) if statement.options.snapshot => snapshot::restore(self, statement, report),

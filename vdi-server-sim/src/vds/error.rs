@@ -57,7 +57,7 @@ impl VdsError {
     }
 
     fn traced(self) -> Self {
-        trace::refused(&self);
+        trace::trace_refused(&self);
         self
     }
 }

@@ -1,0 +1,106 @@
+//! BACKUP and RESTORE by the engine of `vdi-sim`. The server is in the driver, the backup program in the peer.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use vdi_client::media::{FileMedia, Media, StreamMedia};
+use vdi_client::{ClientVirtualDeviceSet, Features, INFINITE, VdConfig, pump};
+use vdi_server_sim::engine::Engine;
+
+use crate::costs::cpu_time;
+use crate::database::{BLOCK, DATABASE, RESTORED, remove, size};
+use crate::processes::{Cost, Fallible, Process, Start, on_demand, rounds, tell};
+use crate::set::{SET, options};
+
+/// The backup program: for each line a set. Prints the bytes that it moved, and its CPU time in nanoseconds.
+///
+/// | `medium` | what it does |
+/// |---|---|
+/// | count | counts the bytes of a backup |
+/// | create | writes a backup to the file `path` |
+/// | open | reads a backup from the file `path` |
+/// | memory | has the backup of the file `path` in memory, and serves it from there |
+pub(crate) fn client(dir: &Path, medium: &str, path: &Path) -> Fallible<()> {
+    let memory = if medium == "memory" { fs::read(path)? } else { Vec::new() };
+    on_demand(|_| {
+        let before = cpu_time()?;
+        let set = ClientVirtualDeviceSet::with_options(options(dir));
+        set.create(SET, &VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
+        tell("created")?;
+        set.get_configuration(INFINITE)?;
+        let mut device = set.open_device(SET)?;
+        let mut media: Box<dyn Media + '_> = match medium {
+            "count" => Box::new(StreamMedia::sink(io::sink())),
+            "create" => Box::new(FileMedia::create(path)?),
+            "open" => Box::new(FileMedia::open(path)?),
+            "memory" => Box::new(StreamMedia::source(&memory[..])),
+            other => return Err(format!("there is no medium {other}").into()),
+        };
+        let report = pump(&mut device, &mut *media)?;
+        set.close()?;
+        let cpu = cpu_time()? - before;
+        tell(&format!("{} {}", report.bytes_written + report.bytes_read, cpu.as_nanos()))
+    })
+}
+
+/// An engine with its client.
+struct Statement {
+    engine: Engine,
+    client: Process,
+    text: String,
+    /// Bytes of the database.
+    bytes: u64,
+}
+
+impl Statement {
+    /// From the statement until both sides have ended.
+    fn run(&mut self) -> Fallible<Cost> {
+        self.client.say("run")?;
+        self.client.hear()?;
+        let (before, started) = (cpu_time()?, Instant::now());
+        let mut last = None;
+        let result = self.engine.execute(&self.text, &mut |message| last = Some(message));
+        // Where the statement failed its error says more than the client's.
+        let told = self.client.hear();
+        let (elapsed, own) = (started.elapsed(), cpu_time()? - before);
+        result.map_err(|failure| format!("{}: {failure} ({last:?})", self.text))?;
+        let told = told?;
+        let (moved, cpu) = told.split_once(' ').ok_or("the client prints two numbers")?;
+        let moved: u64 = moved.parse()?;
+        if moved < self.bytes {
+            return Err(format!("the client moved {moved} bytes of a database of {}", self.bytes).into());
+        }
+        Ok(Cost { elapsed, cpu: own + Duration::from_nanos(cpu.parse()?) })
+    }
+}
+
+fn drive(mut statement: Statement, output: &Path) -> Fallible<()> {
+    rounds(|count| {
+        let mut total = Cost::default();
+        for _ in 0..count {
+            remove(output)?;
+            total += statement.run()?;
+        }
+        Ok(total)
+    })?;
+    statement.client.end()
+}
+
+/// BACKUP of the database in `data` WITH `checksum`, to a client whose medium is `medium` with `path`.
+pub(crate) fn drive_backup(dir: &Path, data: &Path, checksum: &str, medium: &str, path: &Path) -> Fallible<()> {
+    let client = Start::new("statement-client", dir).with(medium).with(path).start()?;
+    let text = format!("BACKUP DATABASE {DATABASE} TO VIRTUAL_DEVICE='{SET}' WITH MAXTRANSFERSIZE={BLOCK}, {checksum}");
+    drive(Statement { engine: Engine::new(data, options(dir))?, client, text, bytes: size(data)? }, path)
+}
+
+/// RESTORE of the backup `path` of the database in `data`, as a new database, by a client whose medium is `medium`.
+pub(crate) fn drive_restore(dir: &Path, data: &Path, medium: &str, path: &Path) -> Fallible<()> {
+    let client = Start::new("statement-client", dir).with(medium).with(path).start()?;
+    let text = format!("RESTORE DATABASE {RESTORED} FROM VIRTUAL_DEVICE='{SET}' WITH MAXTRANSFERSIZE={BLOCK}");
+    let folder = dir.join("data");
+    fs::create_dir(&folder)?;
+    let statement = Statement { engine: Engine::new(&folder, options(dir))?, client, text, bytes: size(data)? };
+    drive(statement, &folder.join(RESTORED))
+}
