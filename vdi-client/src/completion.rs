@@ -1,4 +1,4 @@
-//! How a command ended: as the program says it, and as the server is told.
+//! How a command ended: as the program says it, and as the server gets it.
 
 use vdi_proto::command::{Buffer, CommandRecord};
 use vdi_proto::completion::CompletionCode;
@@ -29,7 +29,7 @@ enum Kind {
     Raw(CompletionCode, u64, u64),
 }
 
-/// How a command ended, as the server is told.
+/// How a command ended, as the server gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) code: CompletionCode,
@@ -86,7 +86,7 @@ impl Completion {
         Completion(Kind::Raw(code, bytes, position))
     }
 
-    /// What the server is told of a command. The error says why this completion does not fit the command.
+    /// What the server gets of a command. The error says why this completion does not fit the command.
     #[inline]
     pub(crate) fn resolve(self, record: &CommandRecord) -> Result<Outcome, &'static str> {
         let transfer = record.code.is_transfer();

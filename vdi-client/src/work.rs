@@ -102,7 +102,7 @@ fn read(media: &mut dyn Media, position: u64, buffer: &mut [u8]) -> Result<u32, 
     Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("correct the program's implementation of Media"))
 }
 
-/// The error of a command of `size` bytes as the server can be told it. An error with the code of success, or with more bytes than
+/// The error of a command of `size` bytes as the server gets it. An error with the code of success, or with more bytes than
 /// the command has, is final.
 fn checked(mut error: MediaError, size: usize) -> MediaError {
     if error.code.is_success() {

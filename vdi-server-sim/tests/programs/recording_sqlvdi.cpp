@@ -4,7 +4,6 @@
 //
 //     config N1 ... N11     what GetConfiguration gives
 //     wait OpenDevice       OpenDevice waits until the set is aborted
-//     same OpenDevice       every OpenDevice gives the first one's device
 //     answer CALL N         the next call of CALL (Create, OpenDevice, CompleteCommand, ...) does nothing and returns N
 // and, in the order in which GetCommand gives them:
 //     write SIZE BYTE       a Write of SIZE bytes, each of them BYTE
@@ -18,7 +17,7 @@
 //     throw                 GetCommand throws
 // After the last line comes VD_E_CLOSE. Numbers are as strtoll takes them.
 //
-// `calls` gets a line for each call. Handles: 7000 is another buffer, 7001 gives no address, 7002 a wrong one.
+// `calls` gets a line for each call. Handles: 7000 is another buffer, 7001 gives no address.
 #include "vdi.h"
 
 #include <sys/mman.h>
@@ -63,7 +62,6 @@ struct State {
     uint8_t *last_buffer = nullptr;
     bool quiet = false;
     bool open_waits = false;
-    bool open_same = false;
     bool aborted = false;
     bool there = false;
 
@@ -111,8 +109,6 @@ void State::load(const char *name) {
             answers.emplace(step.at(1), number(step.at(2)));
         } else if (step[0] == "wait") {
             open_waits = true;
-        } else if (step[0] == "same") {
-            open_same = true;
         } else {
             script.push_back(step);
         }
@@ -215,10 +211,6 @@ int ClientVirtualDeviceSet::OpenDevice(char *name, ClientVirtualDevice **device)
         state->changed.wait(lock, [&] { return state->aborted; });
         return VD_E_ABORT;
     }
-    if (state->open_same && !state->devices.empty()) {
-        *device = state->devices[0];
-        return 0;
-    }
     *device = new ClientVirtualDevice;
     auto *reserved_of_device = reinterpret_cast<void **>(*device);
     // Another library's constructor was called, by the names that both have.
@@ -277,7 +269,6 @@ int ClientVirtualDeviceSet::MapBufferHandle(int handle, uint8_t **buffer) {
             memset(*buffer, 0x5a, state->config.maxTransferSize);
             return 0;
         case 7001: *buffer = nullptr; return 0;
-        case 7002: *buffer = reinterpret_cast<uint8_t *>(0x1000); return 0;
         default: return VD_E_INVALID;
     }
 }

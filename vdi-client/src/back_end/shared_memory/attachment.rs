@@ -238,7 +238,7 @@ impl Attachment {
         let step = client::step(state, Call::Close { devices_open });
         known.state = step.next;
         drop(known);
-        // Before the abort: a thread that it wakes is told of the close, not of what follows from it.
+        // Before the abort: a thread that it wakes reports the close, not what follows from it.
         self.closed.store(true, Ordering::Release);
         if devices_open && state != State::NormallyTerminated {
             // Also where no device is open yet: a server may be waiting for this client.

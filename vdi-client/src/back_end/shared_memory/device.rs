@@ -229,7 +229,7 @@ impl Device {
         );
     }
 
-    /// Gives back the buffer of a command that the program never sees.
+    /// Reclaims the buffer of a command that the program never sees.
     fn return_unseen(&self, record: &CommandRecord) -> Result<(), (Process, String)> {
         match self.take(record)? {
             Some(buffer) => buffer.reclaim().map_err(|(error, _)| (Process::Unknown, error.to_string())),

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use vdi_client::CompletionCode;
@@ -22,7 +23,9 @@ use vdi_shm::ipc::segment::Segment;
 use vdi_shm::set::control::{ClientControl, Control, ServerControl};
 
 pub(super) struct Intruder {
-    link: Link,
+    link: Arc<Link>,
+    /// Maps no class, but says so at once: a server that had to wait for its answer would slow every run down.
+    answers: Option<JoinHandle<()>>,
     /// The control segment in both roles: an intruder keeps to none.
     client: ClientControl,
     server: ServerControl,
@@ -44,7 +47,7 @@ impl Intruder {
         let deadline = Instant::now() + Duration::from_secs(10);
         let Ok(Received::Packet(mut packet)) = link.receive_until(deadline) else { return None };
         let descriptor = packet.take_descriptor();
-        let Ok(Message::Welcome { secret, requested, member, .. }) = Message::decode(packet.bytes()) else {
+        let Ok(Message::Welcome { secret, requested, member, classes, .. }) = Message::decode(packet.bytes()) else {
             return None;
         };
         let descriptor = descriptor.expect("a welcome has a segment");
@@ -54,7 +57,13 @@ impl Intruder {
         let received = Segment::from_peer(descriptor, len).expect("a sealed segment");
         let control = Arc::new(Control::attach(&received, checksums).ok()?);
         let (client, server) = (ClientControl::new(Arc::clone(&control), member), ServerControl::new(control));
-        Some(Intruder { link, client, server, checksums, segment, devices: requested.device_count })
+        let link = Arc::new(link);
+        let answers = std::thread::spawn({
+            let link = Arc::clone(&link);
+            move || answer_classes(&link, classes)
+        });
+        let devices = requested.device_count;
+        Some(Intruder { link, answers: Some(answers), client, server, checksums, segment, devices })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> bool {
@@ -216,5 +225,26 @@ impl Intruder {
             _ => Message::Hello { role: JoinRole::Server, instance: "", set: "s" },
         };
         self.link.send(message.encode().bytes(), b.is_multiple_of(2).then_some(self.segment.as_fd())).is_ok()
+    }
+}
+
+/// Answers each class but the `known` ones, which came with the Welcome, until the link ends.
+fn answer_classes(link: &Link, mut known: u32) {
+    while let Ok(Received::Packet(packet)) = link.receive_until(Instant::now() + Duration::from_secs(600)) {
+        let Ok(Message::Class { index, .. }) = Message::decode(packet.bytes()) else { continue };
+        if known > 0 {
+            known -= 1;
+        } else if link.send(Message::ClassAnswer { index, answer: Ok(()) }.encode().bytes(), None).is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Intruder {
+    fn drop(&mut self) {
+        self.link.shut_down();
+        if let Some(answers) = self.answers.take() {
+            answers.join().expect("the intruder's answers");
+        }
     }
 }

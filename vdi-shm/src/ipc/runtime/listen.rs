@@ -107,10 +107,10 @@ impl RuntimeDir {
     pub fn remove(&self, listener: Listener) {
         // Without the lock the file stays. The next process that listens here finds it dead and removes it.
         let Ok(_locked) = self.lock() else { return };
-        let stat = &listener.file.stat;
-        if self
-            .open_file(&listener.name)
-            .is_ok_and(|found| (found.stat.st_dev, found.stat.st_ino) == (stat.st_dev, stat.st_ino))
+        // Needs no descriptor: the process may have none left.
+        let bound = &listener.file.stat;
+        if rustix::fs::statat(&self.dir, &*listener.name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == (bound.st_dev, bound.st_ino))
         {
             self.unlink(&listener.name);
         }

@@ -141,7 +141,7 @@ fn a_server_that_sends_what_it_did_not_lend_is_found() {
 }
 
 /// Two serial orders exist for a map and a completion of one command. A completion that is refused every time leaves one: the
-/// map succeeds. It used to answer VD_E_INVALID while the holder tried.
+/// map succeeds.
 #[test]
 fn a_valid_handle_maps_beside_refused_completions() {
     let fixture = Fixture::with_class(4096, 1);
@@ -173,8 +173,7 @@ fn a_valid_handle_maps_beside_refused_completions() {
     });
 }
 
-/// The address of a handle is arithmetic: whatever is lent meanwhile, it is that of the handle's slot or none. It used to be
-/// another buffer's when the slot was used for another place between two steps.
+/// The address of a handle is arithmetic: whatever is lent meanwhile, it is that of the handle's slot or none.
 #[test]
 fn the_address_of_a_handle_is_its_slots_for_ever() {
     let fixture = Fixture::new();

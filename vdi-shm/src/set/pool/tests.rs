@@ -28,8 +28,7 @@ fn the_smallest_class_that_fits_is_used() {
     assert_eq!(pool.available(1, 0), 4);
 }
 
-/// One small buffer alive, and buffers of many sizes around it: a class never fragments. The allocator of areas used to answer
-/// VD_E_MEMORY after some thirty buffers.
+/// One small buffer alive, and buffers of many sizes around it: a class never fragments.
 #[test]
 fn buffers_of_growing_size_never_run_out() {
     let fixture = Fixture::new();
@@ -42,7 +41,7 @@ fn buffers_of_growing_size_never_run_out() {
     }
 }
 
-/// Alignments above 64 KiB are refused. They used to be accepted, and kept by chance.
+/// Alignments above 64 KiB are refused.
 #[test]
 fn alignments_above_64_kib_are_refused_and_others_are_kept() {
     let fixture = Fixture::new();
@@ -80,8 +79,8 @@ fn a_lent_buffer_comes_back_only_when_its_slot_is_free() {
     assert_eq!(pool.available(512, 0), 0, "the slot is retired");
 }
 
-/// After an abort, and after CloseDevice with outstanding commands, the client may still hold the buffer. The server used to get
-/// it back, and could lend it again.
+/// After an abort, and after CloseDevice with outstanding commands, the client may still hold the buffer, so the server
+/// neither gets it back nor lends it again.
 #[test]
 fn a_buffer_that_is_not_reclaimed_is_never_lent_again() {
     let fixture = Fixture::with_class(512, 2);

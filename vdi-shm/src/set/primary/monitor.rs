@@ -175,8 +175,11 @@ impl Monitor {
     /// Serves the set until it ends.
     pub(super) fn run(&mut self) {
         loop {
+            // A request during the wait gets the turn after it, which does not wait: a turn serves only what was requested before
+            // it looked at the links.
             let requested = self.wake.requested.load(Ordering::Acquire);
-            let Some((woken, joiner, readable)) = self.wait() else {
+            let at_once = !self.wake.has_turned(requested);
+            let Some((woken, joiner, readable)) = self.wait(at_once) else {
                 // The system cannot wait any more, so no death would be noticed.
                 return self.session.abort(Cause::Died);
             };
@@ -207,13 +210,15 @@ impl Monitor {
         }
     }
 
-    /// Waits for something to do: whether the thread was woken, whether a joiner came, and which connections are readable.
-    fn wait(&mut self) -> Option<(bool, bool, Vec<bool>)> {
+    /// Waits for something to do: whether the thread was woken, whether a joiner came, and which connections are readable. Only
+    /// looks where `at_once` is set.
+    fn wait(&mut self, at_once: bool) -> Option<(bool, bool, Vec<bool>)> {
         let now = Instant::now();
         self.accept_after = self.accept_after.filter(|until| now < *until);
         let deadlines = self.connections.iter().filter(|connection| connection.member.is_none());
         let deadlines = deadlines.map(|connection| connection.since + HELLO_TIMEOUT).chain(self.accept_after);
-        let timeout = deadlines.map(|until| until.saturating_duration_since(now)).min();
+        let timeout =
+            deadlines.map(|until| until.saturating_duration_since(now)).chain(at_once.then_some(Duration::ZERO)).min();
         let open = self.accept_after.is_none() && self.pending(true) < MAX_PENDING;
         let accept = if open { PollFlags::IN } else { PollFlags::empty() };
         let listener = self.socket.listener.as_ref()?;
@@ -411,7 +416,7 @@ impl Monitor {
         Ok(())
     }
 
-    /// A secondary has mapped a class: the one that is pending, or one that came with its Welcome.
+    /// A secondary has mapped the pending class.
     fn class_mapped(&mut self, from: usize, member: MemberIndex, index: ClassIndex) -> bool {
         match &mut self.pending_class {
             Some(pending) if pending.index == index && pending.waiting & bit(member) != 0 => {
