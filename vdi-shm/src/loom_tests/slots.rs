@@ -70,46 +70,52 @@ fn lent() -> Arc<Slot> {
     slot
 }
 
-/// MapBufferHandle: repeats the lease until it has an outcome.
-fn map(slot: &Slot, number: u32, lessee: u32) -> bool {
-    loop {
-        if let Some(outcome) = try_map(slot, number, lessee) {
-            return outcome;
-        }
-        thread::yield_now();
-    }
-}
-
-/// One attempt; `None` while the slot is being reclaimed. Models with several members use it, to stay finite.
-fn try_map(slot: &Slot, number: u32, lessee: u32) -> Option<bool> {
-    match slot.lease(loan(number), member(lessee)) {
+/// The outcome of a lease; `None` while the slot is being reclaimed.
+fn outcome(leased: Result<(), LeaseError>) -> Option<bool> {
+    match leased {
         Ok(()) => Some(true),
         Err(LeaseError::NotLent { .. }) => Some(false),
         Err(LeaseError::Reclaiming) => None,
     }
 }
 
+/// MapBufferHandle: waits for the outcome.
+fn map(slot: &Slot, number: u32, lessee: u32) -> bool {
+    let mut leased = slot.lease(loan(number), member(lessee));
+    loop {
+        if let Some(outcome) = outcome(leased) {
+            return outcome;
+        }
+        thread::yield_now();
+        leased = slot.confirm_lease(loan(number), member(lessee));
+    }
+}
+
+/// MapBufferHandle that gives up where it would have to wait. Models with several members use it, to stay finite.
+fn try_map(slot: &Slot, number: u32, lessee: u32) -> bool {
+    outcome(slot.lease(loan(number), member(lessee))).unwrap_or_else(|| {
+        slot.release(member(lessee));
+        false
+    })
+}
+
 /// Asserts that one serial order explains the outcomes of one completion and of the maps beside it, which keep their leases:
 /// either a map came first, and the completion is refused; or the completion came first, and every map is refused.
-///
-/// A map whose one attempt met the completion has no outcome yet. It may still become the one that came first.
-fn assert_serial(slot: &Slot, reclaimed: Result<(), ReclaimError>, mapped: &[(u32, Option<bool>)]) {
-    let any = mapped.iter().any(|(_, mapped)| *mapped == Some(true));
-    let pending = mapped.iter().any(|(_, mapped)| mapped.is_none());
+fn assert_serial(slot: &Slot, reclaimed: Result<(), ReclaimError>, mapped: &[(u32, bool)]) {
+    let any = mapped.iter().any(|(_, mapped)| *mapped);
     match reclaimed {
         Ok(()) => {
             assert!(!any, "the command is completed, and its buffer is mapped");
             assert_eq!(slot.state(), Some(SlotState::Free(generation(1))));
         }
         Err(ReclaimError::Leased { .. }) => {
-            assert!(any || pending, "VD_E_BUSY, and no map succeeded: no serial order has both answers");
+            assert!(any, "VD_E_BUSY, and no map succeeded: no serial order has both answers");
             assert_eq!(slot.state(), Some(SlotState::Lent(generation(1))), "a refused reclaim changed the state");
         }
         Err(error) => panic!("{error}"),
     }
     for (lessee, mapped) in mapped {
-        let leased = *mapped == Some(true);
-        assert_eq!(slot.is_leased_by(member(*lessee)), leased, "a refused map left its bit, or a granted one none");
+        assert_eq!(slot.is_leased_by(member(*lessee)), *mapped, "a refused map left its bit, or a granted one none");
     }
 }
 
@@ -121,7 +127,23 @@ fn loom_slot_map_and_complete_are_linearizable() {
         let mapper = thread::spawn(move || map(&mapper, 1, 3));
         let reclaimed = slot.reclaim(generation(1));
         let mapped = mapper.join().expect("the mapper");
-        assert_serial(&slot, reclaimed, &[(3, Some(mapped))]);
+        assert_serial(&slot, reclaimed, &[(3, mapped)]);
+    });
+}
+
+/// A completion that was refused for a lease is refused again while the lease lasts.
+#[test]
+fn loom_slot_a_refused_completion_stays_refused() {
+    check("slot, two completions", None, 40, || {
+        let slot = lent();
+        let mapper = Arc::clone(&slot);
+        let mapper = thread::spawn(move || map(&mapper, 1, 3));
+        let first = slot.reclaim(generation(1));
+        if first.is_err() {
+            assert_eq!(slot.reclaim(generation(1)), first, "VD_E_BUSY for a lease that is not granted");
+        }
+        let mapped = mapper.join().expect("the mapper");
+        assert_serial(&slot, first, &[(3, mapped)]);
     });
 }
 
@@ -131,10 +153,15 @@ fn loom_slot_two_maps_and_complete_are_linearizable() {
         let slot = lent();
         let mappers = MEMBERS.map(|lessee| {
             let slot = Arc::clone(&slot);
-            thread::spawn(move || (lessee, try_map(&slot, 1, lessee)))
+            thread::spawn(move || (lessee, outcome(slot.lease(loan(1), member(lessee)))))
         });
         let reclaimed = slot.reclaim(generation(1));
-        let mapped = mappers.map(|mapper| mapper.join().expect("a mapper"));
+        let mapped = mappers.map(|mapper| {
+            let (lessee, mapped) = mapper.join().expect("a mapper");
+            // The completion has its outcome, so the lease has one.
+            let confirmed = || outcome(slot.confirm_lease(loan(1), member(lessee))).expect("an outcome");
+            (lessee, mapped.unwrap_or_else(confirmed))
+        });
         assert_serial(&slot, reclaimed, &mapped);
     });
 }
@@ -156,7 +183,7 @@ fn loom_slot_a_valid_handle_maps_beside_refused_completions() {
 
 #[test]
 fn loom_slot_bytes_are_visible_after_the_release() {
-    check("slot, bytes of a lease", Some(3), 200, || {
+    check("slot, bytes of a lease", Some(3), 150, || {
         let slot = lent();
         let byte = Arc::new(Byte::default());
         let mapper = {
@@ -322,11 +349,11 @@ fn loom_slot_the_lease_of_a_dead_member_is_void() {
         let slot = lent();
         let byte = Arc::new(Byte::default());
         let dying = Arc::clone(&slot);
-        let dying = thread::spawn(move || try_map(&dying, 1, 3) == Some(true));
+        let dying = thread::spawn(move || map(&dying, 1, 3));
         let mapper = {
             let (slot, byte) = (Arc::clone(&slot), Arc::clone(&byte));
             thread::spawn(move || {
-                let mapped = try_map(&slot, 1, 70) == Some(true);
+                let mapped = try_map(&slot, 1, 70);
                 if mapped {
                     byte.write(7);
                     slot.release(member(70));

@@ -17,7 +17,8 @@
 //!    command never meets the trace of another thread's lease.
 //! 4. A buffer keeps its memory mapped, also after the set was aborted or closed.
 //!
-//! There is one [`ClientBuffers`] a process and set: its session makes it.
+//! Each membership has one [`ClientBuffers`]: its session makes it. A process that joins one set twice, as tests do, gets two
+//! views of the same bytes, and keeps them apart itself.
 #![allow(unsafe_code)]
 
 use core::ptr::NonNull;
@@ -40,8 +41,9 @@ use super::slots::{LeaseError, ReclaimError};
 const RECLAIM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often a completion that meets a lease tries again before it reports VD_E_BUSY: a map of a stale handle sets its bit
-/// and clears it again.
+/// and clears it again. After the first tries the thread yields, so that the mapping thread runs.
 const RECLAIM_TRIES: u32 = 100;
+const RECLAIM_SPINS: u32 = 32;
 
 /// Why a buffer is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -117,6 +119,8 @@ impl BufferError {
 enum Holder {
     Free,
     Command(Generation),
+    /// A thread waits for the outcome of a completion. The bit of this process is set.
+    Leasing(Generation),
     Lease(Generation),
 }
 
@@ -177,8 +181,11 @@ impl ClientBuffers {
         }
         self.control.slot(slot).check_lent(loan).map_err(|_| not_lent)?;
         let mut holder = self.holder(slot);
-        if *holder != Holder::Free {
-            return Err(BufferError::LentTwice { slot });
+        match *holder {
+            Holder::Free => {}
+            // The last loan's completion won, and the thread that waits for it does not run yet.
+            Holder::Leasing(last) if last != generation => self.control.slot(slot).release(self.member),
+            _ => return Err(BufferError::LentTwice { slot }),
         }
         *holder = Holder::Command(generation);
         drop(holder);
@@ -194,7 +201,7 @@ impl ClientBuffers {
     pub fn get_handle(&self, phase: SetPhase, address: *const u8) -> Result<BufferHandle, BufferError> {
         let held = self.classes.slot_at(address).and_then(|slot| match *self.holder(slot) {
             Holder::Command(generation) => Some(self.codec.encode(Loan { slot, generation })),
-            Holder::Free | Holder::Lease(_) => None,
+            Holder::Free | Holder::Leasing(_) | Holder::Lease(_) => None,
         });
         handle::get(phase, held).map_err(|status| match status {
             VdError::Protocol => BufferError::NotOpen,
@@ -211,24 +218,51 @@ impl ClientBuffers {
     #[inline]
     pub fn map(self: &Arc<Self>, phase: SetPhase, handle: BufferHandle) -> Result<Lease, BufferError> {
         let (loan, start, len) = self.decode(phase, handle)?;
-        let slot = loan.slot;
-        self.retry_while_reclaiming(handle, || {
-            let mut holder = self.holder(slot);
-            match *holder {
-                Holder::Free => {}
-                // The slot is lent in the generation that this process holds, so another generation is stale.
-                Holder::Command(held) | Holder::Lease(held) if held == loan.generation => {
-                    return Err(Refusal::Final(BufferError::AlreadyHere { handle }));
-                }
-                Holder::Command(_) | Holder::Lease(_) => {
-                    return Err(Refusal::Final(BufferError::InvalidHandle { handle }));
-                }
-            }
-            self.control.slot(slot).lease(loan, self.member).map_err(|error| refusal(error, handle))?;
-            *holder = Holder::Lease(loan.generation);
-            Ok(())
-        })?;
+        let mut leasing = false;
+        let leased = self.retry_while_reclaiming(handle, || self.try_lease(loan, handle, &mut leasing));
+        if leasing && leased.is_err() {
+            self.give_up_lease(loan);
+        }
+        leased?;
         Ok(Lease { bytes: self.bytes(start, len as usize), loan, buffers: Arc::clone(self) })
+    }
+
+    /// One attempt to lease a slot. `leasing` is set while this thread waits for the outcome of a completion.
+    #[inline]
+    fn try_lease(&self, loan: Loan, handle: BufferHandle, leasing: &mut bool) -> Result<(), Refusal> {
+        let Loan { slot, generation } = loan;
+        let shared = self.control.slot(slot);
+        let mut holder = self.holder(slot);
+        let leased = match *holder {
+            Holder::Free => shared.lease(loan, self.member),
+            Holder::Leasing(held) if *leasing && held == generation => shared.confirm_lease(loan, self.member),
+            // Another thread waits for the outcome.
+            Holder::Leasing(_) if !*leasing => return Err(Refusal::Reclaiming),
+            Holder::Command(held) | Holder::Lease(held) if held == generation => {
+                return Err(Refusal::Final(BufferError::AlreadyHere { handle }));
+            }
+            // The slot is lent in the generation that this process holds, so another generation is stale.
+            Holder::Command(_) | Holder::Leasing(_) | Holder::Lease(_) => {
+                return Err(Refusal::Final(BufferError::InvalidHandle { handle }));
+            }
+        };
+        *leasing = leased == Err(LeaseError::Reclaiming);
+        *holder = match leased {
+            Ok(()) => Holder::Lease(generation),
+            Err(LeaseError::Reclaiming) => Holder::Leasing(generation),
+            Err(LeaseError::NotLent { .. }) => Holder::Free,
+        };
+        leased.map_err(|error| refusal(error, handle))
+    }
+
+    /// Ends the wait of this thread for a lease.
+    #[cold]
+    fn give_up_lease(&self, loan: Loan) {
+        let mut holder = self.holder(loan.slot);
+        if *holder == Holder::Leasing(loan.generation) {
+            self.control.slot(loan.slot).release(self.member);
+            *holder = Holder::Free;
+        }
     }
 
     /// MapBufferHandle for C and C++, which know no leases: the address of the buffer in this process. Nothing keeps the
@@ -406,7 +440,11 @@ impl CommandBuffer {
                 Ok(()) => return Ok(()),
                 Err(ReclaimError::Leased { .. }) if tries > 0 => {
                     tries -= 1;
-                    core::hint::spin_loop();
+                    if tries > RECLAIM_TRIES - RECLAIM_SPINS {
+                        core::hint::spin_loop();
+                    } else {
+                        std::thread::yield_now();
+                    }
                 }
                 Err(error) => return Err((error, self)),
             }

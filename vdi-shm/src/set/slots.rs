@@ -20,13 +20,14 @@
 //!
 //! [`Slot::lease`] sets its bit, then loads the state. [`Slot::reclaim`] writes `Reclaiming`, then loads the bits. A
 //! sequentially consistent fence stands between the two steps of each, so at least one of them sees the other. A lease that
-//! sees `Reclaiming` does not know the outcome: it clears its bit and returns [`LeaseError::Reclaiming`], and the caller
-//! tries again. A reclaim that sees a lease restores `Lent`. The loom tests `map_and_complete_are_linearizable` and its
+//! sees `Reclaiming` does not know the outcome: it keeps its bit and returns [`LeaseError::Reclaiming`], and the caller calls
+//! [`Slot::confirm_lease`] until there is one. A reclaim that sees a bit restores `Lent`, which grants the lease. So a reclaim
+//! is refused only for a lease that is granted. The loom tests `map_and_complete_are_linearizable` and its
 //! neighbours in `loom_tests/slots.rs` check all interleavings, with a serial order for each outcome.
 //!
-//! A member that maps a stale handle can set its bit after the slot was lent again, and clears it at once. A reclaim can
-//! meet that bit and return `Leased` although no lease was granted. The caller of `reclaim` therefore tries a few times
-//! before it reports VD_E_BUSY.
+//! One exception: a member that maps the handle of the last loan can set its bit after the slot was lent again, and clears it
+//! at once. A reclaim can meet that bit and return `Leased` although no lease is granted. The caller of `reclaim` therefore
+//! tries a few times before it reports VD_E_BUSY.
 
 use thiserror::Error;
 use vdi_proto::abort::Process;
@@ -47,16 +48,17 @@ pub struct Slot {
     leases: [AtomicU64; LEASE_WORDS],
 }
 
-/// Why a lease was refused. The member's bit is clear.
+/// Why a lease is not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum LeaseError {
-    /// The loan is over (VD_E_INVALID).
+    /// The loan is over (VD_E_INVALID). The member's bit is clear.
     #[error("the slot is not lent in generation {generation}")]
     NotLent {
         /// The generation of the loan.
         generation: Generation,
     },
-    /// The holder is completing the command at this moment. The caller tries again.
+    /// The holder is completing the command at this moment. The member's bit is set: the caller calls
+    /// [`Slot::confirm_lease`] until there is an outcome, or gives up with [`Slot::release`].
     #[error("the slot is being reclaimed")]
     Reclaiming,
 }
@@ -134,12 +136,27 @@ impl Slot {
     /// [`LeaseError::NotLent`] when the loan is over, [`LeaseError::Reclaiming`] while the holder completes the command.
     #[inline]
     pub fn lease(&self, loan: Loan, member: MemberIndex) -> Result<(), LeaseError> {
-        self.check_lent(loan)?;
+        if let Err(stale @ LeaseError::NotLent { .. }) = self.check_lent(loan) {
+            return Err(stale);
+        }
         let (index, bit) = lease_bit(member);
         self.leases[index].fetch_or(bit, Ordering::Relaxed);
         // SYNC slot.lease: pairs with slot.reclaim.
         fence("slot.lease", Ordering::SeqCst);
-        self.check_lent(loan).inspect_err(|_| self.release(member))
+        self.confirm_lease(loan, member)
+    }
+
+    /// Member: the outcome for a lease whose bit is set.
+    ///
+    /// # Errors
+    /// As [`Slot::lease`].
+    #[inline]
+    pub fn confirm_lease(&self, loan: Loan, member: MemberIndex) -> Result<(), LeaseError> {
+        self.check_lent(loan).inspect_err(|error| {
+            if matches!(error, LeaseError::NotLent { .. }) {
+                self.release(member);
+            }
+        })
     }
 
     /// Whether the slot is lent in this generation.
