@@ -214,7 +214,8 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_BUSY when
-    /// this process has the buffer already; VD_E_ABORT when the server lent a buffer that cannot be, which aborts the set;
+    /// this process has the buffer already, or when the command's holder stands still in the middle of a completion for
+    /// a second; VD_E_ABORT when the server lent a buffer that cannot be, which aborts the set;
     /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not give the length of a buffer:
     /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works on every back end.
     #[inline]
@@ -241,7 +242,7 @@ impl ClientVirtualDeviceSet {
     /// the buffer cannot be where the server says, which aborts the set.
     #[inline]
     pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
-        self.with("MapBufferHandle", |session| session.map_buffer_address(handle))
+        self.session("MapBufferHandle")?.map_buffer_address(handle).inspect_err(trace_refused)
     }
 
     /// Aborts the set: every blocked call in every process returns VD_E_ABORT, and the statement fails.
@@ -319,12 +320,11 @@ impl ClientVirtualDeviceSet {
     #[inline]
     fn map(&self, handle: BufferHandle, bytes: Option<usize>) -> Result<MappedBuffer, Error> {
         const CALL: &str = "MapBufferHandle";
-        self.with(CALL, |session| {
-            let buffer = session.map_buffer_handle(handle, bytes)?;
-            let (set, bytes) = (session.set_name(), buffer.data().len());
-            trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
-            Ok(MappedBuffer::new(buffer))
-        })
+        let session = self.session(CALL)?;
+        let buffer = session.map_buffer_handle(handle, bytes).inspect_err(trace_refused)?;
+        let (set, bytes) = (session.set_name(), buffer.data().len());
+        trace::event!(TRACE, call = CALL, set = set, handle = %handle, bytes = bytes, "buffer mapped");
+        Ok(MappedBuffer::new(buffer))
     }
 }
 

@@ -102,13 +102,19 @@ fn read(media: &mut dyn Media, position: u64, buffer: &mut [u8]) -> Result<u32, 
     Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("correct the program's implementation of Media"))
 }
 
-/// The error of a command of `size` bytes as the server gets it. An error with the code of success, or with more bytes than
-/// the command has, is final.
-fn checked(mut error: MediaError, size: usize) -> MediaError {
+/// An error with the code of success is a final one of the device.
+pub(crate) fn never_success(mut error: MediaError) -> MediaError {
     if error.code.is_success() {
         error.code = CompletionCode::IO_DEVICE;
         error = error.into_final();
     }
+    error
+}
+
+/// The error of a command of `size` bytes as the server gets it. An error with the code of success, or with more bytes than
+/// the command has, is final.
+fn checked(error: MediaError, size: usize) -> MediaError {
+    let mut error = never_success(error);
     if size > 0 && error.bytes as usize > size {
         error = error.into_final();
     }
@@ -152,6 +158,7 @@ impl Work {
     }
 
     fn fail_at(&mut self, error: MediaError, command: Option<CommandCode>, since: Instant) {
+        let error = never_success(error);
         self.failure.get_or_insert(Failure { error, command, since });
     }
 

@@ -3,8 +3,6 @@
 pub(crate) use vdi_shm::trace::{Clock, Span};
 pub(crate) use vdi_shm::trace_listening as listening;
 
-use crate::vds::VdsError;
-
 /// Sends an event: a level, fields (`%` before what is shown by its `Display`), and what happened.
 macro_rules! event {
     ($level:ident, $($fields:tt)+) => {
@@ -16,18 +14,4 @@ pub(crate) use event;
 /// The span of a statement.
 pub(crate) fn statement_span(verb: &'static str, database: &str, set: &str) -> Span {
     vdi_shm::trace_span!("vdi_server_sim", "statement", verb = verb, database = database, set = set)
-}
-
-/// A call failed.
-#[cold]
-pub(crate) fn trace_refused(error: &VdsError) {
-    event!(
-        DEBUG,
-        call = error.call,
-        set = &*error.set,
-        device = error.device.as_deref(),
-        code = error.code.name(),
-        error = %error,
-        "call refused"
-    );
 }

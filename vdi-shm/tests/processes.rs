@@ -362,6 +362,19 @@ fn a_dead_secondarys_device_counts_as_closed_after_the_work() {
     assert!(primary.session().control().all_closed());
 }
 
+/// The monitor thread waits when the request comes. The turn follows at once, and no time-out has to pass.
+#[test]
+fn a_requested_turn_of_the_monitor_thread_is_never_lost() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let primary = Primary::create(&options(dir.path()), INSTANCE, SET, &requested()).expect("a set");
+    let begun = std::time::Instant::now();
+    for _ in 0..100 {
+        primary.process_links();
+    }
+    // One lost turn of the hundred would take 2 s.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(2), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn other_users_are_refused_unless_allowed() {
     if !is_root() {

@@ -21,8 +21,7 @@ use vdi_proto::command::CommandId;
 
 use crate::errors::call;
 use crate::objects::Objects;
-use crate::set::timeout;
-use crate::types::{Command, DeviceHandle};
+use crate::types::{Command, DeviceHandle, timeout};
 
 /// All devices of the program.
 static DEVICES: Objects<DeviceHandle, Device> = Objects::new("device");

@@ -1,7 +1,6 @@
 //! Virtual device sets, for C.
 
 use core::ffi::c_char;
-use core::time::Duration;
 use std::sync::OnceLock;
 
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, VdConfig};
@@ -10,15 +9,10 @@ use vdi_ffi::{Argument, Failure};
 use crate::device;
 use crate::errors::call;
 use crate::objects::Objects;
-use crate::types::{Config, DeviceHandle, SetHandle};
+use crate::types::{Config, DeviceHandle, SetHandle, timeout};
 
 /// All sets of the program.
 pub(crate) static SETS: Objects<SetHandle, ClientVirtualDeviceSet> = Objects::new("set");
-
-/// A time-out of the caller's: milliseconds.
-pub(crate) fn timeout(milliseconds: i64) -> Duration {
-    vdi_ffi::call::timeout(milliseconds, Duration::from_millis(1))
-}
 
 /// Makes a set object on the back end that the environment names, and has `start` create or join a set with it.
 fn begin(

@@ -107,6 +107,11 @@ convert!(
     buffer_area_size
 );
 
+/// A time-out of the caller's: milliseconds.
+pub(crate) fn timeout(milliseconds: i64) -> core::time::Duration {
+    vdi_ffi::call::timeout(milliseconds, core::time::Duration::from_millis(1))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use vdi_proto::status::VdError;
 use super::ended::wait_for_end_of_set;
 use super::wire::{Answer, CLOSE, FINAL, FailureText, Request, read_record};
 use crate::command::Command;
-use crate::completion::Outcome;
+use crate::completion::{Completion, Outcome};
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::MediaError;
@@ -146,9 +146,9 @@ impl WorkerPool {
             .into_iter()
             .map(|Worker { mut child, requests, answers, .. }| {
                 drop(requests);
-                let status = child.wait()?;
+                // Before the process is waited for: until then its number is its own.
                 answers.join().map_err(|_| io::Error::other("a worker's answers could not be handled"))?;
-                Ok(status)
+                child.wait()
             })
             .collect()
     }
@@ -160,8 +160,8 @@ impl Drop for WorkerPool {
         for Worker { mut child, requests, answers, .. } in self.workers.drain(..) {
             drop(requests);
             let _ = child.kill();
-            let _ = child.wait();
             let _ = answers.join();
+            let _ = child.wait();
         }
     }
 }
@@ -193,6 +193,11 @@ impl Drive<'_> {
             if let Some(refusal) = self.work.refusal() {
                 // Nothing depends on this answer but the server's message.
                 let _ = command.complete(refusal);
+                continue;
+            }
+            if command.code().number() == CLOSE {
+                // No command of the interface. The worker would take it for the end of its stripe.
+                let _ = command.complete(Completion::failed(CompletionCode::NOT_SUPPORTED));
                 continue;
             }
             progress(command.data().len() as u64);
@@ -256,6 +261,8 @@ impl Drive<'_> {
     /// Waits for the last answers, and gives the result of the work. Where the set has ended the worker may be in the middle of a
     /// command that fails: its failure comes before the end of the set.
     fn settle(mut self, device: &ClientVirtualDevice, end: Result<(), Error>) -> Result<Report, Error> {
+        // A wait that was cancelled hides no failure that is known already.
+        self.hear_answers();
         // From here on only requests have the sender.
         self.sender = channel().0;
         let mut end = end.err();
@@ -309,8 +316,10 @@ impl Worker {
 fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
     while let Ok(Some(record)) = read_record::<24>(&mut output) {
         let answer = Answer::from_bytes(&record);
-        let waiting = lock(pending).as_mut().and_then(|waiting| waiting.remove(&answer.tag));
-        let (Some(waiting), Ok(failure)) = (waiting, failure_of(&answer, &mut output)) else {
+        // The whole answer is read before its command is taken: a command without a whole answer waits until the set has ended.
+        let failure = failure_of(&answer, &mut output);
+        let waiting = lock(pending).as_mut().filter(|_| failure.is_ok()).and_then(|all| all.remove(&answer.tag));
+        let (Some(waiting), Ok(failure)) = (waiting, failure) else {
             // It is a child that was not waited for, so the number is still its own.
             if let Some(worker) = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw) {
                 let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);

@@ -73,6 +73,7 @@ struct Failed {
 
 impl Failed {
     fn medium(error: MediaError) -> Failed {
+        let error = work::never_success(error);
         let text = FailureText { what: error.cause(), remedy: error.remedy.into_owned() };
         Failed { code: error.code, text: Some(text) }
     }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::Violation;
-use super::outstanding::{Entry, Outstanding, index};
+use super::outstanding::{Entry, Outstanding};
 use crate::command::{CommandCode, CommandId, CompletionRecord};
 use crate::completion::CompletionCode;
 use crate::status::VdError;
@@ -99,14 +99,6 @@ pub struct Finished {
     pub bytes: u32,
     /// The position; 0 for commands that return none.
     pub position: u64,
-}
-
-impl Finished {
-    /// The index of the command's context in a table of [`super::QUEUE_DEPTH`] entries.
-    #[must_use]
-    pub const fn index(&self) -> usize {
-        index(self.id)
-    }
 }
 
 impl Default for ServerDevice {

@@ -207,6 +207,13 @@ impl Configuration {
         self.set.error_with(call, code, what)
     }
 
+    pub(super) fn available(&self, call: &'static str, size: u32, alignment: u32) -> Result<u32, VdsError> {
+        if !is_alignment(alignment) {
+            return Err(self.set.error_with(call, VdError::Invalid, format!("{size} bytes aligned to {alignment}")));
+        }
+        Ok(self.pool().map_or(0, |pool| pool.available(size, alignment)))
+    }
+
     pub(super) fn allocate(&self, call: &'static str, size: u32, alignment: u32) -> Result<ServerBuffer, VdsError> {
         if size == 0 || !is_alignment(alignment) {
             return Err(self.set.error_with(call, VdError::Invalid, format!("{size} bytes aligned to {alignment}")));

@@ -10,9 +10,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vdi_proto::abort::Process;
-use vdi_proto::command::{CommandRecord, CompletionRecord};
+use vdi_proto::command::{CommandId, CommandRecord, CompletionRecord};
 use vdi_proto::completion::CompletionCode;
-use vdi_proto::device::{Finished, QUEUE_DEPTH, SendRefusal, ServerDevice};
+use vdi_proto::device::{Finished, SendRefusal, ServerDevice};
 use vdi_proto::index::{DeviceIndex, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::layout::ClientWord;
@@ -35,16 +35,24 @@ pub(super) struct DeviceCore {
 struct DeviceState {
     machine: ServerDevice,
     commands: CommandSender,
-    /// By the command's place.
-    pending: [Option<Pending>; QUEUE_DEPTH as usize],
+    /// At most [`vdi_proto::device::QUEUE_DEPTH`].
+    pending: Vec<Pending>,
 }
 
 /// A command that is outstanding.
 struct Pending {
+    id: CommandId,
     routine: Arc<dyn CompletionRoutine>,
     context: u64,
     lent: Option<LentBuffer>,
     sent: trace::Clock,
+}
+
+impl DeviceState {
+    fn take(&mut self, id: CommandId) -> Option<Pending> {
+        let index = self.pending.iter().position(|pending| pending.id == id)?;
+        Some(self.pending.swap_remove(index))
+    }
 }
 
 impl core::fmt::Debug for DeviceCore {
@@ -55,7 +63,7 @@ impl core::fmt::Debug for DeviceCore {
 
 impl DeviceCore {
     pub(super) fn new(index: DeviceIndex, session: &Arc<Session>, commands: CommandSender) -> Self {
-        let state = DeviceState { machine: ServerDevice::new(), commands, pending: [const { None }; _] };
+        let state = DeviceState { machine: ServerDevice::new(), commands, pending: Vec::new() };
         DeviceCore { index, session: Arc::clone(session), name: OnceLock::new(), state: Mutex::new(state) }
     }
 
@@ -123,7 +131,7 @@ impl DeviceCore {
         let sent = trace::Clock::start();
         let pushed = state.commands.push(&CommandRecord { code, id, size, position, loan });
         // The client may have completed it by now. The completion waits for the lock.
-        state.pending[(id.0 % QUEUE_DEPTH) as usize] = Some(Pending { routine, context, lent, sent });
+        state.pending.push(Pending { id, routine, context, lent, sent });
         drop(state);
         match pushed {
             Ok(()) => self.session.control().device_event(self.index).notify(),
@@ -149,7 +157,7 @@ impl DeviceCore {
                 return false;
             }
         };
-        let Some(mut pending) = state.pending[finished.index()].take() else { return true };
+        let Some(mut pending) = state.take(finished.id) else { return true };
         drop(state);
         match pending.lent.take().map(LentBuffer::reclaim).transpose() {
             Ok(buffer) => {
@@ -191,7 +199,7 @@ impl DeviceCore {
         loop {
             let mut state = self.state();
             let Some(finished) = state.machine.next_aborted() else { return };
-            let pending = state.pending[finished.index()].take();
+            let pending = state.take(finished.id);
             drop(state);
             if let Some(mut pending) = pending {
                 // Retires the buffer: the client may still use it.

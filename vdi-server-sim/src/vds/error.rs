@@ -56,8 +56,17 @@ impl VdsError {
         VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.traced()
     }
 
+    #[cold]
     fn traced(self) -> Self {
-        trace::trace_refused(&self);
+        trace::event!(
+            DEBUG,
+            call = self.call,
+            set = &*self.set,
+            device = self.device.as_deref(),
+            code = self.code.name(),
+            error = %self,
+            "call refused"
+        );
         self
     }
 }

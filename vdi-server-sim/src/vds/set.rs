@@ -168,16 +168,16 @@ impl ServerVirtualDeviceSet {
     /// How many buffers of this size could be allocated now. Before EndConfiguration there are none.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL, VD_E_ABORT.
+    /// VD_E_PROTOCOL, VD_E_ABORT; VD_E_INVALID for an alignment that is no power of two up to 65536.
     pub fn query_available_buffers(&self, size: u32, alignment: u32) -> Result<u32, VdsError> {
-        let opened = self.step("QueryAvailableBuffers", Call::QueryAvailableBuffers)?;
-        Ok(opened.configuration.pool().map_or(0, |pool| pool.available(size, alignment)))
+        const CALL: &str = "QueryAvailableBuffers";
+        self.step(CALL, Call::QueryAvailableBuffers)?.configuration.available(CALL, size, alignment)
     }
 
     /// Makes the buffers that were requested, and sends the configuration to the client.
     ///
     /// # Errors
-    /// VD_E_MEMORY: the set stays in configuration without buffer space, and the server may request less. VD_E_PROTOCOL,
+    /// VD_E_MEMORY: the set stays in configuration, and the server may request less. VD_E_PROTOCOL,
     /// VD_E_ABORT, VD_E_TIMEOUT when the client's process does not answer.
     pub fn end_configuration(&self) -> Result<VdConfig, VdsError> {
         const CALL: &str = "EndConfiguration";

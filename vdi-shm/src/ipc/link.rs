@@ -166,8 +166,9 @@ impl Link {
                 descriptors.extend(rights);
             }
         }
-        packet.lost = received.flags.contains(ReturnFlags::CTRUNC) && descriptors.is_empty();
-        packet.descriptor = if descriptors.len() == 1 { descriptors.pop() } else { None };
+        let truncated = received.flags.contains(ReturnFlags::CTRUNC);
+        packet.lost = truncated && descriptors.is_empty();
+        packet.descriptor = if descriptors.len() == 1 && !truncated { descriptors.pop() } else { None };
         Ok(Received::Packet(packet))
     }
 

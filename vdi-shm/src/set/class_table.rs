@@ -16,9 +16,12 @@ use std::sync::{Arc, OnceLock};
 use thiserror::Error;
 use vdi_proto::index::{ClassIndex, MAX_CLASSES, SlotIndex};
 use vdi_proto::status::VdError;
-use vdi_proto::wire::class::{Class, ClassError, ClassSpec};
+use vdi_proto::wire::class::{Class, ClassError, ClassSpec, MAX_ALIGNMENT};
 
-use crate::ipc::segment::{Mapping, Segment, SegmentError, SegmentIdentity};
+use crate::ipc::segment::{MAP_ALIGNMENT, Mapping, Segment, SegmentError, SegmentIdentity};
+
+// A data start is aligned in the area, and so in memory.
+static_assertions::const_assert!(MAX_ALIGNMENT as usize <= MAP_ALIGNMENT);
 
 /// Why a class was refused.
 #[derive(Debug, Error)]

@@ -31,8 +31,7 @@ use super::class_table::MappedClass;
 use super::control::Control;
 use super::error::{Fault, JoinError, RequestError, Violation};
 use super::name::SetName;
-use super::primary::MONITOR_STACK;
-use super::session::{AbortNotifier, Founding, Session};
+use super::session::{AbortNotifier, Founding, MONITOR_STACK, Session};
 use crate::ipc::error::SystemError;
 use crate::ipc::link::{Link, LinkError, Packet, Received, poll_readable};
 use crate::ipc::runtime::{ConnectError, DirError, Options, RuntimeDir};
@@ -346,9 +345,10 @@ impl Shared {
             self.session.abort_for(Process::Primary, Cause::Died);
         }
         // The system may close a dead process's socket a moment later than its links.
-        for pause in [0, 1, 2, 5, 10, 20, 50, 100, 200, 400].map(Duration::from_millis) {
+        for pause in [0, 1, 2, 5, 10, 20, 50, 100].map(Duration::from_millis) {
             std::thread::sleep(pause);
-            if runtime.remove_if_dead(self.session.name().socket()) {
+            // Leaving does not wait for this: the next process that listens removes the socket as well.
+            if runtime.remove_if_dead(self.session.name().socket()) || self.leaving.load(Ordering::Acquire) {
                 return;
             }
         }

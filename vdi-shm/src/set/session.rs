@@ -30,6 +30,9 @@ pub(crate) trait AbortNotifier: core::fmt::Debug + Send + Sync {
     fn notify(&self, reason: AbortReason);
 }
 
+/// The stack of a monitor thread.
+pub(crate) const MONITOR_STACK: usize = 256 * 1024;
+
 /// What the primary decided when it created the set. Every member has the same.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Founding {

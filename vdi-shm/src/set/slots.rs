@@ -34,7 +34,7 @@ use vdi_proto::abort::Process;
 use vdi_proto::command::Loan;
 use vdi_proto::handle::SlotState;
 use vdi_proto::index::{Generation, MAX_MEMBERS, MemberIndex};
-use vdi_proto::wire::layout::slot_word;
+use vdi_proto::wire::layout::{self, slot_word};
 
 use crate::ipc::atomics::{AtomicU64, Ordering, fence, ordering};
 
@@ -47,6 +47,12 @@ pub struct Slot {
     state: AtomicU64,
     leases: [AtomicU64; LEASE_WORDS],
 }
+
+#[cfg(not(loom))]
+const _: () = {
+    assert!(core::mem::offset_of!(Slot, state) == layout::SLOT_WORD_OFFSET as usize);
+    assert!(core::mem::offset_of!(Slot, leases) == layout::SLOT_LEASES_OFFSET as usize);
+};
 
 /// Why a lease is not granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]

@@ -58,7 +58,7 @@ pub(crate) struct Attachment {
     session: Arc<Session>,
     control: ClientControl,
     primary: bool,
-    membership: RwLock<Option<Membership>>,
+    membership: RwLock<Option<Arc<Membership>>>,
     known: Mutex<Known>,
     closed: AtomicBool,
     /// The event of the abort was sent.
@@ -76,7 +76,7 @@ impl Attachment {
             session: Arc::clone(session),
             control,
             primary,
-            membership: RwLock::new(Some(membership)),
+            membership: RwLock::new(Some(Arc::new(membership))),
             known: Mutex::new(Known { state, opened: 0, ended: 0 }),
             closed: AtomicBool::new(false),
             abort_traced: AtomicBool::new(false),
@@ -105,13 +105,17 @@ impl Attachment {
         self.session.negotiated().copied()
     }
 
+    fn membership(&self) -> Option<Arc<Membership>> {
+        self.membership.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(super) fn buffers(&self) -> Option<&Arc<ClientBuffers>> {
         self.session.buffers()
     }
 
     /// The primary has got the configuration: others may join.
     pub(super) fn admit_secondaries(&self) {
-        if let Some(Membership::Primary(primary)) = &*self.membership.read().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(Membership::Primary(primary)) = self.membership().as_deref() {
             primary.admit_secondaries();
         }
     }
@@ -120,7 +124,8 @@ impl Attachment {
     #[inline]
     pub(super) fn map_buffer(&self, call: &'static str, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         let phase = self.phase();
-        let mapped = match &*self.membership.read().unwrap_or_else(PoisonError::into_inner) {
+        // No lock is held: a map can wait.
+        let mapped = match self.membership().as_deref() {
             Some(Membership::Primary(primary)) => primary.map_buffer(phase, handle),
             Some(Membership::Secondary(secondary)) => secondary.map_buffer(phase, handle),
             None => Err(BufferError::NotOpen),
@@ -225,7 +230,7 @@ impl Attachment {
     }
 
     pub(crate) fn close(&self) -> Result<(), Error> {
-        if let Some(Membership::Primary(primary)) = &*self.membership.read().unwrap_or_else(PoisonError::into_inner)
+        if let Some(Membership::Primary(primary)) = self.membership().as_deref()
             && self.session.work_has_ended()
         {
             // A secondary that died since then fetches no VD_E_CLOSE.

@@ -98,7 +98,13 @@ impl HeldCommand {
             |code| over(set.error(ErrorKind::Misuse, code, CALL, "it is not an active command of this device"));
         let mut core = device.core();
         // Before the buffer is reclaimed.
-        core.machine.may_complete(record.id, bytes).map_err(not_active)?;
+        if let Err(code) = core.machine.may_complete(record.id, bytes) {
+            if core.machine.is_closed() {
+                // The handle ends with the command. The server does not use the buffer again.
+                drop(buffer.take().map(CommandBuffer::reclaim));
+            }
+            return Err(not_active(code));
+        }
         match buffer.take().map(CommandBuffer::reclaim) {
             None | Some(Ok(())) => {}
             Some(Err((error @ ReclaimError::Leased { .. }, leased))) => {
@@ -108,6 +114,7 @@ impl HeldCommand {
                 return Err(Refused { error, outstanding: true });
             }
             Some(Err((error @ ReclaimError::NotLent { .. }, _))) => {
+                drop(core);
                 return Err(over(set.violation(CALL, Process::Unknown, error)));
             }
         }

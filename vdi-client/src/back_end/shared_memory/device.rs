@@ -29,6 +29,7 @@ use vdi_shm::ipc::wait;
 use vdi_shm::set::buffers::CommandBuffer;
 use vdi_shm::set::control::ClientRings;
 use vdi_shm::set::record_ring::CommandReceiver;
+use vdi_shm::set::slots::ReclaimError;
 
 use super::attachment::Attachment;
 use super::command::HeldCommand;
@@ -38,12 +39,15 @@ use crate::trace;
 
 const CALL: &str = "GetCommand";
 
+/// The longest that a map of a stale handle keeps its lease bit, on a machine that is busy.
+const STALE_LEASE: Duration = Duration::from_secs(1);
+
 /// A device, as its one user has it.
 #[derive(Debug)]
 pub(crate) struct Device {
     shared: Arc<DeviceShared>,
     commands: CommandReceiver,
-    /// As in the core, for the one that sets it.
+    /// A copy of the core's, read without the lock.
     holds_back: bool,
     closed: bool,
 }
@@ -110,7 +114,7 @@ impl Device {
         }
         // The server may have closed it already, without this program having asked. A command that is found ends with the abort,
         // which has a better reason than a failed command.
-        let found = self.poll();
+        let found = self.poll_ring();
         if !self.closed {
             self.shared.set.abort(Cause::AbandonedDevice);
         }
@@ -153,10 +157,15 @@ impl Device {
         if self.closed {
             return Err(self.closed_again());
         }
-        let set = &self.shared.set;
-        if let Some(interruption) = set.interruption(CALL) {
+        if let Some(interruption) = self.shared.set.interruption(CALL) {
             return Err(interruption.of_device(self.name()));
         }
+        self.poll_ring()
+    }
+
+    /// As `poll`, whatever interrupts the waits of this process.
+    #[inline]
+    fn poll_ring(&mut self) -> Result<Option<CommandRecord>, Error> {
         if self.holds_back
             && let Some(released) = self.release()
         {
@@ -229,11 +238,17 @@ impl Device {
         );
     }
 
-    /// Reclaims the buffer of a command that the program never sees.
+    /// Reclaims the buffer of a command that the program never sees. No process has its handle, so a lease is that of a map of
+    /// the last loan, which ends at once.
     fn return_unseen(&self, record: &CommandRecord) -> Result<(), (Process, String)> {
-        match self.take(record)? {
-            Some(buffer) => buffer.reclaim().map_err(|(error, _)| (Process::Unknown, error.to_string())),
-            None => Ok(()),
+        let Some(mut buffer) = self.take(record)? else { return Ok(()) };
+        let deadline = Instant::now() + STALE_LEASE;
+        loop {
+            match buffer.reclaim() {
+                Ok(()) => return Ok(()),
+                Err((ReclaimError::Leased { .. }, leased)) if Instant::now() < deadline => buffer = leased,
+                Err((error, _)) => return Err((Process::Unknown, error.to_string())),
+            }
         }
     }
 

@@ -207,7 +207,7 @@ impl World {
                 // What does not fit costs no memory.
                 let count = if size > BUFFER { count.min(4) } else { count };
                 served(self.server.request_buffers(size, 0, count), &[Memory, Protocol, Abort, Invalid]);
-                served(self.server.query_available_buffers(size, u32::from(a)), &[Protocol, Abort]);
+                served(self.server.query_available_buffers(size, u32::from(a)), &[Protocol, Abort, Invalid]);
             }
             END => drop(served(self.server.end_configuration(), &[Memory, Protocol, Abort])),
             CONFIGURATION => {

@@ -22,7 +22,7 @@ use super::control::{ClientControl, Control};
 use super::error::CreateError;
 use super::mapped_buffer::MappedBuffer;
 use super::name::SetName;
-use super::session::{AbortNotifier, Founding, Session};
+use super::session::{AbortNotifier, Founding, MONITOR_STACK, Session};
 use crate::ipc::error::SystemError;
 use crate::ipc::runtime::{ListenError, Listener, Options, RuntimeDir};
 use crate::ipc::wait;
@@ -35,9 +35,6 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The longest wait for a turn of the monitor thread, which never waits itself.
 const TURN_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The stack of a monitor thread.
-pub(crate) const MONITOR_STACK: usize = 256 * 1024;
 
 /// The set's socket. Dropping it removes the socket, also when creating the set fails half way.
 #[derive(Debug)]

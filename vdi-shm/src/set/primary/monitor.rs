@@ -392,7 +392,7 @@ impl Monitor {
             return self.connections[from].send(&answer(Err(VdError::Protocol)), None).is_ok();
         }
         if let Err(error) = self.add_class(packet, index, spec) {
-            // VD_E_INVALID to a peer that sent nonsense, VD_E_MEMORY for a lack of memory here.
+            // VD_E_INVALID for a class that breaks the protocol, VD_E_MEMORY for a lack of memory here. The set stays as it was.
             let status = if error.code() == VdError::Memory { VdError::Memory } else { VdError::Invalid };
             return self.connections[from].send(&answer(Err(status)), None).is_ok();
         }
