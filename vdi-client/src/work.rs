@@ -98,7 +98,7 @@ fn read(media: &mut dyn Media, position: u64, buffer: &mut [u8]) -> Result<u32, 
     if bytes <= buffer.len() {
         return Ok(bytes as u32);
     }
-    let what = format!("the media claims to have read {bytes} bytes into a buffer of {}", buffer.len());
+    let what = format!("the medium claims to have read {bytes} bytes into a buffer of {}", buffer.len());
     Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("correct the program's implementation of Media"))
 }
 

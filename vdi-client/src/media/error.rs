@@ -1,4 +1,4 @@
-//! What a media answers when a command fails.
+//! What a medium answers when a command fails.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind};
 use thiserror::Error;
 use vdi_proto::completion::CompletionCode;
 
-/// Why a media could not carry out a command, and what the command is completed with.
+/// Why a medium could not carry out a command, and what the command is completed with.
 ///
 /// It displays what failed, its cause, the bytes transferred, the remedy, and the code.
 ///
@@ -80,7 +80,7 @@ impl MediaError {
         MediaError::new(code, what).recoverable()
     }
 
-    /// The same error of a media that is as good as before. Servers try a Read, a Write, or a change of position once more
+    /// The same error of a medium that is as good as before. Servers try a Read, a Write, or a change of position once more
     /// if the code is ERROR_IO_DEVICE or ERROR_NO_SYSTEM_RESOURCES; other codes that are no condition fail the statement.
     #[must_use]
     pub fn recoverable(mut self) -> Self {
@@ -88,7 +88,7 @@ impl MediaError {
         self
     }
 
-    /// The same error of a media that is not: see "Final or not" above.
+    /// The same error of a medium that is not: see "Final or not" above.
     pub(crate) fn into_final(mut self) -> Self {
         self.passing = false;
         self
@@ -100,11 +100,11 @@ impl MediaError {
         !self.passing
     }
 
-    /// ERROR_NOT_SUPPORTED: this media does not know the request.
+    /// ERROR_NOT_SUPPORTED: this medium does not know the request.
     #[must_use]
     pub fn not_supported(what: impl fmt::Display) -> Self {
-        MediaError::new(CompletionCode::NOT_SUPPORTED, format!("{what} is not supported by this media"))
-            .with_remedy("use a media that supports it, or do not ask for the feature that allows it")
+        MediaError::new(CompletionCode::NOT_SUPPORTED, format!("{what} is not supported by this medium"))
+            .with_remedy("use a medium that supports it, or do not ask for the feature that allows it")
     }
 
     /// The same error of a command that had transferred `bytes`.

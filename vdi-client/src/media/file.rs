@@ -46,7 +46,7 @@ pub struct FileMedia(MediaDrive<OneFile>);
 const KINDS: &[DeviceKind] = &[DeviceKind::PipeLike, DeviceKind::DiskLike];
 
 impl FileMedia {
-    /// A media for a backup into `path`.
+    /// A medium for a backup into `path`.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no file can be created there: the directory does not exist or
@@ -59,7 +59,7 @@ impl FileMedia {
         OneFile::create(path, naming)?.into_drive(KINDS).map(FileMedia)
     }
 
-    /// A media for a restore from `path`.
+    /// A medium for a restore from `path`.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE if `path` does not exist, is a directory, or may not be read.

@@ -60,7 +60,7 @@ pub trait Media: Send {
     ///
     /// # Errors
     /// Not every byte was stored; [`MediaError::bytes`] says how many were. ERROR_DISK_FULL makes the server give up the
-    /// backup; ERROR_NOT_SUPPORTED says that this media cannot be written. [A condition](MediaError::condition)
+    /// backup; ERROR_NOT_SUPPORTED says that this medium cannot be written. [A condition](MediaError::condition)
     /// ERROR_END_OF_MEDIA, even with all bytes stored, has the server load the next medium.
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError>;
 
@@ -68,7 +68,7 @@ pub trait Media: Send {
     /// bytes read; fewer than asked for mean the end of the data.
     ///
     /// # Errors
-    /// Reading failed; [`MediaError::bytes`] of the buffer are good. ERROR_NOT_SUPPORTED says that this media
+    /// Reading failed; [`MediaError::bytes`] of the buffer are good. ERROR_NOT_SUPPORTED says that this medium
     /// cannot be read. [A condition](MediaError::condition) ERROR_FILEMARK_DETECTED says that a filemark ended the Read, and
     /// that the tape is behind it now.
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError>;
@@ -131,7 +131,7 @@ pub trait Media: Send {
     fn close(&mut self) -> Result<(), MediaError>;
 }
 
-/// Has a wrapper's methods be those of what it wraps: the generics, the type, and where the media is in it.
+/// Has a wrapper's methods be those of what it wraps: the generics, the type, and where the medium is in it.
 macro_rules! forward {
     (impl($($generics:tt)*) $wrapper:ty, $media:ident => $inner:expr) => {
         impl<$($generics)*> $crate::media::Media for $wrapper {

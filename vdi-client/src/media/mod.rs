@@ -7,7 +7,7 @@
 //! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
 //! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
 //! | [`VolumeSet`] | removable sets of all kinds: several media of limited capacity, committed as one |
-//! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a media that only counts |
+//! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a medium that only counts |
 //! | [`SnapshotMedia`] | `WITH SNAPSHOT`: any of these for the metadata, and your [`Snapshots`] for the rest |
 //!
 //! ```

@@ -1,4 +1,4 @@
-//! Snapshots: a media for their metadata, and the program's part that takes and mounts them.
+//! Snapshots: a medium for their metadata, and the program's part that takes and mounts them.
 //!
 //! # Invariants
 //!
@@ -55,7 +55,7 @@ pub trait Snapshots: Send {
     }
 }
 
-/// A media for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: the metadata go to `M`, and the snapshot is for `S`:
+/// A medium for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: the metadata go to `M`, and the snapshot is for `S`:
 /// [Snapshots](super#snapshots).
 ///
 /// ```
@@ -118,7 +118,7 @@ enum Stage {
 }
 
 impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
-    /// A media with `metadata` for what is written and read, and `snapshots` for the rest.
+    /// A medium with `metadata` for what is written and read, and `snapshots` for the rest.
     #[must_use]
     pub fn new(metadata: M, snapshots: S) -> Self {
         SnapshotMedia { metadata, snapshots, listing: false, stage: Stage::Metadata, failed: None }

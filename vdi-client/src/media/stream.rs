@@ -12,7 +12,7 @@ use super::interface::Media;
 use super::target::{Direction, Target};
 use super::transfer::{fill, store};
 
-/// A writer (for a backup) or a reader (for a restore) as a media of a pipe-like device: [Streams](super#streams).
+/// A writer (for a backup) or a reader (for a restore) as a medium of a pipe-like device: [Streams](super#streams).
 ///
 /// ```
 /// use std::fs::File;
@@ -90,7 +90,7 @@ impl<S> StreamMedia<S> {
 }
 
 impl<W: Write + Send> StreamMedia<Sink<W>> {
-    /// A media that writes a backup to `writer`.
+    /// A medium that writes a backup to `writer`.
     #[must_use]
     pub fn sink(writer: W) -> Self {
         StreamMedia::new(Sink { writer, durable: None, finish: None }, Direction::Backup)
@@ -136,7 +136,7 @@ impl<W: Write + Send> StreamMedia<Sink<W>> {
 }
 
 impl<R: Read + Send> StreamMedia<Source<R>> {
-    /// A media that reads a restore's data from `reader`.
+    /// A medium that reads a restore's data from `reader`.
     #[must_use]
     pub fn source(reader: R) -> Self {
         StreamMedia::new(Source { reader, ended: false }, Direction::Restore)

@@ -35,7 +35,7 @@ pub struct TapeImage(MediaDrive<OneFile>);
 const KINDS: &[DeviceKind] = &[DeviceKind::TapeLike];
 
 impl TapeImage {
-    /// A media for a backup onto an empty tape, kept in `path`.
+    /// A medium for a backup onto an empty tape, kept in `path`.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL, as of [`FileMedia::create`](super::FileMedia::create), and where
@@ -49,7 +49,7 @@ impl TapeImage {
         OneFile::create(path, naming)?.into_drive(KINDS).map(TapeImage)
     }
 
-    /// A media for a restore from the image in `path`.
+    /// A medium for a restore from the image in `path`.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE if `path` does not exist, is no file, may not be read, or is no whole tape image.

@@ -47,7 +47,7 @@ pub struct VolumeSet(MediaDrive<Volumes>);
 const KINDS: &[DeviceKind] = &[DeviceKind::PipeLike, DeviceKind::DiskLike, DeviceKind::TapeLike];
 
 impl VolumeSet {
-    /// A media for a backup into the directory `path`, on media of `capacity` bytes of data.
+    /// A medium for a backup into the directory `path`, on media of `capacity` bytes of data.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no directory can be created there, or the one that is there
@@ -67,7 +67,7 @@ impl VolumeSet {
         MediaDrive::new(path.to_owned(), volumes, direction, DISCARDED, KINDS, capacity).map(VolumeSet)
     }
 
-    /// A media for a restore from the volume set in the directory `path`.
+    /// A medium for a restore from the volume set in the directory `path`.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE if there is no such directory, a medium is missing, or the first may not be read.

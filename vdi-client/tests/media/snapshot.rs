@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::*;
 
-/// Notes what it is told, beside a media that does so, too.
+/// Notes what it is told, beside a medium that does so, too.
 #[derive(Clone, Default)]
 struct Log {
     lines: Arc<Mutex<Vec<String>>>,

@@ -80,8 +80,8 @@ impl Checksums {
     /// A device's word as it is written: the value in the lower half, its checksum in the upper half.
     #[must_use]
     pub const fn word(&self, device: DeviceIndex, word: DeviceWord, value: u32) -> u64 {
-        let key = ChecksumKey::new(self.secret, WORD, (device.get() as u64) << 1 | word as u64);
-        (key.of(0, [value as u64, 0, 0, 0]) as u64) << 32 | value as u64
+        let key = spread(self.secret, WORD << 32 | (device.get() as u64) << 1 | word as u64);
+        (spread(key, value as u64) as u32 as u64) << 32 | value as u64
     }
 
     /// The value of a device's word; `None` if the checksum is wrong.

@@ -19,11 +19,11 @@ use super::tasks::{Task, task};
 pub(crate) enum Conduct {
     /// The library's pump.
     Pump,
-    /// The pump over a media that takes up to so many microseconds for each command.
+    /// The pump over a medium that takes up to so many microseconds for each command.
     Slow { micros: u64 },
     /// Takes up to so many commands, and completes them in any order.
     OutOfOrder { hold: usize },
-    /// The pump over a media that fails at this command, for good.
+    /// The pump over a medium that fails at this command, for good.
     MediaFails { at: u64, code: CompletionCode },
     /// Fails this command once, after a share (of 256) of its bytes in whole blocks, and goes on when the error is cleared.
     FailsOnce { at: u64, code: CompletionCode, share: u8 },
@@ -118,7 +118,7 @@ impl Bench {
     }
 }
 
-/// Serves a device with a media until it ends.
+/// Serves a device with a medium until it ends.
 pub(crate) fn serve(
     set: &ClientVirtualDeviceSet,
     mut device: ClientVirtualDevice,
@@ -139,7 +139,7 @@ pub(crate) fn serve(
     }
 }
 
-/// What a media does besides.
+/// What a medium does besides.
 pub(crate) trait Quirk: Send {
     /// Before each command but ClearError; `bytes` are those of a transfer.
     fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
@@ -151,7 +151,7 @@ pub(crate) trait Quirk: Send {
     fn completed(&mut self) {}
 }
 
-/// A media with a quirk.
+/// A medium with a quirk.
 pub(crate) struct With<Q> {
     pub(crate) media: Box<dyn Media>,
     pub(crate) quirk: Q,
@@ -222,7 +222,7 @@ struct Failing {
 impl Quirk for Failing {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.count += 1;
-        if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this media fails")) }
+        if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this medium fails")) }
     }
 }
 

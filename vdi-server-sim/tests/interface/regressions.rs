@@ -222,7 +222,7 @@ fn a_worker_tells_why_its_pipe_broke() {
     let (set, _server, _device) = pair(&bench);
     let worker = ClientVirtualDeviceSet::with_options(bench.options());
     worker.open_in_secondary("nightly").unwrap();
-    // The request to close a media.
+    // The request to close a medium.
     let media = |_| Ok(Box::new(StreamMedia::sink(std::io::sink())) as Box<dyn Media>);
     let error = serve(&worker, &[0; 32][..], Broken(set), media).unwrap_err();
     assert_eq!(error.code(), VdError::Abort);

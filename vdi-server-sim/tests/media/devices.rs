@@ -22,13 +22,13 @@ fn asked(features: Features, devices: u32) -> VdConfig {
     VdConfig { features: features | Features::REQUEST_COMPLETE, eom_warning_size, ..config(devices) }
 }
 
-/// A command as a media sees it: code, size, position.
+/// A command as a medium sees it: code, size, position.
 type Seen = (CommandCode, i32, u64);
 
 /// Everything that came to a device's media.
 type Log = Arc<Mutex<Vec<Seen>>>;
 
-/// A media that keeps a log of what comes to another one.
+/// A medium that keeps a log of what comes to another one.
 struct Logged {
     inner: Box<dyn Media>,
     log: Log,
@@ -348,7 +348,7 @@ fn media_of_another_kind_than_the_set_fail_both_sides() {
         [(PIPE, Kept::Tapes), (DISK, Kept::Tapes), (TAPE, Kept::Files), (PIPE, Kept::Volumes(600_000))]
     {
         let client = backup(&bench, &asked(features, 1), kept, "").assert_failed(&["Msg 18210,", "50("]);
-        assert!(client.contains("is not supported by this media"), "{client}");
+        assert!(client.contains("is not supported by this medium"), "{client}");
         bench.assert_output(&[]);
     }
 }

@@ -22,7 +22,7 @@ use vdi_client::{
 };
 use vdi_server_sim::vds::VdsCommand;
 
-/// A media that answers what it was told, in this order, then with success; it remembers no failure.
+/// A medium that answers what it was told, in this order, then with success; it remembers no failure.
 #[derive(Default)]
 struct Answers {
     reads: VecDeque<Result<usize, MediaError>>,
@@ -347,7 +347,7 @@ fn nothing_succeeds_for_a_worker_after_a_failure() {
     };
     assert_eq!(serve(&all, late), [io_device; 5]);
 
-    // A condition is no failure, and what a media does not know is none.
+    // A condition is no failure, and what a medium does not know is none.
     let mark = MediaError::condition(CompletionCode::FILEMARK_DETECTED, "a mark");
     let answers = [Err(mark), Ok(0), Err(MediaError::not_supported("this"))];
     let conditions = [

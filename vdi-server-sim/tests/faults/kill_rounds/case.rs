@@ -73,7 +73,7 @@ impl How {
     }
 }
 
-/// What a media is told to do.
+/// What a medium is told to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Doing {
     Write,

@@ -73,7 +73,7 @@ impl Play {
     }
 }
 
-/// Where a media waits for the blow.
+/// Where a medium waits for the blow.
 pub(crate) fn hold(folder: &Path) -> PathBuf {
     folder.with_file_name("hold")
 }
@@ -218,7 +218,7 @@ fn work(play: &Arc<Play>) -> Result<(), String> {
     serve(&set, std::io::stdin().lock(), answers, open).map(drop).map_err(show)
 }
 
-/// A media that tells how far it is, and waits at the point of the case.
+/// A medium that tells how far it is, and waits at the point of the case.
 struct Watched {
     play: Arc<Play>,
     device: u32,

@@ -451,7 +451,7 @@ fn take<T>(list: &mut Vec<T>, index: usize) -> Option<T> {
     Some(list.remove(index))
 }
 
-/// A media that has room for everything and keeps nothing.
+/// A medium that has room for everything and keeps nothing.
 struct Nowhere;
 
 impl Media for Nowhere {
