@@ -70,6 +70,8 @@ fn serve(device: &mut ClientVirtualDevice, media: &mut dyn Media, work: &mut Wor
         if let Err(refused) = command.complete(work::completion(code, outcome))
             && work.refusal().is_none()
         {
+            // Before the command is dropped: the server gets a reason, and not a command that failed without one.
+            device.abandon();
             return Err(refused.into());
         }
     }
