@@ -34,7 +34,7 @@ pub(super) fn run(port: &CompletionPort) -> bool {
         }
         let opened = set.opened();
         let look = || {
-            let woken = port.is_ready() || set.was_aborted() || set.is_closed();
+            let woken = port.process() || set.was_aborted() || set.is_closed();
             (woken || port.has_readers() || set.opened() != opened).then_some(())
         };
         let deadline = housekeeping.due_in().and_then(wait::deadline);

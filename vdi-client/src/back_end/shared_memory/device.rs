@@ -172,19 +172,30 @@ impl Device {
             return Ok(Some(released));
         }
         loop {
-            // Before the ring: what was sent before the device was closed is visible then.
-            let server = self.shared.set.control().server_word(self.shared.index);
-            let closed = server.map_err(|error| self.violation(Process::Unknown, error))? == ServerWord::Closed;
-            match self.commands.pop().map_err(|error| self.violation(Process::Unknown, error))? {
+            let mut record = self.pop()?;
+            if record.is_none() {
+                let server = self.shared.set.control().server_word(self.shared.index);
+                if server.map_err(|error| self.violation(Process::Unknown, error))? != ServerWord::Closed {
+                    return Ok(None);
+                }
+                // What was sent before the device was closed is visible now.
+                record = self.pop()?;
+            }
+            match record {
                 Some(record) => {
                     if let Some(record) = self.receive(record)? {
                         return Ok(Some(record));
                     }
                 }
-                None if closed && !self.holds_back => return Err(self.close()),
-                None => return Ok(None),
+                None if self.holds_back => return Ok(None),
+                None => return Err(self.close()),
             }
         }
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Result<Option<CommandRecord>, Error> {
+        self.commands.pop().map_err(|error| self.violation(Process::Unknown, error))
     }
 
     /// The ClearError that was held back, once the program has completed what it has.
