@@ -71,7 +71,9 @@ fn serve(device: &mut ClientVirtualDevice, media: &mut dyn Media, work: &mut Wor
             && work.refusal().is_none()
         {
             // Before the command is dropped: the server gets a reason, and not a command that failed without one.
-            device.abandon();
+            if let Some(command) = &refused.command {
+                command.held().abandon();
+            }
             return Err(refused.into());
         }
     }
