@@ -5,10 +5,10 @@ use super::*;
 use crate::ipc::ring::{Consumer, FIRST, Producer, PushError, RingMemory};
 
 pub(super) const WEAKENINGS: &[Weakening] = &[
-    ("ring.push.sequence", RELAXED, "ring::loom_ring_two_entries_two_laps"),
-    ("ring.pop.sequence", RELAXED, "ring::loom_ring_two_entries_two_laps"),
-    ("ring.push.cursor", RELAXED, "ring::loom_ring_two_entries_two_laps"),
-    ("ring.pop.cursor", RELAXED, "ring::loom_ring_two_entries_two_laps"),
+    ("ring.push.sequence", RELAXED, "ring::loom_ring_two_entries_used_twice"),
+    ("ring.pop.sequence", RELAXED, "ring::loom_ring_two_entries_used_twice"),
+    ("ring.push.cursor", RELAXED, "ring::loom_ring_two_entries_used_twice"),
+    ("ring.pop.cursor", RELAXED, "ring::loom_ring_two_entries_used_twice"),
     ("event_count.notify", ACQ_REL, "ring::loom_ring_no_record_is_slept_through"),
     ("event_count.arm", ACQ_REL, "ring::loom_ring_no_record_is_slept_through"),
 ];
@@ -32,7 +32,7 @@ fn popped(n: u64) -> (u64, [u64; 4]) {
 }
 
 #[test]
-fn loom_ring_two_entries_two_laps() {
+fn loom_ring_two_entries_used_twice() {
     // Two entries, five records: two laps and a half.
     check("ring", Some(4), 9_000, || {
         let (mut producer, mut consumer) = ends::<2>();

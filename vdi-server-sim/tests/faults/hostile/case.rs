@@ -69,8 +69,8 @@ pub(crate) enum Act {
     Abort,
     /// The abort word is cleared again and again.
     ClearAbort,
-    /// Doorbells are rung, armed and silenced in a loop.
-    Doorbells,
+    /// Event counts are notified, armed and disarmed in a loop.
+    EventCounts,
     /// The segment's identity.
     Identity,
     /// Says that it leaves, again and again, and stays.
@@ -103,7 +103,7 @@ impl Act {
         (Act::Counts, 3),
         (Act::Abort, 2),
         (Act::ClearAbort, 4),
-        (Act::Doorbells, 4),
+        (Act::EventCounts, 4),
         (Act::Identity, 2),
         (Act::Leave, 1),
         (Act::Malformed, 1),

@@ -123,7 +123,7 @@ impl Raider {
                 }
                 // Once is enough of these.
                 Act::ClearAbort => self.clear_abort(),
-                Act::Doorbells => self.flood(),
+                Act::EventCounts => self.flood(),
                 Act::Joins => self.join_often(*times),
                 Act::Leave | Act::Malformed | Act::OutOfTurn => self.talk(*act, *times),
                 act => (0..*times).map(|_| self.scribble(*act)).sum(),
@@ -286,7 +286,13 @@ impl Raider {
                 let value = self.near(self.words.get_u64(at));
                 self.words.put_u64(at, value);
             }
-            Act::ClearAbort | Act::Doorbells | Act::Leave | Act::Malformed | Act::OutOfTurn | Act::Joins | Act::Die => {
+            Act::ClearAbort
+            | Act::EventCounts
+            | Act::Leave
+            | Act::Malformed
+            | Act::OutOfTurn
+            | Act::Joins
+            | Act::Die => {
                 return 0;
             }
         }
