@@ -4,9 +4,9 @@
 //!
 //! A database has two locks (`flock`): the *turnstile*, on its folder, and the *resource*, on its first file in the order of the list.
 //!
-//! 1. Whoever writes holds the resource, shared, from before the first byte to after the last. It is asked for only while
+//! 1. A writer holds the resource, shared, from before the first byte to after the last. It is asked for only while
 //!    holding the turnstile (exclusive), which is let go of as soon as the resource is there.
-//! 2. Whoever freezes holds both, exclusive. So nobody writes while a database is frozen, and nobody begins to.
+//! 2. A freezer holds both, exclusive. So no process writes while a database is frozen, and none begins to.
 //! 3. Writers do not starve the freezer. It takes the turnstile first and keeps it: from then on no writer begins, and those
 //!    that have begun end. The turnstile itself is never held by a writer while it waits for other writers or
 //!    writes, only for a few calls that do not block; so it is free again and again, and the freezer looks much more often
@@ -14,7 +14,7 @@
 //! 4. Nobody waits in a circle: turnstile before resource, for everybody.
 //! 5. The locks belong to open files that nobody else shares, and that are closed when the holder dies, in whatever way. So a
 //!    freezer that is killed thaws the database, and a writer that is killed does not keep it from being frozen.
-//! 6. A lock is worth something only if it is on what the others look at: whoever has it makes sure that folder and first file
+//! 6. A lock counts only on the files that the others lock: its holder makes sure that folder and first file
 //!    still stand under their names ([`DatabaseError::Replaced`]). Which file is the first one does not change while the
 //!    database has open writers: no statement adds files to a database, a restore exchanges its folder.
 //!
@@ -132,7 +132,7 @@ impl Frozen<'_> {
     /// one there, its writers are not stopped. If it has only put other files into the folder, they are.
     #[must_use]
     pub fn is_in_place(&self) -> bool {
-        // Whoever begins to write needs the turnstile, and nobody had begun.
+        // A writer that begins needs the turnstile, and none had begun.
         same_file(&self.database.path, &self.turnstile).is_ok()
     }
 

@@ -1,6 +1,6 @@
 //! Hidden folders in which a database comes together before it gets its name.
 //!
-//! A staging folder is called `.<database>.restoring-<16 hexadecimal digits>`. Whoever makes one holds a lock (`flock`) on it for as
+//! A staging folder is called `.<database>.restoring-<16 hexadecimal digits>`. The process that makes one holds a lock (`flock`) on it for as
 //! long as it lives. The system drops the lock when the process dies, in whatever way, so a folder of this pattern whose
 //! lock can be had was left behind, and is removed by the next restore into the data folder.
 

@@ -90,7 +90,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     };
     let wanted = [(sizes.transfer, buffers), (sizes.small, small * devices.len() as u32)];
     let (config, opened) = work.configure(&terms, &wanted, devices)?;
-    // With faults, whoever needs a buffer waits for a single list.
+    // With faults there is one list for all waits for a buffer.
     let lists = if work.faults.is_off() { readers() } else { 1 };
     let free = List::fill_several(&work, sizes.transfer, buffers, lists)?;
     let free: Vec<List> = free.into_iter().map(|list| list.for_readers(&work)).collect();
@@ -225,7 +225,7 @@ struct Reader<'a, 'b> {
 
 impl Reader<'_, '_> {
     fn run(&self) {
-        // A failure is recorded by whoever met it.
+        // The thread that met the failure has recorded it.
         let _ = self.read();
     }
 
@@ -333,7 +333,7 @@ impl<'a> Shared<'a> {
         if !self.open.load(Ordering::Relaxed) {
             return None;
         }
-        // Whoever has it may be about to wait for something; the queue has room.
+        // A thread that holds the lock may wait for the device. The queue has room.
         let mut output = self.output.try_lock().ok()?;
         // It may have been closed meanwhile.
         (self.open.load(Ordering::Relaxed) && output.takes_at_once(filled)).then_some(output)
@@ -363,7 +363,7 @@ struct Writer<'a, 'b> {
 
 impl Writer<'_, '_> {
     fn run(&self) {
-        // A failure is recorded by whoever met it.
+        // The thread that met the failure has recorded it.
         let _ = self.write();
     }
 
@@ -402,7 +402,7 @@ impl Writer<'_, '_> {
                 recv(self.queued) -> filled => {
                     let Ok(filled) = filled else { return Ok(()) };
                     let mut output = self.shared.keep();
-                    output.writes.put_right()?;
+                    output.writes.repair()?;
                     output.write_data(filled)?;
                     self.shared.release(output);
                 }

@@ -220,7 +220,7 @@ impl<'a> Driver<'a> {
         let context = number | home.bits() << HOME;
         let command = VdsCommand { code, size, position, buffer, routine, context };
         let sent = self.device.send_command(command);
-        // Whoever fails may have to send Discard.
+        // The thread that fails may have to send Discard.
         drop(sending);
         match sent {
             Ok(()) => Ok((number, None)),

@@ -112,7 +112,7 @@ impl Homes {
         let give = self.0.get(usize::from(home.0));
         debug_assert!(
             give.is_some(),
-            "{home:?} of {} lists: whoever waits for the buffer waits for ever",
+            "{home:?} of {} lists: a thread that waits for the buffer waits for ever",
             self.0.len()
         );
         if let Some(give) = give {

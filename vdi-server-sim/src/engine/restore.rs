@@ -183,7 +183,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn run(mut self) {
-        // A failure is recorded by whoever met it.
+        // The thread that met the failure has recorded it.
         let _ = self.read();
     }
 

@@ -136,7 +136,7 @@ struct Taker<'a> {
 
 impl Taker<'_> {
     fn run(mut self) {
-        // A failure is recorded by whoever met it.
+        // The thread that met the failure has recorded it.
         let _ = self.take();
     }
 
@@ -290,7 +290,7 @@ struct Mounter<'a> {
 
 impl Mounter<'_> {
     fn run(mut self, catalog: &Sender<Arc<Catalog>>) {
-        // A failure is recorded by whoever met it.
+        // The thread that met the failure has recorded it.
         let _ = self.mount(catalog);
     }
 

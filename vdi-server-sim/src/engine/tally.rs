@@ -42,7 +42,7 @@ impl Tally {
         }
     }
 
-    /// Where whoever reports learns that another percent is reached.
+    /// Where the reporting thread learns that another percent is reached.
     pub(super) fn due(&self) -> &Receiver<()> {
         &self.due
     }
@@ -62,7 +62,7 @@ impl Tally {
 mod tests {
     use super::*;
 
-    /// Whether whoever reports is woken.
+    /// Whether the reporting thread is woken.
     fn wakes(tally: &Tally, bytes: u64) -> bool {
         tally.add(bytes);
         tally.due().try_recv().is_ok()

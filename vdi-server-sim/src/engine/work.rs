@@ -9,7 +9,7 @@
 //! 3. The set is aborted. Only then may anybody close it, so that clients hear of an abort and not of a hasty close.
 //!
 //! A statement that changes something takes that step behind [`Work::settle`]: either something has failed before, and the step is not
-//! taken, or the step decides alone. So no failure is reported of what has taken place, whoever dies meanwhile.
+//! taken, or the step decides alone. So no failure is reported of what has taken place, whichever process dies meanwhile.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::Scope;
@@ -45,7 +45,7 @@ pub(super) struct Work {
     discarding: Mutex<Vec<Arc<ServerVirtualDevice>>>,
     /// Shared by those who send to such devices, and exclusive while Discard is sent.
     sending: RwLock<()>,
-    /// Held by whoever ends the work after a failure.
+    /// Held by the thread that ends the work after a failure.
     failing: Mutex<()>,
     session: Arc<Session>,
     first_device: String,

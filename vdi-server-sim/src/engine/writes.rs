@@ -158,7 +158,7 @@ impl<'a> Writes<'a> {
     /// Receives from a channel, and sees to what fails meanwhile.
     pub(super) fn wait_for<T>(&mut self, channel: &Receiver<T>) -> Result<Option<T>, Stopped> {
         loop {
-            self.put_right()?;
+            self.repair()?;
             select! {
                 recv(self.driver.failed) -> ended => self.note_failed(ended.map_err(|_| Stopped)?)?,
                 recv(channel) -> received => return Ok(received.ok()),
@@ -171,11 +171,11 @@ impl<'a> Writes<'a> {
     pub(super) fn note_failed(&mut self, ended: Ended) -> Result<(), Stopped> {
         let ended = self.driver.took(ended)?;
         self.note(ended);
-        self.put_right()
+        self.repair()
     }
 
-    /// Takes note of the Writes that have succeeded by now, and sees to those of them that stored less than they were given.
-    pub(super) fn put_right(&mut self) -> Result<(), Stopped> {
+    /// Counts the Writes that have succeeded by now, and stores once more what those stored too little of.
+    pub(super) fn repair(&mut self) -> Result<(), Stopped> {
         self.note_successes();
         if self.troubled { self.recover() } else { Ok(()) }
     }
@@ -209,7 +209,7 @@ impl<'a> Writes<'a> {
     /// Waits until everything written is stored.
     pub(super) fn settle(&mut self) -> Result<(), Stopped> {
         // What has ended already would be waited for in vain.
-        self.put_right()?;
+        self.repair()?;
         while !self.sent.is_empty() {
             self.wait_ended()?;
         }

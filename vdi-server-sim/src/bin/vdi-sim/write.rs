@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     count: Option<u64>,
 }
 
-/// Held while a page is written, and by whoever ends the process.
+/// Held while a page is written, and by the thread that ends the process.
 static WRITING: Mutex<()> = Mutex::new(());
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

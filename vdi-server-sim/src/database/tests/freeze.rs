@@ -149,7 +149,7 @@ fn what_was_replaced_is_neither_written_nor_frozen() {
     database.freeze(Duration::ZERO, never).unwrap();
     DatabaseWriter::open(&folder, "db").unwrap().write_at(0, 0, b"x").unwrap();
 
-    // Whoever freezes gets what was listed.
+    // A freeze gets what was listed.
     fs::write(&first, b"longer than before").unwrap();
     assert!(matches!(database.freeze(PATIENCE, never), Err(DatabaseError::Changed { found: 18, .. })));
 }
