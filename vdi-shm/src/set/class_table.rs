@@ -8,7 +8,8 @@
 //! 1. A class is validated once, when it arrives. It is kept in private memory and never changes.
 //! 2. Classes are added in the order of their indices. Their slots follow each other without gaps.
 //! 3. The buffers of different slots do not overlap, prefix zones included. Within a class this is arithmetic. Two classes
-//!    have different memory: a segment that is the control segment, or another class's, is refused.
+//!    have different memory: a segment that is the control segment, or another class's, is refused. So is one of another
+//!    set of this process ([`super::claim`]).
 
 use core::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
@@ -18,7 +19,8 @@ use vdi_proto::index::{ClassIndex, MAX_CLASSES, SlotIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::class::{Class, ClassError, ClassSpec, MAX_ALIGNMENT};
 
-use crate::ipc::segment::{MAP_ALIGNMENT, Mapping, Segment, SegmentError, SegmentIdentity};
+use super::claim::Claim;
+use crate::ipc::segment::{MAP_ALIGNMENT, Mapping, Segment, SegmentError};
 
 // A data start is aligned in the area, and so in memory.
 static_assertions::const_assert!(MAX_ALIGNMENT as usize <= MAP_ALIGNMENT);
@@ -38,7 +40,7 @@ pub enum AddClassError {
         /// The next index.
         expected: u32,
     },
-    /// The memory is in use by another part of the set.
+    /// The memory is in use by another part of the set, or by another set of this process.
     #[error("the memory of class {index} is {other} already")]
     SameMemory {
         /// The class that arrived.
@@ -81,7 +83,8 @@ pub struct MappedClass {
     index: ClassIndex,
     class: Class,
     mapping: Arc<Mapping>,
-    identity: SegmentIdentity,
+    /// Dropped after the mapping.
+    memory: Claim,
 }
 
 impl MappedClass {
@@ -129,12 +132,12 @@ impl MappedClass {
 pub struct ClassTable {
     rows: [OnceLock<MappedClass>; MAX_CLASSES as usize],
     prefix: u32,
-    control: SegmentIdentity,
+    control: Claim,
 }
 
 impl ClassTable {
     /// An empty table for a set with this prefix zone and control segment.
-    pub(crate) fn new(prefix: u32, control: SegmentIdentity) -> ClassTable {
+    pub(crate) fn new(prefix: u32, control: Claim) -> ClassTable {
         ClassTable { rows: [const { OnceLock::new() }; MAX_CLASSES as usize], prefix, control }
     }
 
@@ -176,17 +179,18 @@ impl ClassTable {
         let class = self.lay_out(index, spec)?;
         let identity = segment.identity();
         let same = |other: String| AddClassError::SameMemory { index, other };
-        if identity == self.control {
+        if identity == self.control.segment() {
             return Err(same("the control segment".to_owned()));
         }
-        if let Some(other) = self.iter().position(|row| row.identity == identity) {
+        if let Some(other) = self.iter().position(|row| row.memory.segment() == identity) {
             return Err(same(format!("class {other}'s")));
         }
         if segment.len() != class.area_len() {
             return Err(SegmentError::NotSealed { expected: class.area_len(), found: Some(segment.len()) }.into());
         }
+        let memory = Claim::area(identity, &self.control).ok_or_else(|| same("another set's".to_owned()))?;
         let mapping = Arc::new(segment.map()?);
-        Ok(MappedClass { index, class, mapping, identity })
+        Ok(MappedClass { index, class, mapping, memory })
     }
 
     /// Adds a class that [`ClassTable::map`] has mapped.

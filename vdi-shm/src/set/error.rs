@@ -58,6 +58,9 @@ pub enum Violation {
     /// A control segment that is none.
     #[error(transparent)]
     Layout(#[from] LayoutError),
+    /// A control segment that is memory of another set.
+    #[error("the control segment is memory of another set of this process")]
+    ControlInUse,
 }
 
 impl From<AttachError> for Violation {
@@ -75,7 +78,7 @@ impl Violation {
     pub fn code(&self) -> VdError {
         match self {
             Violation::Message(error) => error.code(),
-            Violation::OutOfTurn { .. } | Violation::Configure(_) => VdError::Unexpected,
+            Violation::OutOfTurn { .. } | Violation::Configure(_) | Violation::ControlInUse => VdError::Unexpected,
             Violation::Class(error) => error.code(),
             Violation::Segment(error) => segment_code(error),
             Violation::Layout(error) => error.code(),

@@ -8,6 +8,7 @@ use vdi_proto::wire::checksum::Checksums;
 use vdi_proto::wire::class::ClassSpec;
 
 use super::buffers::ClientBuffers;
+use super::claim::Claim;
 use super::class_table::{AddClassError, ClassTable};
 use super::control::Control;
 use super::pool::BufferPool;
@@ -35,7 +36,8 @@ impl Fixture {
     pub(super) fn new() -> Fixture {
         let (control, segment) = Control::create(1, Checksums::new(SECRET)).expect("memory");
         let control = Arc::new(control);
-        let tables = [(); 3].map(|()| Arc::new(ClassTable::new(PREFIX, segment.identity())));
+        let tables = [(); 3]
+            .map(|()| Arc::new(ClassTable::new(PREFIX, Claim::control(segment.identity()).expect("new memory"))));
         let client = |table: &Arc<ClassTable>, member| {
             // Each role has the control segment mapped at an address of its own.
             let control = Control::attach(&segment, Checksums::new(SECRET)).expect("a control segment");

@@ -27,6 +27,7 @@ use vdi_proto::wire::class::ClassSpec;
 use vdi_proto::wire::join::{JoinRole, Message};
 use vdi_proto::wire::layout::control_len;
 
+use super::claim::Claim;
 use super::class_table::MappedClass;
 use super::control::Control;
 use super::error::{Fault, JoinError, RequestError, Violation};
@@ -273,12 +274,13 @@ fn receive_set(link: &Link, role: JoinRole, name: SetName) -> Result<Arc<Session
         };
     requested.validate_client().map_err(|error| Violation::Configure(error.into()))?;
     let segment = packet.take_segment(control_len(requested.device_count)).map_err(Violation::from)?;
+    let memory = Claim::control(segment.identity()).ok_or(Violation::ControlInUse)?;
     let control = Control::attach(&segment, Checksums::new(secret)).map_err(Violation::from)?;
     let is_server = member == MemberIndex::SERVER;
     if is_server != (role == JoinRole::Server) || member == MemberIndex::PRIMARY || classes > MAX_CLASSES {
         return Err(Violation::OutOfTurn { found: "the Welcome of another process", expected: "Welcome" }.into());
     }
-    let session = Session::new(control, segment.identity(), name, member, Founding { secret, requested });
+    let session = Session::new(control, memory, name, member, Founding { secret, requested });
     for expected in ClassIndex::all(classes) {
         let mut packet = next_packet(link, deadline, "the set's buffer classes")?;
         match Message::decode(packet.bytes()).map_err(Violation::from)? {

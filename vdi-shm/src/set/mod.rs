@@ -6,6 +6,7 @@
 //! | [`session`] | what one process knows of its set |
 //! | [`control`], [`record_ring`] | the control segment: devices, events, the abort, the rings of commands and completions |
 //! | [`slots`], [`class_table`] | who has a buffer, and where it is |
+//! | `claim` | which set of this process a segment belongs to |
 //! | [`buffers`], [`mapped_buffer`] | a client's buffers: the handle pair, leases |
 //! | [`pool`] | the server's buffers: allocating, lending, reclaiming |
 //! | [`membership`] | the link of a process that joined, and its monitor thread |
@@ -15,6 +16,8 @@
 pub(crate) mod abort_word;
 #[cfg(not(loom))]
 pub mod buffers;
+#[cfg(not(loom))]
+mod claim;
 #[cfg(not(loom))]
 pub mod class_table;
 #[cfg(not(loom))]

@@ -18,11 +18,12 @@ use vdi_proto::wire::class::ClassSpec;
 
 use super::abort_word::AbortLatch;
 use super::buffers::ClientBuffers;
+use super::claim::Claim;
 use super::class_table::ClassTable;
 use super::control::Control;
 use super::error::{ConfigureError, Violation};
 use super::name::SetName;
-use crate::ipc::segment::{Segment, SegmentIdentity};
+use crate::ipc::segment::Segment;
 
 /// Reports an abort to the other processes of a set.
 pub(crate) trait AbortNotifier: core::fmt::Debug + Send + Sync {
@@ -72,7 +73,7 @@ pub(crate) fn process_of(member: MemberIndex) -> Process {
 impl Session {
     pub(crate) fn new(
         control: Control,
-        memory: SegmentIdentity,
+        memory: Claim,
         name: SetName,
         member: MemberIndex,
         founding: Founding,

@@ -18,6 +18,7 @@ use vdi_proto::wire::checksum::Checksums;
 
 use self::monitor::{Monitor, Wake};
 use super::buffers::BufferError;
+use super::claim::Claim;
 use super::control::{ClientControl, Control};
 use super::error::CreateError;
 use super::mapped_buffer::MappedBuffer;
@@ -100,7 +101,10 @@ impl Primary {
             .map_err(|errno| SystemError::new("get random numbers", errno))?;
         let founding = Founding { secret: u64::from_ne_bytes(secret), requested: *requested };
         let (control, segment) = Control::create(requested.device_count, Checksums::new(founding.secret))?;
-        let session = Session::new(control, segment.identity(), name, MemberIndex::PRIMARY, founding);
+        // Memory that was just made belongs to no set.
+        let memory = Claim::control(segment.identity())
+            .ok_or_else(|| SystemError::new("claim new memory", rustix::io::Errno::EXIST))?;
+        let session = Session::new(control, memory, name, MemberIndex::PRIMARY, founding);
         let wake = Wake::new()?;
         session.set_notifier(Box::new(ToMembers(Arc::clone(&wake))));
         let admitting = Arc::new(AtomicBool::new(false));
