@@ -305,10 +305,8 @@ impl Worker {
 
     /// The error of a device whose worker is gone: the set's reason where it has one.
     fn gone(&self, device: &ClientVirtualDevice) -> Error {
-        wait_for_end_of_set(|| device.interruption("drive")).unwrap_or_else(|| {
-            let what = format!("the worker process is gone (it was process {})", self.child.id());
-            device.error(ErrorKind::System, "drive", what)
-        })
+        wait_for_end_of_set(|| device.interruption("drive"))
+            .unwrap_or_else(|| device.error(ErrorKind::System, "drive", gone(self.child.id())))
     }
 }
 
@@ -341,10 +339,24 @@ fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
     }
     // What still waits never gets an answer. The set knows why before the server hears of it.
     let left = lock(pending).take().unwrap_or_default();
-    if let Some(command) = left.values().find_map(|waiting| waiting.command.as_ref()) {
-        wait_for_end_of_set(|| command.held().interruption("drive").map(drop));
+    if let Some(command) = left.values().find_map(|waiting| waiting.command.as_ref())
+        && wait_for_end_of_set(|| command.held().interruption("drive").map(drop)).is_none()
+    {
+        // The worker was no member, so its death ends nothing: the work of its stripes has failed.
+        for Waiting { command, answered } in left.values() {
+            let failure = MediaError::new(CompletionCode::IO_DEVICE, gone(worker));
+            let outcome = Outcome::failed(failure.code);
+            let command = command.as_ref().map(Command::code);
+            let _ = answered.send(Answered { command, outcome, failure: Some(failure) });
+        }
+        // The server gets a reason, and not commands that failed without one.
+        command.held().abandon();
     }
     drop(left);
+}
+
+fn gone(worker: u32) -> String {
+    format!("the worker process is gone (it was process {worker})")
 }
 
 /// The failure that comes with an answer, if its stripe has failed for good.

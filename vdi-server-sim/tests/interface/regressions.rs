@@ -199,7 +199,8 @@ fn a_worker_that_answers_nonsense_is_killed_and_its_commands_are_aborted() {
     });
     server.read(0);
     assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
-    server.devices[0].close_device().unwrap();
+    let closed = server.devices[0].close_device().unwrap_err();
+    assert!(closed.to_string().contains("dropped a command that could not be completed"), "{closed}");
     let (outcome, ended) = driving.result();
     assert!(outcome.unwrap_err().contains("the worker process is gone"));
     assert!(ended.iter().all(|status| !status.success()), "{ended:?}");

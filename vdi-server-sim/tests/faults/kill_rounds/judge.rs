@@ -126,6 +126,7 @@ fn errors_name_their_reason(case: &Case, played: &Played) {
         let missed = [
             "called SignalAbort",
             "worker process",
+            "dropped a command that could not be completed",
             "ended with",
             "a pipe to the primary failed",
             "no virtual device set",
