@@ -9,7 +9,7 @@
 //! 2. Classes are added in the order of their indices. Their slots follow each other without gaps.
 //! 3. The buffers of different slots do not overlap, prefix zones included. Within a class this is arithmetic. Two classes
 //!    have different memory: a segment that is the control segment, or another class's, is refused. So is one of another
-//!    set of this process ([`super::claim`]).
+//!    set of this process.
 
 use core::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
