@@ -1,4 +1,4 @@
-//! What a media works on, from its making to its end: open, then finished or failed.
+//! What a medium works on, from its making to its end: open, then finished or failed.
 //!
 //! # Invariants
 //!
@@ -149,7 +149,7 @@ pub(super) enum Direction {
     Restore,
 }
 
-/// Checks that a media made for `direction` and `kinds` can serve a set that was configured like this.
+/// Checks that a medium made for `direction` and `kinds` can serve a set that was configured like this.
 fn check(
     config: &VdConfig,
     direction: Direction,

@@ -33,6 +33,7 @@ pub(super) fn run(port: &CompletionPort) -> bool {
             continue;
         }
         let opened = set.opened();
+        // Processes while it spins: a completion is not first looked for, and then popped under the lock once more.
         let look = || {
             let woken = port.process() || set.was_aborted() || set.is_closed();
             (woken || port.has_readers() || set.opened() != opened).then_some(())

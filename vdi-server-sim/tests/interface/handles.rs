@@ -293,3 +293,25 @@ fn a_mapped_buffer_outlives_an_abort() {
     assert_eq!(part.ask("check 8"), "true");
     part.end();
 }
+
+/// CloseDevice ends the commands that the client still has, and their handles with them, while the set lives on.
+#[test]
+fn the_handle_of_a_command_of_a_closed_device_is_invalid() {
+    let bench = Bench::new();
+    let set = bench.create("nightly", &config(2));
+    let server = Server::open(&bench, "nightly", 2);
+    set.get_configuration(PATIENCE).unwrap();
+    let [mut first, _second] = ["nightly", "nightly/1"].map(|name| set.open_device(name).unwrap());
+    let mut mapper = mapping(&bench);
+    server.write(0, 7);
+    let command = first.get_command(PATIENCE).unwrap();
+    let handle = command.buffer_handle().unwrap();
+    map(&mut mapper, handle);
+    assert_eq!(mapper.ask("drop"), "dropped");
+    server.devices[0].close_device().unwrap();
+    assert_eq!(server.completed().0, CompletionCode::OPERATION_ABORTED);
+    assert_eq!(first.get_command(PATIENCE).unwrap_err().code(), VdError::Close);
+    let refused: vdi_client::Error = command.complete(Completion::transferred(BUFFER as usize)).unwrap_err().into();
+    assert_eq!(refused.code(), VdError::Protocol);
+    assert_unmappable(&mut mapper, handle, VdError::Invalid);
+}

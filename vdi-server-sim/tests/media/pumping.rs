@@ -287,6 +287,35 @@ fn failure_of_a_worker_is_returned_though_the_set_was_aborted_first() {
     assert_eq!((media_error(&error).code, &*media_error(&error).what), (CompletionCode::DISK_FULL, "full"));
 }
 
+/// The failure is known when the wait for the next command is cancelled.
+#[test]
+fn failure_of_a_worker_is_returned_though_the_wait_was_cancelled() {
+    let bench = Bench::new();
+    let (set, server, mut device) = pair(&bench);
+    // As above.
+    let answer = r"\0\0\0\0\0\0\0\0\160\0\0\0\0\0\0\0\1\0\0\0\0\0\0\0\4\0\0\0full\0\0\0\0";
+    let mut worker = Program::new("sh");
+    worker.args(["-c", &format!("head -c 32 > /dev/null; printf '{answer}'; cat > /dev/null")]);
+    let pool = WorkerPool::start([worker]).unwrap();
+    let driving = task("the driver", move || pool.drive(&mut device, 0, |_| {}));
+    server.read(0);
+    assert_eq!(server.completed().0, CompletionCode::DISK_FULL);
+    set.canceller().unwrap().cancel();
+    let error = driving.result().unwrap_err();
+    assert_eq!(media_error(&error).code, CompletionCode::DISK_FULL);
+}
+
+/// A medium whose error has the code of success fails all the same: no command is completed as good for it.
+#[test]
+fn a_worker_never_answers_success_for_a_medium_that_was_not_opened() {
+    let open = |_| -> Result<Box<dyn Media>, MediaError> {
+        let mut error = MediaError::new(CompletionCode::IO_DEVICE, "it has the wrong code");
+        error.code = CompletionCode::SUCCESS;
+        Err(error)
+    };
+    assert_eq!(serve(&[(CommandCode::FLUSH, 0)], open), [CompletionCode::IO_DEVICE]);
+}
+
 /// A worker's life in this process: the codes of its answers to these requests, each a command and its bytes.
 fn serve(
     requests: &[(CommandCode, u32)],

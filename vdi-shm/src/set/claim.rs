@@ -7,15 +7,17 @@
 //!
 //! A segment belongs to one set of this process at a time. The set is named by its control segment.
 
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::ipc::segment::SegmentIdentity;
 
 /// For each segment its set, and the number of its claims: members of one set can be in one process.
-static CLAIMS: LazyLock<Mutex<HashMap<SegmentIdentity, (SegmentIdentity, usize)>>> = LazyLock::new(Mutex::default);
+static CLAIMS: Mutex<Claims> = Mutex::new(BTreeMap::new());
 
-fn claims() -> MutexGuard<'static, HashMap<SegmentIdentity, (SegmentIdentity, usize)>> {
+type Claims = BTreeMap<SegmentIdentity, (SegmentIdentity, usize)>;
+
+fn claims() -> MutexGuard<'static, Claims> {
     // A map without half-made entries.
     CLAIMS.lock().unwrap_or_else(PoisonError::into_inner)
 }

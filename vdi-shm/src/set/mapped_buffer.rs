@@ -1,9 +1,7 @@
 //! A buffer that was mapped by its handle, as programs hold it.
 
-use core::ptr::NonNull;
+use core::ops::Deref;
 use std::sync::Arc;
-
-use vdi_proto::handle::BufferHandle;
 
 use super::buffers::Lease;
 use super::membership::Membership;
@@ -25,24 +23,9 @@ impl MappedBuffer {
 }
 
 impl MappedBuffer {
-    /// How many bytes [`MappedBuffer::data`] has.
-    #[must_use]
-    #[inline]
-    #[allow(clippy::len_without_is_empty)] // a number beside `truncate`, not a collection
-    pub fn len(&self) -> usize {
-        self.lease.len()
-    }
-
     /// Shortens the data to `bytes` bytes, if it has more.
     pub fn truncate(&mut self, bytes: usize) {
         self.lease.truncate(bytes);
-    }
-
-    /// The bytes of the buffer. The command may transfer fewer, which its holder knows.
-    #[must_use]
-    #[inline]
-    pub fn data(&self) -> &[u8] {
-        self.lease.data()
     }
 
     /// The bytes of the buffer, to be changed or filled.
@@ -57,18 +40,14 @@ impl MappedBuffer {
     pub fn prefix_mut(&mut self) -> &mut [u8] {
         self.lease.prefix_mut()
     }
+}
 
-    /// The address of the data start in this process.
-    #[must_use]
-    #[inline]
-    pub fn address(&self) -> NonNull<u8> {
-        self.lease.address()
-    }
+/// Shared access only: `&mut Lease` would let a program swap the leases of two sets, and so part a lease from the membership
+/// that makes it count.
+impl Deref for MappedBuffer {
+    type Target = Lease;
 
-    /// The handle.
-    #[must_use]
-    #[inline]
-    pub fn handle(&self) -> BufferHandle {
-        self.lease.handle()
+    fn deref(&self) -> &Lease {
+        &self.lease
     }
 }

@@ -9,7 +9,7 @@
 //!
 //! 1. A slot is in a free list, in one [`ServerBuffer`], in one [`LentBuffer`], or retired.
 //! 2. Only a [`ServerBuffer`] gives access to the bytes. [`ServerBuffer::lend`] consumes it.
-//! 3. A [`LentBuffer`] is reclaimed only when its slot is free: the client has given up the buffer, and nobody has a lease.
+//! 3. A [`LentBuffer`] is reclaimed only when its slot is free: the client has given up the buffer, and no member has a lease.
 //! 4. A [`LentBuffer`] that is dropped retires its slot. This happens to the buffers of a set that was aborted, and of a
 //!    device that was closed with outstanding commands: the client may still hold them.
 //! 5. The generation of a slot changes with every loan, so that the handles of earlier loans are stale.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `Free(g)` | the server | the client, when a completion reclaims the slot |
 //! | `Lent(g)` | the holder of the command | the server, with SendCommand; `g` counts the loans |
-//! | `Reclaiming(g)` | nobody, for a few instructions | the holder, while it checks for leases |
+//! | `Reclaiming(g)` | none, for a few instructions | the holder, while it checks for leases |
 //!
 //! A *lease* is one bit a member: that process has the buffer mapped by its handle.
 //!

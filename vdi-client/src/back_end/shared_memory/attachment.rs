@@ -251,6 +251,7 @@ impl Attachment {
         }
         self.session.cancel();
         let membership = self.membership.write().unwrap_or_else(PoisonError::into_inner).take();
+        // It ends here, or with a map in another thread that waits meanwhile.
         drop(membership);
         step.answer.map_err(|code| self.refuse("Close", code))
     }

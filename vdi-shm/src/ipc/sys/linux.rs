@@ -33,7 +33,7 @@ const HUGE_PAGE: usize = 2 << 20;
 const _: () = assert!(HUGE_PAGE.is_multiple_of(MAP_ALIGNMENT));
 
 /// Which memory a segment is: the same for every descriptor of it, in every process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SegmentIdentity {
     device: u64,
     inode: u64,

@@ -67,5 +67,5 @@ fn memory_of_another_set_is_refused() {
     let control = other.map(index(0), SPEC, &first).expect_err("the first set's control segment");
     assert_eq!(control.code(), VdError::Invalid);
     drop((row, one));
-    drop(other.map(index(0), SPEC, &area).expect("nobody has it any more"));
+    drop(other.map(index(0), SPEC, &area).expect("no set has it any more"));
 }
