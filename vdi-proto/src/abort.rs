@@ -1,7 +1,8 @@
 //! Why a set was aborted: which process, and what it did.
 //!
 //! Source: VDI specification, SignalAbort and "Abnormal termination". The interface reports only *that* a set was
-//! aborted. The reason is an addition of this project.
+//! aborted. The reason is an addition of this project. A process adds a short text ([`reason_text`]) where it knows more
+//! than the cause says.
 
 use core::fmt;
 
@@ -48,6 +49,8 @@ pub enum Cause {
     AbandonedCommand,
     /// It dropped a device that the server had not closed.
     AbandonedDevice,
+    /// It could not go on, for a reason of its own. The text of the abort says which.
+    GaveUp,
     /// A cause that this version does not know.
     Unknown(u8),
 }
@@ -62,6 +65,7 @@ impl fmt::Display for Cause {
             Cause::ClosedEarly => "closed the set before the work had ended",
             Cause::AbandonedCommand => "dropped a command that could not be completed",
             Cause::AbandonedDevice => "dropped a device that was still open",
+            Cause::GaveUp => "gave up",
             Cause::Unknown(number) => return write!(f, "aborted it for a cause unknown here ({number})"),
         })
     }
@@ -99,6 +103,7 @@ impl AbortReason {
             Cause::ClosedEarly => 5,
             Cause::AbandonedCommand => 6,
             Cause::AbandonedDevice => 7,
+            Cause::GaveUp => 8,
             Cause::Unknown(number) => number as u32,
         };
         let (role, member) = match self.process {
@@ -125,6 +130,7 @@ impl AbortReason {
             5 => Cause::ClosedEarly,
             6 => Cause::AbandonedCommand,
             7 => Cause::AbandonedDevice,
+            8 => Cause::GaveUp,
             number => Cause::Unknown(number),
         };
         let process = match ((word >> 16) as u8, MemberIndex::new(word & 0xffff)) {
@@ -141,6 +147,22 @@ impl fmt::Display for AbortReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.process, self.cause)
     }
+}
+
+/// The most bytes of the text of an abort, and of a refusal.
+pub const MAX_REASON_BYTES: usize = 512;
+
+/// The beginning of a text that fits into [`MAX_REASON_BYTES`]. Never cuts a character.
+///
+/// ```
+/// use vdi_proto::abort::{MAX_REASON_BYTES, reason_text};
+///
+/// assert_eq!(reason_text("the disk is full"), "the disk is full");
+/// assert_eq!(reason_text(&"ü".repeat(400)).len(), MAX_REASON_BYTES);
+/// ```
+#[must_use]
+pub fn reason_text(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_REASON_BYTES)]
 }
 
 #[cfg(test)]

@@ -91,6 +91,15 @@ fn checksums_are_bound_to_what_they_cover() {
     assert_ne!(set.name(device(0), b"nightly"), set.name(device(1), b"nightly"));
     assert_ne!(set.name(device(0), b"nightly"), set.name(device(0), b"nightly\0"));
     assert_ne!(set.name(device(0), b""), set.name(device(0), b"\0"));
+    let text = set.abort(0x0801_0000, 112, b"the disk is full");
+    for other in [
+        set.abort(0x0201_0000, 112, b"the disk is full"),
+        set.abort(0x0801_0000, 0, b"the disk is full"),
+        set.abort(0x0801_0000, 112, b"the disk is fulL"),
+        Checksums::new(2).abort(0x0801_0000, 112, b"the disk is full"),
+    ] {
+        assert_ne!(text, other);
+    }
 }
 
 /// Processes of different builds share checksums. If these change, the wire version must change.
@@ -100,6 +109,7 @@ fn checksums_of_a_secret_are_stable() {
     assert_eq!(checksums.ring(device(3), Ring::Completion).of(9, [1, 2, 3, 4]), 0x8fee_2e44);
     assert_eq!(checksums.word(device(3), DeviceWord::Client, 2), 0xc75a_6468_0000_0002);
     assert_eq!(checksums.name(device(3), b"nightly"), 0x8b65_9b10);
+    assert_eq!(checksums.abort(0x0801_0000, 112, b"nightly"), 0xe221_905c);
 }
 
 /// A word is valid for its own device and role only.

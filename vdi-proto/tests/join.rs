@@ -4,13 +4,13 @@ mod laws;
 
 use laws::bytes::join_message;
 use proptest::prelude::*;
-use vdi_proto::abort::{AbortReason, Cause, Process};
+use vdi_proto::abort::{AbortReason, Cause, MAX_REASON_BYTES, Process};
 use vdi_proto::config::VdConfig;
 use vdi_proto::index::{ClassIndex, MAX_CLASSES, MAX_MEMBERS, MemberIndex};
 use vdi_proto::name::{MAX_INSTANCE_CHARS, MAX_NAME_BYTES, MAX_NAME_CHARS, NameError};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinError, JoinRole, MAGIC, MAX_MESSAGE, Message};
+use vdi_proto::wire::join::{JoinError, JoinRole, MAGIC, MAX_MESSAGE, Message, Refusal};
 use vdi_proto::wire::layout::VERSION;
 
 /// The offsets of the kind and of the fields.
@@ -44,13 +44,14 @@ fn messages() -> Vec<Message<'static>> {
         Message::Configured(negotiated()),
         Message::ConfiguredAnswer(Ok(())),
         Message::Leave,
-        Message::Aborted { reason },
+        Message::Aborted { reason, code: 0, text: "" },
+        Message::Aborted { reason, code: 0x8077_000a, text: "no memory: größer" },
     ];
     for status in VdError::ALL {
         messages.extend([
-            Message::Refused { status },
-            Message::ClassAnswer { index: class(1), answer: Err(status) },
-            Message::ConfiguredAnswer(Err(status)),
+            Message::Refused(Refusal::new(status, "a reason")),
+            Message::ClassAnswer { index: class(1), answer: Err(Refusal::new(status, "")) },
+            Message::ConfiguredAnswer(Err(Refusal::new(status, "no"))),
         ]);
     }
     messages
@@ -63,7 +64,7 @@ fn bytes_of(message: &Message<'_>) -> Vec<u8> {
 #[test]
 fn messages_decode_and_their_parts_do_not() {
     let messages = messages();
-    assert_eq!(messages.len(), 10 + 3 * VdError::ALL.len());
+    assert_eq!(messages.len(), 11 + 3 * VdError::ALL.len());
     let mut cut = 0;
     for message in messages {
         let bytes = bytes_of(&message);
@@ -84,18 +85,18 @@ fn messages_decode_and_their_parts_do_not() {
             assert_eq!(Message::decode(&longer), Err(JoinError::Oversized { found, expected }));
         }
     }
-    assert_eq!(cut, 956, "cuts tried");
+    assert_eq!(cut, 1239, "cuts tried");
 }
 
 #[test]
 fn bytes_of_messages_are_stable() {
     let hello = Message::Hello { role: JoinRole::Secondary, instance: "A", set: "set" };
-    assert_eq!(bytes_of(&hello), b"vdiJ\x05\0\x01\0\x02\0\x01\0A\x03\0set");
-    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x05\0\x08\0");
+    assert_eq!(bytes_of(&hello), b"vdiJ\x06\0\x01\0\x02\0\x01\0A\x03\0set");
+    assert_eq!(bytes_of(&Message::Leave), b"vdiJ\x06\0\x08\0");
     let message = Message::Class { index: class(2), spec: SPEC };
-    assert_eq!(bytes_of(&message), b"vdiJ\x05\0\x04\0\x02\0\0\0\0\0\x10\0\0\x10\0\0\x07\0\0\0");
-    let answer = Message::ClassAnswer { index: class(2), answer: Err(VdError::Memory) };
-    assert_eq!(bytes_of(&answer), b"vdiJ\x05\0\x05\0\x02\0\0\0\x0a\0\x77\x80");
+    assert_eq!(bytes_of(&message), b"vdiJ\x06\0\x04\0\x02\0\0\0\0\0\x10\0\0\x10\0\0\x07\0\0\0");
+    let answer = Message::ClassAnswer { index: class(2), answer: Err(Refusal::new(VdError::Memory, "no")) };
+    assert_eq!(bytes_of(&answer), b"vdiJ\x06\0\x05\0\x02\0\0\0\x0a\0\x77\x80\x02\0no");
 }
 
 #[test]
@@ -134,13 +135,15 @@ fn each_wrong_field_has_its_error() {
     let requested = VdConfig::default();
     let welcome =
         Message::Welcome { member: member(2), secret: 3, requested, negotiated: Some(negotiated()), classes: 0 };
-    let aborted = Message::Aborted { reason: AbortReason { process: Process::Server, cause: Cause::Died } };
+    let reason = AbortReason { process: Process::Server, cause: Cause::Died };
+    let aborted = Message::Aborted { reason, code: 0, text: "t" };
+    let refused = Message::Refused(Refusal::new(VdError::Abort, "why"));
     let message = Message::Class { index: class(2), spec: SPEC };
     let answer = Message::ClassAnswer { index: class(2), answer: Ok(()) };
     let classes = BODY + 4 + 8 + 44;
     let flag = classes + 4;
     let field = |field, found| JoinError::Field { field, found };
-    let rows: [(Vec<u8>, JoinError, VdError); 24] = [
+    let rows: [(Vec<u8>, JoinError, VdError); 27] = [
         (put(&hello, 0, b"VDIJ"), JoinError::Magic { found: u32::from_le_bytes(*b"VDIJ") }, VdError::Unexpected),
         (put(&hello, 4, &[0, 0]), JoinError::Version { found: 0 }, VdError::NotSupported),
         (put(&hello, 4, &[1, 0]), JoinError::Version { found: 1 }, VdError::NotSupported),
@@ -163,7 +166,10 @@ fn each_wrong_field_has_its_error() {
         (put(&welcome, classes, &[65, 0]), field("classes", u64::from(MAX_CLASSES) + 1), VdError::Unexpected),
         (put(&message, BODY, &[64, 0]), field("class", u64::from(MAX_CLASSES)), VdError::Unexpected),
         (put(&answer, BODY, &[0, 0, 0, 1]), field("class", 1 << 24), VdError::Unexpected),
-        (put(&Message::Refused { status: VdError::Abort }, BODY, &[0; 4]), field("status", 0), VdError::Unexpected),
+        (put(&refused, BODY, &[0; 4]), field("status", 0), VdError::Unexpected),
+        (put(&refused, BODY + 4, &[1, 2]), field("string length", 513), VdError::Unexpected),
+        (put(&refused, BODY + 6, b"\xff"), JoinError::Text, VdError::Unexpected),
+        (put(&aborted, BODY + 8, &[1, 2]), field("string length", 513), VdError::Unexpected),
         (put(&aborted, BODY + 2, &[9]), field("abort reason", 0x0209_0000), VdError::Unexpected),
         (
             put(&Message::ConfiguredAnswer(Ok(())), BODY, &[8, 0, 0x77, 0x80]),
@@ -204,8 +210,8 @@ fn config() -> impl Strategy<Value = VdConfig> {
     any::<[u32; 11]>().prop_map(VdConfig::from_words)
 }
 
-fn answer() -> impl Strategy<Value = Result<(), VdError>> {
-    prop_oneof![Just(Ok(())), prop::sample::select(VdError::ALL.to_vec()).prop_map(Err)]
+fn answer() -> impl Strategy<Value = Result<(), (VdError, String)>> {
+    prop_oneof![Just(Ok(())), (prop::sample::select(VdError::ALL.to_vec()), ".{0,128}").prop_map(Err)]
 }
 
 fn decodes(message: Message<'_>) {
@@ -238,13 +244,30 @@ proptest! {
     #[test]
     fn other_messages(index in 0..MAX_CLASSES, spec: (u32, u32, u32), answer in answer(), config in config()) {
         let index = class(index);
+        let answer = answer.as_ref().map(|()| ()).map_err(|(status, text)| Refusal::new(*status, text));
         let (buffer_len, alignment, count) = spec;
         decodes(Message::Class { index, spec: ClassSpec { buffer_len, alignment, count } });
         decodes(Message::ClassAnswer { index, answer });
         decodes(Message::Configured(config));
         decodes(Message::ConfiguredAnswer(answer));
-        if let Err(status) = answer {
-            decodes(Message::Refused { status });
+        if let Err(refusal) = answer {
+            decodes(Message::Refused(refusal));
+        }
+    }
+
+    /// A text of any length is cut, never refused: the process that aborts a set cannot fail to say so.
+    #[test]
+    fn aborted(code: u32, text in ".{0,400}") {
+        let reason = AbortReason { process: Process::Server, cause: Cause::GaveUp };
+        let encoded = Message::Aborted { reason, code, text: &text }.encode();
+        prop_assert!(join_message(encoded.bytes()));
+        match Message::decode(encoded.bytes()) {
+            Ok(Message::Aborted { reason: found, code: number, text: cut }) => {
+                prop_assert_eq!((found, number), (reason, code));
+                prop_assert!(text.starts_with(cut) && cut.len() <= MAX_REASON_BYTES);
+                prop_assert!(cut == text || cut.len() > MAX_REASON_BYTES - 4);
+            }
+            other => prop_assert!(false, "{other:?}"),
         }
     }
 
@@ -265,7 +288,7 @@ proptest! {
 
     /// A message with one byte changed is another message or none.
     #[test]
-    fn any_byte_changed(which in 0usize..54, at: prop::sample::Index, value in 1u8..) {
+    fn any_byte_changed(which in 0usize..56, at: prop::sample::Index, value in 1u8..) {
         let messages = messages();
         let message = messages[which % messages.len()];
         let mut bytes = bytes_of(&message);

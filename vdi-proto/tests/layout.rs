@@ -6,15 +6,16 @@ mod laws;
 
 use laws::bytes::identity_law;
 use proptest::prelude::*;
+use vdi_proto::abort::MAX_REASON_BYTES;
 use vdi_proto::handle::SlotState;
 use vdi_proto::index::{DeviceIndex, Generation, MAX_DEVICES, MAX_MEMBERS, MAX_SLOTS, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::layout::{
-    ABORT_OFFSET, AGENT_EVENTS_OFFSET, CACHE_LINE, COMPLETION_OFFSET, ClientWord, DEVICE_CLIENT_OFFSET,
-    DEVICE_EVENTS_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET, DEVICES_OPENED_OFFSET, EVENT_COUNT_LEN,
-    HEADER_LEN, IDENTITY_OFFSET, LayoutError, RING_ENTRIES_OFFSET, RING_HEAD_OFFSET, RING_LEN, RawIdentity,
-    SET_EVENTS_OFFSET, SLOT_LEASES_OFFSET, SLOT_LEN, SLOT_WORD_OFFSET, SUBMISSION_OFFSET, ServerWord, VERSION,
-    control_len, device_offset, slot_word, slots_offset,
+    ABORT_OFFSET, ABORT_TEXT_OFFSET, AGENT_EVENTS_OFFSET, CACHE_LINE, COMPLETION_OFFSET, ClientWord,
+    DEVICE_CLIENT_OFFSET, DEVICE_EVENTS_OFFSET, DEVICE_LEN, DEVICE_NAME_OFFSET, DEVICE_SERVER_OFFSET,
+    DEVICES_OPENED_OFFSET, EVENT_COUNT_LEN, HEADER_LEN, IDENTITY_OFFSET, LayoutError, RING_ENTRIES_OFFSET,
+    RING_HEAD_OFFSET, RING_LEN, RawIdentity, SET_EVENTS_OFFSET, SLOT_LEASES_OFFSET, SLOT_LEN, SLOT_WORD_OFFSET,
+    SUBMISSION_OFFSET, ServerWord, VERSION, control_len, device_offset, slot_word, slots_offset,
 };
 
 #[test]
@@ -59,6 +60,7 @@ fn parts_are_in_different_cache_lines() {
         (SET_EVENTS_OFFSET, EVENT_COUNT_LEN),
         (AGENT_EVENTS_OFFSET, EVENT_COUNT_LEN),
         (DEVICES_OPENED_OFFSET, 4),
+        (ABORT_TEXT_OFFSET, 16 + MAX_REASON_BYTES as u64),
     ];
     let device = [
         (DEVICE_SERVER_OFFSET, 8),
@@ -100,7 +102,7 @@ fn parts_are_in_different_cache_lines() {
 #[test]
 fn offsets_are_stable() {
     assert_eq!((DEVICE_LEN, RING_LEN, SUBMISSION_OFFSET, COMPLETION_OFFSET), (9088, 4160, 768, 4928));
-    assert_eq!((SLOT_LEN, VERSION), (32, 5));
+    assert_eq!((SLOT_LEN, VERSION, ABORT_TEXT_OFFSET), (32, 6, 320));
     assert_eq!((control_len(1), control_len(64)), (147_456, 716_800));
 }
 

@@ -21,6 +21,11 @@ fn reason(process: Process, cause: Cause) -> AbortReason {
     AbortReason { process, cause }
 }
 
+/// The message of an abort without a text.
+fn aborted(reason: AbortReason) -> Message<'static> {
+    Message::Aborted { reason, code: 0, text: "" }
+}
+
 /// Joins as a server; this process plays the primary.
 fn join_server(dir: &Path, listener: &Listener) -> (Server, Link, Segment) {
     std::thread::scope(|scope| {
@@ -68,7 +73,7 @@ fn a_member_reports_and_takes_aborts_over_its_link() {
     let signalled = reason(Process::Server, Cause::Signalled);
     let (server, link, segment) = join_server(dir.path(), &listener);
     server.session().abort(Cause::Signalled);
-    expect(&link, &Message::Aborted { reason: signalled });
+    expect(&link, &aborted(signalled));
     // A stray write clears the word. A reason that was seen stays.
     let at = vdi_proto::wire::layout::ABORT_OFFSET;
     assert_eq!(rustix::io::pwrite(segment.fd(), &[0; 4], at), Ok(4));
@@ -78,7 +83,7 @@ fn a_member_reports_and_takes_aborts_over_its_link() {
 
     let (server, link, _segment) = join_server(dir.path(), &listener);
     let died = reason(Process::Secondary(common::member_index(7)), Cause::Died);
-    send(&link, &Message::Aborted { reason: died }, None);
+    send(&link, &aborted(died), None);
     assert_eq!(await_abort(server.session()), died);
     drop((server, link));
 }
@@ -94,9 +99,34 @@ fn a_primary_passes_aborts_on() {
     primary.admit_secondaries();
     let secondaries = [(); 2].map(|()| RawMember::join(dir.path(), JoinRole::Secondary));
     let signalled = reason(Process::Secondary(secondaries[0].index), Cause::Signalled);
-    secondaries[0].send(&Message::Aborted { reason: signalled }, None);
+    secondaries[0].send(&aborted(signalled), None);
     for member in [&server, &secondaries[0], &secondaries[1]] {
-        member.expect(&Message::Aborted { reason: signalled });
+        member.expect(&aborted(signalled));
     }
     assert_eq!(primary.session().abort_reason(), Some(signalled));
+}
+
+/// The text that a member sends with an abort reaches the primary and the other members. Texts come from peers: control
+/// characters are blanks, and what is too long is cut.
+#[test]
+fn a_primary_passes_the_text_of_an_abort_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let primary = Primary::create(&options(dir.path()), INSTANCE, SET, &requested()).expect("a set");
+    let server = RawMember::join(dir.path(), JoinRole::Server);
+    server.send(&Message::Configured(negotiated()), None);
+    server.expect(&Message::ConfiguredAnswer(Ok(())));
+    primary.admit_secondaries();
+    let secondary = RawMember::join(dir.path(), JoinRole::Secondary);
+    let gave_up = reason(Process::Server, Cause::GaveUp);
+    let text = "could not read sales.mdf:\r\nI/O error \u{1b}[31m";
+    server.send(&Message::Aborted { reason: gave_up, code: 1117, text }, None);
+    let printable = "could not read sales.mdf:  I/O error  [31m";
+    secondary.expect(&Message::Aborted { reason: gave_up, code: 1117, text: printable });
+    let abort = primary.session().aborted().expect("an abort");
+    assert_eq!((abort.code, &*abort.text), (1117, printable));
+    assert_eq!(abort.to_string(), format!("the server gave up: {printable}"));
+    // A joiner that comes later gets it, too.
+    let joiner = common::connect(dir.path());
+    send(&joiner, &Message::Hello { role: JoinRole::Secondary, instance: INSTANCE, set: SET }, None);
+    expect(&joiner, &Message::Aborted { reason: gave_up, code: 1117, text: printable });
 }

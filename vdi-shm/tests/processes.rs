@@ -107,6 +107,23 @@ fn a_dead_process_has_no_lease() {
     eventually("the lease to be void", || primary.ok("reclaim") == "free");
 }
 
+/// Every process of the set learns why the server gave up.
+#[test]
+fn every_process_has_the_text_of_an_abort() {
+    let Processes { dir, mut primary, mut server, mut secondary } = processes();
+    server.ok("give-up 1117 could not read sales.mdf: I/O error");
+    let expected = "the server gave up: could not read sales.mdf: I/O error";
+    for process in [&mut server, &mut primary, &mut secondary] {
+        assert_eq!(process.ok("aborted"), expected);
+    }
+    // A process that comes now, too. The creator hears of it.
+    let mut late = Child::new(dir.path());
+    late.refused("join secondary nightly", "Abort", &[expected]);
+    let joiners = primary.ok("joiners");
+    assert!(joiners.contains(" tried to join as a secondary client and was refused: VD_E_ABORT: "), "{joiners}");
+    assert!(joiners.contains(expected), "{joiners}");
+}
+
 // ---- classes that are requested while secondaries are members
 
 /// The message about a class of [`SPEC`].
@@ -173,7 +190,8 @@ fn the_server_dies_while_it_requests_a_class() {
     primary.await_abort();
     server.kill();
     assert_eq!(primary.abort_seen().1, "the server died");
-    let aborted = Message::Aborted { reason: AbortReason { process: Process::Server, cause: Cause::Died } };
+    let aborted =
+        Message::Aborted { reason: AbortReason { process: Process::Server, cause: Cause::Died }, code: 0, text: "" };
     honest.expect(&aborted);
     honest.send(&mapped(1), None);
     // The primary handles what comes later after the answer.
@@ -181,7 +199,7 @@ fn the_server_dies_while_it_requests_a_class() {
     send(&joiner, &Message::Hello { role: JoinRole::Secondary, instance: INSTANCE, set: SET }, None);
     expect(&joiner, &aborted);
     assert!(matches!(honest.link.receive(), Ok(Received::Nothing)), "an honest member was disconnected");
-    assert_eq!(primary.ok("evidence"), "none");
+    assert_eq!(primary.ok("aborted"), "the server died");
 }
 
 /// A secondary answers a class twice, or one that it was not asked about.
@@ -203,8 +221,11 @@ fn answers_about_classes_out_of_turn_are_violations() {
         for process in [&mut primary, &mut server] {
             assert_eq!(process.abort_seen().1, "secondary client 3 broke the protocol");
         }
-        let evidence = primary.ok("evidence");
-        assert_eq!(evidence, "secondary client 3: it answered a buffer class that it was not asked about");
+        let evidence = primary.ok("aborted");
+        assert_eq!(
+            evidence,
+            "secondary client 3 broke the protocol: it answered a buffer class that it was not asked about"
+        );
         assert!(receive(&member.link).is_none());
     }
 }

@@ -5,6 +5,7 @@
 //! | a record of a ring | the ring and the record's number, so a record that is copied or repeated is found |
 //! | the server's and the client's word of a device | the device and the role |
 //! | a device's name | the device |
+//! | the text of an abort | the abort word, so a text never explains another abort |
 //!
 //! A checksum has 32 bits, keyed by the set's secret. A stray write passes with a probability of 2^-32. All zeros are no
 //! exception: the set's creator initialises every word with its checksum, so a stray `memset` is found as well.
@@ -63,6 +64,7 @@ pub enum DeviceWord {
 const RING: u64 = 1;
 const WORD: u64 = 3;
 const NAME: u64 = 4;
+const ABORT: u64 = 5;
 
 impl Checksums {
     /// The checksums of the set with this secret.
@@ -94,13 +96,24 @@ impl Checksums {
     /// The checksum of a device's name.
     #[must_use]
     pub fn name(&self, device: DeviceIndex, name: &[u8]) -> u32 {
-        let key = ChecksumKey::new(self.secret, NAME, u64::from(device.get()));
-        let of_len = key.of(u64::from(u32::MAX), [name.len() as u64, 0, 0, 0]);
-        name.chunks(8).fold(of_len, |checksum, chunk| {
-            let word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-            key.of(u64::from(checksum), [word, 0, 0, 0])
-        })
+        text_checksum(ChecksumKey::new(self.secret, NAME, u64::from(device.get())), [0, 0], name)
     }
+
+    /// The checksum of the code and the text of an abort, whose word is `word`.
+    #[must_use]
+    pub fn abort(&self, word: u32, code: u32, text: &[u8]) -> u32 {
+        text_checksum(ChecksumKey::new(self.secret, ABORT, 0), [word, code], text)
+    }
+}
+
+/// The checksum of a text and of the words that it is bound to.
+fn text_checksum(key: ChecksumKey, bound_to: [u32; 2], text: &[u8]) -> u32 {
+    let [first, second] = bound_to.map(u64::from);
+    let begin = key.of(u64::from(u32::MAX), [text.len() as u64, first, second, 0]);
+    text.chunks(8).fold(begin, |checksum, chunk| {
+        let word = chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        key.of(u64::from(checksum), [word, 0, 0, 0])
+    })
 }
 
 /// The key of one ring, or of one word or name.

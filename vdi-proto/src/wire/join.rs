@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use super::class::ClassSpec;
 use super::layout::VERSION;
-use crate::abort::AbortReason;
+use crate::abort::{AbortReason, MAX_REASON_BYTES, reason_text};
 use crate::config::VdConfig;
 use crate::index::{ClassIndex, MAX_CLASSES, MemberIndex};
 use crate::name::{MAX_NAME_BYTES, NameError, check_instance, check_name};
@@ -43,6 +43,23 @@ pub enum JoinRole {
     Server,
     /// A client that works on devices or buffers of another client's set.
     Secondary,
+}
+
+/// Why a process refuses what another one asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal<'a> {
+    /// The status of the call that is refused.
+    pub status: VdError,
+    /// What the refusing process knows about it, at most [`MAX_REASON_BYTES`]; empty where the status says it all.
+    pub text: &'a str,
+}
+
+impl<'a> Refusal<'a> {
+    /// A refusal. A text that is too long is cut.
+    #[must_use]
+    pub fn new(status: VdError, text: &'a str) -> Refusal<'a> {
+        Refusal { status, text: reason_text(text) }
+    }
 }
 
 /// A message.
@@ -71,10 +88,7 @@ pub enum Message<'a> {
         classes: u32,
     },
     /// The primary refuses the joiner, and disconnects.
-    Refused {
-        /// Why.
-        status: VdError,
-    },
+    Refused(Refusal<'a>),
     /// A buffer class. The area's descriptor comes with it.
     Class {
         /// Its index; classes are numbered in the order of their messages.
@@ -87,18 +101,22 @@ pub enum Message<'a> {
         /// The class.
         index: ClassIndex,
         /// `Ok`, or why not.
-        answer: Result<(), VdError>,
+        answer: Result<(), Refusal<'a>>,
     },
     /// The server has configured the set.
     Configured(VdConfig),
     /// The primary accepts the configuration, or does not.
-    ConfiguredAnswer(Result<(), VdError>),
+    ConfiguredAnswer(Result<(), Refusal<'a>>),
     /// The sender leaves the set on purpose, and disconnects.
     Leave,
     /// The set is aborted. The primary may also answer a joiner with it, and then disconnects.
     Aborted {
         /// Why.
         reason: AbortReason,
+        /// The system's error or the status behind it; 0 where there is none.
+        code: u32,
+        /// What the process that aborted it knows, at most [`MAX_REASON_BYTES`]; empty where the reason says it all.
+        text: &'a str,
     },
 }
 
@@ -221,11 +239,16 @@ impl Writer {
         self.u32(spec.count);
     }
 
-    fn answer(&mut self, answer: Result<(), VdError>) {
-        self.u32(match answer {
-            Ok(()) => 0,
-            Err(status) => status.hresult(),
-        });
+    fn refusal(&mut self, refusal: &Refusal<'_>) {
+        self.u32(refusal.status.hresult());
+        self.text(reason_text(refusal.text));
+    }
+
+    fn answer(&mut self, answer: &Result<(), Refusal<'_>>) {
+        match answer {
+            Ok(()) => self.u32(0),
+            Err(refusal) => self.refusal(refusal),
+        }
     }
 }
 
@@ -262,9 +285,9 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn text(&mut self) -> Result<&'a str, JoinError> {
+    fn text(&mut self, most: usize) -> Result<&'a str, JoinError> {
         let len = usize::from(self.u16()?);
-        if len > MAX_NAME_BYTES {
+        if len > most {
             return Err(JoinError::Field { field: "string length", found: len as u64 });
         }
         core::str::from_utf8(self.take(len)?).map_err(|_| JoinError::Text)
@@ -301,12 +324,16 @@ impl<'a> Reader<'a> {
             .ok_or(JoinError::Field { field: "abort reason", found: u64::from(found) })
     }
 
-    fn answer(&mut self) -> Result<Result<(), VdError>, JoinError> {
+    fn refusal(&mut self) -> Result<Refusal<'a>, JoinError> {
+        Ok(Refusal { status: self.status()?, text: self.text(MAX_REASON_BYTES)? })
+    }
+
+    fn answer(&mut self) -> Result<Result<(), Refusal<'a>>, JoinError> {
         match self.u32()? {
             0 => Ok(Ok(())),
             _ => {
                 self.at -= 4;
-                self.status().map(Err)
+                self.refusal().map(Err)
             }
         }
     }
@@ -363,9 +390,9 @@ impl<'a> Message<'a> {
                     w.config(negotiated);
                 }
             }
-            Message::Refused { status } => {
+            Message::Refused(refusal) => {
                 w.u16(REFUSED);
-                w.u32(status.hresult());
+                w.refusal(refusal);
             }
             Message::Class { index, spec } => {
                 w.u16(CLASS);
@@ -375,7 +402,7 @@ impl<'a> Message<'a> {
             Message::ClassAnswer { index, answer } => {
                 w.u16(CLASS_ANSWER);
                 w.u32(index.get());
-                w.answer(*answer);
+                w.answer(answer);
             }
             Message::Configured(config) => {
                 w.u16(CONFIGURED);
@@ -383,12 +410,14 @@ impl<'a> Message<'a> {
             }
             Message::ConfiguredAnswer(answer) => {
                 w.u16(CONFIGURED_ANSWER);
-                w.answer(*answer);
+                w.answer(answer);
             }
             Message::Leave => w.u16(LEAVE),
-            Message::Aborted { reason } => {
+            Message::Aborted { reason, code, text } => {
                 w.u16(ABORTED);
                 w.u32(reason.to_word());
+                w.u32(*code);
+                w.text(reason_text(text));
             }
         }
         Encoded { bytes: w.bytes, len: w.len }
@@ -418,9 +447,9 @@ impl<'a> Message<'a> {
                     2 => JoinRole::Secondary,
                     found => return Err(JoinError::Field { field: "role", found: u64::from(found) }),
                 };
-                let instance = r.text()?;
+                let instance = r.text(MAX_NAME_BYTES)?;
                 check_instance(instance).map_err(JoinError::Name)?;
-                let set = r.text()?;
+                let set = r.text(MAX_NAME_BYTES)?;
                 check_name(set).map_err(JoinError::Name)?;
                 Message::Hello { role, instance, set }
             }
@@ -436,13 +465,13 @@ impl<'a> Message<'a> {
                 };
                 Message::Welcome { member, secret, requested, negotiated, classes }
             }
-            REFUSED => Message::Refused { status: r.status()? },
+            REFUSED => Message::Refused(r.refusal()?),
             CLASS => Message::Class { index: r.index("class", ClassIndex::new)?, spec: r.spec()? },
             CLASS_ANSWER => Message::ClassAnswer { index: r.index("class", ClassIndex::new)?, answer: r.answer()? },
             CONFIGURED => Message::Configured(r.config()?),
             CONFIGURED_ANSWER => Message::ConfiguredAnswer(r.answer()?),
             LEAVE => Message::Leave,
-            ABORTED => Message::Aborted { reason: r.reason()? },
+            ABORTED => Message::Aborted { reason: r.reason()?, code: r.u32()?, text: r.text(MAX_REASON_BYTES)? },
             found => return Err(JoinError::Kind { found }),
         };
         if r.at != bytes.len() {

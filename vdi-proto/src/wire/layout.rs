@@ -18,6 +18,7 @@
 use static_assertions::const_assert;
 use thiserror::Error;
 
+use crate::abort::MAX_REASON_BYTES;
 use crate::device::QUEUE_DEPTH;
 use crate::index::{DeviceIndex, MAX_DEVICES, MAX_SLOTS, MemberIndex};
 use crate::name::MAX_NAME_BYTES;
@@ -26,7 +27,7 @@ use crate::status::VdError;
 /// The first bytes of a control segment: "VDISET" and two digits.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"VDISET01");
 /// The version of everything in [`crate::wire`], and of handles. All processes of a set have the same.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// The unit in which CPUs share memory, in bytes.
 pub const CACHE_LINE: u64 = 64;
 
@@ -45,6 +46,10 @@ pub const DEVICES_OPENED_OFFSET: u64 = 256;
 /// In the header: 1 if the server needs every CPU, so that waits for commands and completions do not spin (4 bytes).
 /// A hint: every value is valid.
 pub const SERVER_NEEDS_CPUS_OFFSET: u64 = 260;
+
+/// In the header: 1 once a process writes the text of the abort (4 bytes), the abort's code (4), then the length of the text
+/// (4), the checksum of all of them (4), and the text in UTF-8.
+pub const ABORT_TEXT_OFFSET: u64 = 320;
 
 /// Length of an event count.
 pub const EVENT_COUNT_LEN: u64 = 4;
@@ -83,7 +88,8 @@ pub const SLOT_WORD_OFFSET: u64 = 0;
 pub const SLOT_LEASES_OFFSET: u64 = 8;
 
 const_assert!(DEVICE_NAME_OFFSET + 8 + MAX_NAME_BYTES as u64 <= SUBMISSION_OFFSET);
-const_assert!(SERVER_NEEDS_CPUS_OFFSET + 4 <= HEADER_LEN);
+const_assert!(SERVER_NEEDS_CPUS_OFFSET + 4 <= ABORT_TEXT_OFFSET);
+const_assert!(ABORT_TEXT_OFFSET + 16 + MAX_REASON_BYTES as u64 <= HEADER_LEN);
 const_assert!(8 * (SLOT_LEN - SLOT_LEASES_OFFSET) >= crate::index::MAX_MEMBERS as u64);
 const_assert!(CACHE_LINE.is_multiple_of(SLOT_LEN));
 const_assert!(RING_CAPACITY.is_power_of_two());

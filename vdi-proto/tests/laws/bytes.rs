@@ -113,7 +113,7 @@ pub(crate) fn identity_law(identity: &RawIdentity, mapped_len: u64) -> bool {
     // Header, a block of 9088 bytes per device, 4096 slots of 32 bytes, in whole pages.
     let expected = (4096 + u128::from(devices) * 9088 + 4096 * 32).div_ceil(4096) * 4096;
     let good = magic == u64::from_le_bytes(*b"VDISET01")
-        && version == 5
+        && version == 6
         && (1..=64).contains(&device_count)
         && u128::from(len) == expected
         && u128::from(mapped_len) == expected;

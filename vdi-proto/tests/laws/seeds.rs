@@ -10,7 +10,7 @@ use vdi_proto::handle::{HandleCodec, SlotState};
 use vdi_proto::index::{ClassIndex, Generation, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_proto::wire::layout::{RawIdentity, slot_word};
 
 use super::bytes::LayoutInput;
@@ -39,15 +39,16 @@ pub(crate) fn join_message() -> Vec<Seed<Vec<u8>>> {
         ("longest", Message::Hello { role: JoinRole::Server, instance: "ABCDEFGHIJKLMNOP", set: &long }),
         ("welcome", welcome(None)),
         ("welcome-configured", welcome(Some(config))),
-        ("refused", Message::Refused { status: VdError::Security }),
+        ("refused", Message::Refused(Refusal::new(VdError::Security, "uid 0 is not allowed"))),
         ("class", Message::Class { index, spec }),
         ("class-mapped", Message::ClassAnswer { index, answer: Ok(()) }),
-        ("class-refused", Message::ClassAnswer { index, answer: Err(VdError::Memory) }),
+        ("class-refused", Message::ClassAnswer { index, answer: Err(Refusal::new(VdError::Memory, "")) }),
         ("configured", Message::Configured(config)),
         ("configuration-accepted", Message::ConfiguredAnswer(Ok(()))),
-        ("configuration-refused", Message::ConfiguredAnswer(Err(VdError::NotSupported))),
+        ("configuration-refused", Message::ConfiguredAnswer(Err(Refusal::new(VdError::NotSupported, "")))),
         ("leave", Message::Leave),
-        ("aborted", Message::Aborted { reason }),
+        ("aborted", Message::Aborted { reason, code: 0, text: "" }),
+        ("gave-up", Message::Aborted { reason, code: 112, text: "the disk is full" }),
     ]
     .into_iter()
     .map(|(name, message)| (name.into(), message.encode().bytes().to_vec()))

@@ -3,16 +3,19 @@
 use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::command::Loan;
 use vdi_proto::index::{Generation, MemberIndex, SlotIndex};
+use vdi_proto::wire::checksum::Checksums;
 
 use super::weakened::{ACQ_REL, LEFT_OUT, RELAXED, Source, Weakening};
 use super::*;
-use crate::set::abort_word::{AbortLatch, AbortWord};
+use crate::set::abort_word::{AbortLatch, AbortText, AbortWord};
 use crate::set::device_name::{Announcement, Name};
 use crate::set::slots::Slot;
 
 pub(super) const WEAKENINGS: &[Weakening] = &[
     ("abort.store", RELAXED, "announcements::loom_abort_shows_what_the_aborter_did"),
     ("abort.load", RELAXED, "announcements::loom_abort_shows_what_the_aborter_did"),
+    ("abort.store", RELAXED, "announcements::loom_the_text_of_an_abort_is_whole"),
+    ("abort.load", RELAXED, "announcements::loom_the_text_of_an_abort_is_whole"),
     ("abort.stands", RELAXED, "announcements::loom_abort_shows_what_the_aborter_did"),
     ("latch.store", RELAXED, "announcements::loom_latch_shows_what_the_aborter_did"),
     ("latch.load", RELAXED, "announcements::loom_latch_shows_what_the_aborter_did"),
@@ -197,5 +200,47 @@ fn loom_closed_is_seen_after_the_commands() {
         }
         assert_eq!(received, 1, "the device is closed, and a command is lost");
         server.join().expect("the server");
+    });
+}
+
+#[test]
+fn loom_the_text_of_an_abort_is_that_of_its_reason() {
+    // Two processes abort the set at once, each with its text. A third one sees the abort.
+    check("abort, two texts", Some(4), 20_000, || {
+        let checksums = Checksums::new(7);
+        let set = Arc::new((AbortWord::default(), AbortText::<2>::new()));
+        let aborters = [(DIED, "a1"), (SIGNALLED, "b2")].map(|(reason, text)| {
+            let set = Arc::clone(&set);
+            thread::spawn(move || {
+                set.1.write(checksums, reason, 5, text);
+                set.0.set(reason)
+            })
+        });
+        if let Some(reason) = set.0.load() {
+            let own = if reason == DIED { "a1" } else { "b2" };
+            let found = set.1.read(checksums, reason);
+            assert!(found.is_none() || found == Some((5, own.to_owned())), "{found:?}");
+        }
+        let seen = aborters.map(|aborter| aborter.join().expect("an aborter"));
+        assert_eq!(seen[0], seen[1]);
+    });
+}
+
+#[test]
+fn loom_the_text_of_an_abort_is_whole() {
+    check("abort, its text", None, 8, || {
+        let checksums = Checksums::new(7);
+        let set = Arc::new((AbortWord::default(), AbortText::<2>::new()));
+        let aborter = {
+            let set = Arc::clone(&set);
+            thread::spawn(move || {
+                set.1.write(checksums, DIED, 5, "a1");
+                set.0.set(DIED);
+            })
+        };
+        if let Some(reason) = set.0.load() {
+            assert_eq!(set.1.read(checksums, reason), Some((5, "a1".to_owned())), "it is aborted, and its text is not there");
+        }
+        aborter.join().expect("the aborter");
     });
 }

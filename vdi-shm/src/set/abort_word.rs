@@ -1,4 +1,4 @@
-//! Why a set was aborted: the word in shared memory, and the latch of each process.
+//! Why a set was aborted: the word and the text in shared memory, and the latch of each process.
 //!
 //! # Invariants
 //!
@@ -6,11 +6,17 @@
 //! 2. A latch keeps the first reason that its process saw. Clearing the shared word changes no latch.
 //! 3. A thread that reads a reason, from the word or from a latch, sees everything that the aborting thread did before.
 //!
+//! 4. One thread of the set writes the text: the one that claims it. It writes the text before the word. The text's
+//!    checksum covers the word, so a text is taken only with the reason that it was written for. A claimant whose reason
+//!    does not stand, or that dies half way, leaves no text.
+//!
 //! Why 3 holds: the word and the latch are written with release and read with acquire. The loom tests in
-//! `loom_tests/announcements.rs` check it.
+//! `loom_tests/announcements.rs` check 3 and 4.
 
-use vdi_proto::abort::AbortReason;
+use vdi_proto::abort::{AbortReason, MAX_REASON_BYTES, reason_text};
+use vdi_proto::wire::checksum::Checksums;
 
+use super::shared_text::SharedText;
 use crate::ipc::atomics::{AtomicU32, Ordering, ordering};
 
 /// The abort word as it lies in shared memory. Zero: the set is not aborted.
@@ -36,6 +42,43 @@ impl AbortWord {
             Ok(_) => reason,
             Err(word) => AbortReason::from_word(word).unwrap_or(reason),
         }
+    }
+}
+
+/// The text of an abort as it lies in shared memory, with the code behind the abort.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct AbortText<const N: usize = MAX_REASON_BYTES> {
+    claimed: AtomicU32,
+    code: AtomicU32,
+    text: SharedText<N>,
+}
+
+impl<const N: usize> AbortText<N> {
+    /// Writes the text of an abort that is about to be written, unless a thread has claimed the text already. `text` is cut
+    /// where it is too long.
+    pub(crate) fn write(&self, checksums: Checksums, reason: AbortReason, code: u32, text: &str) {
+        if self.claimed.swap(1, Ordering::Relaxed) == 0 {
+            let text = reason_text(text).as_bytes();
+            self.code.store(code, Ordering::Relaxed);
+            self.text.write(text, checksums.abort(reason.to_word(), code, text));
+        }
+    }
+
+    /// The code and the text of the abort for this reason; `None` if its process wrote none. Called after the reason was seen.
+    pub(crate) fn read(&self, checksums: Checksums, reason: AbortReason) -> Option<(u32, String)> {
+        let code = self.code.load(Ordering::Relaxed);
+        let (text, checksum) = self.text.read().ok()?;
+        let valid = checksum == checksums.abort(reason.to_word(), code, &text);
+        Some((code, String::from_utf8(text).ok()?)).filter(|_| valid)
+    }
+}
+
+#[cfg(all(test, loom))]
+impl<const N: usize> AbortText<N> {
+    /// No text, in ordinary memory.
+    pub(crate) fn new() -> Self {
+        AbortText { claimed: AtomicU32::new(0), code: AtomicU32::new(0), text: SharedText::new() }
     }
 }
 

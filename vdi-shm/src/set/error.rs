@@ -5,12 +5,12 @@
 use std::path::PathBuf;
 
 use thiserror::Error;
-use vdi_proto::abort::AbortReason;
 use vdi_proto::config::ConfigError;
 use vdi_proto::status::VdError;
 use vdi_proto::wire::join::JoinError as MessageError;
 use vdi_proto::wire::layout::LayoutError;
 
+use super::abort::Abort;
 use super::class_table::AddClassError;
 use super::control::AttachError;
 use super::name::{SetNameError, show_instance};
@@ -232,16 +232,18 @@ pub enum JoinError {
     #[error(transparent)]
     Untrusted(#[from] Untrusted),
     /// The set's creator refused this process.
-    #[error("the creator of set {set:?} refused this process: {status}; {}", refusal_remedy(*status))]
+    #[error("the creator of set {set:?} refused this process: {}", refusal(*status, why))]
     Refused {
         /// The set's name.
         set: String,
-        /// Why.
+        /// The status.
         status: VdError,
+        /// Why, in the creator's words; empty from a creator that says no more than the status.
+        why: String,
     },
     /// The set was aborted: VD_E_ABORT.
     #[error("the set was aborted: {0}")]
-    Aborted(AbortReason),
+    Aborted(Abort),
     /// The set's creator did not answer: VD_E_TIMEOUT.
     #[error("timed out waiting for {step}")]
     Timeout {
@@ -284,16 +286,9 @@ impl JoinError {
     }
 }
 
-/// What to do about a refusal.
-const fn refusal_remedy(status: VdError) -> &'static str {
-    match status {
-        VdError::Security => "run as the same user, or have the creator allow this uid or gid",
-        VdError::Protocol => "secondaries may join between the primary's GetConfiguration and the end of the work",
-        VdError::Memory => {
-            "it has no memory or no descriptors left (ulimit -v, ulimit -n), or the set has as many processes as it can"
-        }
-        _ => "check that name and instance are the ones that the client created, and that no server has it open",
-    }
+/// A refusal in the words of the other side, else in those of the status.
+fn refusal(status: VdError, why: &str) -> String {
+    if why.is_empty() { status.to_string() } else { format!("{}: {why}", status.name()) }
 }
 
 /// Why a request of the server to the client was not fulfilled.
@@ -307,18 +302,20 @@ pub enum RequestError {
     #[error(transparent)]
     Configure(#[from] ConfigureError),
     /// The client refused.
-    #[error("the creator of set {set:?} refused {request}: {status}")]
+    #[error("the creator of set {set:?} refused {request}: {}", refusal(*status, why))]
     Refused {
         /// The set's name.
         set: String,
         /// What was requested.
         request: &'static str,
-        /// Why.
+        /// The status.
         status: VdError,
+        /// Why, in the creator's words.
+        why: String,
     },
     /// The set was aborted: VD_E_ABORT.
     #[error("the set was aborted: {0}")]
-    Aborted(AbortReason),
+    Aborted(Abort),
     /// The client did not answer: VD_E_TIMEOUT.
     #[error("timed out waiting for {step}")]
     Timeout {

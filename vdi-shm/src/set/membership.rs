@@ -13,20 +13,22 @@
 //!    has timed out. So the server and the primary have the same classes and the same configuration.
 
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use vdi_proto::abort::{AbortReason, Cause, Process};
+use vdi_proto::abort::{Cause, Process};
 use vdi_proto::config::VdConfig;
 use vdi_proto::index::{ClassIndex, MAX_CLASSES, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::checksum::Checksums;
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_proto::wire::layout::control_len;
 
+use super::abort::{Abort, printable};
 use super::claim::Claim;
 use super::class_table::MappedClass;
 use super::control::Control;
@@ -104,7 +106,7 @@ struct Requests {
     /// The request that has no answer yet.
     pending: Option<Request>,
     /// The answer to the last request.
-    answer: Option<Result<(), VdError>>,
+    answer: Option<Result<(), (VdError, String)>>,
 }
 
 /// The right to make one request: the requests before it were answered.
@@ -119,10 +121,10 @@ pub(crate) struct RequestTurn<'a> {
 struct ToPrimary(Weak<Shared>);
 
 impl AbortNotifier for ToPrimary {
-    fn notify(&self, reason: AbortReason) {
+    fn notify(&self, abort: &Abort) {
         if let Some(shared) = self.0.upgrade() {
             // A primary that does not take it is dead, or reported it itself.
-            let _ = shared.send(&Message::Aborted { reason }, None);
+            let _ = shared.send(&abort.message(), None);
         }
     }
 }
@@ -178,7 +180,7 @@ impl Membership {
             Err(error) if is_gone(&error) => {}
             sent => sent.map_err(|error| link_error(error, "the set's creator to take a message"))?,
         }
-        let session = receive_set(&link, role, name).map_err(|error| {
+        let session = receive_set(&link, role, name, &path).map_err(|error| {
             // The primary may have counted this process as a member. Not joining is no death.
             let _ = send(&link, &Message::Leave, None);
             match error {
@@ -244,14 +246,14 @@ impl RequestTurn<'_> {
         }
         let answer = self.wait(step, || shared.requests().answer.take())?;
         let set = || shared.session.set_name().to_owned();
-        answer.map_err(|status| RequestError::Refused { set: set(), request: request_name, status })
+        answer.map_err(|(status, why)| RequestError::Refused { set: set(), request: request_name, status, why })
     }
 
     /// Waits until `ready` returns something, the set is aborted, or the time is over.
     fn wait<T>(&self, step: &'static str, mut ready: impl FnMut() -> Option<T>) -> Result<T, RequestError> {
         let session = &self.shared.session;
-        let ready = || match session.abort_reason() {
-            Some(reason) => Some(Err(RequestError::Aborted(reason))),
+        let ready = || match session.aborted() {
+            Some(abort) => Some(Err(RequestError::Aborted(abort))),
             None => ready().map(Ok),
         };
         let event = session.control().set_event();
@@ -260,7 +262,7 @@ impl RequestTurn<'_> {
 }
 
 /// Receives Welcome, the control segment, and the classes that exist.
-fn receive_set(link: &Link, role: JoinRole, name: SetName) -> Result<Arc<Session>, JoinError> {
+fn receive_set(link: &Link, role: JoinRole, name: SetName, path: &Path) -> Result<Arc<Session>, JoinError> {
     let deadline = Instant::now() + WELCOME_TIMEOUT;
     let mut packet = next_packet(link, deadline, "the set's creator to answer")?;
     let (member, secret, requested, negotiated, classes) =
@@ -268,8 +270,13 @@ fn receive_set(link: &Link, role: JoinRole, name: SetName) -> Result<Arc<Session
             Message::Welcome { member, secret, requested, negotiated, classes } => {
                 (member, secret, requested, negotiated, classes)
             }
-            Message::Refused { status } => return Err(JoinError::Refused { set: name.set().to_owned(), status }),
-            Message::Aborted { reason } => return Err(JoinError::Aborted(reason)),
+            Message::Refused(Refusal { status, text }) => {
+                let (set, why) = (name.set().to_owned(), printable(text));
+                return Err(JoinError::Refused { set, status, why });
+            }
+            Message::Aborted { reason, code, text } => {
+                return Err(JoinError::Aborted(Abort::new(reason, code, text)));
+            }
             _ => return Err(Violation::OutOfTurn { found: "another message", expected: "Welcome" }.into()),
         };
     requested.validate_client().map_err(|error| Violation::Configure(error.into()))?;
@@ -280,7 +287,7 @@ fn receive_set(link: &Link, role: JoinRole, name: SetName) -> Result<Arc<Session
     if is_server != (role == JoinRole::Server) || member == MemberIndex::PRIMARY || classes > MAX_CLASSES {
         return Err(Violation::OutOfTurn { found: "the Welcome of another process", expected: "Welcome" }.into());
     }
-    let session = Session::new(control, memory, name, member, Founding { secret, requested });
+    let session = Session::new(control, memory, name, path.to_owned(), member, Founding { secret, requested });
     for expected in ClassIndex::all(classes) {
         let mut packet = next_packet(link, deadline, "the set's buffer classes")?;
         match Message::decode(packet.bytes()).map_err(Violation::from)? {
@@ -334,7 +341,9 @@ impl Shared {
                 Ok(Received::Packet(packet)) => match self.handle(packet) {
                     Ok(()) => {}
                     // A lack of memory in this process is no violation.
-                    Err(error) if error.fault() == Fault::System => return self.session.give_up(error),
+                    Err(error) if error.fault() == Fault::System => {
+                        return self.session.give_up(error.code().hresult(), error);
+                    }
                     Err(error) => return self.session.report_violation(Process::Primary, error),
                 },
                 Ok(Received::HungUp) | Err(_) => break,
@@ -368,7 +377,7 @@ impl Shared {
                 // A primary that does not take the answer is dead.
                 let _ = self.send(&Message::ClassAnswer { index, answer: Ok(()) }, None);
             }
-            Message::Aborted { reason } => self.session.abort_for(reason.process, reason.cause),
+            Message::Aborted { reason, code, text } => self.session.abort_with(Abort::new(reason, code, text)),
             _ => {
                 let expected = "a class, an answer or an abort";
                 return Err(Violation::OutOfTurn { found: "another message", expected });
@@ -379,7 +388,7 @@ impl Shared {
     }
 
     /// The primary has answered a request of the server.
-    fn answered(&self, message: &Message<'_>, answer: Result<(), VdError>) -> Result<(), Violation> {
+    fn answered(&self, message: &Message<'_>, answer: Result<(), Refusal<'_>>) -> Result<(), Violation> {
         let mut requests = self.requests();
         let request = requests.pending.take().filter(|request| request.is_answered_by(message));
         let request =
@@ -389,7 +398,7 @@ impl Shared {
             (Ok(()), Request::Configure(config)) => self.session.configure(config)?,
             (Err(_), _) => {}
         }
-        requests.answer = Some(answer);
+        requests.answer = Some(answer.map_err(|Refusal { status, text }| (status, printable(text))));
         Ok(())
     }
 }

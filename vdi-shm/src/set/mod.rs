@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`primary`], [`secondary`], [`server`] | the three roles of a process; each starts here |
-//! | [`session`] | what one process knows of its set |
+//! | [`session`], [`abort`], [`joiners`] | what one process knows of its set: why it was aborted, who came |
 //! | [`control`], [`record_ring`] | the control segment: devices, events, the abort, the rings of commands and completions |
 //! | [`slots`], [`class_table`] | who has a buffer, and where it is |
 //! | `claim` | which set of this process a segment belongs to |
@@ -12,6 +12,8 @@
 //! | [`membership`] | the link of a process that joined, and its monitor thread |
 //! | [`name`], [`error`] | names; one error type an operation |
 
+#[cfg(not(loom))]
+pub mod abort;
 #[cfg(any(test, not(loom)))]
 pub(crate) mod abort_word;
 #[cfg(not(loom))]
@@ -28,6 +30,8 @@ pub(crate) mod device_name;
 pub mod error;
 #[cfg(all(test, not(loom)))]
 mod fixture;
+#[cfg(not(loom))]
+pub mod joiners;
 #[cfg(not(loom))]
 pub mod mapped_buffer;
 #[cfg(not(loom))]
@@ -46,6 +50,8 @@ pub mod secondary;
 pub mod server;
 #[cfg(not(loom))]
 pub mod session;
+#[cfg(any(test, not(loom)))]
+pub(crate) mod shared_text;
 pub mod slots;
 
 #[cfg(all(test, not(loom)))]

@@ -8,7 +8,8 @@
 //! 3. Every event that can end a wait wakes the sleepers: an abort, a cancellation, closing, a message.
 
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::config::VdConfig;
@@ -16,19 +17,21 @@ use vdi_proto::handle::HandleCodec;
 use vdi_proto::index::{ClassIndex, MemberIndex};
 use vdi_proto::wire::class::ClassSpec;
 
+use super::abort::Abort;
 use super::abort_word::AbortLatch;
 use super::buffers::ClientBuffers;
 use super::claim::Claim;
 use super::class_table::ClassTable;
 use super::control::Control;
 use super::error::{ConfigureError, Violation};
+use super::joiners::Joiners;
 use super::name::SetName;
 use crate::ipc::segment::Segment;
 
 /// Reports an abort to the other processes of a set.
 pub(crate) trait AbortNotifier: core::fmt::Debug + Send + Sync {
     /// Called from any thread. Does not wait.
-    fn notify(&self, reason: AbortReason);
+    fn notify(&self, abort: &Abort);
 }
 
 /// The stack of a monitor thread.
@@ -49,6 +52,7 @@ pub struct Session {
     control: Arc<Control>,
     classes: Arc<ClassTable>,
     name: SetName,
+    socket: PathBuf,
     process: Process,
     member: MemberIndex,
     founding: Founding,
@@ -57,9 +61,14 @@ pub struct Session {
     aborted: AbortLatch,
     notifier: OnceLock<Box<dyn AbortNotifier>>,
     cancelled: AtomicBool,
-    /// The first violation that this process found, or why it gave up.
-    evidence: Mutex<Option<String>>,
+    /// The aborts that this process made or heard of over its link, one a reason, at most [`MAX_ABORTS`]. The latch says which
+    /// of them stands. Locked while this process aborts the set.
+    aborts: Mutex<Vec<Abort>>,
+    joiners: Mutex<Joiners>,
 }
+
+/// The set is aborted once. A few processes can abort it at the same time, each with its reason.
+const MAX_ABORTS: usize = 8;
 
 /// The process that a member is.
 pub(crate) fn process_of(member: MemberIndex) -> Process {
@@ -75,6 +84,7 @@ impl Session {
         control: Control,
         memory: Claim,
         name: SetName,
+        socket: PathBuf,
         member: MemberIndex,
         founding: Founding,
     ) -> Arc<Session> {
@@ -82,6 +92,7 @@ impl Session {
             control: Arc::new(control),
             classes: Arc::new(ClassTable::new(founding.requested.prefix_zone_size, memory)),
             name,
+            socket,
             process: process_of(member),
             member,
             founding,
@@ -90,7 +101,8 @@ impl Session {
             aborted: AbortLatch::default(),
             notifier: OnceLock::new(),
             cancelled: AtomicBool::new(false),
-            evidence: Mutex::default(),
+            aborts: Mutex::default(),
+            joiners: Mutex::default(),
         })
     }
 
@@ -116,6 +128,12 @@ impl Session {
     #[must_use]
     pub fn name(&self) -> &SetName {
         &self.name
+    }
+
+    /// The path of the set's socket.
+    #[must_use]
+    pub fn socket_path(&self) -> &Path {
+        &self.socket
     }
 
     /// This process's role in the set.
@@ -196,22 +214,48 @@ impl Session {
         if self.aborted.set(reason)
             && let Some(notifier) = self.notifier.get()
         {
-            notifier.notify(reason);
+            notifier.notify(&self.explain(reason));
         }
         self.aborted.load()
     }
 
-    /// The reason that this process has seen. Does not load the shared word.
-    pub(crate) fn latched_reason(&self) -> Option<AbortReason> {
-        self.aborted.load()
+    /// Why the set was aborted, in full.
+    #[must_use]
+    pub fn aborted(&self) -> Option<Abort> {
+        self.abort_reason().map(|reason| self.explain(reason))
+    }
+
+    /// The reason with the text that this process knows, else with that in the control segment.
+    fn explain(&self, reason: AbortReason) -> Abort {
+        let known = self.aborts().iter().find(|abort| abort.reason == reason).cloned();
+        known.filter(|abort| !abort.text.is_empty()).unwrap_or_else(|| {
+            let (code, text) = self.control.abort_text(reason).unwrap_or_default();
+            Abort::new(reason, code, &text)
+        })
+    }
+
+    fn aborts(&self) -> MutexGuard<'_, Vec<Abort>> {
+        self.aborts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Aborts the set, and wakes everybody.
+    pub(crate) fn abort_with(&self, abort: Abort) {
+        let mut aborts = self.aborts();
+        match aborts.iter().position(|known| known.reason == abort.reason) {
+            Some(known) if aborts[known].text.is_empty() => aborts[known] = abort.clone(),
+            None if aborts.len() < MAX_ABORTS => aborts.push(abort.clone()),
+            _ => {}
+        }
+        let stands = self.control.abort(&abort);
+        drop(aborts);
+        self.latch(stands);
+        // Sleepers of this process load the latch, which was set after the first notification.
+        self.control.notify_all();
     }
 
     /// Aborts the set on behalf of `process`, and wakes everybody.
     pub fn abort_for(&self, process: Process, cause: Cause) {
-        let reason = self.control.abort(AbortReason { process, cause });
-        self.latch(reason);
-        // Sleepers of this process load the latch, which was set after the first notification.
-        self.control.notify_all();
+        self.abort_with(AbortReason { process, cause }.into());
     }
 
     /// Aborts the set for something that this process did.
@@ -219,26 +263,30 @@ impl Session {
         self.abort_for(self.process, cause);
     }
 
-    /// Aborts the set because `process` broke the protocol, and keeps the evidence.
+    /// Aborts the set because this process cannot go on. `code` is the completion code, system error or status behind it, 0
+    /// where there is none. `text` says why, and what to do. Every process of the set gets both; a text beyond
+    /// [`vdi_proto::abort::MAX_REASON_BYTES`] is cut on its way.
+    pub fn give_up(&self, code: u32, text: impl core::fmt::Display) {
+        let reason = AbortReason { process: self.process, cause: Cause::GaveUp };
+        self.abort_with(Abort::new(reason, code, &text.to_string()));
+    }
+
+    /// Aborts the set because `process` broke the protocol. Every process of the set gets the evidence.
     pub fn report_violation(&self, process: Process, evidence: impl core::fmt::Display) {
-        self.keep_evidence(format!("{process}: {evidence}"));
-        self.abort_for(process, Cause::BrokeProtocol);
+        let reason = AbortReason { process, cause: Cause::BrokeProtocol };
+        self.abort_with(Abort::new(reason, 0, &evidence.to_string()));
     }
 
-    /// Aborts the set because this process cannot go on, and keeps the reason.
-    pub(crate) fn give_up(&self, reason: impl core::fmt::Display) {
-        self.keep_evidence(reason.to_string());
-        self.abort(Cause::ClosedEarly);
-    }
+    // ---- joiners
 
-    fn keep_evidence(&self, evidence: String) {
-        self.evidence.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(evidence);
-    }
-
-    /// The first violation that this process found, or why it gave up.
+    /// Primary: the processes that came to the set so far.
     #[must_use]
-    pub fn evidence(&self) -> Option<String> {
-        self.evidence.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn joiners(&self) -> Joiners {
+        self.joiners_mut().clone()
+    }
+
+    pub(crate) fn joiners_mut(&self) -> MutexGuard<'_, Joiners> {
+        self.joiners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // ---- cancelling and the end

@@ -8,7 +8,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use vdi_proto::index::MemberIndex;
 use vdi_proto::status::VdError;
 use vdi_proto::wire::checksum::Checksums;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_proto::wire::layout::control_len;
 use vdi_shm::ipc::link::Link;
 use vdi_shm::ipc::runtime::{Access, RuntimeDir};
@@ -55,7 +55,7 @@ fn class() -> Message<'static> {
 fn answer(link: &Link) -> Result<(), VdError> {
     let packet = receive(link).expect("an answer");
     match message(&packet) {
-        Message::ClassAnswer { answer, .. } => answer,
+        Message::ClassAnswer { answer, .. } => answer.map_err(|refusal| refusal.status),
         other => panic!("{other:?}"),
     }
 }
@@ -117,7 +117,7 @@ fn joiners_take_no_wrong_descriptors() {
         joiner.ok("resources")
     };
     let before = join("a refusal", &|link| {
-        send_with(link, &Message::Refused { status: VdError::Abort }, &[memfd(1, SEALED)]);
+        send_with(link, &Message::Refused(Refusal::new(VdError::Abort, "")), &[memfd(1, SEALED)]);
     });
     for (what, descriptors) in wrong(control_len(1)) {
         let after = join(what, &|link| send_with(link, &welcome(0), &descriptors));

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{
-    Child, INSTANCE, SET, eventually, expect, is_root, names, options, receive, send, seqpacket, skip, socket_name,
+    Child, INSTANCE, SET, eventually, is_root, message, names, options, receive, send, seqpacket, skip, socket_name,
 };
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SocketAddrUnix;
 use vdi_proto::status::VdError;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_shm::ipc::link::Link;
 use vdi_shm::ipc::runtime::{Access, RuntimeDir};
 use vdi_shm::set::primary::{HELLO_TIMEOUT, MAX_PENDING};
@@ -106,8 +106,12 @@ fn both_sides_have_to_allow_each_other() {
     for (primary_allows, joiner_allows, reasons) in [
         ("", "", &["may not be used by uid 65533", "(mode 600)"][..]),
         ("", "allow 0", &["may not be used by uid 65533"]),
-        ("allow 65532", "allow 0", &["refused this process", "allow this uid or gid"]),
-        ("allow-group 4", "allow 0", &["refused this process", "allow this uid or gid"]),
+        (
+            "allow 65532",
+            "allow 0",
+            &["refused this process", "not uid 65533", "set VDI_ALLOW_UID=65533 where the set is created"],
+        ),
+        ("allow-group 4", "allow 0", &["admits uid 0, gid 4, not uid 65533", "set VDI_ALLOW_UID=65533"]),
         ("allow 65533", "", &["of uid 0, whom this process does not trust"]),
         ("allow 65533", "allow 1", &["of uid 0, whom this process does not trust"]),
         ("allow-group 65534", "allow-group 1", &["of uid 0, whom this process does not trust"]),
@@ -132,6 +136,14 @@ fn both_sides_have_to_allow_each_other() {
             continue;
         }
         joiner.refused("join server nightly", "Security", reasons);
+        if reasons.contains(&"refused this process") {
+            let joiners = primary.ok("joiners");
+            let told = format!(
+                "uid 65533 (process {}) tried to join as the server and was refused: VD_E_SECURITY",
+                joiner.pid()
+            );
+            assert!(joiners.contains(&told), "{joiners}");
+        }
         serves(dir.path());
         eventually(&what, || primary.ok("resources") == before);
     }
@@ -354,7 +366,8 @@ fn credentials_are_those_of_the_process_that_connected() {
     let mut packet = receive(&link).expect("a connection");
     let passed = Link::new(packet.take_descriptor().expect("a connection"));
     send(&passed, &Message::Hello { role: JoinRole::Server, instance: INSTANCE, set: SET }, None);
-    expect(&passed, &Message::Refused { status: VdError::Security });
+    let packet = receive(&passed).expect("an answer");
+    assert!(matches!(message(&packet), Message::Refused(Refusal { status: VdError::Security, .. })));
     serves(dir.path());
 }
 

@@ -129,11 +129,14 @@ impl State {
                 "connect" | "connect-and-close" | "hello" | "send-connection" | "listen" | "link" | "open-descriptors",
                 ..,
             ] => self.outside(words),
-            ["create" | "admit" | "join" | "class" | "configure" | "end-work" | "abort" | "close" | "leave", ..] => {
-                self.set(words)
-            }
+            [
+                "create" | "admit" | "join" | "class" | "configure" | "end-work" | "abort" | "give-up" | "close"
+                | "leave",
+                ..,
+            ] => self.set(words),
             ["classes"] => Ok(super::classes_of(&self.session()).to_string()),
-            ["evidence"] => Ok(self.session().evidence().unwrap_or("none".to_owned())),
+            ["aborted"] => Ok(self.session().aborted().map_or("none".to_owned(), |abort| abort.to_string())),
+            ["joiners"] => Ok(self.session().joiners().to_string()),
             // Two answers: before the wait begins, and with the time and the reason.
             ["await-abort"] => {
                 println!("{MARK}waiting");
@@ -270,6 +273,10 @@ impl State {
             }
             ["abort"] => {
                 self.session().abort(Cause::Signalled);
+                done()
+            }
+            ["give-up", code, ..] => {
+                self.session().give_up(number(code), words[2..].join(" "));
                 done()
             }
             ["close" | "leave"] => {

@@ -31,7 +31,9 @@ fn request(server: &RawMember, index: u32, spec: ClassSpec, descriptor: Option<&
     server.link.send(encoded.bytes(), descriptor.map(AsFd::as_fd)).expect("a set that listens");
     let packet = receive(&server.link).expect("an answer");
     match message(&packet) {
-        Message::ClassAnswer { index: answered, answer } if answered == index => answer,
+        Message::ClassAnswer { index: answered, answer } if answered == index => {
+            answer.map_err(|refusal| refusal.status)
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -258,7 +260,7 @@ fn a_secondary_refuses_the_same_memory() {
         let secondary = secondary.expect("the first class is good");
         assert_eq!(await_abort(secondary.session()), violation_of(Process::Primary));
         assert_eq!(classes_of(secondary.session()), 1);
-        let evidence = secondary.session().evidence().expect("evidence");
+        let evidence = secondary.session().aborted().expect("an abort").text;
         let memory = if control { "the control segment" } else { "class 0's" };
         assert!(evidence.contains(memory), "{evidence}");
         drop(link);

@@ -23,7 +23,7 @@ fn foreign_messages() -> [Message<'static>; 6] {
     };
     [
         welcome,
-        Message::Refused { status: VdError::Abort },
+        Message::Refused(Refusal::new(VdError::Abort, "no")),
         Message::Class { index: class_index(0), spec: SPEC },
         Message::ClassAnswer { index: class_index(0), answer: Ok(()) },
         Message::Configured(negotiated()),
@@ -90,6 +90,50 @@ fn joiners_that_do_not_begin_with_hello() {
     set.serves();
 }
 
+/// The creator of the set hears of each joiner that is refused: who it was, its role, and why. The joiner gets the same reason.
+#[test]
+fn the_creator_hears_of_refused_joiners() {
+    let set = Set::new();
+    let creator = || set.primary.session().joiners();
+    assert_eq!(creator().to_string(), "no process has tried to join");
+    assert_eq!(creator().refused(), None);
+    let me = format!("uid {} (process {})", rustix::process::geteuid().as_raw(), std::process::id());
+    let mut version = HELLO.encode().bytes().to_vec();
+    version[4] ^= 0x40;
+    let hello = |role, name| Message::Hello { role, instance: INSTANCE, set: name }.encode().bytes().to_vec();
+    let server = set.raw_server();
+    assert!(creator().to_string().ends_with(&format!("{me} has joined as the server")));
+    let rows = [
+        (hello(JoinRole::Server, SET), " as the server", VdError::Invalid, format!("the set has a server: {me}")),
+        (
+            hello(JoinRole::Server, "Nightly"),
+            " as the server",
+            VdError::Invalid,
+            "it asked for set \"Nightly\"".to_owned(),
+        ),
+        (
+            hello(JoinRole::Secondary, SET),
+            " as a secondary client",
+            VdError::Protocol,
+            "join after its GetConfiguration".to_owned(),
+        ),
+        (version, "", VdError::NotSupported, "use the same version on both".to_owned()),
+    ];
+    for (at, (packet, role, status, why)) in rows.into_iter().enumerate() {
+        let socket = set.connect();
+        send_bytes(&socket, &packet);
+        let answer = receive(&Link::new(socket)).expect("an answer");
+        let Message::Refused(refusal) = message(&answer) else { panic!("{:?}", message(&answer)) };
+        assert_eq!(refusal.status, status);
+        assert!(refusal.text.contains(&why), "{}", refusal.text);
+        let heard = creator().refused().expect("a refusal");
+        let expected = format!("{me} tried to join{role} and was refused: {}: {}", status.name(), refusal.text);
+        assert!(heard.starts_with(&expected), "{heard}");
+        assert_eq!(heard.contains(&format!("the last of {} that were refused", at + 1)), at > 0, "{heard}");
+    }
+    drop(server);
+}
+
 /// A member that breaks the protocol ends the set. The reason names it, and the evidence is kept.
 #[test]
 fn members_that_break_the_protocol() {
@@ -108,8 +152,8 @@ fn members_that_break_the_protocol() {
         }
         assert_eq!(set.aborted(), violation_of(Process::Server), "{message:?}");
         assert_eq!(next_answer(&server.link), None);
-        let evidence = set.primary.session().evidence().expect("evidence");
-        assert!(evidence.starts_with("the server: "), "{evidence}");
+        let abort = set.primary.session().aborted().expect("an abort").to_string();
+        assert!(abort.starts_with("the server broke the protocol: "), "{abort}");
     }
     let set = Set::new();
     let socket = set.connect();
@@ -136,7 +180,10 @@ fn configurations_that_were_not_negotiated() {
     server.send(&Message::Configured(negotiated()), None);
     server.expect(&Message::ConfiguredAnswer(Ok(())));
     server.send(&Message::Configured(negotiated()), None);
-    server.expect(&Message::ConfiguredAnswer(Err(VdError::Unexpected)));
+    server.expect(&Message::ConfiguredAnswer(Err(Refusal::new(
+        VdError::Unexpected,
+        "the server configured the set twice",
+    ))));
     assert_eq!(set.primary.session().negotiated(), Some(&negotiated()));
 }
 

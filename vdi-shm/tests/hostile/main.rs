@@ -26,7 +26,7 @@ use rustix::net::{SendFlags, SocketAddrUnix};
 use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::index::MemberIndex;
 use vdi_proto::status::VdError;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_shm::ipc::link::Link;
 use vdi_shm::set::primary::Primary;
 use vdi_shm::set::server::Server;
@@ -103,7 +103,7 @@ enum Answer {
 fn next_answer(link: &Link) -> Option<Answer> {
     receive(link).map(|packet| match message(&packet) {
         Message::Welcome { .. } => Answer::Welcome,
-        Message::Refused { status } => Answer::Refused(status),
+        Message::Refused(refusal) => Answer::Refused(refusal.status),
         Message::Aborted { .. } => Answer::Refused(VdError::Abort),
         _ => Answer::Other,
     })

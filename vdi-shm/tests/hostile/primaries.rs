@@ -76,7 +76,7 @@ fn primaries_that_do_not_welcome() {
         ("another message", |link| send(link, &Message::Leave, None), VdError::Unexpected, Fault::Peer),
         (
             "a refusal",
-            |link| send(link, &Message::Refused { status: VdError::Memory }, None),
+            |link| send(link, &Message::Refused(Refusal::new(VdError::Memory, "")), None),
             VdError::Memory,
             Fault::Caller,
         ),
@@ -184,7 +184,7 @@ fn class(index: u32) -> Message<'static> {
     Message::Class { index: class_index(index), spec: SPEC }
 }
 
-fn class_answer(index: u32, answer: Result<(), VdError>) -> Message<'static> {
+fn class_answer(index: u32, answer: Result<(), Refusal<'static>>) -> Message<'static> {
     Message::ClassAnswer { index: class_index(index), answer }
 }
 
@@ -195,11 +195,11 @@ fn a_refused_class_is_no_class() {
         expect_hello(&link, JoinRole::Server);
         let control = send_welcome(&link, MemberIndex::SERVER, 0);
         expect(&link, &class(0));
-        send(&link, &class_answer(0, Err(VdError::Memory)), None);
+        send(&link, &class_answer(0, Err(Refusal::new(VdError::Memory, "no memory for it"))), None);
         expect(&link, &class(0));
         send(&link, &class_answer(0, Ok(())), None);
         expect(&link, &Message::Configured(negotiated()));
-        send(&link, &Message::ConfiguredAnswer(Err(VdError::NotSupported)), None);
+        send(&link, &Message::ConfiguredAnswer(Err(Refusal::new(VdError::NotSupported, "not like this"))), None);
         (link, control)
     };
     let (server, _link) = with_primary(primary, |dir| {
@@ -226,7 +226,7 @@ fn late_answers_are_taken_for_their_own_request() {
         let control = send_welcome(&link, MemberIndex::SERVER, 0);
         expect(&link, &class(0));
         timed_out.recv().expect("the test");
-        send(&link, &class_answer(0, Err(VdError::Memory)), None);
+        send(&link, &class_answer(0, Err(Refusal::new(VdError::Memory, "no memory for it"))), None);
         expect(&link, &Message::Configured(negotiated()));
         send(&link, &Message::ConfiguredAnswer(Ok(())), None);
         (link, control)

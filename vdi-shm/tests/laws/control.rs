@@ -110,7 +110,7 @@ pub(crate) fn control(bytes: &[u8]) -> bool {
         assert!(set.server.take_rings(device.index).is_none(), "ring ends are taken once");
     }
     (0..SLOTS).for_each(|slot| set.check_slot(slot_index(slot)));
-    let reason = set.control.abort(AbortReason::from_word(0x0101_0000).expect("a reason"));
+    let reason = set.control.abort(&AbortReason::from_word(0x0101_0000).expect("a reason").into());
     assert_eq!(set.control.abort_reason(), Some(reason), "an abort stands");
     attached
 }

@@ -232,7 +232,7 @@ fn a_map_waits_for_the_outcome_of_a_completion() {
     assert_eq!((stuck, stuck.code()), (BufferError::Reclaiming { handle }, VdError::Busy));
     assert!(!fixture.control.slot(command.loan.slot).is_leased_by(crate::set::fixture::secondary()));
     // Its death aborts the set.
-    fixture.control.abort(AbortReason { process: Process::Primary, cause: Cause::Died });
+    fixture.control.abort(&AbortReason { process: Process::Primary, cause: Cause::Died }.into());
     let begun = Instant::now();
     assert_eq!(fixture.secondary.map(SetPhase::Open, handle).expect_err("aborted"), BufferError::NotOpen);
     assert!(begun.elapsed() < RECLAIM_TIMEOUT, "an aborted set was waited for");

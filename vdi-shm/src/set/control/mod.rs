@@ -3,7 +3,7 @@
 //! | part | written by |
 //! |---|---|
 //! | identity | the primary, before anybody joins |
-//! | abort word | any member, once |
+//! | abort word and text | any member, once |
 //! | event counts | any member |
 //! | a device's server word and name, its submission ring | the server ([`ServerControl`]) |
 //! | a device's client word, its completion ring | the member that opened the device ([`ClientControl`]) |
@@ -40,7 +40,8 @@ use vdi_proto::wire::layout::{self, ClientWord, Geometry, LayoutError, RawIdenti
 
 pub use self::client::{ClientControl, ClientRings};
 pub use self::server::{ServerControl, ServerRings};
-use super::abort_word::AbortWord;
+use super::abort::Abort;
+use super::abort_word::{AbortText, AbortWord};
 use super::device_name::{Announcement, Name};
 use super::record_ring::Ring;
 use super::slots::Slot;
@@ -72,6 +73,7 @@ struct Header {
     set_event: EventCount,
     agent_event: EventCount,
     hints: Line<Hints>,
+    abort_text: Line<AbortText>,
 }
 
 const_assert_eq!(offset_of!(Header, magic), layout::IDENTITY_OFFSET as usize);
@@ -83,6 +85,7 @@ const_assert_eq!(
     offset_of!(Header, hints) + offset_of!(Hints, server_needs_cpus),
     layout::SERVER_NEEDS_CPUS_OFFSET as usize
 );
+const_assert_eq!(offset_of!(Header, abort_text), layout::ABORT_TEXT_OFFSET as usize);
 
 /// The block of a device, up to its rings.
 #[derive(Debug)]
@@ -280,9 +283,19 @@ impl Control {
         self.header.abort.0.load()
     }
 
-    /// Aborts the set unless it is aborted already, and wakes everybody. Returns the reason that stands.
-    pub fn abort(&self, reason: AbortReason) -> AbortReason {
-        let stands = self.header.abort.0.set(reason);
+    /// The code and the text that a process wrote with the abort for this reason.
+    pub(crate) fn abort_text(&self, reason: AbortReason) -> Option<(u32, String)> {
+        self.header.abort_text.0.read(self.checksums, reason)
+    }
+
+    /// Aborts the set unless it is aborted already, and wakes everybody. Returns the reason that stands. One thread of a process
+    /// calls it at a time.
+    pub fn abort(&self, abort: &Abort) -> AbortReason {
+        let Abort { reason, code, text } = abort;
+        if (*code, &**text) != (0, "") && self.abort_reason().is_none() {
+            self.header.abort_text.0.write(self.checksums, *reason, *code, text);
+        }
+        let stands = self.header.abort.0.set(*reason);
         self.notify_all();
         stands
     }

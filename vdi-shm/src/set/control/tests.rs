@@ -1,6 +1,6 @@
 //! Words of the control segment are taken with their checksums only.
 
-use vdi_proto::abort::{Cause, Process};
+use vdi_proto::abort::{Cause, MAX_REASON_BYTES, Process};
 use vdi_proto::command::{CommandCode, CommandId, CommandRecord, CompletionRecord};
 use vdi_proto::completion::CompletionCode;
 
@@ -182,7 +182,45 @@ fn the_first_abort_stands() {
     let [first, second] =
         [Process::Server, Process::Primary].map(|process| AbortReason { process, cause: Cause::Died });
     assert_eq!(client.abort_reason(), None);
-    assert_eq!(server.abort(first), first);
-    assert_eq!(client.abort(second), first);
+    assert_eq!(server.abort(&first.into()), first);
+    assert_eq!(client.abort(&second.into()), first);
     assert_eq!(client.abort_reason(), Some(first));
+}
+
+/// The text lies beside the abort word before the word is written, and belongs to the reason that stands.
+#[test]
+fn the_text_of_an_abort_belongs_to_its_reason() {
+    let reason = |process| AbortReason { process, cause: Cause::GaveUp };
+    let [first, second] = [Process::Server, Process::Primary].map(reason);
+    let abort = |reason, text: &str| Abort::new(reason, 112, text);
+    let scene = Scene::new();
+    let Scene { server, client, .. } = &scene;
+    assert_eq!(client.abort_text(first), None);
+    let long = "ü".repeat(layout::HEADER_LEN as usize);
+    assert_eq!(server.abort(&abort(first, &long)), first);
+    assert_eq!(client.abort(&abort(second, "too late")), first);
+    let (code, text) = client.abort_text(first).expect("a text");
+    assert_eq!((code, text.len()), (112, MAX_REASON_BYTES));
+    assert!(long.starts_with(&text));
+    assert_eq!(client.abort_text(second), None, "another reason takes the text");
+    // The code, the length, the checksum and the text.
+    for at in [4, 8, 12, 16, 40] {
+        let at = layout::ABORT_TEXT_OFFSET + at;
+        scene.flip(at);
+        assert_eq!(client.abort_text(first), None, "a stray write at {at} is not found");
+        scene.flip(at);
+    }
+    assert!(client.abort_text(first).is_some());
+    scene.write(layout::ABORT_TEXT_OFFSET, &[0xff; 16]);
+    assert_eq!(client.abort_text(first), None);
+}
+
+/// A process died after it had claimed the text: the abort of another process stands, without a text.
+#[test]
+fn a_text_that_is_claimed_by_a_dead_process() {
+    let scene = Scene::new();
+    scene.write(layout::ABORT_TEXT_OFFSET, &1u32.to_le_bytes());
+    let reason = AbortReason { process: Process::Server, cause: Cause::GaveUp };
+    assert_eq!(scene.server.abort(&Abort::new(reason, 0, "no memory")), reason);
+    assert_eq!((scene.client.abort_reason(), scene.client.abort_text(reason)), (Some(reason), None));
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use vdi_proto::abort::{AbortReason, Cause};
+use vdi_proto::abort::Cause;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::index::MemberIndex;
@@ -17,6 +17,7 @@ use vdi_proto::set::SetPhase;
 use vdi_proto::wire::checksum::Checksums;
 
 use self::monitor::{Monitor, Wake};
+use super::abort::Abort;
 use super::buffers::BufferError;
 use super::claim::Claim;
 use super::control::{ClientControl, Control};
@@ -72,7 +73,7 @@ impl Drop for SetSocket {
 struct ToMembers(Arc<Wake>);
 
 impl AbortNotifier for ToMembers {
-    fn notify(&self, _: AbortReason) {
+    fn notify(&self, _: &Abort) {
         self.0.wake();
     }
 }
@@ -104,7 +105,8 @@ impl Primary {
         // Memory that was just made belongs to no set.
         let memory = Claim::control(segment.identity())
             .ok_or_else(|| SystemError::new("claim new memory", rustix::io::Errno::EXIST))?;
-        let session = Session::new(control, memory, name, MemberIndex::PRIMARY, founding);
+        let path = socket.runtime.path_of(name.socket());
+        let session = Session::new(control, memory, name, path, MemberIndex::PRIMARY, founding);
         let wake = Wake::new()?;
         session.set_notifier(Box::new(ToMembers(Arc::clone(&wake))));
         let admitting = Arc::new(AtomicBool::new(false));

@@ -26,7 +26,7 @@ use vdi_proto::abort::{Cause, Process};
 use vdi_proto::index::{ClassIndex, MAX_MEMBERS, MemberIndex};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_proto::wire::layout::ClientWord;
 
 use super::{HELLO_TIMEOUT, MAX_PENDING, SetSocket};
@@ -34,8 +34,11 @@ use crate::ipc::error::SystemError;
 use crate::ipc::link::{Link, LinkError, Packet, Peer, Received, poll_readable};
 use crate::ipc::runtime::Access;
 use crate::ipc::segment::Segment;
+use crate::set::abort::Abort;
 use crate::set::control::ClientControl;
 use crate::set::error::Violation;
+use crate::set::joiners::{show_access, show_process};
+use crate::set::name::show_instance;
 use crate::set::session::{Session, process_of};
 
 /// How many joiners are accepted before the members are served again.
@@ -113,6 +116,13 @@ impl Connection {
     fn is_secondary(&self) -> bool {
         self.member.is_some_and(|member| member != MemberIndex::SERVER)
     }
+}
+
+/// Why a joiner is not admitted.
+enum NotAdmitted {
+    Refused(VdError, String),
+    /// The set was aborted before it came.
+    Aborted(Abort),
 }
 
 /// A class that not every secondary has mapped yet.
@@ -231,10 +241,13 @@ impl Monitor {
 
     /// Notifies every member of an abort that this process has seen, once.
     fn send_abort(&mut self) {
-        let Some(reason) = self.session.latched_reason().filter(|_| !self.abort_sent) else { return };
+        if self.abort_sent {
+            return;
+        }
+        let Some(abort) = self.session.aborted() else { return };
         self.abort_sent = true;
         for connection in self.connections.iter().filter(|connection| connection.member.is_some()) {
-            if connection.send(&Message::Aborted { reason }, None).is_err() {
+            if connection.send(&abort.message(), None).is_err() {
                 connection.link.shut_down();
             }
         }
@@ -274,30 +287,50 @@ impl Monitor {
         }
     }
 
-    /// Admits a joiner, or returns the message that refuses it.
-    fn admit(&mut self, from: usize, role: JoinRole, instance: &str, set: &str) -> Result<(), Message<'static>> {
-        let refused = |status| Err(Message::Refused { status });
-        let name = self.session.name();
+    /// Admits a joiner, or says why not.
+    fn admit(&mut self, from: usize, role: JoinRole, instance: &str, set: &str) -> Result<(), NotAdmitted> {
+        let refused = |status, why: String| Err(NotAdmitted::Refused(status, why));
+        let (name, peer) = (self.session.name(), &self.connections[from].peer);
         if name.set() != set || name.instance() != instance {
-            return refused(VdError::Invalid);
+            let found = format!("it asked for set {set:?} of {}", show_instance(instance));
+            let why = format!("this is set {:?} of {}, {found}", name.set(), show_instance(name.instance()));
+            return refused(VdError::Invalid, why);
         }
-        if !self.access.allows(&self.connections[from].peer) {
-            return refused(VdError::Security);
+        if !self.access.allows(peer) {
+            let why = format!(
+                "the set admits {}, not uid {} with gid {}; set VDI_ALLOW_UID={} where the set is created, or run both as the \
+                 same user",
+                show_access(&self.access),
+                peer.uid,
+                peer.gid,
+                peer.uid
+            );
+            return refused(VdError::Security, why);
         }
-        if let Some(reason) = self.session.abort_reason() {
-            return Err(Message::Aborted { reason });
+        if let Some(abort) = self.session.aborted() {
+            return Err(NotAdmitted::Aborted(abort));
         }
         let member = match role {
             // A set has one server, and a configured set gets no other.
-            JoinRole::Server if self.members & bit(MemberIndex::SERVER) != 0 => return refused(VdError::Invalid),
-            JoinRole::Server if self.session.negotiated().is_some() => return refused(VdError::Invalid),
+            JoinRole::Server if self.members & bit(MemberIndex::SERVER) != 0 => {
+                let server = self.session.joiners().server().map(show_process).unwrap_or_default();
+                return refused(VdError::Invalid, format!("the set has a server: {server}"));
+            }
+            JoinRole::Server if self.session.negotiated().is_some() => {
+                return refused(VdError::Invalid, "a server has configured the set and left it".to_owned());
+            }
             JoinRole::Server => MemberIndex::SERVER,
-            JoinRole::Secondary if !self.admitting.load(Ordering::Acquire) || self.session.work_has_ended() => {
-                return refused(VdError::Protocol);
+            JoinRole::Secondary if self.session.work_has_ended() => {
+                return refused(VdError::Protocol, "the work of the set has ended".to_owned());
+            }
+            JoinRole::Secondary if !self.admitting.load(Ordering::Acquire) => {
+                let why = "the primary has not got the configuration; join after its GetConfiguration";
+                return refused(VdError::Protocol, why.to_owned());
             }
             JoinRole::Secondary => {
                 let free = (self.members | bit(MemberIndex::SERVER)).trailing_ones();
-                MemberIndex::new(free).ok_or(Message::Refused { status: VdError::Memory })?
+                let full = || NotAdmitted::Refused(VdError::Memory, format!("the set has {MAX_MEMBERS} processes"));
+                MemberIndex::new(free).ok_or_else(full)?
             }
         };
         let founding = self.session.founding();
@@ -309,15 +342,40 @@ impl Monitor {
             classes: self.classes.len() as u32,
         };
         let connection = &self.connections[from];
+        if member == MemberIndex::SERVER {
+            // Before the server has an answer: it may act at once.
+            self.session.joiners_mut().server_joined(connection.peer);
+        }
         let mut sent = connection.send(&welcome, Some(&self.segment));
         for (index, (spec, area)) in ClassIndex::all(self.classes.len() as u32).zip(&self.classes) {
             let message = Message::Class { index, spec: *spec };
             sent = sent.and_then(|()| connection.send(&message, Some(area)));
         }
-        sent.map_err(|_| Message::Refused { status: VdError::Unexpected })?;
+        sent.map_err(|error| {
+            if member == MemberIndex::SERVER {
+                self.session.joiners_mut().server_left();
+            }
+            NotAdmitted::Refused(VdError::Unexpected, format!("it took no message: {error}"))
+        })?;
         self.members |= bit(member);
         self.connections[from].member = Some(member);
         Ok(())
+    }
+
+    /// Tells a joiner, and the set's creator, why it is not admitted.
+    fn refuse(&self, from: usize, role: Option<JoinRole>, refusal: &NotAdmitted) {
+        let connection = &self.connections[from];
+        let (status, why) = match refusal {
+            NotAdmitted::Refused(status, why) => (*status, why.clone()),
+            NotAdmitted::Aborted(abort) => (VdError::Abort, format!("the set was aborted before: {abort}")),
+        };
+        self.session.joiners_mut().was_refused(&connection.peer, role, status, &why);
+        let message = match refusal {
+            NotAdmitted::Refused(status, why) => Message::Refused(Refusal::new(*status, why)),
+            NotAdmitted::Aborted(abort) => abort.message(),
+        };
+        // A joiner that is gone needs no answer.
+        let _ = connection.send(&message, None);
     }
 
     // ---- messages
@@ -342,16 +400,15 @@ impl Monitor {
         let bytes = packet.bytes().to_vec();
         let message = Message::decode(&bytes);
         let Some(member) = self.connections[from].member else {
-            let refusal = match message {
-                Ok(Message::Hello { role, instance, set }) => match self.admit(from, role, instance, set) {
-                    Ok(()) => return true,
-                    Err(refusal) => refusal,
-                },
-                Ok(_) => Message::Refused { status: VdError::Unexpected },
-                Err(error) => Message::Refused { status: error.code() },
+            let (role, answer) = match message {
+                Ok(Message::Hello { role, instance, set }) => (Some(role), self.admit(from, role, instance, set)),
+                Ok(_) => {
+                    (None, Err(NotAdmitted::Refused(VdError::Unexpected, "its first message is no Hello".to_owned())))
+                }
+                Err(error) => (None, Err(NotAdmitted::Refused(error.code(), error.to_string()))),
             };
-            // A joiner that is gone needs no answer.
-            let _ = self.connections[from].send(&refusal, None);
+            let Err(refusal) = answer else { return true };
+            self.refuse(from, role, &refusal);
             return false;
         };
         let server = member == MemberIndex::SERVER;
@@ -359,12 +416,13 @@ impl Monitor {
             Ok(Message::Class { index, spec }) if server => self.request_class(from, &mut packet, index, spec),
             Ok(Message::ClassAnswer { index, answer: Ok(()) }) if !server => self.class_mapped(from, member, index),
             Ok(Message::Configured(config)) if server => {
-                let answer = self.session.configure(config).map_err(|error| error.code());
+                let configured = self.session.configure(config).map_err(|error| (error.code(), error.to_string()));
+                let answer = configured.as_ref().map(|()| ()).map_err(|(status, why)| Refusal::new(*status, why));
                 self.session.control().set_event().notify();
                 self.connections[from].send(&Message::ConfiguredAnswer(answer), None).is_ok()
             }
-            Ok(Message::Aborted { reason }) => {
-                self.session.abort_for(reason.process, reason.cause);
+            Ok(Message::Aborted { reason, code, text }) => {
+                self.session.abort_with(Abort::new(reason, code, text));
                 true
             }
             Ok(Message::Leave) => {
@@ -389,12 +447,14 @@ impl Monitor {
     fn request_class(&mut self, from: usize, packet: &mut Packet, index: ClassIndex, spec: ClassSpec) -> bool {
         let answer = |answer| Message::ClassAnswer { index, answer };
         if self.pending_class.is_some() {
-            return self.connections[from].send(&answer(Err(VdError::Protocol)), None).is_ok();
+            let refusal = Refusal::new(VdError::Protocol, "the class before is not mapped everywhere");
+            return self.connections[from].send(&answer(Err(refusal)), None).is_ok();
         }
         if let Err(error) = self.add_class(packet, index, spec) {
             // VD_E_INVALID for a class that breaks the protocol, VD_E_MEMORY for a lack of memory here. The set stays as it was.
             let status = if error.code() == VdError::Memory { VdError::Memory } else { VdError::Invalid };
-            return self.connections[from].send(&answer(Err(status)), None).is_ok();
+            let why = error.to_string();
+            return self.connections[from].send(&answer(Err(Refusal::new(status, &why))), None).is_ok();
         }
         let waiting = self.connections.iter().filter(|connection| connection.is_secondary());
         let waiting = waiting.filter_map(|connection| connection.member).fold(0, |bits, member| bits | bit(member));
@@ -446,6 +506,7 @@ impl Monitor {
         let Some(member) = connection.member else { return };
         self.members &= !bit(member);
         if member == MemberIndex::SERVER {
+            self.session.joiners_mut().server_left();
             // A pending class stays: the answers of the secondaries may be on their way, and are no violation.
             return self.server_gone(connection.left);
         }
