@@ -2,6 +2,7 @@
 
 use core::time::Duration;
 
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::status::VdError;
 
@@ -132,8 +133,8 @@ impl ClientVirtualDevice {
     }
 
     /// Aborts the set, unless it has ended, because this device's work failed.
-    pub(crate) fn abandon(&self) {
-        self.device.abandon();
+    pub(crate) fn give_up(&self, code: CompletionCode, why: &str) {
+        self.device.give_up(code, why);
     }
 
     /// Ends the work of this device, before its time unless the server has closed it.

@@ -1,6 +1,7 @@
 //! Errors that say which call of which set, device and command failed, why, and what to do.
 
 use core::fmt;
+use core::time::Duration;
 use std::borrow::Cow;
 use std::error::Error as StdError;
 
@@ -27,6 +28,11 @@ pub(crate) trait LowerError: StdError + Send + Sync + 'static {
     /// The status that the call returns.
     fn code(&self) -> VdError;
     fn kind(&self) -> ErrorKind;
+}
+
+/// A time-out, for messages: "0 s", "0.25 s", "10 s".
+pub(crate) fn show_duration(duration: Duration) -> String {
+    format!("{} s", duration.as_secs_f64())
 }
 
 /// An error of this library.

@@ -1,5 +1,7 @@
 //! The loop of a backup agent: get a command, carry it out on a medium, complete it, until the server closes the device.
 
+use vdi_proto::completion::CompletionCode;
+
 use crate::device::ClientVirtualDevice;
 use crate::error::Error;
 use crate::media::Media;
@@ -72,7 +74,7 @@ fn serve(device: &mut ClientVirtualDevice, media: &mut dyn Media, work: &mut Wor
         {
             // Before the command is dropped: the server gets a reason, and not a command that failed without one.
             if let Some(command) = &refused.command {
-                command.held().abandon();
+                command.held().give_up(CompletionCode::IO_DEVICE, &refused.error.to_string());
             }
             return Err(refused.into());
         }

@@ -6,6 +6,7 @@ use core::ptr::NonNull;
 use core::time::Duration;
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::State;
@@ -251,6 +252,25 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL without a set.
     pub fn signal_abort(&self) -> Result<(), Error> {
         self.session("SignalAbort")?.signal_abort().inspect_err(trace_refused)
+    }
+
+    /// As [`ClientVirtualDeviceSet::signal_abort`], and says why: the server's messages and the errors of the other processes
+    /// have `reason`. `code` is the completion code that stands for it, such as [`CompletionCode::DISK_FULL`]. The reason is
+    /// cut at 512 bytes.
+    ///
+    /// On [`BackEnd::SqlServer`] the reason stays here: the interface has no place for it.
+    ///
+    /// ```no_run
+    /// # use vdi_client::{ClientVirtualDeviceSet, CompletionCode};
+    /// # fn f(set: &ClientVirtualDeviceSet) -> Result<(), vdi_client::Error> {
+    /// set.signal_abort_because(CompletionCode::DISK_FULL, "/backup/sales.bak: the disk is full")?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub fn signal_abort_because(&self, code: CompletionCode, reason: &str) -> Result<(), Error> {
+        self.session("SignalAbort")?.signal_abort_because(code, reason).inspect_err(trace_refused)
     }
 
     /// Closes the set in this process; the object may be used for another one. Waits of other threads end. Buffers that are

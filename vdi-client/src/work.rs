@@ -191,7 +191,7 @@ impl Work {
         end: Result<(), Error>,
     ) -> Result<Report, Error> {
         let Some(Failure { error, command, .. }) = self.failure else { return end.map(|()| self.report) };
-        device.abandon();
+        device.give_up(error.code, &error.to_string());
         let failed = device.error(ErrorKind::System, call, error.to_string()).because(error);
         Err(command.into_iter().fold(failed, Error::of_command))
     }

@@ -244,7 +244,7 @@ proptest! {
     #[test]
     fn other_messages(index in 0..MAX_CLASSES, spec: (u32, u32, u32), answer in answer(), config in config()) {
         let index = class(index);
-        let answer = answer.as_ref().map(|()| ()).map_err(|(status, text)| Refusal::new(*status, text));
+        let answer = answer.as_ref().map_err(|(status, text)| Refusal::new(*status, text)).copied();
         let (buffer_len, alignment, count) = spec;
         decodes(Message::Class { index, spec: ClassSpec { buffer_len, alignment, count } });
         decodes(Message::ClassAnswer { index, answer });

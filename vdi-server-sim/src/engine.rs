@@ -74,7 +74,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
-use vdi_proto::abort::AbortReason;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
 use vdi_proto::status::VdError;
@@ -85,7 +84,7 @@ use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
 use crate::tsql::{self, Statement, TsqlError};
-use crate::vds::{Options, VdsError};
+use crate::vds::{Abort, Options, VdsError};
 
 /// A server instance: where its databases are, and how it finds sets.
 #[derive(Debug)]
@@ -174,14 +173,12 @@ pub enum Failure {
         what: String,
     },
     /// The set was aborted.
-    #[error("the set was aborted: {}{}", show_reason(*reason), evidence.as_deref().map(|e| format!(" ({e})")).unwrap_or_default())]
+    #[error("the set was aborted: {}", show_abort(abort.as_ref()))]
     Aborted {
         /// The device that the statement names first.
         device: String,
         /// Why.
-        reason: Option<AbortReason>,
-        /// What was found, where a client broke the protocol.
-        evidence: Option<String>,
+        abort: Option<Abort>,
     },
     /// What came from a device is no backup, or not a whole one.
     #[error("device {device:?}: {source}")]
@@ -210,8 +207,8 @@ pub enum Failure {
     },
 }
 
-fn show_reason(reason: Option<AbortReason>) -> String {
-    reason.map_or_else(|| "nobody knows why".to_owned(), |reason| reason.to_string())
+fn show_abort(abort: Option<&Abort>) -> String {
+    abort.map_or_else(|| "its reason was overwritten".to_owned(), Abort::to_string)
 }
 
 impl Failure {
@@ -290,6 +287,16 @@ impl Failure {
             | Failure::Aborted { .. }
             | Failure::Stream { .. }
             | Failure::Devices(_) => false,
+        }
+    }
+
+    /// The code behind it, for the client: a status (HRESULT), a completion code, or 0.
+    fn code(&self) -> u32 {
+        match self {
+            Failure::Set(error) => error.code.hresult(),
+            Failure::DeviceCount { .. } => VdError::NotSupported.hresult(),
+            Failure::Device { code, .. } => code.number(),
+            _ => 0,
         }
     }
 

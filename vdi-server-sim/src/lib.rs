@@ -13,7 +13,7 @@
 //! | DEBUG | `configuration begun` | `features`, `block_size`, `max_transfer_size`, `alignment` |
 //! | DEBUG | `configuration ended` | `buffers`, `buffer_area_size` |
 //! | DEBUG | `device opened`, `device closed`, `abort signalled`, `set closed` | |
-//! | DEBUG | `set aborted`, by any process, once, when the completion agent or Close sees it | `reason`, `evidence` (where a client broke the protocol) |
+//! | DEBUG | `set aborted`, by any process, once, when the completion agent or Close sees it | `reason`, `text` (where the process that aborted it said more) |
 //! | DEBUG | `call refused` | `code` (`VD_E_...`), `error` |
 //! | TRACE | `command sent` | `id`, `command`, `size`, `position`, `bytes` |
 //! | TRACE | `command completed` | `id`, `command`, `code`, `bytes`, `position`, `outstanding_us`: microseconds since it was sent |

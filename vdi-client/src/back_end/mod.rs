@@ -25,6 +25,7 @@ use core::ptr::NonNull;
 use core::time::Duration;
 
 use vdi_proto::command::CommandRecord;
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::State;
@@ -149,6 +150,7 @@ part! {
         fn get_buffer_handle(self: &Self, address: *const u8) -> Result<BufferHandle, Error>;
         fn map_buffer_address(self: &Self, handle: BufferHandle) -> Result<NonNull<u8>, Error>;
         fn signal_abort(self: &Self) -> Result<(), Error>;
+        fn signal_abort_because(self: &Self, code: CompletionCode, why: &str) -> Result<(), Error>;
         fn close(self: &Self) -> Result<(), Error>;
         /// Ends the waits of this process, until `resume`.
         fn cancel(self: &Self);
@@ -179,8 +181,8 @@ part! {
         /// Why a wait of this device must end now, if it must.
         fn interruption(self: &Self, call: &'static str) -> Option<Error>;
         fn outstanding(self: &Self) -> u32;
-        /// Aborts the set, unless it has ended, because this device's work failed.
-        fn abandon(self: &Self);
+        /// Aborts the set, unless it has ended, because this device's work failed: with what code, and why.
+        fn give_up(self: &Self, code: CompletionCode, why: &str);
         /// Ends the work of this device, before its time unless the server has closed it.
         fn leave(self: &mut Self);
     }
@@ -260,6 +262,8 @@ part! {
         fn complete(self: &mut Self, record: &CommandRecord, outcome: Outcome) -> Result<(), Refused>;
         /// Aborts the set because this command can never be completed.
         fn abandon(self: &Self);
+        /// The same, unless the set has ended, with a code and a reason.
+        fn give_up(self: &Self, code: CompletionCode, why: &str);
     }
 }
 

@@ -350,7 +350,7 @@ fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
             let _ = answered.send(Answered { command, outcome, failure: Some(failure) });
         }
         // The server gets a reason, and not commands that failed without one.
-        command.held().abandon();
+        command.held().give_up(CompletionCode::IO_DEVICE, &gone(worker));
     }
     drop(left);
 }

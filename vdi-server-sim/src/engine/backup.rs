@@ -80,94 +80,100 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let small = if sizes.separate_headers() { 4 } else { 2 };
     let set_id = new_set_id()?;
 
-    let work = Work::open(engine, devices)?;
-    let started = Instant::now();
-    let terms = ServerTerms {
-        features: Features::WRITE_MEDIA,
-        alignment: 0,
-        block_size: sizes.block,
-        max_transfer_size: sizes.transfer,
-    };
-    let wanted = [(sizes.transfer, buffers), (sizes.small, small * devices.len() as u32)];
-    let (config, opened) = work.configure(&terms, &wanted, devices)?;
-    // With faults there is one list for all waits for a buffer.
-    let lists = if work.faults.is_off() { readers() } else { 1 };
-    let free = List::fill_several(&work, sizes.transfer, buffers, lists)?;
-    let free: Vec<List> = free.into_iter().map(|list| list.for_readers(&work)).collect();
-    let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
+    Work::with(engine, devices, |work| {
+        let started = Instant::now();
+        let terms = ServerTerms {
+            features: Features::WRITE_MEDIA,
+            alignment: 0,
+            block_size: sizes.block,
+            max_transfer_size: sizes.transfer,
+        };
+        let wanted = [(sizes.transfer, buffers), (sizes.small, small * devices.len() as u32)];
+        let (config, opened) = work.configure(&terms, &wanted, devices)?;
+        // With faults there is one list for all waits for a buffer.
+        let lists = if work.faults.is_off() { readers() } else { 1 };
+        let free = List::fill_several(work, sizes.transfer, buffers, lists)?;
+        let free: Vec<List> = free.into_iter().map(|list| list.for_readers(work)).collect();
+        let checksum = if options.checksum == Some(false) { Checksum::None } else { Checksum::Crc32 };
 
-    let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
-    let (queue, queued) = bounded(buffers as usize);
-    let tally = Tally::new(database.size(), options.stats);
-    let (through, all_through) = bounded::<()>(0);
-    let flushed = Gate::new();
-    let done = Gate::new();
-    let mut outputs = Vec::new();
-    for (index, device) in opened.into_iter().enumerate() {
-        let identity = Identity { set_id, family_index: index as u32, family_count: devices.len() as u32 };
-        let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
-        let small = List::fill(&work, sizes.small, small)?;
-        let homes = Homes::new(&small, &free);
-        let driver = Driver::new(&work, device, config, Some(homes.clone()), &tally);
-        let writes = Writes::new(driver, homes);
-        let failed = writes.driver.failed.clone();
-        let output = Output { work: &work, sizes, small, writes, stream };
-        outputs.push(Shared { output: Mutex::new(output), failed, open: AtomicBool::new(false) });
-    }
-    let outputs = &outputs[..];
-    let turn = AtomicUsize::new(0);
-    let mut progress = Progress::new(database.size(), options.stats);
-    if readers() >= cpus() {
-        work.set.want_cpus();
-    }
-    std::thread::scope(|scope| {
-        work.spawn(scope, || work.run_agent());
-        for reader in 0..readers() {
-            let (queue, own) = (queue.clone(), reader % lists);
-            let reader =
-                Reader { work: &work, pieces: &pieces, free: &free, own, outputs, turn: &turn, queue, sizes, checksum };
-            work.spawn(scope, move || reader.run());
+        let pieces = Pieces { database: &database, next: Mutex::new((0, 0)) };
+        let (queue, queued) = bounded(buffers as usize);
+        let tally = Tally::new(database.size(), options.stats);
+        let (through, all_through) = bounded::<()>(0);
+        let flushed = Gate::new();
+        let done = Gate::new();
+        let mut outputs = Vec::new();
+        for (index, device) in opened.into_iter().enumerate() {
+            let identity = Identity { set_id, family_index: index as u32, family_count: devices.len() as u32 };
+            let stream = StreamWriter::new(identity, sizes.block, Arc::clone(&catalog))?;
+            let small = List::fill(work, sizes.small, small)?;
+            let homes = Homes::new(&small, &free);
+            let driver = Driver::new(work, device, config, Some(homes.clone()), &tally);
+            let writes = Writes::new(driver, homes);
+            let failed = writes.driver.failed.clone();
+            let output = Output { work, sizes, small, writes, stream };
+            outputs.push(Shared { output: Mutex::new(output), failed, open: AtomicBool::new(false) });
         }
-        drop(queue);
-        for shared in outputs {
-            let writer = Writer { work: &work, queued: &queued, flushed: &flushed, done: &done, shared };
-            let through = through.clone();
-            work.spawn(scope, move || {
-                writer.run();
-                drop(through);
-            });
+        let outputs = &outputs[..];
+        let turn = AtomicUsize::new(0);
+        let mut progress = Progress::new(database.size(), options.stats);
+        if readers() >= cpus() {
+            work.set.want_cpus();
         }
-        drop(through);
-        let writing = outputs.len();
-        let mut arrived = [0; 2];
-        let mut ended = false;
-        while !ended {
-            select! {
-                recv(tally.due()) -> _ => tally.report(&mut progress, report),
-                recv(all_through) -> _ => {
-                    tally.report(&mut progress, report);
-                    ended = true;
-                }
-                recv(flushed.arrivals()) -> _ => {
-                    arrived[0] += 1;
-                    if arrived[0] == writing {
-                        flushed.open();
-                    }
-                }
-                recv(done.arrivals()) -> _ => {
-                    arrived[1] += 1;
-                    if arrived[1] == writing {
-                        done.open();
-                    }
-                }
-                recv(work.over()) -> _ => ended = true,
+        std::thread::scope(|scope| {
+            work.spawn(scope, || work.run_agent());
+            for reader in 0..readers() {
+                let (queue, own) = (queue.clone(), reader % lists);
+                let reader =
+                    Reader { work, pieces: &pieces, free: &free, own, outputs, turn: &turn, queue, sizes, checksum };
+                work.spawn(scope, move || reader.run());
             }
-        }
-        // Ends the agent.
-        work.finish()
-    })?;
-    report_files(database.files(), database.name(), report);
-    Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands: tally.commands(), elapsed: started.elapsed() })
+            drop(queue);
+            for shared in outputs {
+                let writer = Writer { work, queued: &queued, flushed: &flushed, done: &done, shared };
+                let through = through.clone();
+                work.spawn(scope, move || {
+                    writer.run();
+                    drop(through);
+                });
+            }
+            drop(through);
+            let writing = outputs.len();
+            let mut arrived = [0; 2];
+            let mut ended = false;
+            while !ended {
+                select! {
+                    recv(tally.due()) -> _ => tally.report(&mut progress, report),
+                    recv(all_through) -> _ => {
+                        tally.report(&mut progress, report);
+                        ended = true;
+                    }
+                    recv(flushed.arrivals()) -> _ => {
+                        arrived[0] += 1;
+                        if arrived[0] == writing {
+                            flushed.open();
+                        }
+                    }
+                    recv(done.arrivals()) -> _ => {
+                        arrived[1] += 1;
+                        if arrived[1] == writing {
+                            done.open();
+                        }
+                    }
+                    recv(work.over()) -> _ => ended = true,
+                }
+            }
+            // Ends the agent.
+            work.finish()
+        })?;
+        report_files(database.files(), database.name(), report);
+        Ok(Summary {
+            verb: Verb::Backup,
+            bytes: database.size(),
+            commands: tally.commands(),
+            elapsed: started.elapsed(),
+        })
+    })
 }
 
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.

@@ -37,86 +37,89 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
     let devices = &statement.devices;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
-    let work = Work::open(engine, devices)?;
-    let started = Instant::now();
-    let terms = ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
-    // Two a device: one that the client fills while the other goes to the files.
-    let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(2 * devices.len() as u32);
-    let (config, opened) = work.configure(&terms, &[(transfer, buffers)], devices)?;
+    Work::with(engine, devices, |work| {
+        let started = Instant::now();
+        let terms =
+            ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
+        // Two a device: one that the client fills while the other goes to the files.
+        let buffers =
+            options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(2 * devices.len() as u32);
+        let (config, opened) = work.configure(&terms, &[(transfer, buffers)], devices)?;
 
-    let database = Incoming {
-        folder: &engine.folder,
-        name: &statement.database,
-        replace: options.replace,
-        verifier: Mutex::new(SetVerifier::new(devices.len() as u32)),
-        target: RwLock::new(None),
-        tally: Tally::new(0, options.stats),
-    };
-    let (through, all_through) = bounded::<()>(0);
-    let read = Gate::new();
-    let expectations = Expectations { block_size, family_count: Some(devices.len() as u32) };
-    let mut progress: Option<Progress> = None;
-    let reading = opened.len();
-    std::thread::scope(|scope| {
-        work.spawn(scope, || work.run_agent());
-        for device in opened {
-            let driver = Driver::new(&work, device, config, None, &database.tally);
-            let reader = Reader {
-                work: &work,
-                database: &database,
-                transfer,
-                reads: Reads::new(driver, transfer),
-                expectations,
-                parser: StreamParser::new(expectations),
-                read: &read,
-            };
-            let through = through.clone();
-            work.spawn(scope, move || {
-                reader.run();
-                drop(through);
-            });
-        }
-        drop(through);
-        let mut report_progress = |report: &mut dyn FnMut(Message)| {
-            if progress.is_none() {
-                progress = database.catalog().map(|catalog| Progress::new(catalog.total_bytes(), options.stats));
-            }
-            if let Some(progress) = &mut progress {
-                database.tally.report(progress, report);
-            }
+        let database = Incoming {
+            folder: &engine.folder,
+            name: &statement.database,
+            replace: options.replace,
+            verifier: Mutex::new(SetVerifier::new(devices.len() as u32)),
+            target: RwLock::new(None),
+            tally: Tally::new(0, options.stats),
         };
-        let (mut arrived, mut ended) = (0, false);
-        while !ended {
-            select! {
-                recv(database.tally.due()) -> _ => report_progress(report),
-                recv(all_through) -> _ => {
-                    report_progress(report);
-                    ended = true;
+        let (through, all_through) = bounded::<()>(0);
+        let read = Gate::new();
+        let expectations = Expectations { block_size, family_count: Some(devices.len() as u32) };
+        let mut progress: Option<Progress> = None;
+        let reading = opened.len();
+        std::thread::scope(|scope| {
+            work.spawn(scope, || work.run_agent());
+            for device in opened {
+                let driver = Driver::new(work, device, config, None, &database.tally);
+                let reader = Reader {
+                    work,
+                    database: &database,
+                    transfer,
+                    reads: Reads::new(driver, transfer),
+                    expectations,
+                    parser: StreamParser::new(expectations),
+                    read: &read,
+                };
+                let through = through.clone();
+                work.spawn(scope, move || {
+                    reader.run();
+                    drop(through);
+                });
+            }
+            drop(through);
+            let mut report_progress = |report: &mut dyn FnMut(Message)| {
+                if progress.is_none() {
+                    progress = database.catalog().map(|catalog| Progress::new(catalog.total_bytes(), options.stats));
                 }
-                recv(read.arrivals()) -> _ => {
-                    arrived += 1;
-                    if arrived == reading {
-                        // A failure is recorded there.
-                        if let Ok(leftover) = work.settle(|| database.commit()) {
-                            if let Some(error) = leftover {
-                                report(Message::own_information(error.to_string()));
+                if let Some(progress) = &mut progress {
+                    database.tally.report(progress, report);
+                }
+            };
+            let (mut arrived, mut ended) = (0, false);
+            while !ended {
+                select! {
+                    recv(database.tally.due()) -> _ => report_progress(report),
+                    recv(all_through) -> _ => {
+                        report_progress(report);
+                        ended = true;
+                    }
+                    recv(read.arrivals()) -> _ => {
+                        arrived += 1;
+                        if arrived == reading {
+                            // A failure is recorded there.
+                            if let Ok(leftover) = work.settle(|| database.commit()) {
+                                if let Some(error) = leftover {
+                                    report(Message::own_information(error.to_string()));
+                                }
+                                read.open();
                             }
-                            read.open();
                         }
                     }
+                    recv(work.over()) -> _ => ended = true,
                 }
-                recv(work.over()) -> _ => ended = true,
             }
+            // Ends the agent.
+            work.finish()
+        })?;
+        let catalog = database.catalog();
+        let bytes = catalog.as_ref().map_or(0, |catalog| catalog.total_bytes());
+        if let Some(catalog) = &catalog {
+            report_files(catalog.files(), &statement.database, report);
         }
-        // Ends the agent.
-        work.finish()
-    })?;
-    let catalog = database.catalog();
-    let bytes = catalog.as_ref().map_or(0, |catalog| catalog.total_bytes());
-    if let Some(catalog) = &catalog {
-        report_files(catalog.files(), &statement.database, report);
-    }
-    Ok(Summary { verb: Verb::Restore, bytes, commands: database.tally.commands(), elapsed: started.elapsed() })
+        Ok(Summary { verb: Verb::Restore, bytes, commands: database.tally.commands(), elapsed: started.elapsed() })
+    })
 }
 
 /// The database that is being restored.

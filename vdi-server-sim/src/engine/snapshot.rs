@@ -65,32 +65,47 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     let identity = Identity { set_id, family_index: 0, family_count: 1 };
     let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
 
-    let work = Work::open(engine, &statement.devices)?;
-    let started = Instant::now();
-    let terms = ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
-    let (config, opened) =
-        work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices)?;
-    let tally = Tally::new(database.size(), None);
-    let (large, small) = (List::fill(&work, transfer, buffers)?, List::fill(&work, small, SMALL_BUFFERS)?);
-    let homes = Homes::new(&small, std::slice::from_ref(&large));
-    // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
-    let driver =
-        opened.into_iter().next().map(|device| Driver::new(&work, device, config, Some(homes.clone()), &tally));
-    std::thread::scope(|scope| {
-        work.spawn(scope, || work.run_agent());
-        if let Some(driver) = driver {
-            let writes = Writes::new(driver, homes);
-            let checksums = options.checksum != Some(false);
-            let taker =
-                Taker { database: &database, catalog: &catalog, checksums, block_size, large, small, writes, stream };
-            through(&work, scope, move || taker.run());
-        }
-        // Ends the agent.
-        work.finish()
-    })?;
-    Progress::new(database.size(), options.stats).reached(database.size(), report);
-    report_files(database.files(), database.name(), report);
-    Ok(Summary { verb: Verb::Backup, bytes: database.size(), commands: tally.commands(), elapsed: started.elapsed() })
+    Work::with(engine, &statement.devices, |work| {
+        let started = Instant::now();
+        let terms =
+            ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
+        let (config, opened) =
+            work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices)?;
+        let tally = Tally::new(database.size(), None);
+        let (large, small) = (List::fill(work, transfer, buffers)?, List::fill(work, small, SMALL_BUFFERS)?);
+        let homes = Homes::new(&small, std::slice::from_ref(&large));
+        // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
+        let driver =
+            opened.into_iter().next().map(|device| Driver::new(work, device, config, Some(homes.clone()), &tally));
+        std::thread::scope(|scope| {
+            work.spawn(scope, || work.run_agent());
+            if let Some(driver) = driver {
+                let writes = Writes::new(driver, homes);
+                let checksums = options.checksum != Some(false);
+                let taker = Taker {
+                    database: &database,
+                    catalog: &catalog,
+                    checksums,
+                    block_size,
+                    large,
+                    small,
+                    writes,
+                    stream,
+                };
+                through(work, scope, move || taker.run());
+            }
+            // Ends the agent.
+            work.finish()
+        })?;
+        Progress::new(database.size(), options.stats).reached(database.size(), report);
+        report_files(database.files(), database.name(), report);
+        Ok(Summary {
+            verb: Verb::Backup,
+            bytes: database.size(),
+            commands: tally.commands(),
+            elapsed: started.elapsed(),
+        })
+    })
 }
 
 /// Does the work of the device in a thread of its own, and waits until it is through, or all is over.
@@ -228,30 +243,32 @@ pub(super) fn restore(
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
-    let work = Work::open(engine, &statement.devices)?;
-    let started = Instant::now();
-    let terms = ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
-    let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices)?;
-    let tally = Tally::new(0, None);
-    let driver = opened.into_iter().next().map(|device| Driver::new(&work, device, config, None, &tally));
-    // Whatever the number of devices that the backup was made to, a backup with data is one, and that comes first.
-    let parser = StreamParser::for_snapshot(Expectations { block_size, family_count: None });
-    let catalog = std::thread::scope(|scope| {
-        work.spawn(scope, || work.run_agent());
-        let (give_catalog, catalog) = bounded(1);
-        if let Some(driver) = driver {
-            let mounter = Mounter { incoming: &incoming, transfer, reads: Reads::new(driver, transfer), parser };
-            through(&work, scope, move || mounter.run(&give_catalog));
+    Work::with(engine, &statement.devices, |work| {
+        let started = Instant::now();
+        let terms =
+            ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
+        let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices)?;
+        let tally = Tally::new(0, None);
+        let driver = opened.into_iter().next().map(|device| Driver::new(work, device, config, None, &tally));
+        // Whatever the number of devices that the backup was made to, a backup with data is one, and that comes first.
+        let parser = StreamParser::for_snapshot(Expectations { block_size, family_count: None });
+        let catalog = std::thread::scope(|scope| {
+            work.spawn(scope, || work.run_agent());
+            let (give_catalog, catalog) = bounded(1);
+            if let Some(driver) = driver {
+                let mounter = Mounter { incoming: &incoming, transfer, reads: Reads::new(driver, transfer), parser };
+                through(work, scope, move || mounter.run(&give_catalog));
+            }
+            // Ends the agent.
+            work.finish().map(|()| catalog.try_recv().ok())
+        })?;
+        let bytes = catalog.as_ref().map_or(0, |catalog| catalog.total_bytes());
+        Progress::new(bytes, options.stats).reached(bytes, report);
+        if let Some(catalog) = &catalog {
+            report_files(catalog.files(), &statement.database, report);
         }
-        // Ends the agent.
-        work.finish().map(|()| catalog.try_recv().ok())
-    })?;
-    let bytes = catalog.as_ref().map_or(0, |catalog| catalog.total_bytes());
-    Progress::new(bytes, options.stats).reached(bytes, report);
-    if let Some(catalog) = &catalog {
-        report_files(catalog.files(), &statement.database, report);
-    }
-    Ok(Summary { verb: Verb::Restore, bytes, commands: tally.commands(), elapsed: started.elapsed() })
+        Ok(Summary { verb: Verb::Restore, bytes, commands: tally.commands(), elapsed: started.elapsed() })
+    })
 }
 
 /// The database that is being restored.

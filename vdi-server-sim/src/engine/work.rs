@@ -66,8 +66,21 @@ struct State {
 pub(super) struct Stopped;
 
 impl Work {
-    /// Opens the set that the statement names.
-    pub(super) fn open(engine: &Engine, devices: &[String]) -> Result<Work, Failure> {
+    /// Opens the set that the statement names, and does the statement's work on it. The client learns why that fails.
+    pub(super) fn with<T>(
+        engine: &Engine,
+        devices: &[String],
+        body: impl FnOnce(&Work) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (work, created) = Work::open(engine, devices)?;
+        let (named, device) = (devices.len(), work.first_device.clone());
+        let counted =
+            if created as usize == named { Ok(()) } else { Err(Failure::DeviceCount { named, created, device }) };
+        counted.and_then(|()| body(&work)).inspect_err(|failure| work.give_up(failure))
+    }
+
+    /// The set that the statement names, and with how many devices the client created it.
+    fn open(engine: &Engine, devices: &[String]) -> Result<(Work, u32), Failure> {
         let faults = Running::new(&engine.faults);
         let set = ServerVirtualDeviceSet::with_options(engine.options.clone());
         let (server_time_out, ignored_completion) = (faults.server_time_out(), faults.ignored_completion());
@@ -87,12 +100,7 @@ impl Work {
         let state = Mutex::new(State { running: Some(running), failure: None, settled: false });
         let (discarding, sending, failing) = (Mutex::default(), RwLock::default(), Mutex::default());
         let work = Work { set, faults, discarding, sending, failing, session, first_device, stop, state };
-        // From here on the client hears of a failure: dropping the work aborts the set.
-        let created = asked.device_count;
-        if created as usize != devices.len() {
-            return Err(Failure::DeviceCount { named: devices.len(), created, device: work.first_device.clone() });
-        }
-        Ok(work)
+        Ok((work, asked.device_count))
     }
 
     /// Configures the set with these terms and buffers (size, count), and opens its devices.
@@ -175,11 +183,7 @@ impl Work {
     }
 
     fn aborted(&self) -> Failure {
-        Failure::Aborted {
-            device: self.first_device.clone(),
-            reason: self.session.abort_reason(),
-            evidence: self.session.evidence(),
-        }
+        Failure::Aborted { device: self.first_device.clone(), abort: self.session.aborted() }
     }
 
     /// Runs the completion agent until the set is closed; an abort is a failure of the statement.
@@ -243,6 +247,7 @@ impl Work {
         let own = failure.is_the_servers_own();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = state.failure.is_none() && !state.settled;
+        let (code, why) = (failure.code(), failure.to_string());
         if first {
             event!(INFO, set = self.set_name(), failure = %failure, "statement fails");
             state.failure = Some(failure);
@@ -254,7 +259,12 @@ impl Work {
             self.discard();
         }
         // Fails only when the set is closed already.
-        let _ = self.set.signal_abort();
+        let _ = self.set.signal_abort_because(code, why);
+    }
+
+    /// The statement fails before its threads run, or after: the client learns why, unless the set has ended.
+    fn give_up(&self, failure: &Failure) {
+        let _ = self.set.signal_abort_because(failure.code(), failure);
     }
 
     /// Tells the devices that can do it to throw away what they have.

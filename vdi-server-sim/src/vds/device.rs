@@ -87,7 +87,7 @@ impl ServerVirtualDevice {
     }
 
     fn error(&self, call: &'static str, code: VdError, what: &str) -> VdsError {
-        let what = match self.set.session.abort_reason() {
+        let what = match self.set.session.aborted() {
             Some(reason) if code == VdError::Abort => format!("the set was aborted: {reason}"),
             _ => what.to_owned(),
         };

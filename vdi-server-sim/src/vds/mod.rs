@@ -56,5 +56,6 @@ pub use error::VdsError;
 pub use open_set::AgentFaults;
 pub use set::ServerVirtualDeviceSet;
 pub use vdi_shm::ipc::runtime::{Access, Options};
+pub use vdi_shm::set::abort::Abort;
 pub use vdi_shm::set::pool::ServerBuffer;
 pub use vdi_shm::set::session::Session;

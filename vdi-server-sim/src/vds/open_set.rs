@@ -154,12 +154,11 @@ impl OpenSet {
 
     fn trace_abort(&self) {
         if trace::listening!(DEBUG)
-            && let Some(reason) = self.session.abort_reason()
+            && let Some(abort) = self.session.aborted()
             && !self.abort_traced.swap(true, Ordering::Relaxed)
         {
-            let evidence = self.session.evidence();
             let set = self.session.set_name();
-            trace::event!(DEBUG, set = set, reason = %reason, evidence = evidence.as_deref(), "set aborted");
+            trace::event!(DEBUG, set = set, reason = %abort.reason, text = Some(&*abort.text).filter(|text| !text.is_empty()), "set aborted");
         }
     }
 
@@ -173,12 +172,9 @@ impl OpenSet {
 
     /// What is wrong with a call, by its code alone.
     pub(super) fn explain(&self, code: VdError) -> String {
-        match (code, self.session.abort_reason()) {
-            (VdError::Abort, Some(reason)) => match self.session.evidence() {
-                Some(evidence) => format!("the set was aborted: {reason} ({evidence})"),
-                None => format!("the set was aborted: {reason}"),
-            },
-            (VdError::Protocol, Some(reason)) => format!("this call comes too late, the set was aborted: {reason}"),
+        match (code, self.session.aborted()) {
+            (VdError::Abort, Some(abort)) => format!("the set was aborted: {abort}"),
+            (VdError::Protocol, Some(abort)) => format!("this call comes too late, the set was aborted: {abort}"),
             (VdError::Protocol, None) => format!("this call does not belong into state {:?}", self.state()),
             _ => code.meaning().to_owned(),
         }

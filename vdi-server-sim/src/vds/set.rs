@@ -316,6 +316,19 @@ impl ServerVirtualDeviceSet {
         Ok(())
     }
 
+    /// As [`ServerVirtualDeviceSet::signal_abort`], and tells the client why: its errors have `reason`. `code` is the system error
+    /// or the status (HRESULT) behind it, 0 where there is none. The reason is cut at 512 bytes on its way.
+    ///
+    /// # Errors
+    /// VD_E_PROTOCOL without a set.
+    pub fn signal_abort_because(&self, code: u32, reason: impl std::fmt::Display) -> Result<(), VdsError> {
+        const CALL: &str = "SignalAbort";
+        let opened = self.step(CALL, Call::SignalAbort)?;
+        trace::event!(DEBUG, call = CALL, set = opened.set.session.set_name(), "abort signalled");
+        opened.set.session.give_up(code, reason);
+        Ok(())
+    }
+
     /// Closes the set. The completion agent returns, and commands that are outstanding end with ERROR_OPERATION_ABORTED.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ fn an_abort_is_heard_although_its_word_is_cleared() {
     loop {
         match member.0.link.receive_until(deadline).unwrap() {
             Received::Packet(packet) => match Message::decode(packet.bytes()).unwrap() {
-                Message::Aborted { reason } => break assert_eq!(reason.cause, Cause::Signalled),
+                Message::Aborted { reason, .. } => break assert_eq!(reason.cause, Cause::Signalled),
                 message => assert!(matches!(message, Message::Class { .. }), "{message:?}"),
             },
             other => panic!("{other:?}"),
@@ -222,8 +222,9 @@ fn a_lease_for_ever_ends_the_pump_and_its_holder_is_named() {
     let holder = format!("still mapped by secondary client {}", member.0.member);
     assert!(error.code() == VdError::Busy && error.to_string().contains(&holder), "{error}");
     assert_eq!(server.completed().0, CompletionCode::OPERATION_ABORTED);
-    let reason = server.set.session().unwrap().abort_reason().unwrap();
-    assert_eq!(reason.cause, Cause::AbandonedCommand);
+    let abort = server.set.session().unwrap().aborted().unwrap();
+    assert_eq!(abort.reason.cause, Cause::GaveUp);
+    assert!(abort.text.contains(&holder), "{abort}");
 }
 
 /// Which names are taken the server knows by itself.

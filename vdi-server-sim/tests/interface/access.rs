@@ -126,7 +126,7 @@ fn the_statement_of_another_user_is_refused_with_the_reason() {
     shared.backs_up(STRANGER, &["--allow-uid", "0"]).assert_failure(&[
         "VD_E_SECURITY",
         "refused this process",
-        "allow this uid or gid",
+        "the set admits uid 0, uid 65533, not uid 65534",
     ]);
     // The server does not trust the set's creator.
     shared.backs_up(STRANGER, &[]).assert_failure(&["VD_E_SECURITY", "of uid 0, whom this process does not trust"]);

@@ -53,7 +53,7 @@ fn waiting_for_the_configuration() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(1));
     let error = set.get_configuration(Duration::from_millis(1)).unwrap_err();
-    let told = ["no server configured the set within 1ms", "check that the statement was sent"];
+    let told = ["no server configured the set within 0.001 s", "check that the statement was sent"];
     assert_told(&error, &format!("GetConfiguration {SET}"), &told);
     let early = set.open_device("nightly").unwrap_err();
     assert_told(&early, &format!("OpenDevice {DEVICE}"), &["state Configurable: call GetConfiguration first"]);

@@ -7,6 +7,7 @@ mod common;
 mod demo;
 mod examples;
 mod readme;
+mod reasons;
 mod sqlcmd;
 mod statements;
 mod tracing;

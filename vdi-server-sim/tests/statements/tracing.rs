@@ -175,7 +175,7 @@ fn an_abort_is_told_once_with_its_reason() {
     let aborted = told_of(CLIENT, "set aborted");
     assert_eq!(aborted.len(), 1, "{aborted:#?}");
     assert_eq!((aborted[0].level, aborted[0].get("reason")), (Level::INFO, "the server called SignalAbort"));
-    assert_eq!(aborted[0].find("evidence"), None);
+    assert_eq!(aborted[0].find("text"), None);
     let refused = told_of(CLIENT, "call refused");
     assert_eq!(fields(&refused, &["call", "device", "code"])[0], ["GetCommand", "nightly", "VD_E_ABORT"]);
     assert!(refused.iter().all(|told| told.level == Level::DEBUG && told.get("code") == "VD_E_ABORT"), "{refused:#?}");

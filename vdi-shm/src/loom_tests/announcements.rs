@@ -206,7 +206,7 @@ fn loom_closed_is_seen_after_the_commands() {
 #[test]
 fn loom_the_text_of_an_abort_is_that_of_its_reason() {
     // Two processes abort the set at once, each with its text. A third one sees the abort.
-    check("abort, two texts", Some(4), 20_000, || {
+    check("abort, two texts", Some(4), 5_000, || {
         let checksums = Checksums::new(7);
         let set = Arc::new((AbortWord::default(), AbortText::<2>::new()));
         let aborters = [(DIED, "a1"), (SIGNALLED, "b2")].map(|(reason, text)| {
@@ -228,7 +228,7 @@ fn loom_the_text_of_an_abort_is_that_of_its_reason() {
 
 #[test]
 fn loom_the_text_of_an_abort_is_whole() {
-    check("abort, its text", None, 8, || {
+    check("abort, its text", None, 5, || {
         let checksums = Checksums::new(7);
         let set = Arc::new((AbortWord::default(), AbortText::<2>::new()));
         let aborter = {
@@ -239,7 +239,11 @@ fn loom_the_text_of_an_abort_is_whole() {
             })
         };
         if let Some(reason) = set.0.load() {
-            assert_eq!(set.1.read(checksums, reason), Some((5, "a1".to_owned())), "it is aborted, and its text is not there");
+            assert_eq!(
+                set.1.read(checksums, reason),
+                Some((5, "a1".to_owned())),
+                "it is aborted, and its text is not there"
+            );
         }
         aborter.join().expect("the aborter");
     });

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use vdi_proto::abort::{Cause, Process};
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::index::DeviceIndex;
@@ -222,6 +223,12 @@ impl Attachment {
         self.trace_abort();
     }
 
+    /// Aborts the set because this process cannot go on. Every process of the set gets the code and the text.
+    pub(super) fn give_up(&self, code: CompletionCode, text: &str) {
+        self.session.give_up(code.number(), text);
+        self.trace_abort();
+    }
+
     /// Aborts the set because `process` broke the protocol; the error for the caller.
     #[cold]
     pub(super) fn violation(&self, call: &'static str, process: Process, evidence: impl Display) -> Error {
@@ -258,12 +265,11 @@ impl Attachment {
 
     fn trace_abort(&self) {
         if trace::listening!(INFO)
-            && let Some(reason) = self.session.abort_reason()
+            && let Some(abort) = self.session.aborted()
             && !self.abort_traced.swap(true, Ordering::Relaxed)
         {
-            let evidence = self.session.evidence();
             let set = self.set_name();
-            trace::event!(INFO, set = set, reason = %reason, evidence = evidence.as_deref(), "set aborted");
+            trace::event!(INFO, set = set, reason = %abort.reason, text = Some(&*abort.text).filter(|text| !text.is_empty()), "set aborted");
         }
     }
 
@@ -335,21 +341,28 @@ impl Attachment {
         self.error(ErrorKind::Misuse, code, call, what)
     }
 
-    /// VD_E_ABORT with the reason, and the evidence where a peer broke the protocol.
+    /// VD_E_ABORT with the reason, in the words of the process that aborted the set, and with what to do.
     pub(super) fn aborted(&self, call: &'static str) -> Error {
         self.trace_abort();
-        let Some(reason) = self.session.abort_reason() else {
+        let Some(abort) = self.session.aborted() else {
             return self.error(ErrorKind::Ended, VdError::Abort, call, "the set was aborted");
         };
-        let evidence = self.session.evidence().map(|evidence| format!(" ({evidence})")).unwrap_or_default();
-        let remedy = match reason.cause {
-            Cause::Died => "look for the end of that process in its log and the system's, then run the statement again",
-            Cause::TimedOut => "this client did not complete its commands in time: raise serverTimeOut or be faster",
-            Cause::BrokeProtocol => "check that all processes use the same version of this library",
-            _ => "run the statement again with a new set",
+        let remedy = match abort.reason.cause {
+            Cause::Died => {
+                "; look for the end of that process in its log and the system's, then run the statement again"
+            }
+            Cause::TimedOut => "; this client did not complete its commands in time: raise serverTimeOut or be faster",
+            Cause::BrokeProtocol => "; check that all processes use the same version of this library",
+            // The process that gave up says what to do.
+            Cause::GaveUp => "",
+            Cause::Signalled if abort.reason.process == Process::Server => {
+                "; the messages of the statement say why; run it again with a new set"
+            }
+            _ => "; run the statement again with a new set",
         };
-        let kind = if reason.cause == Cause::BrokeProtocol { ErrorKind::Violation } else { ErrorKind::Ended };
-        self.error(kind, VdError::Abort, call, format!("the set was aborted: {reason}{evidence}; {remedy}"))
+        let refused = self.session.joiners().refused().map(|refused| format!("; {refused}")).unwrap_or_default();
+        let kind = if abort.reason.cause == Cause::BrokeProtocol { ErrorKind::Violation } else { ErrorKind::Ended };
+        self.error(kind, VdError::Abort, call, format!("the set was aborted: {abort}{remedy}{refused}"))
     }
 
     /// Makes a call about buffers.

@@ -5,6 +5,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 use vdi_proto::abort::Cause;
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::Call;
@@ -14,18 +15,14 @@ use vdi_shm::set::mapped_buffer::MappedBuffer;
 
 use super::attachment::Attachment;
 use super::device::Device;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, show_duration};
 
 impl Attachment {
     pub(crate) fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         const CALL: &str = "GetConfiguration";
-        let config = self.wait(CALL, wait::deadline(timeout), || Ok(self.config()))?.ok_or_else(|| {
-            let what = format!(
-                "no server configured the set within {timeout:?}; check that the statement was sent, names this set in \
-                 its first VIRTUAL_DEVICE, and did not fail"
-            );
-            self.error(ErrorKind::NotYet, VdError::Timeout, CALL, what)
-        })?;
+        let config = self
+            .wait(CALL, wait::deadline(timeout), || Ok(self.config()))?
+            .ok_or_else(|| self.error(ErrorKind::NotYet, VdError::Timeout, CALL, self.no_configuration(timeout)))?;
         self.step(CALL, Call::GetConfiguration)?;
         self.admit_secondaries();
         Ok(config)
@@ -63,6 +60,35 @@ impl Attachment {
         self.step("SignalAbort", Call::SignalAbort)?;
         self.abort(Cause::Signalled);
         Ok(())
+    }
+
+    pub(crate) fn signal_abort_because(&self, code: CompletionCode, reason: &str) -> Result<(), Error> {
+        self.step("SignalAbort", Call::SignalAbort)?;
+        self.give_up(code, reason);
+        Ok(())
+    }
+
+    /// Where GetConfiguration waited, what came meanwhile, and what to look for.
+    fn no_configuration(&self, timeout: Duration) -> String {
+        let (session, joiners) = (self.session(), self.session().joiners());
+        let (waited, path, user) =
+            (show_duration(timeout), session.socket_path().display(), rustix::process::geteuid().as_raw());
+        let instance = match session.name().instance() {
+            "" => "the default instance".to_owned(),
+            instance => format!("instance {instance:?}"),
+        };
+        let look = match joiners.server() {
+            // It came to the right place.
+            Some(_) => "look at the messages of the statement and at what its server waits for",
+            None => {
+                "check that the statement was sent and did not fail, that its first VIRTUAL_DEVICE is this name (letter case \
+                 counts) and its instance this one, and that the server looks in the same directory: VDI_RUNTIME_DIR, else \
+                 XDG_RUNTIME_DIR, else TMPDIR, as each side has them"
+            }
+        };
+        format!(
+            "no server configured the set within {waited}; it waits at {path} ({instance}, uid {user}); {joiners}; {look}"
+        )
     }
 
     pub(crate) fn cancel(&self) {

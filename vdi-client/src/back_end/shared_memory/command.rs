@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use vdi_proto::abort::{Cause, Process};
 use vdi_proto::command::CommandRecord;
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::Call;
 use vdi_proto::status::VdError;
@@ -76,6 +77,10 @@ impl HeldCommand {
 
     pub(crate) fn abandon(&self) {
         self.device.set.abort(Cause::AbandonedCommand);
+    }
+
+    pub(crate) fn give_up(&self, code: CompletionCode, why: &str) {
+        self.device.give_up(code, why);
     }
 
     #[inline]

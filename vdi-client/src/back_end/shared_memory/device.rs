@@ -102,9 +102,9 @@ impl Device {
         self.shared.core().machine.outstanding()
     }
 
-    pub(crate) fn abandon(&self) {
+    pub(crate) fn give_up(&self, code: CompletionCode, why: &str) {
         if !self.closed {
-            self.shared.abandon();
+            self.shared.give_up(code, why);
         }
     }
 

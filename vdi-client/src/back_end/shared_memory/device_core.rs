@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use vdi_proto::abort::Cause;
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::device::{ClientDevice, Limits};
 use vdi_proto::index::DeviceIndex;
 use vdi_proto::status::VdError;
@@ -67,6 +68,12 @@ impl DeviceShared {
     pub(crate) fn abandon(&self) {
         if !self.set.is_over() {
             self.set.abort(Cause::AbandonedDevice);
+        }
+    }
+
+    pub(super) fn give_up(&self, code: CompletionCode, why: &str) {
+        if !self.set.is_over() {
+            self.set.give_up(code, &format!("device {:?}: {why}", self.name));
         }
     }
 

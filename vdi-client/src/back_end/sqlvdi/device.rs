@@ -160,7 +160,12 @@ impl Device {
         self.shared.outstanding.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn abandon(&self) {
+    /// The library takes no reason.
+    pub(crate) fn give_up(&self, _code: CompletionCode, _why: &str) {
+        self.abandon();
+    }
+
+    fn abandon(&self) {
         if !self.closed {
             self.shared.abandon();
         }
@@ -276,6 +281,11 @@ impl HeldCommand {
     }
 
     pub(crate) fn abandon(&self) {
+        self.device.abandon();
+    }
+
+    /// The library takes no reason.
+    pub(crate) fn give_up(&self, _code: CompletionCode, _why: &str) {
         self.device.abandon();
     }
 

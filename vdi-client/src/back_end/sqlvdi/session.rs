@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
+use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::{MAX_PREFIX_ZONE, VdConfig};
 use vdi_proto::set::Opening;
 use vdi_proto::set::client::{Call, CommandPoll, Observation, State, observe, step};
@@ -326,6 +327,11 @@ impl Session {
         self.check("SignalAbort", self.object.signal_abort())?;
         self.aborted();
         Ok(())
+    }
+
+    /// The library takes no reason.
+    pub(crate) fn signal_abort_because(&self, _code: CompletionCode, _why: &str) -> Result<(), Error> {
+        self.signal_abort()
     }
 
     /// Aborts a set whose devices are open, or being opened; whether any is open. Also ends the waits inside the library, for

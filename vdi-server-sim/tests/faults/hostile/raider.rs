@@ -15,7 +15,7 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::index::{ClassIndex, MAX_MEMBERS};
 use vdi_proto::status::VdError;
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_proto::wire::layout::{
     ABORT_OFFSET, AGENT_EVENTS_OFFSET, DEVICE_CLIENT_OFFSET, DEVICE_EVENTS_OFFSET, DEVICE_NAME_OFFSET,
     DEVICE_SERVER_OFFSET, DEVICES_OPENED_OFFSET, RING_CAPACITY, SET_EVENTS_OFFSET, SLOT_LEASES_OFFSET,
@@ -82,12 +82,12 @@ pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, Strin
                     }
                     Ok(Joined { link, member: member.get(), words })
                 }
-                Message::Refused { status } => {
+                Message::Refused(Refusal { status, .. }) => {
                     let fair = [VdError::Memory, VdError::Protocol];
                     assert!(fair.contains(&status), "refused with {status}");
                     Err(status.to_string())
                 }
-                Message::Aborted { reason } => Err(reason.to_string()),
+                Message::Aborted { reason, .. } => Err(reason.to_string()),
                 other => panic!("{other:?} instead of a welcome"),
             }
         }

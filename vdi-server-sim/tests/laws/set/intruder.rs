@@ -13,7 +13,7 @@ use vdi_proto::handle::SlotState;
 use vdi_proto::index::{ClassIndex, DeviceIndex, Generation, MemberIndex, SlotIndex};
 use vdi_proto::wire::checksum::{Checksums, Ring};
 use vdi_proto::wire::class::ClassSpec;
-use vdi_proto::wire::join::{JoinRole, Message};
+use vdi_proto::wire::join::{JoinRole, Message, Refusal};
 use vdi_proto::wire::layout::{self, device_offset, slot_word};
 use vdi_proto::wire::record;
 use vdi_shm::ipc::link::{Link, Received};
@@ -152,7 +152,7 @@ impl Intruder {
             }
             13 => {
                 let reason = AbortReason::from_word(value as u32 | 1).expect("no word but 0 is none");
-                self.client.abort(reason);
+                self.client.abort(&reason.into());
                 true
             }
             14 => {
@@ -221,7 +221,7 @@ impl Intruder {
             0 => Message::Leave,
             1 => Message::Class { index: index(b), spec: ClassSpec { buffer_len: 4096, alignment: 512, count: 1 } },
             2 => Message::ClassAnswer { index: index(0), answer: Ok(()) },
-            3 => Message::ConfiguredAnswer(Err(VdError::Memory)),
+            3 => Message::ConfiguredAnswer(Err(Refusal::new(VdError::Memory, ""))),
             _ => Message::Hello { role: JoinRole::Server, instance: "", set: "s" },
         };
         self.link.send(message.encode().bytes(), b.is_multiple_of(2).then_some(self.segment.as_fd())).is_ok()

@@ -417,7 +417,7 @@ impl Monitor {
             Ok(Message::ClassAnswer { index, answer: Ok(()) }) if !server => self.class_mapped(from, member, index),
             Ok(Message::Configured(config)) if server => {
                 let configured = self.session.configure(config).map_err(|error| (error.code(), error.to_string()));
-                let answer = configured.as_ref().map(|()| ()).map_err(|(status, why)| Refusal::new(*status, why));
+                let answer = configured.as_ref().map_err(|(status, why)| Refusal::new(*status, why)).copied();
                 self.session.control().set_event().notify();
                 self.connections[from].send(&Message::ConfiguredAnswer(answer), None).is_ok()
             }
