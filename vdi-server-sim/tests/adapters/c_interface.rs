@@ -512,14 +512,27 @@ fn the_recipe_of_the_readme_installs_a_library_that_pkg_config_finds() {
         tool(&mut command).trim().to_owned()
     };
     assert_eq!(pkg_config(&["--modversion"]), env!("CARGO_PKG_VERSION"), "vdi_c.pc has another version");
-    let program = prefix.path().join("agent");
-    let mut gcc = Command::new("gcc");
-    gcc.arg("-std=c99").args(STRICT).arg(CAPI.join("examples/agent.c")).arg("-o").arg(&program);
-    tool(gcc.args(pkg_config(&["--cflags", "--libs"]).split_whitespace()));
-    assert!(dynamic(&program, "NEEDED").iter().any(|name| name == SONAME), "{:?}", dynamic(&program, "NEEDED"));
+    // As the README builds programs.
+    let program = |name, arguments: &[&str], libraries: &[&str]| {
+        let program = prefix.path().join(name);
+        let mut gcc = Command::new("gcc");
+        gcc.arg("-std=c99").args(STRICT).arg(CAPI.join("examples/agent.c")).arg("-o").arg(&program);
+        tool(gcc.args(pkg_config(arguments).split_whitespace()).args(libraries));
+        program
+    };
+    let shared = program("shared", &["--cflags", "--libs"], &[]);
+    let fixed = program("static", &["--cflags", "--libs-only-L"], &["-l:libvdi_c.a", "-lpthread", "-ldl", "-lm"]);
+    let needs = |program| dynamic(program, "NEEDED").iter().any(|name| name == SONAME);
+    assert!(needs(&shared) && !needs(&fixed));
     // Loaded from where it was installed: without it, the program does not start.
-    let run = |folder: &Path| Command::new(&program).env("LD_LIBRARY_PATH", folder).output().unwrap();
-    let usage = run(&prefix.path().join("lib"));
-    assert!(String::from_utf8_lossy(&usage.stderr).contains("usage: "), "{usage:?}");
-    assert_eq!(run(prefix.path()).status.code(), Some(127));
+    let run = |program: &Path, folder: &Path| {
+        let output = Command::new(program).env("LD_LIBRARY_PATH", folder).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (program, folder) in [(&shared, prefix.path().join("lib")), (&fixed, prefix.path().to_owned())] {
+        let (_, said) = run(program, &folder);
+        assert!(said.contains("usage: "), "{said}");
+    }
+    let (status, said) = run(&shared, prefix.path());
+    assert!(status == Some(127) && said.contains(SONAME), "{status:?} {said}");
 }
