@@ -4,7 +4,7 @@
  * A backup goes to FILE.partial and takes FILE's place before the server reports success, and never before it is proven to
  * be complete. A restore reads FILE. An agent that is killed leaves FILE.partial, which the next one overwrites.
  *
- *     cargo build --release -p vdi-capi
+ *     cargo build --release -p vdi-capi && ln -sf libvdi_c.so target/release/libvdi_c.so.0
  *     gcc -std=c99 -o agent vdi-client/capi/examples/agent.c -Ivdi-client/capi/include \
  *         -Ltarget/release -lvdi_c -Wl,-rpath,"$PWD/target/release"
  *

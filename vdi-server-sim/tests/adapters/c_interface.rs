@@ -20,10 +20,18 @@ use vdi_client::{CommandCode, Features};
 /// The C interface's folder.
 static CAPI: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
 
-/// Where the library is.
+/// Where the library is, also by the name that programs load it by.
 fn library() -> PathBuf {
-    library_folder("vdi-capi")
+    let folder = library_folder("vdi-capi");
+    match std::os::unix::fs::symlink("libvdi_c.so", folder.join(SONAME)) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => panic!("{SONAME}: {error}"),
+        _ => folder,
+    }
 }
+
+/// The name that a program that was linked with the library loads it by. Another number is another binary interface: every
+/// program has to be linked anew.
+const SONAME: &str = "libvdi_c.so.0";
 
 /// Runs a compiler or one of its companions; what it printed on standard output.
 #[track_caller]
@@ -467,4 +475,64 @@ fn exactly_the_documented_functions_are_exported() {
     exported.sort();
     assert_eq!(exported, documented());
     assert_eq!(exported.len(), 20);
+}
+
+/// An entry of the dynamic section of a program or a library.
+fn dynamic(file: &Path, entry: &str) -> Vec<String> {
+    let printed = tool(Command::new("readelf").args(["--dynamic", "--wide"]).arg(file));
+    let values = printed.lines().filter(|line| line.contains(&format!("({entry})")));
+    values.map(|line| line.split(['[', ']']).nth(1).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_name_of_the_library_has_the_version_of_the_interface() {
+    assert_eq!(dynamic(&library().join("libvdi_c.so"), "SONAME"), [SONAME]);
+}
+
+#[test]
+fn the_recipe_of_the_readme_installs_a_library_that_pkg_config_finds() {
+    if !has("pkg-config") {
+        return skipped("the installed library: pkg-config is not installed");
+    }
+    let prefix = tempfile::tempdir().unwrap();
+    let readme = fs::read_to_string(CAPI.join("README.md")).unwrap();
+    let block = readme.split_once("## Install\n").unwrap().1.split("```").nth(1).unwrap();
+    let lines = block.strip_prefix("sh\n").unwrap().lines();
+    // The folder of the test, and the library that was built for it.
+    let lines = lines.filter(|line| !line.starts_with("export PREFIX=") && !line.starts_with("cargo build"));
+    let recipe: Vec<_> = lines.map(|line| line.replace("target/release", library().to_str().unwrap())).collect();
+    assert_eq!(recipe.len(), 5, "{recipe:?}");
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", &recipe.join("\n")]).env("PREFIX", prefix.path()).current_dir(CAPI.join("../.."));
+    tool(&mut shell);
+
+    let pkg_config = |arguments: &[&str]| {
+        let mut command = Command::new("pkg-config");
+        command.args(arguments).arg("vdi_c").env("PKG_CONFIG_PATH", prefix.path().join("lib/pkgconfig"));
+        tool(&mut command).trim().to_owned()
+    };
+    assert_eq!(pkg_config(&["--modversion"]), env!("CARGO_PKG_VERSION"), "vdi_c.pc has another version");
+    // As the README builds programs.
+    let program = |name, arguments: &[&str], libraries: &[&str]| {
+        let program = prefix.path().join(name);
+        let mut gcc = Command::new("gcc");
+        gcc.arg("-std=c99").args(STRICT).arg(CAPI.join("examples/agent.c")).arg("-o").arg(&program);
+        tool(gcc.args(pkg_config(arguments).split_whitespace()).args(libraries));
+        program
+    };
+    let shared = program("shared", &["--cflags", "--libs"], &[]);
+    let fixed = program("static", &["--cflags", "--libs-only-L"], &["-l:libvdi_c.a", "-lpthread", "-ldl", "-lm"]);
+    let needs = |program| dynamic(program, "NEEDED").iter().any(|name| name == SONAME);
+    assert!(needs(&shared) && !needs(&fixed));
+    // Loaded from where it was installed: without it, the program does not start.
+    let run = |program: &Path, folder: &Path| {
+        let output = Command::new(program).env("LD_LIBRARY_PATH", folder).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (program, folder) in [(&shared, prefix.path().join("lib")), (&fixed, prefix.path().to_owned())] {
+        let (_, said) = run(program, &folder);
+        assert!(said.contains("usage: "), "{said}");
+    }
+    let (status, said) = run(&shared, prefix.path());
+    assert!(status == Some(127) && said.contains(SONAME), "{status:?} {said}");
 }
