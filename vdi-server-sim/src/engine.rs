@@ -64,6 +64,7 @@ mod backup;
 mod driver;
 mod list;
 mod reads;
+mod reporting;
 mod restore;
 mod snapshot;
 mod tally;
@@ -83,7 +84,7 @@ use crate::faults::Faults;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
-use crate::tsql::{self, Statement, TsqlError};
+use crate::tsql::{self, Backup, Restore, Statement, TsqlError};
 use crate::vds::{Abort, Options, VdsError};
 
 /// A server instance: where its databases are, and how it finds sets.
@@ -93,6 +94,17 @@ pub struct Engine {
     instance: String,
     options: Options,
     faults: Faults,
+    log: Log,
+}
+
+/// Where messages of the error log go.
+#[derive(Default)]
+struct Log(Option<Box<dyn Fn(&Message) + Send + Sync>>);
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Log(on)" } else { "Log(off)" })
+    }
 }
 
 /// What a statement did.
@@ -123,11 +135,13 @@ pub enum Failure {
     /// It is no statement that can be carried out.
     #[error(transparent)]
     Statement(#[from] TsqlError),
-    /// An option was accepted by the grammar but cannot be honoured.
-    #[error("{option} is not supported; leave it out")]
-    Option {
-        /// The option.
-        option: &'static str,
+    /// SQL Server backs up or restores no database of this name in this way.
+    #[error("the system database {name} {what}")]
+    SystemDatabase {
+        /// The database.
+        name: String,
+        /// What cannot be done, and what to do.
+        what: &'static str,
     },
     /// The database's files.
     #[error(transparent)]
@@ -149,7 +163,11 @@ pub enum Failure {
         device: String,
     },
     /// A command failed on a device.
-    #[error("{operation} on device {device:?} failed: {code}, {bytes} of {size} bytes")]
+    #[error(
+        "{operation} on device {device:?} failed: {code}{}{}",
+        show_bytes(*bytes, *size),
+        clear_error.map(|code| format!("; ClearError failed too: {code}")).unwrap_or_default()
+    )]
     Device {
         /// The device.
         device: String,
@@ -161,6 +179,8 @@ pub enum Failure {
         bytes: u32,
         /// Bytes that it was asked for.
         size: u32,
+        /// How the client answered ClearError, where it failed that too.
+        clear_error: Option<CompletionCode>,
     },
     /// A client's answer to a command cannot be right.
     #[error("the answer to {operation} on device {device:?} makes no sense: {what}; the client is at fault")]
@@ -189,8 +209,15 @@ pub enum Failure {
         source: StreamError,
     },
     /// The devices do not belong together, or not all of the database came.
-    #[error(transparent)]
-    Devices(#[from] SetError),
+    #[error("{}{source}", device.as_deref().map(|device| format!("device {device:?}: ")).unwrap_or_default())]
+    Devices {
+        /// The device that does not fit; none where all of them together are incomplete.
+        device: Option<String>,
+        /// The device that has brought the same family before.
+        earlier: Option<String>,
+        /// What is wrong.
+        source: SetError,
+    },
     /// The database cannot be described in the stream's catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -207,86 +234,29 @@ pub enum Failure {
     },
 }
 
+/// How much of a transfer was done; nothing for a command without data.
+fn show_bytes(bytes: u32, size: u32) -> String {
+    if size == 0 { String::new() } else { format!(", {bytes} of {size} bytes") }
+}
+
 fn show_abort(abort: Option<&Abort>) -> String {
     abort.map_or_else(|| "its reason was overwritten".to_owned(), Abort::to_string)
 }
 
 impl Failure {
-    /// The messages that a server prints for this failure of a statement, ending with 3013 where it had begun.
-    #[must_use]
-    pub fn messages(&self, verb: Option<Verb>) -> Vec<Message> {
-        let reason = || Message::own_information(self.to_string());
-        let mut messages = match self {
-            Failure::Statement(error) => return vec![error.message()],
-            Failure::Database(DatabaseError::NotFound { name, .. }) => vec![Message::no_such_database(name)],
-            Failure::Database(DatabaseError::Exists { name, .. }) => vec![Message::database_exists(name), reason()],
-            Failure::Set(error) => {
-                let device = error.device.as_deref().unwrap_or(&error.set);
-                let (code, open) = (error.code.hresult(), error.call == "Open");
-                let function = if open { "BackupVirtualDeviceSet::Initialize" } else { "BackupVirtualDeviceSet" };
-                let operation = if open { "Open" } else { error.call };
-                vec![Message::device_failure(function, operation, device, code), reason()]
-            }
-            Failure::DeviceCount { device, .. } => {
-                let function = "BackupVirtualDeviceSet::Initialize";
-                let code = VdError::NotSupported.hresult();
-                vec![Message::device_failure(function, "Open", device, code), reason()]
-            }
-            Failure::Device { device, operation, code, .. } => {
-                let number = code.number();
-                let mut messages =
-                    vec![Message::device_failure("BackupIoRequest::ReportIoError", operation, device, number)];
-                match *operation {
-                    "write" => messages.push(Message::write_failed(device, number)),
-                    "read" => messages.push(Message::read_failed(device, number)),
-                    _ => {}
-                }
-                messages.push(reason());
-                messages
-            }
-            Failure::Answer { device, operation, .. } => {
-                let number = CompletionCode::IO_DEVICE.number();
-                vec![Message::device_failure("BackupIoRequest::ReportIoError", operation, device, number), reason()]
-            }
-            Failure::Aborted { device, .. } => {
-                let aborted = CompletionCode::OPERATION_ABORTED.number();
-                let operation = match verb {
-                    Some(Verb::Restore) => "read",
-                    _ => "write",
-                };
-                vec![Message::device_failure("BackupIoRequest::ReportIoError", operation, device, aborted), reason()]
-            }
-            Failure::Stream { device, source: StreamError::BlockSize { expected, found, .. } } => {
-                vec![Message::block_size_mismatch(device, *found, *expected)]
-            }
-            Failure::Stream { device, source: StreamError::FamilyCount { expected, found, .. } } => {
-                vec![Message::media_families_missing(*found, *expected), Message::media_family_malformed(device)]
-            }
-            Failure::Stream { device, .. } => vec![Message::media_family_malformed(device), reason()],
-            Failure::Option { .. }
-            | Failure::Database(_)
-            | Failure::Devices(_)
-            | Failure::Catalog(_)
-            | Failure::Write(_)
-            | Failure::System { .. } => vec![Message::own(self.to_string())],
-        };
-        messages.extend(verb.map(Message::terminating));
-        messages
-    }
-
     /// Whether the server failed by itself, and neither a device nor the set did.
     fn is_the_servers_own(&self) -> bool {
         match self {
             Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
             Failure::Statement(_)
-            | Failure::Option { .. }
+            | Failure::SystemDatabase { .. }
             | Failure::Set(_)
             | Failure::DeviceCount { .. }
             | Failure::Device { .. }
             | Failure::Answer { .. }
             | Failure::Aborted { .. }
             | Failure::Stream { .. }
-            | Failure::Devices(_) => false,
+            | Failure::Devices { .. } => false,
         }
     }
 
@@ -317,7 +287,8 @@ impl Engine {
     /// # Errors
     /// [`DatabaseError`] when that is no folder.
     pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
-        Ok(Engine { folder: DataFolder::new(data)?, instance: String::new(), options, faults: Faults::default() })
+        let (instance, faults, log) = (String::new(), Faults::default(), Log::default());
+        Ok(Engine { folder: DataFolder::new(data)?, instance, options, faults, log })
     }
 
     /// The same server under an instance's name.
@@ -334,21 +305,38 @@ impl Engine {
         self
     }
 
+    /// The same server with an error log: `write` gets every message that SQL Server writes there and does not send to the client.
+    /// These are 18210 for each device that fails, and 3041 for each BACKUP that fails.
+    #[must_use]
+    pub fn with_log(mut self, write: impl Fn(&Message) + Send + Sync + 'static) -> Engine {
+        self.log = Log(Some(Box::new(write)));
+        self
+    }
+
     /// The data folder.
     #[must_use]
     pub fn folder(&self) -> &DataFolder {
         &self.folder
     }
 
-    /// Carries out one statement in T-SQL. Every message is reported as it arises, those of a failure included.
+    /// Carries out one statement in T-SQL. Every message to the client is reported as it arises, those of a failure included.
     ///
     /// # Errors
     /// [`Failure`], after its messages were reported.
     pub fn execute(&self, sql: &str, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
-        let statement = tsql::parse(sql).map_err(Failure::Statement);
-        let verb = statement.as_ref().ok().map(Statement::verb);
-        statement.and_then(|statement| self.run(&statement, report)).inspect_err(|failure| {
-            failure.messages(verb).into_iter().for_each(&mut *report);
+        let statement = match tsql::parse(sql) {
+            Ok(statement) => statement,
+            Err(error) => {
+                let failure = Failure::Statement(error);
+                failure.messages(tsql::verb(sql)).into_iter().for_each(report);
+                return Err(failure);
+            }
+        };
+        self.run(&statement, report).inspect_err(|failure| {
+            if let Log(Some(write)) = &self.log {
+                failure.log(&statement).iter().for_each(write);
+            }
+            failure.messages(Some(statement.verb())).into_iter().for_each(&mut *report);
         })
     }
 
@@ -357,6 +345,10 @@ impl Engine {
             Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices),
             Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices),
         };
+        refuse_system_database(statement)?;
+        if let Statement::Backup(statement) = statement {
+            statement.options.remarks().for_each(|remark| report(Message::own_information(remark)));
+        }
         let span = statement_span(verb, database, devices.first().map_or("", String::as_str));
         let summary = span.within(|| match statement {
             Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report),
@@ -377,17 +369,20 @@ fn new_set_id() -> Result<[u8; 16], Failure> {
     Ok(set_id)
 }
 
-/// Refuses what the grammar lets pass and no restore honours.
-fn refuse_unsupported(options: &tsql::RestoreOptions) -> Result<(), Failure> {
-    for (asked, option) in [
-        (options.recovery == Some(false), "NORECOVERY"),
-        (options.continue_after_error == Some(true), "CONTINUE_AFTER_ERROR"),
-    ] {
-        if asked {
-            return Err(Failure::Option { option });
+/// SQL Server restores `master` only while nobody else uses the server, and `tempdb` never.
+fn refuse_system_database(statement: &Statement) -> Result<(), Failure> {
+    let (name, what) = match statement {
+        Statement::Restore(restore) if restore.database.eq_ignore_ascii_case("master") => {
+            (&restore.database, "cannot be restored while the server runs: restore it under another name")
         }
-    }
-    Ok(())
+        Statement::Restore(Restore { database, .. }) | Statement::Backup(Backup { database, .. })
+            if database.eq_ignore_ascii_case("tempdb") =>
+        {
+            (database, "is made anew at each start of the server: name another database")
+        }
+        _ => return Ok(()),
+    };
+    Err(Failure::SystemDatabase { name: name.clone(), what })
 }
 
 /// Buffers that devices share when the statement does not say how many.

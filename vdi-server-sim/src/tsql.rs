@@ -9,13 +9,14 @@
 //!            | RESTORE DATABASE name FROM device {, device} [WITH option {, option}] {;}
 //! device    := VIRTUAL_DEVICE = string
 //! option    := keyword [= number | = string]
+//!            | COMPRESSION [(ALGORITHM = word {, LEVEL = word})]
 //! ```
 //!
 //! Keywords are accepted in any case. What SQL Server has and this simulator does not do yet is answered with
 //! [`TsqlError::NotSupportedYet`], never with a syntax error and never by silently ignoring it: an option that is accepted is
-//! either honoured or only a remark (a name, a description, a hint about tapes that are not there). SNAPSHOT goes with exactly one
-//! device (VDI specification, snapshots: one virtual device only). Every error knows
-//! its line and column, and which of SQL Server's messages a client would see for it ([`TsqlError::message`]).
+//! either honoured or asks for nothing that a virtual device could do (a name, a description, a hint about tapes). The options
+//! are listed in `docs/statements.md`. SNAPSHOT goes with exactly one device (VDI specification, snapshots: one virtual device only). Every error knows
+//! its line and column, and which of SQL Server's messages a client sees for it ([`TsqlError::messages`]).
 //!
 //! ```
 //! use vdi_server_sim::tsql::{Statement, parse};
@@ -43,6 +44,7 @@ pub use options::{BackupOptions, RestoreOptions};
 
 use crate::messages::Verb;
 use cursor::Cursor;
+use error::{DATABASE, DEVICE};
 
 /// The most devices that one statement may name, and one virtual device set may have.
 pub const MAX_DEVICES: usize = 64;
@@ -107,10 +109,17 @@ pub fn parse(sql: &str) -> Result<Statement, TsqlError> {
     } else if cursor.take_keyword("RESTORE") {
         restore(&mut cursor).map(Statement::Restore)
     } else if let Some(word) = cursor.peek_reserved() {
-        Err(cursor.not_supported_yet(format!("the {word} statement")))
+        Err(cursor.not_supported_yet(format!("the {word} statement"), "use BACKUP DATABASE or RESTORE DATABASE"))
     } else {
         Err(cursor.syntax("BACKUP or RESTORE"))
     }
+}
+
+/// The verb that a text begins with, whether or not it is a statement that [`parse`] takes.
+#[must_use]
+pub fn verb(sql: &str) -> Option<Verb> {
+    let cursor = Cursor::new(sql).ok()?;
+    [Verb::Backup, Verb::Restore].into_iter().find(|verb| cursor.peek_keyword(&verb.to_string()))
 }
 
 fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
@@ -120,9 +129,9 @@ fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
     cursor.expect_keyword("TO", "TO")?;
     let devices = devices(cursor)?;
     if cursor.peek_keyword("MIRROR") {
-        return Err(cursor.not_supported_yet("MIRROR TO".to_owned()));
+        return Err(cursor.not_supported_yet("MIRROR TO".to_owned(), "let the client write the second copy"));
     }
-    let options = with_clause(cursor, Verb::Backup, devices.len())?.into_backup();
+    let options = with_clause(cursor, Verb::Backup, &devices)?.into_backup();
     end(cursor)?;
     Ok(Backup { database, devices, options })
 }
@@ -132,11 +141,12 @@ fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
     let database = database_name(cursor)?;
     refuse_parts(cursor)?;
     if cursor.at_end() || cursor.peek_keyword("WITH") {
-        return Err(cursor.not_supported_yet("RESTORE DATABASE without a FROM clause".to_owned()));
+        let remedy = "restore from the devices of a backup: FROM VIRTUAL_DEVICE = '...'";
+        return Err(cursor.not_supported_yet("RESTORE DATABASE without a FROM clause".to_owned(), remedy));
     }
     cursor.expect_keyword("FROM", "FROM")?;
     let devices = devices(cursor)?;
-    let options = with_clause(cursor, Verb::Restore, devices.len())?.into_restore();
+    let options = with_clause(cursor, Verb::Restore, &devices)?.into_restore();
     end(cursor)?;
     Ok(Restore { database, devices, options })
 }
@@ -153,7 +163,11 @@ fn database_statement(cursor: &mut Cursor, verb: Verb) -> Result<(), TsqlError> 
     let known = OTHER_OBJECTS.iter().chain(only.iter().filter(|_| verb == Verb::Restore));
     for object in known {
         if cursor.peek_keyword(object) {
-            return Err(cursor.not_supported_yet(format!("{verb} {object}")));
+            let remedy = match verb {
+                Verb::Backup => "back up the whole database with BACKUP DATABASE",
+                Verb::Restore => "restore the whole database with RESTORE DATABASE, under another name to look at it",
+            };
+            return Err(cursor.not_supported_yet(format!("{verb} {object}"), remedy));
         }
     }
     Err(cursor.syntax("DATABASE"))
@@ -163,7 +177,7 @@ fn database_statement(cursor: &mut Cursor, verb: Verb) -> Result<(), TsqlError> 
 fn refuse_parts(cursor: &Cursor) -> Result<(), TsqlError> {
     for part in ["FILE", "FILEGROUP", "READ_WRITE_FILEGROUPS", "PAGE"] {
         if cursor.peek_keyword(part) {
-            return Err(cursor.not_supported_yet(format!("a part of a database ({part})")));
+            return Err(cursor.not_supported_yet(format!("a part of a database ({part})"), "name the whole database"));
         }
     }
     Ok(())
@@ -173,16 +187,19 @@ fn database_name(cursor: &mut Cursor) -> Result<String, TsqlError> {
     let at = cursor.mark();
     let name = cursor.identifier("the name of a database")?;
     let reason = if name.is_empty() {
-        "it is empty"
+        "it is empty; give 1 to 128 characters"
     } else if name.chars().count() > MAX_NAME {
-        "it is longer than 128 characters"
+        "it is longer than 128 characters; shorten it"
     } else if name.contains('\0') {
-        "it contains a NUL character"
+        "it contains a NUL character; take that out"
     } else {
         return Ok(name);
     };
-    Err(at.invalid_name("database", name, reason))
+    Err(at.invalid_name(DATABASE, name, reason))
 }
+
+/// What to use in the place of another device.
+const VIRTUAL: &str = "use VIRTUAL_DEVICE = '...' and a client that stores the backup";
 
 fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
     let mut devices: Vec<String> = Vec::new();
@@ -190,13 +207,13 @@ fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
         let at = cursor.mark();
         for other in ["DISK", "TAPE", "URL", "DATABASE_SNAPSHOT"] {
             if cursor.peek_keyword(other) {
-                return Err(cursor.not_supported_yet(format!("the device type {other}")));
+                return Err(cursor.not_supported_yet(format!("the device type {other}"), VIRTUAL));
             }
         }
         if !cursor.take_keyword("VIRTUAL_DEVICE") {
             // A bare name is a logical device, made by sp_addumpdevice: correct, but not known here.
             if cursor.at_logical_device() {
-                return Err(cursor.not_supported_yet("a logical backup device".to_owned()));
+                return Err(cursor.not_supported_yet("a logical backup device".to_owned(), VIRTUAL));
             }
             return Err(cursor.syntax("VIRTUAL_DEVICE = '...'"));
         }
@@ -204,16 +221,16 @@ fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
         let name_at = cursor.mark();
         let name = cursor.string("the device's name in quotes")?;
         let reason = if name.is_empty() {
-            Some("it is empty")
+            Some("it is empty; give 1 to 128 characters")
         } else if name.chars().count() > MAX_NAME {
-            Some("it is longer than 128 characters")
+            Some("it is longer than 128 characters; shorten it")
         } else if name.contains(['\\', '\0']) {
-            Some("it contains a backslash or a NUL character")
+            Some("it contains a backslash or a NUL character; take that out")
         } else {
             None
         };
         if let Some(reason) = reason {
-            return Err(name_at.invalid_name("virtual device", name, reason));
+            return Err(name_at.invalid_name(DEVICE, name, reason));
         }
         if devices.contains(&name) {
             return Err(name_at.duplicate_device(name));
@@ -228,11 +245,17 @@ fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
     }
 }
 
-/// The options, and the rule that one of them makes for the devices before it.
-fn with_clause(cursor: &mut Cursor, verb: Verb, devices: usize) -> Result<options::Values, TsqlError> {
+/// The options, and the rules that they make for the devices before them.
+fn with_clause(cursor: &mut Cursor, verb: Verb, devices: &[String]) -> Result<options::Values, TsqlError> {
     let at = cursor.mark();
     let values = options::with_clause(cursor, verb)?;
-    if values.snapshot() && devices > 1 { Err(at.snapshot_devices(devices)) } else { Ok(values) }
+    if values.snapshot() && devices.len() > 1 {
+        return Err(at.snapshot_devices(devices.len()));
+    }
+    if values.file() > 1 {
+        return Err(at.no_such_backup_set(values.file(), devices.first().map_or("", String::as_str)));
+    }
+    Ok(values)
 }
 
 /// The statement ends here: semicolons, and nothing behind them.

@@ -137,9 +137,10 @@ pub enum DatabaseError {
     },
     /// Somebody else kept the database from being frozen.
     #[error(
-        "{} could not be frozen within {waited:?}: its {lock} is locked by a writer that does not end, or by another statement \
+        "{} could not be frozen within {} s: its {lock} is locked by a writer that does not end, or by another statement \
          that has it frozen: end that (fuser -v {} shows who it is) and run the statement again",
         path.display(),
+        waited.as_secs_f64(),
         path.display()
     )]
     NotFrozen {

@@ -66,9 +66,6 @@ impl Sizes {
 /// Carries out a BACKUP.
 pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
     let options = &statement.options;
-    if options.continue_after_error == Some(true) {
-        return Err(Failure::Option { option: "CONTINUE_AFTER_ERROR" });
-    }
     let database = engine.folder.open(&statement.database)?;
     let catalog: Arc<[u8]> = Catalog::new(database.files().to_vec())?.encode().into();
     let devices = &statement.devices;

@@ -318,7 +318,14 @@ impl<'a> Driver<'a> {
     pub(super) fn clear_error(&mut self, failure: Failure) -> Result<(), Stopped> {
         event!(DEBUG, set = self.work.set_name(), device = self.name(), failure = %failure, "recovering");
         let answer = self.exchange(CommandCode::CLEAR_ERROR, 0, 0)?;
-        if answer.code.is_success() { Ok(()) } else { Err(self.work.stop(failure)) }
+        match failure {
+            _ if answer.code.is_success() => Ok(()),
+            Failure::Device { device, operation, code, bytes, size, .. } => {
+                let clear_error = Some(answer.code);
+                Err(self.work.stop(Failure::Device { device, operation, code, bytes, size, clear_error }))
+            }
+            failure => Err(self.work.stop(failure)),
+        }
     }
 
     /// Sends a command without data and gives its answer, after the retries that its kind has. Whatever the answer is, the
@@ -400,7 +407,8 @@ impl<'a> Driver<'a> {
     }
 
     pub(super) fn failure(&self, command: CommandCode, code: CompletionCode, bytes: u32, size: u32) -> Failure {
-        Failure::Device { device: self.name().to_owned(), operation: operation(command), code, bytes, size }
+        let (device, operation) = (self.name().to_owned(), operation(command));
+        Failure::Device { device, operation, code, bytes, size, clear_error: None }
     }
 
     /// A command failed for good.

@@ -1,6 +1,7 @@
 //! RESTORE: see [`crate::engine`].
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use crossbeam::channel::{bounded, select};
@@ -13,7 +14,7 @@ use super::driver::Driver;
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
-use super::{Engine, Failure, Progress, Summary, default_buffers, refuse_unsupported, report_files};
+use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
 use crate::database::{DataFolder, DatabaseError, RestoreTarget};
 use crate::messages::{Message, Verb};
 use crate::stream::{
@@ -25,7 +26,6 @@ use crate::vds::ServerBuffer;
 /// Carries out a RESTORE.
 pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
     let options = &statement.options;
-    refuse_unsupported(options)?;
     // The answer of RestoreTarget comes later; this one costs the client nothing.
     if !options.replace && engine.folder.contains(&statement.database)? {
         return Err(DatabaseError::Exists {
@@ -50,7 +50,7 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
             folder: &engine.folder,
             name: &statement.database,
             replace: options.replace,
-            verifier: Mutex::new(SetVerifier::new(devices.len() as u32)),
+            families: Mutex::new(Families::new(devices.len() as u32)),
             target: RwLock::new(None),
             tally: Tally::new(0, options.stats),
         };
@@ -127,19 +127,50 @@ struct Incoming<'a> {
     folder: &'a DataFolder,
     name: &'a str,
     replace: bool,
-    verifier: Mutex<SetVerifier>,
+    families: Mutex<Families>,
     target: RwLock<Option<RestoreTarget>>,
     tally: Tally,
 }
 
+/// The media families that the devices bring.
+struct Families {
+    verifier: SetVerifier,
+    /// Which device has brought which family.
+    devices: BTreeMap<u32, String>,
+}
+
+impl Families {
+    fn new(count: u32) -> Families {
+        Families { verifier: SetVerifier::new(count), devices: BTreeMap::new() }
+    }
+
+    /// As [`SetVerifier::record`].
+    fn record(&mut self, device: &str, identity: &Identity, action: &Action) -> Result<(), Failure> {
+        let Families { verifier, devices } = self;
+        verifier.record(identity, action).map_err(|source| Failure::Devices {
+            device: Some(device.to_owned()),
+            earlier: devices.get(&identity.family_index).cloned(),
+            source,
+        })?;
+        if let Action::Catalog(_) = action {
+            devices.insert(identity.family_index, device.to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl Incoming<'_> {
+    fn families(&self) -> MutexGuard<'_, Families> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn catalog(&self) -> Option<Arc<Catalog>> {
-        self.verifier.lock().unwrap_or_else(PoisonError::into_inner).catalog().cloned()
+        self.families().verifier.catalog().cloned()
     }
 
     /// Carries out what a device's stream says; gives the bytes that went to files.
-    fn carry_out(&self, identity: &Identity, action: &Action, bytes: &[u8]) -> Result<u64, Failure> {
-        self.verifier.lock().unwrap_or_else(PoisonError::into_inner).record(identity, action)?;
+    fn carry_out(&self, device: &str, identity: &Identity, action: &Action, bytes: &[u8]) -> Result<u64, Failure> {
+        self.families().record(device, identity, action)?;
         match action {
             Action::Catalog(catalog) => {
                 let mut target = self.target.write().unwrap_or_else(PoisonError::into_inner);
@@ -163,7 +194,8 @@ impl Incoming<'_> {
 
     /// Verifies that all of it came, makes it durable and puts it into its place.
     fn commit(&self) -> Result<Option<DatabaseError>, Failure> {
-        self.verifier.lock().unwrap_or_else(PoisonError::into_inner).finish()?;
+        let complete = self.families().verifier.finish();
+        complete.map_err(|source| Failure::Devices { device: None, earlier: None, source })?;
         let target = self.target.write().unwrap_or_else(PoisonError::into_inner).take();
         match target {
             Some(target) => Ok(target.commit()?.leftover),
@@ -229,8 +261,8 @@ impl Reader<'_> {
             let mut moved = 0;
             for action in actions.drain(..) {
                 if let Some(identity) = self.parser.identity() {
-                    moved +=
-                        self.database.carry_out(&identity, &action, data).map_err(|failure| self.work.stop(failure))?;
+                    let done = self.database.carry_out(self.reads.driver.name(), &identity, &action, data);
+                    moved += done.map_err(|failure| self.work.stop(failure))?;
                 }
             }
             self.reads.driver.succeeded(moved);

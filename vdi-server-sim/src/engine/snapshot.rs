@@ -34,7 +34,7 @@ use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
 use super::work::{Stopped, Work};
 use super::writes::Writes;
-use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, refuse_unsupported, report_files};
+use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
 use crate::database::{Database, DatabaseError, Frozen};
 use crate::messages::{Message, Verb};
 use crate::stream::{
@@ -52,9 +52,6 @@ const SMALL_BUFFERS: u32 = 2;
 /// Carries out a BACKUP WITH SNAPSHOT.
 pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
     let options = &statement.options;
-    if options.continue_after_error == Some(true) {
-        return Err(Failure::Option { option: "CONTINUE_AFTER_ERROR" });
-    }
     let database = engine.folder.open(&statement.database)?;
     let catalog = Catalog::new(database.files().to_vec())?;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
@@ -236,7 +233,6 @@ pub(super) fn restore(
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
     let options = &statement.options;
-    refuse_unsupported(options)?;
     let incoming = Incoming { engine, name: &statement.database, replace: options.replace };
     // Costs the client nothing; it is looked at once more before the client puts anything there.
     incoming.existing()?;
@@ -365,7 +361,10 @@ impl Mounter<'_> {
             .try_for_each(|action| verifier.record(&identity, action))
             .and_then(|()| verifier.record_snapshot(&identity, snapshot))
             .and_then(|()| verifier.finish());
-        verified.map_err(|error| work.stop(error))?;
+        verified.map_err(|source| {
+            let device = Some(self.reads.driver.name().to_owned());
+            work.stop(Failure::Devices { device, earlier: None, source })
+        })?;
         match verifier.catalog() {
             Some(catalog) => Ok((Arc::clone(catalog), Arc::clone(snapshot))),
             None => Err(self.broken(StreamError::Truncated { offset: self.parser.offset() })),

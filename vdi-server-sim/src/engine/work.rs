@@ -20,6 +20,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
 
+use super::reporting::START_A_THREAD;
 use super::{Engine, Failure};
 use crate::faults::Running;
 use crate::trace::{Span, event};
@@ -219,7 +220,7 @@ impl Work {
             span.within(body);
         };
         if let Err(source) = std::thread::Builder::new().spawn_scoped(scope, watched) {
-            self.fail(Failure::System { action: "start a thread", source });
+            self.fail(Failure::System { action: START_A_THREAD, source });
         }
     }
 

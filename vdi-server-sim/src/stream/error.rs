@@ -15,7 +15,7 @@ pub enum HeaderError {
         needed: usize,
     },
     /// It does not begin like one.
-    #[error("no segment header: it begins with {found:02x?}; this is no backup of this simulator, or it is damaged")]
+    #[error("no segment header: it begins with {:016x}; this is no backup of this simulator, or it is damaged", u64::from_be_bytes(*found))]
     Magic {
         /// The first bytes.
         found: [u8; 8],
@@ -199,7 +199,7 @@ pub enum StreamError {
     },
     /// The backup has another number of families than devices are named.
     #[error(
-        "at offset {offset}: the backup was made to {found} devices, but is restored from {expected}: name all {found} devices"
+        "at offset {offset}: the backup was made to {found} devices, but is restored from {expected}: name its {found} devices and no others"
     )]
     FamilyCount {
         /// Where the header begins.
@@ -323,7 +323,9 @@ pub enum SetError {
         found: super::Identity,
     },
     /// The backup has another number of devices than the restore.
-    #[error("the backup was made to {found} devices, but is restored from {expected}: name all {found} devices")]
+    #[error(
+        "the backup was made to {found} devices, but is restored from {expected}: name its {found} devices and no others"
+    )]
     FamilyCount {
         /// The restore's.
         expected: u32,

@@ -76,6 +76,16 @@ impl Cursor {
         self.take_if(found)
     }
 
+    pub(super) fn take_opening(&mut self) -> bool {
+        let found = matches!(self.peek(), Some(Token::LParen));
+        self.take_if(found)
+    }
+
+    pub(super) fn take_closing(&mut self) -> bool {
+        let found = matches!(self.peek(), Some(Token::RParen));
+        self.take_if(found)
+    }
+
     pub(super) fn take_equals(&mut self) -> bool {
         let found = matches!(self.peek(), Some(Token::Eq));
         self.take_if(found)
@@ -147,7 +157,7 @@ impl Cursor {
     fn refuse_variable(&self) -> Result<(), TsqlError> {
         match self.peek_bare() {
             Some(word) if word.starts_with('@') => {
-                Err(self.not_supported_yet(format!("the variable {}", excerpt(word))))
+                Err(self.not_supported_yet(format!("the variable {}", excerpt(word)), "write its value in its place"))
             }
             _ => Ok(()),
         }
@@ -166,8 +176,8 @@ impl Cursor {
         mark.syntax(near, expected)
     }
 
-    pub(super) fn not_supported_yet(&self, what: String) -> TsqlError {
-        self.mark().not_supported_yet(what)
+    pub(super) fn not_supported_yet(&self, what: String, remedy: &'static str) -> TsqlError {
+        self.mark().not_supported_yet(what, remedy)
     }
 }
 
@@ -180,7 +190,8 @@ fn token_text(token: &Token) -> String {
     }
 }
 
-fn excerpt(text: &str) -> String {
+/// The beginning of a text, for repetition.
+pub(super) fn excerpt(text: &str) -> String {
     text.chars().take(EXCERPT).collect()
 }
 

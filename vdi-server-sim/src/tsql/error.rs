@@ -2,7 +2,8 @@
 
 use crate::messages::{Message, OWN_NUMBER, Verb};
 
-use super::MAX_DEVICES;
+use super::cursor::excerpt;
+use super::{MAX_DEVICES, MAX_NAME};
 
 /// Why a statement cannot be carried out as it stands. Lines and columns count from 1; columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,10 +57,12 @@ pub enum TsqlError {
         column: u32,
     },
     /// SQL Server knows it, the simulator does not do it yet.
-    #[error("line {line}, column {column}: {what} is not supported yet by this simulator: leave it out")]
+    #[error("line {line}, column {column}: {what} is not supported yet by this simulator: {remedy}")]
     NotSupportedYet {
         /// The part of the statement.
         what: String,
+        /// What to do instead.
+        remedy: &'static str,
         /// Line where it begins.
         line: u32,
         /// Column where it begins.
@@ -140,18 +143,31 @@ pub enum TsqlError {
         column: u32,
     },
     /// More than [`MAX_DEVICES`] devices (message 3205).
-    #[error("line {line}, column {column}: more than {MAX_DEVICES} devices: spread the backup over fewer")]
+    #[error("line {line}, column {column}: more than {MAX_DEVICES} devices: name at most {MAX_DEVICES}")]
     TooManyDevices {
         /// Line of the first device too many.
         line: u32,
         /// Column of the first device too many.
         column: u32,
     },
-    /// SNAPSHOT together with more than one device. Its source is the VDI specification: a snapshot goes to a single virtual
+    /// FILE names a backup set that a virtual device cannot have, because it holds one (message 4038).
+    #[error(
+        "line {line}, column {column}: FILE = {file}, but a virtual device holds one backup set: restore WITH FILE = 1"
+    )]
+    NoSuchBackupSet {
+        /// The number.
+        file: u32,
+        /// The first device.
+        device: String,
+        /// Line of the WITH clause.
+        line: u32,
+        /// Column of the WITH clause.
+        column: u32,
+    },
+    /// SNAPSHOT together with more than one device (message 3277). Its source is the VDI specification: a snapshot goes to a single virtual
     /// device, since only metadata passes through it and there is nothing to spread.
     #[error(
-        "line {line}, column {column}: SNAPSHOT with {found} devices: a snapshot uses one virtual device only; name just one, \
-         or leave SNAPSHOT out"
+        "line {line}, column {column}: SNAPSHOT with {found} devices: a snapshot uses one virtual device only: name just one"
     )]
     SnapshotDevices {
         /// How many devices are named.
@@ -180,6 +196,7 @@ impl TsqlError {
             | Self::InvalidName { line, column, .. }
             | Self::DuplicateDevice { line, column, .. }
             | Self::TooManyDevices { line, column }
+            | Self::NoSuchBackupSet { line, column, .. }
             | Self::SnapshotDevices { line, column, .. } => (line, column),
         }
     }
@@ -190,53 +207,58 @@ impl TsqlError {
         self.position().0
     }
 
-    /// What the client of the statement gets to see: SQL Server's number and sentence where SQL Server refuses the same
-    /// thing, else a message of the simulator's own.
+    /// SQL Server's number and sentence where SQL Server refuses the same thing, else a message of the simulator's own.
     #[must_use]
     pub fn message(&self) -> Message {
         let message = match self {
-            Self::Syntax { near, .. } => Message::incorrect_syntax(near, 1),
-            Self::Keyword { keyword, .. } => Message::incorrect_syntax_keyword(keyword, 1),
-            Self::UnclosedQuote { text, .. } => {
-                Message::new(105, 15, format!("Unclosed quotation mark after the character string '{text}'."))
+            Self::Syntax { near, .. } => Message::incorrect_syntax(near),
+            Self::Keyword { keyword, .. } => Message::incorrect_syntax_keyword(keyword),
+            Self::UnclosedQuote { text, .. } => Message::unclosed_quote(text),
+            Self::UnclosedComment { .. } => Message::unclosed_comment(),
+            Self::UnknownOption { option, verb, .. } => Message::unknown_option(option, *verb),
+            Self::OptionNotForVerb { option, .. } => Message::options_not_supported(&option.to_ascii_lowercase()),
+            Self::ConflictingOptions { option, other, .. } => {
+                Message::conflicting_options(&option.to_ascii_lowercase(), &other.to_ascii_lowercase())
             }
-            Self::UnclosedComment { .. } => Message::new(113, 15, "Missing end comment mark '*/'."),
-            Self::UnknownOption { option, verb, .. } => {
-                Message::new(155, 15, format!("'{option}' is not a recognized {verb} option."))
+            Self::InvalidValue { option, .. } => Message::invalid_value(option),
+            Self::TooManyDevices { .. } => Message::too_many_devices(MAX_DEVICES),
+            Self::SnapshotDevices { .. } => Message::snapshot_needs_one_device(),
+            Self::NoSuchBackupSet { file, device, .. } => Message::no_such_backup_set(*file, device),
+            Self::InvalidName { what: DATABASE, found, .. } if found.is_empty() => Message::name_missing(),
+            Self::InvalidName { what: DATABASE, found, .. } if is_long(found) => {
+                Message::identifier_too_long(&excerpt(found), MAX_NAME)
             }
-            Self::OptionNotForVerb { option, .. } => Message::new(
-                3032,
-                16,
-                format!(
-                    "One or more of the options ({}) are not supported for this statement. Review the documentation for \
-                     supported options.",
-                    option.to_ascii_lowercase()
-                ),
-            ),
-            Self::ConflictingOptions { option, other, .. } => Message::new(
-                3031,
-                16,
-                format!(
-                    "Option '{}' conflicts with option(s) '{}'. Remove the conflicting option and reissue the statement.",
-                    option.to_ascii_lowercase(),
-                    other.to_ascii_lowercase()
-                ),
-            ),
-            Self::InvalidValue { option, .. } => {
-                Message::new(3217, 16, format!("Invalid value specified for {option} parameter."))
+            Self::InvalidName { what: DATABASE, found, .. } => Message::invalid_database_name(&excerpt(found)),
+            Self::InvalidName { found, .. } if found.is_empty() => Message::device_name_empty(),
+            Self::InvalidName { found, .. } if is_long(found) => Message::device_name_too_long(MAX_NAME),
+            Self::NotSupportedYet { .. } | Self::InvalidName { .. } | Self::DuplicateDevice { .. } => {
+                Message::own(self.to_string())
             }
-            Self::TooManyDevices { .. } => Message::new(
-                3205,
-                16,
-                format!("Too many backup devices specified for backup or restore; only {MAX_DEVICES} are allowed."),
-            ),
-            Self::NotSupportedYet { .. }
-            | Self::InvalidName { .. }
-            | Self::DuplicateDevice { .. }
-            | Self::SnapshotDevices { .. } => Message::new(OWN_NUMBER, 16, self.to_string()),
         };
         message.at_line(self.line())
     }
+
+    /// All that the client of the statement gets to see: [`TsqlError::message`], what was expected and where, and 3013 behind those
+    /// messages that BACKUP and RESTORE themselves raise. `verb` is the statement's.
+    #[must_use]
+    pub fn messages(&self, verb: Option<Verb>) -> Vec<Message> {
+        let message = self.message();
+        let explained = message.number != OWN_NUMBER;
+        let terminates = message.is_of_backup();
+        let mut messages = vec![message];
+        messages.extend(explained.then(|| Message::own_information(self.to_string())));
+        messages.extend(verb.filter(|_| terminates).map(Message::terminating));
+        messages.into_iter().map(|message| message.at_line(self.line())).collect()
+    }
+}
+
+/// What an invalid name is the name of.
+pub(super) const DATABASE: &str = "database";
+/// As [`DATABASE`].
+pub(super) const DEVICE: &str = "virtual device";
+
+fn is_long(name: &str) -> bool {
+    name.chars().count() > MAX_NAME
 }
 
 /// A place in the text, and the errors that can be said of it.
@@ -272,9 +294,9 @@ impl Mark {
         TsqlError::UnclosedComment { line, column }
     }
 
-    pub(super) fn not_supported_yet(self, what: String) -> TsqlError {
+    pub(super) fn not_supported_yet(self, what: String, remedy: &'static str) -> TsqlError {
         let Self { line, column } = self;
-        TsqlError::NotSupportedYet { what, line, column }
+        TsqlError::NotSupportedYet { what, remedy, line, column }
     }
 
     pub(super) fn unknown_option(self, option: String, verb: Verb) -> TsqlError {
@@ -310,6 +332,11 @@ impl Mark {
     pub(super) fn too_many_devices(self) -> TsqlError {
         let Self { line, column } = self;
         TsqlError::TooManyDevices { line, column }
+    }
+
+    pub(super) fn no_such_backup_set(self, file: u32, device: &str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::NoSuchBackupSet { file, device: device.to_owned(), line, column }
     }
 
     pub(super) fn snapshot_devices(self, found: usize) -> TsqlError {

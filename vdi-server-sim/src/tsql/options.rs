@@ -1,4 +1,5 @@
-//! The options behind WITH: one table of what each is called, which verb may have it, and where its value is kept.
+//! The options behind WITH: one table of what each is called, which statement may have it, where its value is kept, and what
+//! the simulator does about it. `docs/statements.md` lists the same table.
 
 use crate::messages::Verb;
 
@@ -26,8 +27,8 @@ pub struct BackupOptions {
     pub rewind: Option<bool>,
     /// CHECKSUM (`true`) or NO_CHECKSUM (`false`).
     pub checksum: Option<bool>,
-    /// CONTINUE_AFTER_ERROR (`true`) or STOP_ON_ERROR (`false`, the default): whether damaged pages end the backup.
-    pub continue_after_error: Option<bool>,
+    /// COMPRESSION (`true`) or NO_COMPRESSION (`false`, the default). The stream is never compressed.
+    pub compression: Option<bool>,
     /// STATS: progress is reported each time that this many percent (1 to 100) are done; 10 for STATS without a number.
     pub stats: Option<u8>,
     /// NAME of the backup set, at most 128 characters.
@@ -55,8 +56,6 @@ pub struct RestoreOptions {
     /// SNAPSHOT: the backup was made WITH SNAPSHOT; the device gives only metadata, and the client itself puts the files into
     /// their places. The statement names one device then, see [`TsqlError::SnapshotDevices`].
     pub snapshot: bool,
-    /// RECOVERY (`true`, the default) or NORECOVERY (`false`): whether the database can be used after the RESTORE.
-    pub recovery: Option<bool>,
     /// FILE: which backup set of the media to restore. A virtual device holds one, so only 1 is accepted.
     pub file: Option<u32>,
     /// UNLOAD (`true`, the default) or NOUNLOAD (`false`): for tapes.
@@ -65,8 +64,6 @@ pub struct RestoreOptions {
     pub rewind: Option<bool>,
     /// CHECKSUM (`true`) or NO_CHECKSUM (`false`).
     pub checksum: Option<bool>,
-    /// CONTINUE_AFTER_ERROR (`true`) or STOP_ON_ERROR (`false`, the default): whether damage ends the restore.
-    pub continue_after_error: Option<bool>,
     /// STATS: progress is reported each time that this many percent (1 to 100) are done; 10 for STATS without a number.
     pub stats: Option<u8>,
     /// MEDIANAME, at most 128 characters.
@@ -79,20 +76,29 @@ pub struct RestoreOptions {
     pub buffer_count: Option<u32>,
 }
 
-/// The values of a WITH clause while it is read, for whichever verb.
+impl BackupOptions {
+    /// What the user is told of options that were taken and have no effect although they ask for one.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = &'static str> {
+        (self.compression == Some(true)).then_some(COMPRESSION_REMARK).into_iter()
+    }
+}
+
+/// What the user is told of COMPRESSION.
+const COMPRESSION_REMARK: &str = "COMPRESSION: the stream stays uncompressed; ALGORITHM and LEVEL have no effect";
+
+/// The values of a WITH clause while it is read, for either verb.
 #[derive(Default)]
 pub(super) struct Values {
     copy_only: Option<bool>,
     replace: Option<bool>,
     snapshot: Option<bool>,
-    recovery: Option<bool>,
     format: Option<bool>,
     init: Option<bool>,
     skip: Option<bool>,
     unload: Option<bool>,
     rewind: Option<bool>,
     checksum: Option<bool>,
-    continue_after_error: Option<bool>,
+    compression: Option<bool>,
     stats: Option<u32>,
     file: Option<u32>,
     max_transfer_size: Option<u32>,
@@ -102,12 +108,19 @@ pub(super) struct Values {
     description: Option<String>,
     media_name: Option<String>,
     media_description: Option<String>,
+    /// Options that were taken and have no value to keep.
+    ignored: Vec<&'static str>,
 }
 
 impl Values {
     /// Whether SNAPSHOT is among the options.
     pub(super) fn snapshot(&self) -> bool {
         self.snapshot.unwrap_or(false)
+    }
+
+    /// The backup set that FILE asks for.
+    pub(super) fn file(&self) -> u32 {
+        self.file.unwrap_or(1)
     }
 
     pub(super) fn into_backup(self) -> BackupOptions {
@@ -120,7 +133,7 @@ impl Values {
             unload: self.unload,
             rewind: self.rewind,
             checksum: self.checksum,
-            continue_after_error: self.continue_after_error,
+            compression: self.compression,
             stats: self.stats.and_then(|percent| u8::try_from(percent).ok()),
             name: self.name,
             description: self.description,
@@ -136,12 +149,10 @@ impl Values {
         RestoreOptions {
             replace: self.replace.unwrap_or(false),
             snapshot: self.snapshot(),
-            recovery: self.recovery,
             file: self.file,
             unload: self.unload,
             rewind: self.rewind,
             checksum: self.checksum,
-            continue_after_error: self.continue_after_error,
             stats: self.stats.and_then(|percent| u8::try_from(percent).ok()),
             media_name: self.media_name,
             max_transfer_size: self.max_transfer_size,
@@ -151,26 +162,29 @@ impl Values {
     }
 }
 
-/// Which verbs may have an option.
+/// Which statements may have an option.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum For {
+pub(super) enum For {
     Backup,
     Restore,
     Both,
+    /// Only statements that the simulator does not have, such as BACKUP LOG.
+    Others,
 }
 
 impl For {
-    fn allows(self, verb: Verb) -> bool {
+    pub(super) fn allows(self, verb: Verb) -> bool {
         match self {
             Self::Both => true,
             Self::Backup => verb == Verb::Backup,
             Self::Restore => verb == Verb::Restore,
+            Self::Others => false,
         }
     }
 }
 
 /// A rule of a number: the range in words, and whether a value is in it.
-struct Range {
+pub(super) struct Range {
     words: &'static str,
     holds: fn(u32) -> bool,
     /// The value of the bare keyword, where it may stand alone.
@@ -178,151 +192,253 @@ struct Range {
 }
 
 /// What follows an option's name, and where the value goes.
-enum Shape {
+pub(super) enum Shape {
     /// Nothing follows; the name itself says yes or no. `opposite` is the option that says the other thing.
     Flag { slot: fn(&mut Values) -> &mut Option<bool>, says: bool, opposite: &'static str },
+    /// A flag that says yes, and `(ALGORITHM = word [, LEVEL = word])` behind it or not.
+    Compression,
     /// `= number`.
     Number { slot: fn(&mut Values) -> &mut Option<u32>, range: Range },
     /// `= 'text'` of at most so many characters.
     Text { slot: fn(&mut Values) -> &mut Option<String>, max: usize, words: &'static str },
-    /// SQL Server would have to honour it and the simulator cannot: refused by name.
-    NotYet,
+    /// Nothing follows, and nothing is kept.
+    Ignored,
+    /// `= 'text'`, which is not kept.
+    IgnoredText,
+    /// `= number`, which is not kept.
+    IgnoredNumber(Range),
+    /// It changes the result, and the simulator cannot do that: refused by its name.
+    Refused,
 }
 
 /// One option.
-struct Rule {
+pub(super) struct Rule {
+    pub(super) name: &'static str,
+    pub(super) verbs: For,
+    pub(super) shape: Shape,
+    /// What it means here; for one that is refused, what to do instead.
+    pub(super) note: &'static str,
+}
+
+/// What the simulator does about an option.
+#[cfg(test)]
+impl Rule {
+    pub(super) fn stance(&self) -> &'static str {
+        match self.shape {
+            _ if self.verbs == For::Others => "message 3032",
+            Shape::Refused => "refused",
+            Shape::Compression => "taken, with a remark",
+            _ => "taken",
+        }
+    }
+
+    pub(super) fn statements(&self) -> &'static str {
+        match self.verbs {
+            For::Backup => "BACKUP",
+            For::Restore => "RESTORE",
+            For::Both => "both",
+            For::Others => "neither",
+        }
+    }
+
+    /// The option as it can stand in a statement.
+    pub(super) fn example(&self) -> String {
+        let value = match &self.shape {
+            Shape::Flag { .. } | Shape::Ignored | Shape::Refused => "",
+            Shape::Compression => " (ALGORITHM = ZSTD, LEVEL = HIGH)",
+            Shape::Number { .. } if self.name == "MAXTRANSFERSIZE" => " = 65536",
+            Shape::Number { .. } if self.name == "BLOCKSIZE" => " = 512",
+            Shape::Number { .. } | Shape::IgnoredNumber(_) => " = 1",
+            Shape::Text { .. } | Shape::IgnoredText => " = N'x'",
+        };
+        format!("{}{value}", self.name)
+    }
+}
+
+const MEDIA: &str = "a virtual device always gets one new backup";
+const TAPES: &str = "for tapes only";
+const NOT_KEPT: &str = "not kept: the stream has no place for it";
+const NOTHING_EXPIRES: &str = "nothing expires on a virtual device";
+const NO_BROKER: &str = "no database here has a Service Broker";
+const NO_OTHER_BACKUP: &str = "restore WITH RECOVERY: no other backup can follow";
+const NO_PASSWORD: &str = "leave it out: no backup here has a password";
+
+const fn flag(
     name: &'static str,
     verbs: For,
-    shape: Shape,
+    slot: fn(&mut Values) -> &mut Option<bool>,
+    (says, opposite): (bool, &'static str),
+    note: &'static str,
+) -> Rule {
+    Rule { name, verbs, shape: Shape::Flag { slot, says, opposite }, note }
 }
 
-macro_rules! flag {
-    ($name:literal, $verbs:ident, $field:ident = $says:literal, not $opposite:literal) => {
-        Rule {
-            name: $name,
-            verbs: For::$verbs,
-            shape: Shape::Flag { slot: |values| &mut values.$field, says: $says, opposite: $opposite },
-        }
-    };
-    ($name:literal, $verbs:ident, $field:ident) => {
-        flag!($name, $verbs, $field = true, not $name)
-    };
+const fn number(
+    name: &'static str,
+    verbs: For,
+    slot: fn(&mut Values) -> &mut Option<u32>,
+    range: Range,
+    note: &'static str,
+) -> Rule {
+    Rule { name, verbs, shape: Shape::Number { slot, range }, note }
 }
 
-macro_rules! number {
-    ($name:literal, $verbs:ident, $field:ident, $words:literal, $holds:expr, bare $bare:expr) => {
-        Rule {
-            name: $name,
-            verbs: For::$verbs,
-            shape: Shape::Number {
-                slot: |values| &mut values.$field,
-                range: Range { words: $words, holds: $holds, bare: $bare },
-            },
-        }
-    };
+const fn text(
+    name: &'static str,
+    verbs: For,
+    slot: fn(&mut Values) -> &mut Option<String>,
+    (max, words): (usize, &'static str),
+) -> Rule {
+    Rule { name, verbs, shape: Shape::Text { slot, max, words }, note: NOT_KEPT }
 }
 
-macro_rules! text {
-    ($name:literal, $verbs:ident, $field:ident, 128) => {
-        text!(@ $name, $verbs, $field, 128, "at most 128 characters")
-    };
-    ($name:literal, $verbs:ident, $field:ident, 255) => {
-        text!(@ $name, $verbs, $field, 255, "at most 255 characters")
-    };
-    (@ $name:literal, $verbs:ident, $field:ident, $max:literal, $words:literal) => {
-        Rule {
-            name: $name,
-            verbs: For::$verbs,
-            shape: Shape::Text { slot: |values| &mut values.$field, max: $max, words: $words },
-        }
-    };
+const fn ignored(name: &'static str, verbs: For, shape: Shape, note: &'static str) -> Rule {
+    Rule { name, verbs, shape, note }
 }
 
-macro_rules! not_yet {
-    ($name:literal, $verbs:ident) => {
-        Rule { name: $name, verbs: For::$verbs, shape: Shape::NotYet }
-    };
+const fn refused(name: &'static str, verbs: For, remedy: &'static str) -> Rule {
+    Rule { name, verbs, shape: Shape::Refused, note: remedy }
 }
+
+const SHORT: (usize, &str) = (128, "at most 128 characters");
+const LONG: (usize, &str) = (255, "at most 255 characters");
 
 /// Every option that Transact-SQL knows for `BACKUP DATABASE` and `RESTORE DATABASE`.
-static RULES: &[Rule] = &[
-    flag!("COPY_ONLY", Backup, copy_only),
-    flag!("FORMAT", Backup, format = true, not "NOFORMAT"),
-    flag!("NOFORMAT", Backup, format = false, not "FORMAT"),
-    flag!("INIT", Backup, init = true, not "NOINIT"),
-    flag!("NOINIT", Backup, init = false, not "INIT"),
-    flag!("SKIP", Backup, skip = true, not "NOSKIP"),
-    flag!("NOSKIP", Backup, skip = false, not "SKIP"),
-    flag!("REPLACE", Restore, replace),
-    flag!("RECOVERY", Restore, recovery = true, not "NORECOVERY"),
-    // Also an option of BACKUP LOG, but not of BACKUP DATABASE.
-    flag!("NORECOVERY", Restore, recovery = false, not "RECOVERY"),
-    flag!("SNAPSHOT", Both, snapshot),
-    flag!("UNLOAD", Both, unload = true, not "NOUNLOAD"),
-    flag!("NOUNLOAD", Both, unload = false, not "UNLOAD"),
-    flag!("REWIND", Both, rewind = true, not "NOREWIND"),
-    flag!("NOREWIND", Both, rewind = false, not "REWIND"),
-    flag!("CHECKSUM", Both, checksum = true, not "NO_CHECKSUM"),
-    flag!("NO_CHECKSUM", Both, checksum = false, not "CHECKSUM"),
-    flag!("CONTINUE_AFTER_ERROR", Both, continue_after_error = true, not "STOP_ON_ERROR"),
-    flag!("STOP_ON_ERROR", Both, continue_after_error = false, not "CONTINUE_AFTER_ERROR"),
-    number!("STATS", Both, stats, "a whole number from 1 to 100", |n| (1..=100).contains(&n), bare Some(10)),
-    number!(
+pub(super) static RULES: &[Rule] = &[
+    flag(
+        "COPY_ONLY",
+        For::Backup,
+        |v| &mut v.copy_only,
+        (true, "COPY_ONLY"),
+        "no backup here is the base of another one",
+    ),
+    flag(
+        "SNAPSHOT",
+        For::Both,
+        |v| &mut v.snapshot,
+        (true, "SNAPSHOT"),
+        "a snapshot backup or restore, over one device",
+    ),
+    flag("REPLACE", For::Restore, |v| &mut v.replace, (true, "REPLACE"), "an existing database may be replaced"),
+    flag(
+        "CHECKSUM",
+        For::Both,
+        |v| &mut v.checksum,
+        (true, "NO_CHECKSUM"),
+        "the stream carries checksums of the data; the default",
+    ),
+    flag(
+        "NO_CHECKSUM",
+        For::Both,
+        |v| &mut v.checksum,
+        (false, "CHECKSUM"),
+        "the stream carries no checksums of the data; RESTORE compares those that are there",
+    ),
+    number(
         "MAXTRANSFERSIZE",
-        Both,
-        max_transfer_size,
-        "a multiple of 65536 from 65536 to 4194304",
-        |n| n % 65_536 == 0 && (65_536..=4_194_304).contains(&n),
-        bare None
+        For::Both,
+        |v| &mut v.max_transfer_size,
+        Range {
+            words: "a multiple of 65536 from 65536 to 4194304",
+            holds: |n| n % 65_536 == 0 && (65_536..=4_194_304).contains(&n),
+            bare: None,
+        },
+        "bytes of the largest transfer, 65536 to 4194304 in steps of 65536; default 65536",
     ),
-    number!(
+    number(
         "BLOCKSIZE",
-        Both,
-        block_size,
-        "a power of two from 512 to 65536",
-        |n| n.is_power_of_two() && (512..=65_536).contains(&n),
-        bare None
+        For::Both,
+        |v| &mut v.block_size,
+        Range {
+            words: "a power of two from 512 to 65536",
+            holds: |n| n.is_power_of_two() && (512..=65_536).contains(&n),
+            bare: None,
+        },
+        "512 to 65536, a power of two; default 512. RESTORE must use that of the BACKUP",
     ),
-    number!(
+    number(
         "BUFFERCOUNT",
-        Both,
-        buffer_count,
-        "a whole number from 1 to 2147483647",
-        |n| (1..=0x7FFF_FFFF).contains(&n),
-        bare None
+        For::Both,
+        |v| &mut v.buffer_count,
+        Range { words: "a whole number from 1 to 2147483647", holds: |n| (1..=0x7FFF_FFFF).contains(&n), bare: None },
+        "buffers of MAXTRANSFERSIZE that all devices share; default 4 a device",
     ),
-    number!("FILE", Restore, file, "1, because a virtual device holds one backup set", |n| n == 1, bare None),
-    text!("NAME", Backup, name, 128),
-    text!("DESCRIPTION", Backup, description, 255),
-    text!("MEDIANAME", Both, media_name, 128),
-    text!("MEDIADESCRIPTION", Backup, media_description, 255),
-    not_yet!("DIFFERENTIAL", Backup),
-    not_yet!("COMPRESSION", Backup),
-    not_yet!("NO_COMPRESSION", Backup),
-    not_yet!("ENCRYPTION", Backup),
-    not_yet!("CREDENTIAL", Both),
-    not_yet!("EXPIREDATE", Backup),
-    not_yet!("RETAINDAYS", Backup),
-    not_yet!("FILE_SNAPSHOT", Backup),
-    not_yet!("METADATA_ONLY", Both),
-    not_yet!("PASSWORD", Both),
-    not_yet!("MEDIAPASSWORD", Both),
-    not_yet!("RESTART", Both),
-    not_yet!("MOVE", Restore),
-    not_yet!("STANDBY", Restore),
-    not_yet!("PARTIAL", Restore),
-    not_yet!("STOPAT", Restore),
-    not_yet!("STOPATMARK", Restore),
-    not_yet!("STOPBEFOREMARK", Restore),
-    not_yet!("RESTRICTED_USER", Restore),
-    not_yet!("LOADHISTORY", Restore),
-    not_yet!("KEEP_REPLICATION", Restore),
-    not_yet!("KEEP_CDC", Restore),
-    not_yet!("FILESTREAM", Restore),
-    not_yet!("ENABLE_BROKER", Restore),
-    not_yet!("NEW_BROKER", Restore),
-    not_yet!("ERROR_BROKER_CONVERSATIONS", Restore),
-    not_yet!("DBNAME", Restore),
+    number(
+        "STATS",
+        For::Both,
+        |v| &mut v.stats,
+        Range { words: "a whole number from 1 to 100", holds: |n| (1..=100).contains(&n), bare: Some(10) },
+        "message 3211 each time that so many percent are done; 10 without a number",
+    ),
+    number(
+        "FILE",
+        For::Restore,
+        |v| &mut v.file,
+        Range { words: "a whole number from 1 to 2147483647", holds: |n| (1..=0x7FFF_FFFF).contains(&n), bare: None },
+        "1; message 4038 for others, because a virtual device holds one backup set",
+    ),
+    flag("FORMAT", For::Backup, |v| &mut v.format, (true, "NOFORMAT"), MEDIA),
+    flag("NOFORMAT", For::Backup, |v| &mut v.format, (false, "FORMAT"), MEDIA),
+    flag("INIT", For::Backup, |v| &mut v.init, (true, "NOINIT"), MEDIA),
+    flag("NOINIT", For::Backup, |v| &mut v.init, (false, "INIT"), MEDIA),
+    flag("SKIP", For::Backup, |v| &mut v.skip, (true, "NOSKIP"), NOTHING_EXPIRES),
+    flag("NOSKIP", For::Backup, |v| &mut v.skip, (false, "SKIP"), NOTHING_EXPIRES),
+    ignored("EXPIREDATE", For::Backup, Shape::IgnoredText, NOTHING_EXPIRES),
+    ignored(
+        "RETAINDAYS",
+        For::Backup,
+        Shape::IgnoredNumber(Range { words: "a whole number from 0 to 99999", holds: |n| n <= 99_999, bare: None }),
+        NOTHING_EXPIRES,
+    ),
+    flag("UNLOAD", For::Both, |v| &mut v.unload, (true, "NOUNLOAD"), TAPES),
+    flag("NOUNLOAD", For::Both, |v| &mut v.unload, (false, "UNLOAD"), TAPES),
+    flag("REWIND", For::Both, |v| &mut v.rewind, (true, "NOREWIND"), TAPES),
+    flag("NOREWIND", For::Both, |v| &mut v.rewind, (false, "REWIND"), TAPES),
+    text("NAME", For::Backup, |v| &mut v.name, SHORT),
+    text("DESCRIPTION", For::Backup, |v| &mut v.description, LONG),
+    text("MEDIANAME", For::Both, |v| &mut v.media_name, SHORT),
+    text("MEDIADESCRIPTION", For::Backup, |v| &mut v.media_description, LONG),
+    Rule {
+        name: "COMPRESSION",
+        verbs: For::Backup,
+        shape: Shape::Compression,
+        note: "the stream stays uncompressed; ALGORITHM and LEVEL have no effect",
+    },
+    flag("NO_COMPRESSION", For::Backup, |v| &mut v.compression, (false, "COMPRESSION"), "the stream is not compressed"),
+    ignored("STOP_ON_ERROR", For::Both, Shape::Ignored, "damage ends the statement"),
+    ignored("RESTART", For::Both, Shape::Ignored, "every statement begins at the beginning"),
+    ignored("RECOVERY", For::Restore, Shape::Ignored, "a restored database can be used at once"),
+    ignored("KEEP_REPLICATION", For::Restore, Shape::Ignored, "no database here is replicated"),
+    ignored("KEEP_CDC", For::Restore, Shape::Ignored, "no database here captures changes"),
+    ignored("ENABLE_BROKER", For::Restore, Shape::Ignored, NO_BROKER),
+    ignored("NEW_BROKER", For::Restore, Shape::Ignored, NO_BROKER),
+    ignored("ERROR_BROKER_CONVERSATIONS", For::Restore, Shape::Ignored, NO_BROKER),
+    refused("DIFFERENTIAL", For::Backup, "back up the whole database, without DIFFERENTIAL"),
+    refused("ENCRYPTION", For::Backup, "let the client encrypt what it stores"),
+    refused("CONTINUE_AFTER_ERROR", For::Both, "use STOP_ON_ERROR, and mend what ends the statement"),
+    refused("FILE_SNAPSHOT", For::Backup, "use SNAPSHOT, or a backup that holds the data"),
+    refused("METADATA_ONLY", For::Both, "use SNAPSHOT"),
+    refused("CREDENTIAL", For::Both, "leave it out: a virtual device needs no credential"),
+    refused("BACKUP_OPTIONS", For::Backup, "leave it out: it is for a URL, and not for a virtual device"),
+    refused("RESTORE_OPTIONS", For::Restore, "leave it out: it is for a URL, and not for a virtual device"),
+    refused("NORECOVERY", For::Restore, NO_OTHER_BACKUP),
+    refused("STANDBY", For::Restore, NO_OTHER_BACKUP),
+    refused("MOVE", For::Restore, "restore under another name: the files go into the folder of that database"),
+    refused("PARTIAL", For::Restore, "restore the whole database, without PARTIAL"),
+    refused("STOPAT", For::Restore, "restore the database as it was at the end of the backup, without STOPAT"),
+    refused("STOPATMARK", For::Restore, "restore the database as it was at the end of the backup, without STOPATMARK"),
+    refused(
+        "STOPBEFOREMARK",
+        For::Restore,
+        "restore the database as it was at the end of the backup, without STOPBEFOREMARK",
+    ),
+    refused("RESTRICTED_USER", For::Restore, "leave it out: there are no users who could be kept out"),
+    refused("FILESTREAM", For::Restore, "leave it out: no database here has FILESTREAM data"),
+    refused("PASSWORD", For::Restore, NO_PASSWORD),
+    refused("MEDIAPASSWORD", For::Restore, NO_PASSWORD),
+    refused("DBNAME", For::Restore, "name the database behind RESTORE DATABASE"),
+    ignored("NO_TRUNCATE", For::Others, Shape::Ignored, "for BACKUP LOG"),
+    ignored("LOADHISTORY", For::Others, Shape::Ignored, "for RESTORE VERIFYONLY"),
 ];
 
 /// `[WITH option {, option}]`.
@@ -352,43 +468,85 @@ fn option(cursor: &mut Cursor, verb: Verb, values: &mut Values) -> Result<(), Ts
     if !rule.verbs.allows(verb) {
         return Err(at.option_not_for_verb(name, verb));
     }
-    match &rule.shape {
-        Shape::NotYet => Err(at.not_supported_yet(format!("the option {name}"))),
+    let twice = at.conflicting_options(name, name);
+    let is_new = match &rule.shape {
+        Shape::Refused => return Err(at.not_supported_yet(format!("the option {name}"), rule.note)),
         Shape::Flag { slot, says, opposite } => match slot(values).replace(*says) {
-            None => Ok(()),
-            Some(said) => Err(at.conflicting_options(name, if said == *says { name } else { opposite })),
+            Some(said) if said != *says => return Err(at.conflicting_options(name, opposite)),
+            said => said.is_none(),
         },
-        Shape::Number { slot, range } => {
-            let value = match range.bare {
-                Some(bare) if !cursor.take_equals() => bare,
-                bare => {
-                    if bare.is_none() {
-                        cursor.expect_equals()?;
-                    }
-                    let value_at = cursor.mark();
-                    let digits = cursor.number(range.words)?;
-                    match digits.parse::<u32>().ok().filter(|value| (range.holds)(*value)) {
-                        Some(value) => value,
-                        None => return Err(value_at.invalid_value(name, digits, range.words)),
-                    }
-                }
-            };
-            match slot(values).replace(value) {
-                None => Ok(()),
-                Some(_) => Err(at.conflicting_options(name, name)),
+        Shape::Compression => {
+            how_to_compress(cursor)?;
+            match values.compression.replace(true) {
+                Some(false) => return Err(at.conflicting_options(name, "NO_COMPRESSION")),
+                said => said.is_none(),
             }
         }
-        Shape::Text { slot, max, words } => {
-            cursor.expect_equals()?;
-            let value_at = cursor.mark();
-            let text = cursor.string("a text in quotes")?;
-            if text.chars().count() > *max {
-                return Err(value_at.invalid_value(name, text, words));
-            }
-            match slot(values).replace(text) {
-                None => Ok(()),
-                Some(_) => Err(at.conflicting_options(name, name)),
-            }
+        Shape::Number { slot, range } => slot(values).replace(number_in(cursor, name, range)?).is_none(),
+        Shape::Text { slot, max, words } => slot(values).replace(text_of(cursor, name, *max, words)?).is_none(),
+        Shape::Ignored => values.ignore(name),
+        Shape::IgnoredText => {
+            let (max, words) = LONG;
+            text_of(cursor, name, max, words)?;
+            values.ignore(name)
+        }
+        Shape::IgnoredNumber(range) => {
+            number_in(cursor, name, range)?;
+            values.ignore(name)
+        }
+    };
+    if is_new { Ok(()) } else { Err(twice) }
+}
+
+impl Values {
+    /// Takes note of an option without a value to keep; false if it was there already.
+    fn ignore(&mut self, name: &'static str) -> bool {
+        let is_new = !self.ignored.contains(&name);
+        self.ignored.push(name);
+        is_new
+    }
+}
+
+/// `[(ALGORITHM = word [, LEVEL = word])]`.
+fn how_to_compress(cursor: &mut Cursor) -> Result<(), TsqlError> {
+    if !cursor.take_opening() {
+        return Ok(());
+    }
+    loop {
+        if !cursor.take_keyword("ALGORITHM") && !cursor.take_keyword("LEVEL") {
+            return Err(cursor.syntax("ALGORITHM or LEVEL"));
+        }
+        cursor.expect_equals()?;
+        let unexpected = cursor.syntax("the name of an algorithm or level");
+        if cursor.option_word().is_none() {
+            return Err(unexpected);
+        }
+        if !cursor.take_comma() {
+            break;
         }
     }
+    if cursor.take_closing() { Ok(()) } else { Err(cursor.syntax(")")) }
+}
+
+/// `= number`, or nothing where the keyword may stand alone.
+fn number_in(cursor: &mut Cursor, name: &'static str, range: &Range) -> Result<u32, TsqlError> {
+    if let Some(bare) = range.bare {
+        if !cursor.take_equals() {
+            return Ok(bare);
+        }
+    } else {
+        cursor.expect_equals()?;
+    }
+    let at = cursor.mark();
+    let digits = cursor.number(range.words)?;
+    let value = digits.parse().ok().filter(|value| (range.holds)(*value));
+    value.ok_or_else(|| at.invalid_value(name, digits, range.words))
+}
+
+/// `= 'text'`.
+fn text_of(cursor: &mut Cursor, name: &'static str, max: usize, words: &'static str) -> Result<String, TsqlError> {
+    cursor.expect_equals()?;
+    let at = cursor.mark();
+    let text = cursor.string("a text in quotes")?;
+    if text.chars().count() > max { Err(at.invalid_value(name, text, words)) } else { Ok(text) }
 }

@@ -118,11 +118,13 @@ impl ServerVirtualDevice {
             None => !command.code.is_transfer(),
         };
         if !is_valid {
+            let given = match &command.buffer {
+                Some(buffer) => format!("a buffer of {} bytes", buffer.len()),
+                None => "no buffer".to_owned(),
+            };
             let what = format!(
-                "{size} bytes with a buffer of {:?}; transfers have a buffer and a multiple of {} up to {} bytes",
-                command.buffer.as_ref().map(ServerBuffer::len),
-                config.block_size,
-                config.max_transfer_size
+                "{size} bytes with {given}; transfers have a buffer and a multiple of {} up to {} bytes, other commands have none",
+                config.block_size, config.max_transfer_size
             );
             return Err((VdError::Invalid, CompletionCode::NOT_SUPPORTED, what));
         }

@@ -4,6 +4,7 @@
 mod children;
 mod demo;
 mod demo_client;
+mod error_log;
 mod server;
 mod sql;
 mod sqlcmd;

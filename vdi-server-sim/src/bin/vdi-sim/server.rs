@@ -9,11 +9,14 @@ use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::{Fault, Faults};
 use vdi_server_sim::vds::{Access, Options};
 
+use crate::error_log;
+
 /// The data folder.
 pub(crate) const DATA: &str = "VDI_SIM_DATA";
 const FAULTS: &str = "VDI_SIM_FAULTS";
 const SEED: &str = "VDI_SIM_SEED";
 const TRANSCRIPT: &str = "VDI_SIM_TRANSCRIPT";
+const LOG: &str = "VDI_SIM_LOG";
 
 /// Where the databases are, and how the server behaves.
 #[derive(clap::Args)]
@@ -36,6 +39,9 @@ pub(crate) struct Server {
     /// Write what happens in the set into this file, a line an event
     #[arg(long, value_name = "FILE")]
     transcript: Option<PathBuf>,
+    /// Append what SQL Server writes into its error log (messages 18210 and 3041) to this file
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
 }
 
 impl Server {
@@ -58,13 +64,14 @@ impl Server {
             }
         };
         let transcript = variable(TRANSCRIPT).map(PathBuf::from);
-        Ok(Server { data: data.into(), instance, allow_uid: Vec::new(), faults, seed, transcript })
+        let log = variable(LOG).map(PathBuf::from);
+        Ok(Server { data: data.into(), instance, allow_uid: Vec::new(), faults, seed, transcript, log })
     }
 
     /// Begins the transcript, which names `statement`, and sets the engine up.
     ///
     /// # Errors
-    /// The transcript cannot be created, or there is no data folder.
+    /// The transcript or the log cannot be created, or there is no data folder.
     pub(crate) fn start(&self, statement: &str) -> Result<Engine, Box<dyn Error>> {
         if let Some(path) = &self.transcript {
             crate::transcript::begin(path, statement)?;
@@ -72,7 +79,11 @@ impl Server {
         let access = Access { uids: self.allow_uid.clone(), gids: Vec::new() };
         let faults = self.faults.iter().copied().fold(Faults::seeded(self.seed), Faults::with);
         let engine = Engine::new(&self.data, Options { runtime_dir: None, access })?;
-        Ok(engine.with_instance(&*self.instance).with_faults(faults))
+        let engine = engine.with_instance(&*self.instance).with_faults(faults);
+        match &self.log {
+            Some(path) => Ok(engine.with_log(error_log::open(path)?)),
+            None => Ok(engine),
+        }
     }
 }
 

@@ -190,7 +190,7 @@ impl Session<'_> {
             }
             match script::steps(&batch) {
                 Ok(steps) => self.run_steps(&steps),
-                Err(message) => self.tell(&message),
+                Err(messages) => messages.iter().for_each(|message| self.tell(message)),
             }
         }
     }
@@ -212,8 +212,7 @@ impl Session<'_> {
                     messages.into_iter().for_each(|severity| self.count(severity));
                 }
                 Step::Use(database) if has_database(&self.engine, database) => {
-                    let changed = format!("Changed database context to '{database}'.");
-                    self.tell(&Message::new(5701, 0, changed).at_line(*line));
+                    self.tell(&Message::changed_database(database).at_line(*line));
                 }
                 Step::Use(database) => {
                     self.tell(&Message::no_such_database(database).at_line(*line));

@@ -222,7 +222,7 @@ fn what_is_wrong(error: &clap::Error) -> String {
         },
         (ErrorKind::InvalidUtf8, _) => "an argument is not UTF-8".to_owned(),
         (_, Some(option)) => format!("'{option}' cannot be understood"),
-        (kind, None) => format!("the options cannot be understood ({kind:?})"),
+        (kind, None) => format!("the options cannot be understood ({kind})"),
     }
 }
 

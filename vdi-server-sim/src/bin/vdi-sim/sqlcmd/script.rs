@@ -109,10 +109,11 @@ const BEGINNINGS: [&str; 6] = ["BACKUP", "RESTORE", "USE", "SET", "PRINT", "SELE
 ///
 /// # Errors
 /// What the server says to the first statement that cannot be understood.
-pub(crate) fn steps(batch: &str) -> Result<Vec<Placed>, Message> {
+pub(crate) fn steps(batch: &str) -> Result<Vec<Placed>, Vec<Message>> {
     let Ok(mut tokens) = Tokenizer::new(&MsSqlDialect {}, batch).tokenize_with_location() else {
         // The parser knows what to say to it.
-        return Err(tsql::parse(batch).err().map_or_else(|| Message::incorrect_syntax("", 1), |error| error.message()));
+        let error = tsql::parse(batch).err();
+        return Err(error.map_or_else(|| vec![Message::incorrect_syntax("")], |error| error.messages(None)));
     };
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
     let mut statements: Vec<Vec<TokenWithSpan>> = vec![Vec::new()];
@@ -138,7 +139,7 @@ fn bare(token: &Token) -> Option<String> {
     }
 }
 
-fn step(batch: &str, statement: &[TokenWithSpan]) -> Result<Option<Placed>, Message> {
+fn step(batch: &str, statement: &[TokenWithSpan]) -> Result<Option<Placed>, Vec<Message>> {
     let (Some(first), Some(last)) = (statement.first(), statement.last()) else { return Ok(None) };
     let line = u32::try_from(first.span.start.line).unwrap_or(u32::MAX);
     let tokens: Vec<&Token> = statement.iter().map(|token| &token.token).collect();
@@ -146,32 +147,32 @@ fn step(batch: &str, statement: &[TokenWithSpan]) -> Result<Option<Placed>, Mess
     let syntax = |index: usize| {
         let token = statement.get(index).unwrap_or(last);
         let line = u32::try_from(token.span.start.line).unwrap_or(u32::MAX);
-        Message::incorrect_syntax(&token.token.to_string(), line)
+        vec![Message::incorrect_syntax(&token.token.to_string()).at_line(line)]
     };
+    let own = |text: &str| vec![Message::own(text).at_line(line)];
     let step = match bare(&first.token).as_deref() {
         Some("USE") => match tokens[1..] {
             [Token::Word(word)] => Step::Use(word.value.clone()),
             [Token::Word(_), _, ..] => return Err(syntax(2)),
             _ => return Err(syntax(1)),
         },
-        Some("SET") => set(&tokens[1..]).ok_or_else(|| {
-            Message::own("this SET is not supported by this simulator; SET OPTION ON or OFF is").at_line(line)
-        })?,
+        Some("SET") => set(&tokens[1..])
+            .ok_or_else(|| own("this SET is not supported by this simulator; SET OPTION ON or OFF is"))?,
         Some("PRINT") => match tokens[1..] {
             [Token::SingleQuotedString(text) | Token::NationalStringLiteral(text)] => Step::Print(text.clone()),
-            _ => return Err(Message::own("PRINT is supported for one string only by this simulator").at_line(line)),
+            _ => return Err(own("PRINT is supported for one string only by this simulator")),
         },
         Some("SELECT") => select(&tokens[1..]).ok_or_else(|| {
             let what =
                 "this SELECT is not supported by this simulator; @@VERSION, @@SERVERNAME, a number and a string are";
-            Message::own(what).at_line(line)
+            own(what)
         })?,
         _ => {
             let text = &batch[offset(batch, first.span.start)..offset(batch, last.span.end)];
             let lines = usize::try_from(first.span.start.line.saturating_sub(1)).unwrap_or_default();
             let columns = usize::try_from(first.span.start.column.saturating_sub(1)).unwrap_or_default();
             let placed = format!("{}{}{text}", "\n".repeat(lines), " ".repeat(columns));
-            tsql::parse(&placed).map_err(|error| error.message())?;
+            tsql::parse(&placed).map_err(|error| error.messages(tsql::verb(&placed)))?;
             Step::Engine(placed)
         }
     };
@@ -310,7 +311,7 @@ mod tests {
             ("\n'a", 2, 105, "Unclosed quotation mark"),
             ("hello", 1, 102, "near 'hello'"),
         ] {
-            let message = steps(batch).expect_err(batch);
+            let message = steps(batch).expect_err(batch).swap_remove(0);
             assert_eq!((message.line, message.number), (line, number), "{batch}: {message:?}");
             assert!(message.text.contains(text), "{batch}: {message:?}");
         }

@@ -1,0 +1,226 @@
+//! What a failure is reported as: SQL Server's messages to the client, and those that go to the server's error log.
+//!
+//! | failure | to the client | to the error log |
+//! |---|---|---|
+//! | the set is not there, or may not be joined | 3201, state 7 | 18210 Initialize |
+//! | the set cannot be configured, or its device opened | 3201, state 6; 3261; 701 | 18210 |
+//! | the statement and the set have another number of devices | 3261 | |
+//! | Read or Write fails, or its answer is impossible | 3203 or 3202 | 18210 of the device |
+//! | another command fails | 3271 | 18210 of the device |
+//! | the set was aborted, or a client died | 3203 or 3202 with 995, of the first device | 18210 with 995, of every device |
+//! | the stream is none, damaged, of other devices, or not complete | 3241, 3254, 3203 with 38, 3132, 3231, 3227, 3258, 3272, 3276 | |
+//! | a file of the database cannot be read or written | 3203, 3202, 3634 | |
+//!
+//! Behind SQL Server's message an information tells the evidence and the remedy. 3013 ends what the client sees. 3041 ends what
+//! the log gets of a BACKUP.
+
+use vdi_proto::completion::CompletionCode;
+use vdi_proto::status::VdError;
+
+use super::Failure;
+use crate::database::DatabaseError;
+use crate::messages::{Message, OsError, Verb};
+use crate::stream::{SetError, StreamError};
+use crate::tsql::Statement;
+
+/// What [`Failure::System`] calls the start of a thread.
+pub(super) const START_A_THREAD: &str = "start a thread";
+
+/// SQL Server's name of the pool that backups take their memory from.
+const POOL: &str = "default";
+
+impl Failure {
+    /// The messages that a server sends to the client for this failure of a statement, ending with 3013 where it had begun.
+    #[must_use]
+    pub fn messages(&self, verb: Option<Verb>) -> Vec<Message> {
+        if let Failure::Statement(error) = self {
+            return error.messages(verb);
+        }
+        let mut messages = match self.number(verb) {
+            Some(message) => vec![message, Message::own_information(self.to_string())],
+            None => vec![Message::own(self.to_string())],
+        };
+        messages.extend(verb.map(Message::terminating));
+        messages
+    }
+
+    /// The messages that a server writes into its error log for this failure of a statement. They do not go to the client.
+    #[must_use]
+    pub fn log(&self, statement: &Statement) -> Vec<Message> {
+        let (verb, database, devices) = match statement {
+            Statement::Backup(backup) => (Verb::Backup, &backup.database, &backup.devices),
+            Statement::Restore(restore) => (Verb::Restore, &restore.database, &restore.devices),
+        };
+        let mut messages = match self {
+            Failure::Set(error) => {
+                let device = error.device.as_deref().unwrap_or(&error.set);
+                let (function, operation) = match (error.call, error.code) {
+                    ("Open", _) => ("BackupVirtualDeviceSet::Initialize", "Open"),
+                    (_, VdError::Memory) => ("BackupVirtualDeviceSet::SetBufferParms", "Request large buffers"),
+                    (call, _) => ("BackupVirtualDeviceSet::Initialize", call),
+                };
+                vec![Message::device_failure(function, operation, device, status(error.code, error.call))]
+            }
+            Failure::Device { device, operation, code, clear_error, .. } => {
+                let failed = io_failure(operation, device, (*code).into());
+                let uncleared = clear_error.map(|code| {
+                    // The operation is not told again.
+                    Message::device_failure("BackupVirtualDeviceFile::ClearError", "", device, code.into())
+                });
+                [failed].into_iter().chain(uncleared).collect()
+            }
+            Failure::Answer { device, operation, .. } => {
+                vec![io_failure(operation, device, CompletionCode::IO_DEVICE.into())]
+            }
+            Failure::Aborted { .. } => {
+                devices.iter().map(|device| io_failure(transfer(verb), device, OsError::ABORTED)).collect()
+            }
+            _ => Vec::new(),
+        };
+        if verb == Verb::Backup {
+            messages.push(Message::backup_failed(&format!("BACKUP DATABASE {database}")));
+        }
+        messages
+    }
+
+    /// SQL Server's message, where it has one for the case.
+    fn number(&self, verb: Option<Verb>) -> Option<Message> {
+        let verb = verb.unwrap_or(Verb::Backup);
+        Some(match self {
+            Failure::Database(error) => return database_error(error, verb),
+            Failure::SystemDatabase { name, .. } if name.eq_ignore_ascii_case("master") => {
+                Message::master_needs_single_user()
+            }
+            Failure::SystemDatabase { .. } => Message::tempdb_not_allowed(),
+            Failure::Set(error) if error.code == VdError::Memory => Message::out_of_memory(POOL),
+            Failure::Set(error) if error.call == "BeginConfiguration" && error.code == VdError::NotSupported => {
+                Message::unusable_configuration()
+            }
+            Failure::Set(error) => {
+                let device = error.device.as_deref().unwrap_or(&error.set);
+                let state = if error.call == "Open" { 7 } else { 6 };
+                Message::cannot_open_device(device, status(error.code, error.call)).in_state(state)
+            }
+            Failure::DeviceCount { .. } => Message::unusable_configuration(),
+            Failure::Device { device, operation, code, .. } => device_error(operation, device, (*code).into()),
+            Failure::Answer { device, operation, .. } => {
+                device_error(operation, device, CompletionCode::IO_DEVICE.into())
+            }
+            Failure::Aborted { device, .. } => device_error(transfer(verb), device, OsError::ABORTED),
+            Failure::Stream { device, source } => stream_error(device, source),
+            Failure::Devices { device, earlier, source } => {
+                return set_error(device.as_deref(), earlier.as_deref(), source);
+            }
+            Failure::System { action: START_A_THREAD, .. } => Message::no_worker_thread(),
+            Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
+                Message::out_of_memory(POOL)
+            }
+            Failure::Statement(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => return None,
+        })
+    }
+}
+
+/// The status of a call as the operating system's error that SQL Server shows for it.
+fn status(code: VdError, call: &str) -> OsError {
+    match code {
+        VdError::Invalid if call == "Open" => OsError::NO_SUCH_SET,
+        VdError::Security => OsError::ACCESS_DENIED,
+        VdError::Memory => OsError::OUT_OF_MEMORY,
+        code => code.into(),
+    }
+}
+
+/// The command that moves the data of a statement.
+fn transfer(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Backup => "write",
+        Verb::Restore => "read",
+    }
+}
+
+/// 18210 for a command that failed.
+fn io_failure(operation: &str, device: &str, error: OsError) -> Message {
+    let (function, operation) = match operation {
+        "flush" => ("BackupMedium::RequestDurableMedia", "Flush"),
+        "clear error" => ("BackupVirtualDeviceFile::ClearError", ""),
+        other => ("BackupIoRequest::ReportIoError", other),
+    };
+    Message::device_failure(function, operation, device, error)
+}
+
+/// What the client sees of a command that failed.
+fn device_error(operation: &str, device: &str, error: OsError) -> Message {
+    match operation {
+        "write" => Message::write_failed(device, error),
+        "read" => Message::read_failed(device, error),
+        _ => Message::nonrecoverable_io_error(device, error),
+    }
+}
+
+fn stream_error(device: &str, error: &StreamError) -> Message {
+    match error {
+        StreamError::BlockSize { expected, found, .. } => Message::block_size_mismatch(device, *found, *expected),
+        StreamError::FamilyCount { expected, found, .. } => family_count(device, *expected, *found),
+        StreamError::IsNoSnapshot { .. } => Message::snapshot_mismatch(),
+        StreamError::IsSnapshot { .. } => Message::snapshot_mismatch().in_state(2),
+        StreamError::Truncated { offset: 0 } => Message::volume_empty(device),
+        StreamError::Truncated { .. } => Message::read_failed(device, OsError::END_OF_FILE),
+        _ => Message::media_family_malformed(device),
+    }
+}
+
+/// The backup has `found` families, and the statement names `expected` devices.
+fn family_count(device: &str, expected: u32, found: u32) -> Message {
+    if found > expected {
+        Message::media_families_missing(found, expected)
+    } else {
+        Message::too_many_families_expected(device, found, expected)
+    }
+}
+
+fn set_error(device: Option<&str>, earlier: Option<&str>, error: &SetError) -> Option<Message> {
+    let Some(device) = device else {
+        // No single device is to blame.
+        return Some(Message::backup_set_damaged());
+    };
+    Some(match error {
+        SetError::OtherBackup { .. } => Message::other_media_set(device),
+        SetError::FamilyCount { expected, found } => family_count(device, *expected, *found),
+        SetError::FamilyTwice { family } => {
+            Message::family_already_processed(device, family.saturating_add(1), earlier.unwrap_or(device))
+        }
+        _ => Message::media_family_malformed(device),
+    })
+}
+
+fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {
+    let restores = verb == Verb::Restore;
+    Some(match error {
+        DatabaseError::InvalidName { name, .. } if restores => Message::invalid_database_name(name),
+        DatabaseError::InvalidName { name, .. } | DatabaseError::NotFound { name, .. } => {
+            Message::no_such_database(name)
+        }
+        DatabaseError::Exists { name, .. } => Message::log_tail_not_backed_up(name),
+        DatabaseError::NotFrozen { .. } if restores => Message::database_in_use(),
+        DatabaseError::NotFrozen { .. } => Message::backup_must_be_serialized(),
+        DatabaseError::InvalidPath { .. } | DatabaseError::InvalidSize { .. } | DatabaseError::BeyondEnd { .. } => {
+            Message::backup_set_damaged()
+        }
+        DatabaseError::FileMissing { path } => {
+            Message::operating_system_error(OsError(2), "open", &path.display().to_string())
+        }
+        DatabaseError::Io { action, path, source, .. } => {
+            let (path, code) = (path.display().to_string(), OsError::from(source));
+            match *action {
+                "read" => Message::read_failed(&path, code),
+                "write to" => Message::write_failed(&path, code),
+                action => Message::operating_system_error(code, action, &path),
+            }
+        }
+        DatabaseError::NotDurable { path, source, .. } | DatabaseError::CannotExchange { path, source } => {
+            let action = "put the restored database at";
+            Message::operating_system_error(source.into(), action, &path.display().to_string())
+        }
+        _ => return None,
+    })
+}
