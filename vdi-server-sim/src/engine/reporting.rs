@@ -9,6 +9,7 @@
 //! | another command fails | 3271 | 18210 of the device |
 //! | the set was aborted, or a client died | 3203 or 3202 with 995, of the first device | 18210 with 995, of every device |
 //! | the stream is none, damaged, of other devices, or not complete | 3241, 3254, 3203 with 38, 3132, 3231, 3227, 3258, 3272, 3276 | |
+//! | another call of the interface is refused | 3271 | 18210 of the device |
 //! | a file of the database cannot be read or written | 3203, 3202, 3634 | |
 //!
 //! Behind SQL Server's message an information tells the evidence and the remedy. 3013 ends what the client sees. 3041 ends what
@@ -25,6 +26,10 @@ use crate::tsql::Statement;
 
 /// What [`Failure::System`] calls the start of a thread.
 pub(super) const START_A_THREAD: &str = "start a thread";
+
+/// The calls that make a set ready, in their order.
+const OPENING: [&str; 6] =
+    ["Open", "GetConfiguration", "BeginConfiguration", "RequestBuffers", "EndConfiguration", "OpenDevice"];
 
 /// SQL Server's name of the pool that backups take their memory from.
 const POOL: &str = "default";
@@ -57,7 +62,8 @@ impl Failure {
                 let (function, operation) = match (error.call, error.code) {
                     ("Open", _) => ("BackupVirtualDeviceSet::Initialize", "Open"),
                     (_, VdError::Memory) => ("BackupVirtualDeviceSet::SetBufferParms", "Request large buffers"),
-                    (call, _) => ("BackupVirtualDeviceSet::Initialize", call),
+                    (call, _) if OPENING.contains(&call) => ("BackupVirtualDeviceSet::Initialize", call),
+                    (call, _) => ("BackupIoRequest::ReportIoError", call),
                 };
                 vec![Message::device_failure(function, operation, device, status(error.code, error.call))]
             }
@@ -95,6 +101,9 @@ impl Failure {
             Failure::Set(error) if error.code == VdError::Memory => Message::out_of_memory(POOL),
             Failure::Set(error) if error.call == "BeginConfiguration" && error.code == VdError::NotSupported => {
                 Message::unusable_configuration()
+            }
+            Failure::Set(error) if !OPENING.contains(&error.call) => {
+                device_error(error.call, error.device.as_deref().unwrap_or(&error.set), error.code.into())
             }
             Failure::Set(error) => {
                 let device = error.device.as_deref().unwrap_or(&error.set);
@@ -212,6 +221,7 @@ fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {
         DatabaseError::Io { action, path, source, .. } => {
             let (path, code) = (path.display().to_string(), OsError::from(source));
             match *action {
+                _ if error.is_disk_full() => Message::write_failed(&path, code),
                 "read" => Message::read_failed(&path, code),
                 "write to" => Message::write_failed(&path, code),
                 action => Message::operating_system_error(code, action, &path),
@@ -223,4 +233,41 @@ fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The situations that no test makes: they take half a minute, or a broken disk.
+    #[test]
+    fn rare_failures_have_sql_server_s_numbers() {
+        let path = PathBuf::from("/data/d");
+        let system = |kind: std::io::ErrorKind, action| Failure::System { action, source: kind.into() };
+        let not_frozen =
+            DatabaseError::NotFrozen { path: path.clone(), lock: "first file", waited: Duration::from_millis(30_500) };
+        let text = not_frozen.to_string();
+        assert!(text.contains("within 30.5 s: its first file"), "{text}");
+        let not_frozen = Failure::Database(not_frozen);
+        let lost =
+            DatabaseError::NotDurable { path: path.clone(), old: None, source: std::io::ErrorKind::Other.into() };
+        let missing = DatabaseError::FileMissing { path };
+        for (failure, verb, expected) in [
+            (&not_frozen, Verb::Backup, 3023),
+            (&not_frozen, Verb::Restore, 3101),
+            (&Failure::Database(lost), Verb::Restore, 3634),
+            (&Failure::Database(missing), Verb::Restore, 3634),
+            (&system(std::io::ErrorKind::WouldBlock, START_A_THREAD), Verb::Backup, 3224),
+            (&system(std::io::ErrorKind::OutOfMemory, "make a list"), Verb::Backup, 701),
+            (&system(std::io::ErrorKind::Other, "get random numbers"), Verb::Backup, 50000),
+        ] {
+            let messages = failure.messages(Some(verb));
+            let errors: Vec<_> = messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
+            assert_eq!(errors, [expected, 3013], "{failure}: {messages:?}");
+            assert!(messages.iter().any(|message| message.text == failure.to_string()), "{messages:?}");
+        }
+    }
 }

@@ -199,7 +199,7 @@ pub enum StreamError {
     },
     /// The backup has another number of families than devices are named.
     #[error(
-        "at offset {offset}: the backup was made to {found} devices, but is restored from {expected}: name its {found} devices and no others"
+        "at offset {offset}: the backup was made to {found} devices, but is restored from {expected}: name all {found} devices and no others"
     )]
     FamilyCount {
         /// Where the header begins.
@@ -324,7 +324,7 @@ pub enum SetError {
     },
     /// The backup has another number of devices than the restore.
     #[error(
-        "the backup was made to {found} devices, but is restored from {expected}: name its {found} devices and no others"
+        "the backup was made to {found} devices, but is restored from {expected}: name all {found} devices and no others"
     )]
     FamilyCount {
         /// The restore's.

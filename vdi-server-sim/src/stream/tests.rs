@@ -298,7 +298,7 @@ fn errors_say_what_to_do() {
     let error = read(&streams, 1024, 100, 1).unwrap_err();
     assert!(error.ends_with("restore WITH BLOCKSIZE = 512"), "{error}");
     let error = read(&streams[..1], 512, 100, 1).unwrap_err();
-    assert!(error.ends_with("name all 2 devices"), "{error}");
+    assert!(error.ends_with("name all 2 devices and no others"), "{error}");
     let error = read(&[streams[0].clone(), streams[0].clone()], 512, 100, 1).unwrap_err();
     assert!(error.contains("device 1 of the backup was given twice"), "{error}");
     let error = read(&[streams[0].clone(), vec![0x55; 2000]], 512, 100, 1).unwrap_err();

@@ -171,7 +171,7 @@ fn abort_at_aborts_the_set_instead_of_a_command() {
     let bench = bench();
     for at in [1, 4] {
         let ran = back_up(&bench, &[&format!("abort-at={at}")]);
-        ran.assert_failure(&["Msg 18210,", "the server called SignalAbort"], "the server called SignalAbort");
+        ran.assert_failure(&["Msg 3202,", "995(", "the server called SignalAbort"], "the server called SignalAbort");
         assert!(ran.log.len() < at, "{:?}", ran.log);
         bench.assert_output(&[]);
     }
@@ -247,7 +247,7 @@ fn a_flush_that_fails_in_a_burst_fails_the_backup() {
     let bench = bench();
     for code in [CompletionCode::IO_DEVICE, CompletionCode::NO_SYSTEM_RESOURCES] {
         let ran = run(&bench, false, &["queue-full"], Some((CommandCode::FLUSH, code)));
-        ran.outcome.assert_failure(&["Msg 18210,", &format!("flush on device \"nightly\" failed: {code}")]);
+        ran.outcome.assert_failure(&["Msg 3271,", &format!("flush on device \"nightly\" failed: {code}")]);
         assert!(ran.client.is_err());
         bench.assert_output(&[]);
     }
@@ -325,7 +325,7 @@ fn server_timeout_ends_the_wait_for_a_client_that_does_not_answer() {
     let bench = bench();
     let client = holding(&bench);
     let outcome = start(&bench, &backup_statement("sales", SET, 1, ""), &["server-timeout=50"], 0).outcome();
-    outcome.assert_failure(&["Msg 18210,", EXPIRED]);
+    outcome.assert_failure(&["Msg 3202,", "995(", EXPIRED]);
     let error = client.result();
     assert_eq!(error.code(), VdError::Abort);
     assert!(error.to_string().contains(EXPIRED), "{error}");
@@ -336,7 +336,7 @@ fn an_ignored_completion_runs_into_the_time_out() {
     let bench = bench();
     for at in [1, 5] {
         let ran = back_up(&bench, &[&format!("ignore-completion={at}"), "server-timeout=50"]);
-        ran.assert_failure(&["Msg 18210,", EXPIRED], EXPIRED);
+        ran.assert_failure(&["Msg 3202,", "995(", EXPIRED], EXPIRED);
         bench.assert_output(&[]);
     }
 }
@@ -355,7 +355,7 @@ fn slow_configuration_waits_before_each_call() {
     assert!(configured >= Duration::from_millis(4 * 150), "{configured:?}");
     assert!(opened >= Duration::from_millis(5 * 150), "{opened:?}");
     drop(device);
-    statement.outcome().assert_failure(&["Msg 18210,"]);
+    statement.outcome().assert_failure(&["Msg 3202,", "995("]);
 }
 
 #[test]
@@ -372,10 +372,14 @@ fn every_call_is_refused_with_every_code() {
             });
             let fault = Fault::Refuse { call, code }.to_string();
             let outcome = start(&bench, &backup_statement("sales", SET, 1, ""), &[&fault], 0).outcome();
-            let function =
-                if call == ServerCall::Open { "BackupVirtualDeviceSet::Initialize" } else { "BackupVirtualDeviceSet" };
-            let number = format!("{:#010x}", code.hresult());
-            outcome.assert_failure(&["Msg 18210,", function, call.name(), code.name(), &number[2..]]);
+            let message = match (call, code) {
+                (_, VdError::Memory) => "Msg 701, Level 17, State 123,",
+                (ServerCall::BeginConfiguration, VdError::NotSupported) => "Msg 3261, Level 16, State 1,",
+                (ServerCall::SendCommand, _) => "Msg 3271, Level 16, State 1,",
+                (ServerCall::Open, _) => "Msg 3201, Level 16, State 7,",
+                _ => "Msg 3201, Level 16, State 6,",
+            };
+            outcome.assert_failure(&[message, call.name(), code.name(), &format!("{:#010x}", code.hresult())]);
             // The server that could not open the set has told its client nothing.
             if call == ServerCall::Open {
                 canceller.cancel();

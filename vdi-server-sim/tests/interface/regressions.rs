@@ -66,7 +66,7 @@ fn a_client_hears_of_a_failure_before_the_configuration() {
     bench.database("sales", 1_000_000);
     let set = bench.create("nightly", &config(1));
     let waiting = task("a client that waits", move || set.get_configuration(INFINITE).map(drop));
-    bench.sql(&backup_statement("sales", "nightly", 2, "")).outcome().assert_failure(&["Msg 18210,"]);
+    bench.sql(&backup_statement("sales", "nightly", 2, "")).outcome().assert_failure(&["Msg 3261,"]);
     let error = waiting.result().unwrap_err();
     assert_eq!(error.code(), VdError::Abort);
     assert!(error.to_string().contains("the server gave up: the statement names 2 devices"), "{error}");
@@ -413,7 +413,7 @@ fn an_abort_ends_the_wait_of_a_slow_configuration() {
     });
     wait_for_line(&transcript, "set opened");
     set.signal_abort().unwrap();
-    statement.outcome().assert_failure(&["Msg 18210,", "client called SignalAbort"]);
+    statement.outcome().assert_failure(&["Msg 3202,", "995(", "client called SignalAbort"]);
 }
 
 /// The event that told of a time-out named the one that the client had asked for, not the one that had passed.
@@ -430,7 +430,7 @@ fn the_transcript_tells_which_time_out_has_passed() {
     let statement = bench.sql_with(&backup_statement("sales", "nightly", 1, ""), |program| {
         program.args(["--fault", "server-timeout=53", "--transcript"]).arg(&transcript);
     });
-    statement.outcome().assert_failure(&["Msg 18210,"]);
+    statement.outcome().assert_failure(&["Msg 3202,", "995("]);
     script.result();
     wait_for_line(&transcript, "serverTimeOut passed: set nightly, server_time_out_ms 53");
 }

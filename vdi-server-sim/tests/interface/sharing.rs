@@ -145,7 +145,7 @@ fn a_worker_dies(joined: bool) {
         primary.order("go on");
     }
     let outcome = statement.outcome();
-    outcome.assert_failure(&["Msg 18210,", "995("]);
+    outcome.assert_failure(&["Msg 320", "995("]);
     let failed = primary.expect("failed");
     if joined {
         outcome.assert_failure(&["the set was aborted: secondary client ", " died"]);
@@ -236,7 +236,7 @@ fn a_secondary_that_fails_takes_all_others_with_it() {
         part.expect("opened");
         part
     });
-    statement.outcome().assert_failure(&["Msg 3241,", "'nightly/1'"]);
+    statement.outcome().assert_failure(&["Msg 3203,", "Read on \"nightly/1\" failed: 38("]);
     for part in parts {
         let failed = part.expect("failed");
         assert!(

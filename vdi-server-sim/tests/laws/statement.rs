@@ -19,6 +19,9 @@ pub(crate) fn statement(bytes: &[u8]) -> bool {
             let (line, column) = error.position();
             assert!(line >= 1 && column >= 1, "{error}");
             assert!(line as usize <= sql.matches('\n').count() + 1, "{error} of {sql:?}");
+            for message in error.messages(vdi_server_sim::tsql::verb(sql)) {
+                assert!(!message.text.is_empty() && message.line == line, "{message:?} of {error}");
+            }
             let message = error.message();
             assert!(message.is_error() && !message.text.is_empty() && !error.to_string().is_empty());
             // What is repeated of the text has an end.
@@ -91,7 +94,7 @@ fn write(statement: &Statement) -> String {
             flag(o.unload, "UNLOAD", "NOUNLOAD");
             flag(o.rewind, "REWIND", "NOREWIND");
             flag(o.checksum, "CHECKSUM", "NO_CHECKSUM");
-            flag(o.continue_after_error, "CONTINUE_AFTER_ERROR", "STOP_ON_ERROR");
+            flag(o.compression, "COMPRESSION (ALGORITHM = ZSTD)", "NO_COMPRESSION");
             let numbers = [
                 ("STATS", o.stats.map(u32::from)),
                 ("MAXTRANSFERSIZE", o.max_transfer_size),
@@ -112,11 +115,9 @@ fn write(statement: &Statement) -> String {
             let o = &restore.options;
             flag(o.replace.then_some(true), "REPLACE", "");
             flag(o.snapshot.then_some(true), "SNAPSHOT", "");
-            flag(o.recovery, "RECOVERY", "NORECOVERY");
             flag(o.unload, "UNLOAD", "NOUNLOAD");
             flag(o.rewind, "REWIND", "NOREWIND");
             flag(o.checksum, "CHECKSUM", "NO_CHECKSUM");
-            flag(o.continue_after_error, "CONTINUE_AFTER_ERROR", "STOP_ON_ERROR");
             let numbers = [
                 ("FILE", o.file),
                 ("STATS", o.stats.map(u32::from)),

@@ -6,6 +6,7 @@ mod common;
 
 mod demo;
 mod examples;
+mod numbers;
 mod readme;
 mod reasons;
 mod sqlcmd;

@@ -142,14 +142,15 @@ fn the_exit_status_is_that_of_sqlcmd() {
     for (options, expected) in [("", 0), ("-b", 1), ("-V 16", 16), ("-V17", 0), ("-b -V 17", 0), ("-b -V 16", 16)] {
         let (status, text) = agent.ends(&format!(r#"sqlcmd -U sa -P 'p' -S . {options} -Q "{BACKUP}""#));
         assert_eq!(status, expected, "{options}: {text}");
-        assert!(text.starts_with("Msg 18210, Level 16, State 1, Server vdi-sim, Line 1\n"), "{text}");
+        assert!(text.starts_with("Msg 3201, Level 16, State 7, Server vdi-sim, Line 1\n"), "{text}");
         let end = "Msg 3013, Level 16, State 1, Server vdi-sim, Line 1\nBACKUP DATABASE is terminating abnormally.\n";
         assert!(text.ends_with(end), "{text}");
     }
     // The statement is none.
     for (options, expected) in [("", 0), ("-b", 1), ("-V 15", 15), ("-V 16", 0)] {
         let (status, text) = agent.ends(&format!("sqlcmd {options} -Q 'BACKUP DATABASE d FORM x'"));
-        let said = "Msg 102, Level 15, State 1, Server vdi-sim, Line 1\nIncorrect syntax near 'FORM'.\n";
+        let said = "Msg 102, Level 15, State 1, Server vdi-sim, Line 1\nIncorrect syntax near 'FORM'.\nline 1, column 19: \
+                    incorrect syntax near 'FORM': expected TO\n";
         assert_eq!((status, &*text), (expected, said), "{options}");
     }
 }
