@@ -576,7 +576,7 @@ fn a_flush_that_failed_is_never_repeated() {
     let wrong = |_: &Memory, command: &Command| {
         (command.code() == CommandCode::FLUSH).then_some((CompletionCode::IO_DEVICE, 0))
     };
-    let memory = assert_failed(backup(&bench, &config(1), "", wrong), &["flush failure", "1117("]);
+    let memory = assert_failed(backup(&bench, &config(1), "", wrong), &["flush on device", "1117("]);
     assert_eq!((memory.count("Flush"), memory.count("ClearError")), (1, 0));
 }
 
