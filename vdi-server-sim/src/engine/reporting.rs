@@ -42,7 +42,7 @@ impl Failure {
             return error.messages(verb);
         }
         let mut messages = match self.number(verb) {
-            Some(message) => vec![message, Message::own_information(self.to_string())],
+            Some(message) => vec![message, Message::own_information(self.evidence())],
             None => vec![Message::own(self.to_string())],
         };
         messages.extend(verb.map(Message::terminating));
@@ -87,6 +87,17 @@ impl Failure {
             messages.push(Message::backup_failed(&format!("BACKUP DATABASE {database}")));
         }
         messages
+    }
+
+    /// What was found, where, and what to do.
+    fn evidence(&self) -> String {
+        match self {
+            // The set knows nothing of the statement's options.
+            Failure::Set(error) if error.code == VdError::Memory => {
+                format!("{self}; lower BUFFERCOUNT or MAXTRANSFERSIZE")
+            }
+            _ => self.to_string(),
+        }
     }
 
     /// SQL Server's message, where it has one for the case.

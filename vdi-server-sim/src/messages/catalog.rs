@@ -230,6 +230,14 @@ catalog! {
         error: OsError = OsError(5), operation: &str = "open", path: &str = "/data/d/d.mdf"
     ) => "The operating system returned the error '{error}' while attempting '{operation}' on '{path}'.";
 
+    /// 3902: COMMIT without BEGIN TRANSACTION.
+    3902, 16, 1: pub fn commit_without_begin() =>
+        "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.";
+
+    /// 3903: ROLLBACK without BEGIN TRANSACTION.
+    3903, 16, 1: pub fn rollback_without_begin() =>
+        "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.";
+
     /// 4035: one file of the database is done. `set_position` is the place of the backup set on its media, from 1.
     4035, 0, 1: pub fn file_processed(pages: u64 = 344, database: &str = "d", file: &str = "d_log", set_position: u32 = 1) =>
         "Processed {pages} pages for database '{database}', file '{file}' on file {set_position}.";

@@ -129,6 +129,8 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "The operating system returned the error '5(Access is denied.)' while attempting 'open' on '/data/d/d.mdf'.",
     ),
+    (3902, 16, 1, "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION."),
+    (3903, 16, 1, "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION."),
     (4035, 0, 1, "Processed 344 pages for database 'd', file 'd_log' on file 1."),
     (4038, 16, 1, "Cannot find file ID 2 on device 'dev'."),
     (5701, 0, 2, "Changed database context to 'd'."),

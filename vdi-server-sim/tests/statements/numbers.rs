@@ -227,7 +227,10 @@ const ROWS: &[Row] = &[
             trial.run(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 2000000, MAXTRANSFERSIZE = 4194304"))
         },
         client: &[(701, 123), (3013, 1)],
-        says: &["There is insufficient system memory in resource pool 'default' to run this query.", "request less"],
+        says: &[
+            "There is insufficient system memory in resource pool 'default' to run this query.",
+            "lower BUFFERCOUNT",
+        ],
         log: &[18210, 3041],
         logs: &[
             "BackupVirtualDeviceSet::SetBufferParms: Request large buffers failure on backup device 'nightly'. Operating system \

@@ -275,6 +275,25 @@ fn a_batch_goes_on_behind_a_statement_that_failed() {
 }
 
 #[test]
+fn a_backup_in_a_transaction_is_3021() {
+    let agent = Agent::new();
+    let (status, text) = agent.ends(&format!("sqlcmd -Q \"BEGIN TRAN\n{BACKUP}\nROLLBACK; COMMIT; ROLLBACK TRAN\""));
+    let refused = "Msg 3021, Level 16, State 0, Server vdi-sim, Line 2\nCannot perform a backup or restore operation within a \
+                   transaction.\na transaction is open: end it by COMMIT or ROLLBACK before the statement\nMsg 3013, Level 16, \
+                   State 1, Server vdi-sim, Line 2\nBACKUP DATABASE is terminating abnormally.\n";
+    assert_eq!(status, 0);
+    let rest = text.strip_prefix(refused).unwrap_or_else(|| panic!("{text}"));
+    let numbers: Vec<_> = rest.lines().filter(|line| line.starts_with("Msg ")).map(|line| &line[..8]).collect();
+    assert_eq!(numbers, ["Msg 3902", "Msg 3903"], "{rest}");
+    // A transaction lasts from batch to batch, and each COMMIT ends one.
+    let client = agent.bench.writing_agent("x", &config(1));
+    let line = format!("sqlcmd <<EOF\nBEGIN TRAN BEGIN TRAN COMMIT\nGO\n{BACKUP}\nGO\nCOMMIT\nGO\n{BACKUP}\nEOF\n");
+    let text = agent.run(&line).text;
+    client.result().unwrap();
+    assert!(text.starts_with("Msg 3021, ") && text.contains("BACKUP DATABASE successfully processed"), "{text}");
+}
+
+#[test]
 fn side_questions_are_answered_or_refused() {
     let agent = Agent::new();
     let (status, text) = agent.ends(r#"sqlcmd -S '.\PROD' -Q "SELECT @@SERVERNAME AS name""#);

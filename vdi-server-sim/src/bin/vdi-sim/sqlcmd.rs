@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use vdi_server_sim::engine::Engine;
 use vdi_server_sim::messages::{MAX_INFORMATION_SEVERITY, Message};
+use vdi_server_sim::tsql;
 
 use crate::server::{DATA, Server};
 use options::{Options, Stop};
@@ -86,8 +87,17 @@ fn run_with(options: &Options) -> Result<u8, String> {
         ));
     }
     let output = Output::new(options, name.clone())?;
-    let mut session =
-        Session { options, engine, output, name, batch: String::new(), status: 0, stop: false, count_rows: true };
+    let mut session = Session {
+        options,
+        engine,
+        output,
+        name,
+        batch: String::new(),
+        status: 0,
+        stop: false,
+        count_rows: true,
+        transactions: 0,
+    };
     let outcome = session.run(&texts);
     let Session { output, status, .. } = session;
     output.finish();
@@ -117,6 +127,8 @@ struct Session<'a> {
     /// No more batches.
     stop: bool,
     count_rows: bool,
+    /// Transactions that were begun and not ended.
+    transactions: u32,
 }
 
 impl Session<'_> {
@@ -198,6 +210,12 @@ impl Session<'_> {
     fn run_steps(&mut self, steps: &[Placed]) {
         for (line, step) in steps {
             match step {
+                Step::Engine(statement) if self.transactions > 0 => {
+                    let remedy = "a transaction is open: end it by COMMIT or ROLLBACK before the statement";
+                    let refused = [Message::within_transaction(), Message::own_information(remedy)];
+                    let ends = tsql::verb(statement).map(Message::terminating);
+                    refused.into_iter().chain(ends).for_each(|message| self.tell(&message.at_line(*line)));
+                }
                 Step::Engine(statement) => {
                     let mut messages = Vec::new();
                     let Session { engine, output, .. } = &*self;
@@ -220,6 +238,11 @@ impl Session<'_> {
                     return;
                 }
                 Step::Nothing => {}
+                Step::Begin => self.transactions = self.transactions.saturating_add(1),
+                Step::Commit if self.transactions > 0 => self.transactions -= 1,
+                Step::Commit => self.tell(&Message::commit_without_begin().at_line(*line)),
+                Step::Rollback if self.transactions > 0 => self.transactions = 0,
+                Step::Rollback => self.tell(&Message::rollback_without_begin().at_line(*line)),
                 Step::CountRows(count) => self.count_rows = *count,
                 Step::Print(text) => self.tell(&Message::new(0, 0, &**text).at_line(*line)),
                 Step::Select { value, column } => self.select(value, column),

@@ -81,6 +81,12 @@ pub(crate) enum Step {
     Nothing,
     /// SET NOCOUNT.
     CountRows(bool),
+    /// BEGIN TRANSACTION.
+    Begin,
+    /// COMMIT.
+    Commit,
+    /// ROLLBACK.
+    Rollback,
     /// PRINT.
     Print(String),
     /// SELECT of one value, and its column's name.
@@ -103,7 +109,7 @@ pub(crate) type Placed = (u32, Step);
 
 /// The words that begin a statement and can stand nowhere else in those that are understood: where one comes, a statement
 /// ends, semicolon or not.
-const BEGINNINGS: [&str; 6] = ["BACKUP", "RESTORE", "USE", "SET", "PRINT", "SELECT"];
+const BEGINNINGS: [&str; 9] = ["BACKUP", "RESTORE", "USE", "SET", "PRINT", "SELECT", "BEGIN", "COMMIT", "ROLLBACK"];
 
 /// Takes a batch apart.
 ///
@@ -158,6 +164,9 @@ fn step(batch: &str, statement: &[TokenWithSpan]) -> Result<Option<Placed>, Vec<
         },
         Some("SET") => set(&tokens[1..])
             .ok_or_else(|| own("this SET is not supported by this simulator; SET OPTION ON or OFF is"))?,
+        Some(word @ ("BEGIN" | "COMMIT" | "ROLLBACK")) => transaction(word, &tokens[1..]).ok_or_else(|| {
+            own("of BEGIN, COMMIT and ROLLBACK only those of a TRANSACTION are supported by this simulator")
+        })?,
         Some("PRINT") => match tokens[1..] {
             [Token::SingleQuotedString(text) | Token::NationalStringLiteral(text)] => Step::Print(text.clone()),
             _ => return Err(own("PRINT is supported for one string only by this simulator")),
@@ -177,6 +186,25 @@ fn step(batch: &str, statement: &[TokenWithSpan]) -> Result<Option<Placed>, Vec<
         }
     };
     Ok(Some((line, step)))
+}
+
+/// `BEGIN TRAN [name]`, `COMMIT [TRAN [name]]` or `ROLLBACK [TRAN [name]]`, without the first word.
+fn transaction(first: &str, tokens: &[&Token]) -> Option<Step> {
+    let (what, name) = match tokens {
+        [] => (None, None),
+        [what] => (Some(bare(what)?), None),
+        [what, name] => (Some(bare(what)?), Some(name)),
+        _ => return None,
+    };
+    let is_transaction = matches!(what.as_deref(), Some("TRAN" | "TRANSACTION"));
+    let is_name = name.is_none_or(|name| matches!(name, Token::Word(word) if !word.value.starts_with('@')));
+    match first {
+        "BEGIN" if is_transaction && is_name => Some(Step::Begin),
+        "BEGIN" => None,
+        _ if !(is_transaction && is_name || name.is_none() && matches!(what.as_deref(), None | Some("WORK"))) => None,
+        "COMMIT" => Some(Step::Commit),
+        _ => Some(Step::Rollback),
+    }
 }
 
 /// `SET OPTION {, OPTION} ON|OFF` and `SET OPTION VALUE`.
@@ -293,6 +321,11 @@ mod tests {
                 (4, Step::Select { value: Value::Version, column: "v".to_owned() }),
             ])
         );
+        let batch = "begin tran BEGIN TRANSACTION [a] commit COMMIT WORK commit tran a rollback Rollback Transaction";
+        let [begin, commit, rollback] = [Step::Begin, Step::Commit, Step::Rollback];
+        let found: Vec<_> = steps(batch).expect(batch).into_iter().map(|(_, step)| step).collect();
+        assert!(found[..2].iter().all(|step| *step == begin) && found[2..5].iter().all(|step| *step == commit));
+        assert!(found[5..].iter().all(|step| *step == rollback) && found.len() == 7, "{found:?}");
         assert_eq!(steps(" ;; -- nothing\n"), Ok(Vec::new()));
     }
 
@@ -304,6 +337,9 @@ mod tests {
             ("PRINT 'a'\n\nBACKUP DATABASE d\nFORM x", 4, 102, "near 'FORM'"),
             ("PRINT 'a' +\n 'b'", 1, 50000, "PRINT"),
             ("SET @a = 1", 1, 50000, "SET"),
+            ("BEGIN PRINT 'a'", 1, 50000, "TRANSACTION"),
+            ("BEGIN TRAN a b", 1, 50000, "TRANSACTION"),
+            ("COMMIT WORK a", 1, 50000, "TRANSACTION"),
             ("SET NOCOUNT ON EXEC p", 1, 50000, "SET"),
             ("SELECT name FROM sys.databases", 1, 50000, "SELECT"),
             ("\nEXEC p", 2, 50000, "EXEC"),
