@@ -79,6 +79,8 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
 use vdi_proto::status::VdError;
 
+use reporting::ErrorLog;
+
 use crate::database::{DataFolder, DatabaseError};
 use crate::faults::Faults;
 use crate::messages::{Message, PAGE_BYTES, Verb};
@@ -94,17 +96,7 @@ pub struct Engine {
     instance: String,
     options: Options,
     faults: Faults,
-    log: Log,
-}
-
-/// Where messages of the error log go.
-#[derive(Default)]
-struct Log(Option<Box<dyn Fn(&Message) + Send + Sync>>);
-
-impl std::fmt::Debug for Log {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.0.is_some() { "Log(on)" } else { "Log(off)" })
-    }
+    log: ErrorLog,
 }
 
 /// What a statement did.
@@ -287,7 +279,7 @@ impl Engine {
     /// # Errors
     /// [`DatabaseError`] when that is no folder.
     pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
-        let (instance, faults, log) = (String::new(), Faults::default(), Log::default());
+        let (instance, faults, log) = (String::new(), Faults::default(), ErrorLog::default());
         Ok(Engine { folder: DataFolder::new(data)?, instance, options, faults, log })
     }
 
@@ -309,7 +301,7 @@ impl Engine {
     /// These are 18210 for each device that fails, and 3041 for each BACKUP that fails.
     #[must_use]
     pub fn with_log(mut self, write: impl Fn(&Message) + Send + Sync + 'static) -> Engine {
-        self.log = Log(Some(Box::new(write)));
+        self.log = ErrorLog::to(write);
         self
     }
 
@@ -333,9 +325,7 @@ impl Engine {
             }
         };
         self.run(&statement, report).inspect_err(|failure| {
-            if let Log(Some(write)) = &self.log {
-                failure.log(&statement).iter().for_each(write);
-            }
+            self.log.write(&failure.log(&statement));
             failure.messages(Some(statement.verb())).into_iter().for_each(&mut *report);
         })
     }

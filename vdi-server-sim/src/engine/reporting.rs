@@ -15,6 +15,8 @@
 //! Behind SQL Server's message an information tells the evidence and the remedy. 3013 ends what the client sees. 3041 ends what
 //! the log gets of a BACKUP.
 
+use std::fmt;
+
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
@@ -33,6 +35,30 @@ const OPENING: [&str; 6] =
 
 /// SQL Server's name of the pool that backups take their memory from.
 const POOL: &str = "default";
+
+/// Where the messages of the error log go: nowhere, unless a program gives a place.
+#[derive(Default)]
+pub(super) struct ErrorLog(Option<Box<Sink>>);
+
+type Sink = dyn Fn(&Message) + Send + Sync;
+
+impl ErrorLog {
+    pub(super) fn to(write: impl Fn(&Message) + Send + Sync + 'static) -> ErrorLog {
+        ErrorLog(Some(Box::new(write)))
+    }
+
+    pub(super) fn write(&self, messages: &[Message]) {
+        if let Some(write) = &self.0 {
+            messages.iter().for_each(write);
+        }
+    }
+}
+
+impl fmt::Debug for ErrorLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "ErrorLog(on)" } else { "ErrorLog(off)" })
+    }
+}
 
 impl Failure {
     /// The messages that a server sends to the client for this failure of a statement, ending with 3013 where it had begun.
