@@ -154,7 +154,7 @@ fn backs_up(bench: &Bench, what: &str, client: Command, server: Command) {
     let client = bench.run(client);
     eventually(&format!("{what} has a set"), || {
         let sockets = names(&bench.runtime());
-        if sockets.len() == 1 { Ok(()) } else { Err(sockets) }
+        if sockets.len() == 1 { Ok(()) } else { Err(format!("{sockets:?}")) }
     });
     let server = bench.run(server).outcome();
     assert!(server.status.success() && server.text.contains("successfully processed"), "{what}: {server:#?}");

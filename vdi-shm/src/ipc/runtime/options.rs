@@ -1,5 +1,6 @@
 //! Where processes find each other, and whom they trust: as a program says it, or as its environment does.
 
+use core::fmt;
 use std::path::PathBuf;
 
 use thiserror::Error;
@@ -90,7 +91,7 @@ pub(super) fn variable(name: &str) -> Option<PathBuf> {
 }
 
 /// A variable of the environment has a value that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Clone, PartialEq, Eq, Error)]
 #[error(
     "{variable} is {value:?}; set it to the numbers of the {what} to allow, separated by commas, as in {variable}=0,999 \
      ({command} prints such a number), or unset it"
@@ -104,6 +105,13 @@ pub struct EnvironmentError {
     what: &'static str,
     /// What prints a number that it takes.
     command: &'static str,
+}
+
+/// As Display: a program whose `main` returns the error prints this.
+impl fmt::Debug for EnvironmentError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 fn numbers(variable: &'static str) -> Result<Vec<u32>, EnvironmentError> {
