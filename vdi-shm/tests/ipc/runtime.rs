@@ -335,6 +335,40 @@ fn a_dead_socket_is_removed_under_the_lock_only() {
     assert!(runtime.remove_if_dead(&name()), "gone already");
 }
 
+/// Whether the thread of this name sleeps.
+fn sleeps(thread: &str) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    tasks
+        .map(|task| task.path())
+        .any(|task| read(task.join("comm")).trim() == thread && read(task.join("status")).contains("State:\tS"))
+}
+
+/// A process that connects between another one's steps of making the socket waits until it is made.
+#[test]
+fn a_socket_that_is_being_made_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = open(dir.path());
+    let path = runtime.path_of(&name());
+    // As a process that listens does under the lock.
+    let lock = File::open(dir.path()).expect("our own");
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .expect("a socket");
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&path).expect("a short path")).expect("a free name");
+    std::thread::scope(|scope| {
+        let connect = || runtime.connect(&name(), &Access::default());
+        let connecting = std::thread::Builder::new().name("connects".to_owned()).spawn_scoped(scope, connect);
+        let connecting = connecting.expect("a thread");
+        while !sleeps("connects") && !connecting.is_finished() {
+            std::thread::yield_now();
+        }
+        rustix::net::listen(&socket, 8).expect("its own socket");
+        rustix::fs::flock(&lock, FlockOperation::Unlock).expect("our own");
+        connecting.join().expect("no panic").expect("the listener");
+    });
+}
+
 /// Listeners begin, end and die at one name, while others remove dead sockets. Each listener is reached as long as it lives.
 #[test]
 fn a_live_socket_is_never_removed() {

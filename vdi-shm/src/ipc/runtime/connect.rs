@@ -20,10 +20,18 @@ impl RuntimeDir {
     /// [`ConnectError`].
     pub fn connect(&self, name: &SocketName, access: &Access) -> Result<Link, ConnectError> {
         let path = self.path_of(name);
-        let found = self.find(name)?;
+        let mut found = self.find(name)?;
+        let mut socket = new_socket()?;
+        let mut connected = self.connect_patiently(&socket, &found, name);
+        if matches!(connected, Err(Errno::ACCESS | Errno::PERM | Errno::CONNREFUSED)) {
+            // A process that makes the socket holds the lock until others may connect. Without the lock the answer stands.
+            drop(self.lock());
+            found = self.find(name)?;
+            socket = new_socket()?;
+            connected = self.connect_patiently(&socket, &found, name);
+        }
         let owner = found.stat.st_uid;
-        let socket = new_socket()?;
-        match self.connect_patiently(&socket, &found, name) {
+        match connected {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Err(ConnectError::Timeout { path }),
             Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(ConnectError::NotFound { path }),
