@@ -41,7 +41,10 @@ pub(crate) fn remedy(operation: Operation, error: &io::Error) -> &'static str {
 
 const fn of_object(errno: Errno) -> &'static str {
     match errno {
-        Errno::AGAIN => "; raise the limit of processes and threads (ulimit -u, the process's control group)",
+        // Also where there is no memory for the stack of a thread.
+        Errno::AGAIN => {
+            "; raise the limits of threads and of memory (ulimit -u, ulimit -v, the process's control group)"
+        }
         Errno::NOMEM | Errno::NOBUFS => KERNEL_MEMORY,
         Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::AFNOSUPPORT => CONFINED,
         _ => "",
