@@ -69,6 +69,7 @@ impl Doors {
             fs::copy(from, doors.path(to)).unwrap();
         }
         symlink("vdi-sim", doors.path("sqlcmd")).unwrap();
+        symlink("libvdi_c.so", doors.path("libvdi_c.so.0")).unwrap();
         doors
     }
 

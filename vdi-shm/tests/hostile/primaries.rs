@@ -212,7 +212,10 @@ fn a_refused_class_is_no_class() {
         assert_eq!((classes_of(server.session()), server.pool().available(1, 0)), (1, SPEC.count));
         let refused = server.configure(negotiated(), TEST_TIMEOUT).expect_err("refused");
         assert_eq!(refused.code(), VdError::NotSupported);
-        assert!(refused.to_string().ends_with("refused the configuration: VD_E_NOTSUPPORTED: not like this"), "{refused}");
+        assert!(
+            refused.to_string().ends_with("refused the configuration: VD_E_NOTSUPPORTED: not like this"),
+            "{refused}"
+        );
         assert_eq!(server.session().negotiated(), None);
         Ok(server)
     });
