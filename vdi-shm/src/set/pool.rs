@@ -56,7 +56,7 @@ impl AllocateError {
 
 /// A client completed a command and still has its buffer: VD_E_ABORT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the command of slot {} was completed, but its buffer is {}", loan.slot, show_state(*found))]
+#[error("the command of slot {} was completed, but its buffer is not free ({})", loan.slot, show_state(*found))]
 pub struct NotFree {
     /// The loan.
     pub loan: Loan,
@@ -70,7 +70,7 @@ const fn show_state(found: Option<SlotState>) -> &'static str {
         Some(SlotState::Free(_)) => "free of another loan",
         Some(SlotState::Lent(_)) => "still lent",
         Some(SlotState::Reclaiming(_)) => "still being reclaimed",
-        None => "in no valid state",
+        None => "a word that no process of a set writes",
     }
 }
 
