@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (Some(name), Some(path)) = (env::args().nth(1), env::args().nth(2)) else {
         return Err("usage: agent SET FILE".into());
     };
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(&name, &VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
     println!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'");
     let agreed = set.get_configuration(Duration::from_secs(600))?;

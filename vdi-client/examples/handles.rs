@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Gets the commands, hands the buffers out by their handles, and completes.
 fn primary(name: &str, workers: usize) -> Result<(), Box<dyn Error>> {
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(name, &VdConfig::default())?;
     println!("ready for BACKUP DATABASE ... TO VIRTUAL_DEVICE='{name}'");
     set.get_configuration(Duration::from_secs(600))?;
@@ -63,7 +63,7 @@ fn start_worker(set: &str) -> Result<(ChildStdin, BufReader<ChildStdout>), Box<d
 
 /// Maps what it is told, sums it, and answers. Ends with its input.
 fn worker(name: &str) -> Result<(), Box<dyn Error>> {
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.open_in_secondary(name)?;
     for line in stdin().lines() {
         let line = line?;

@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         other => return Err(format!("{other:?} is no kind: pipe, disk, tape or volumes").into()),
     };
     let eom_warning_size = if kind == "volumes" { WARNING_ZONE } else { 0 };
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     let features = features | Features::REQUEST_COMPLETE;
     set.create(name, &VdConfig { features, eom_warning_size, ..VdConfig::default() })?;
     println!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'");

@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), Box<dyn Error>> {
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(name, &VdConfig { device_count, features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
     println!("ready for {device_count} devices: {name}, {name}-1 ...");
     set.get_configuration(Duration::from_secs(600))?;
@@ -51,7 +51,7 @@ fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), Box<dyn E
 }
 
 fn secondary(name: &str, device: &str, path: &Path) -> Result<(), Box<dyn Error>> {
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.open_in_secondary(name)?;
     let agreed = set.get_configuration(INFINITE)?;
     let mut device = set.open_device(device)?;

@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: snapshot SET DATABASE_FOLDER BACKUP_FOLDER".into());
     };
     let copies = Copies { database: database.into(), files: Path::new(backup).join("files") };
-    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
+    let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     let features = Features::SNAPSHOT_PREPARE | Features::REQUEST_COMPLETE;
     set.create(name, &VdConfig { features, ..VdConfig::default() })?;
     println!("ready for BACKUP or RESTORE DATABASE ... VIRTUAL_DEVICE='{name}' WITH SNAPSHOT");

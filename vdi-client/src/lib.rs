@@ -50,7 +50,7 @@ pub mod workers;
 
 use core::time::Duration;
 
-pub use back_end::{Access, BackEnd, Options, SqlServer, TimeOutUnit};
+pub use back_end::{Access, BackEnd, EnvironmentError, Options, SqlServer, TimeOutUnit};
 pub use buffer::MappedBuffer;
 pub use canceller::Canceller;
 pub use command::{Command, CompleteError, Completion};

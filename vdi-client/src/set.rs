@@ -12,13 +12,13 @@ use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::State;
 use vdi_proto::status::VdError;
 
-use crate::Options;
 use crate::back_end::{BackEnd, Opener, Session};
 use crate::buffer::MappedBuffer;
 pub use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::trace::{self, trace_refused};
+use crate::{EnvironmentError, Options};
 
 /// A virtual device set: IClientVirtualDeviceSet2.
 ///
@@ -30,27 +30,31 @@ use crate::trace::{self, trace_refused};
 /// The back end is chosen when the object is made: see [`BackEnd`].
 #[derive(Debug)]
 pub struct ClientVirtualDeviceSet {
-    opener: Opener,
+    /// The back end; an environment that cannot be understood is reported by the call that needs it.
+    opener: Result<Opener, EnvironmentError>,
     session: RwLock<Option<Session>>,
 }
 
 impl Default for ClientVirtualDeviceSet {
     fn default() -> Self {
-        Self::with_options(Options::default())
+        let opener = Options::from_env().map(Opener::SharedMemory);
+        ClientVirtualDeviceSet { opener, session: RwLock::default() }
     }
 }
 
 impl ClientVirtualDeviceSet {
-    /// An object without a set, with the default [`Options`].
+    /// An object without a set, with the options of the environment ([`Options::from_env`]). Where that cannot be understood,
+    /// creating and joining a set fail with VD_E_INVALID and the name of the variable.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An object without a set.
+    /// An object without a set. `VDI_ALLOW_UID` and `VDI_ALLOW_GID` are not read: begin with [`Options::from_env`] to add to
+    /// them.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ClientVirtualDeviceSet { opener: Opener::SharedMemory(options), session: RwLock::default() }
+        ClientVirtualDeviceSet { opener: Ok(Opener::SharedMemory(options)), session: RwLock::default() }
     }
 
     /// An object without a set, on a back end that is chosen at run time.
@@ -59,8 +63,8 @@ impl ClientVirtualDeviceSet {
     /// use vdi_client::{BackEnd, ClientVirtualDeviceSet};
     ///
     /// // What VDI_LIBRARY names, else the shared memory of this library.
-    /// let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env())?;
-    /// # Ok::<(), vdi_client::Error>(())
+    /// let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -69,7 +73,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_UNEXPECTED when the system cannot load it, for want of another library for example.
     pub fn with_back_end(back_end: BackEnd) -> Result<Self, Error> {
         let opener = Opener::new(back_end).inspect_err(trace_refused)?;
-        Ok(ClientVirtualDeviceSet { opener, session: RwLock::default() })
+        Ok(ClientVirtualDeviceSet { opener: Ok(opener), session: RwLock::default() })
     }
 
     /// The set's name, if there is one.
@@ -90,6 +94,13 @@ impl ClientVirtualDeviceSet {
     /// The set, for calls that wait.
     fn session(&self, call: &'static str) -> Result<Session, Error> {
         self.with(call, |session| Ok(session.clone()))
+    }
+
+    /// The back end, for a call that makes a session.
+    fn opener(&self, call: &'static str, name: &str) -> Result<&Opener, Error> {
+        let invalid =
+            |error: &EnvironmentError| Error::new(ErrorKind::Misuse, VdError::Invalid, call, name, error.to_string());
+        self.opener.as_ref().map_err(invalid)
     }
 
     fn slot(&self) -> RwLockWriteGuard<'_, Option<Session>> {
@@ -314,7 +325,7 @@ impl ClientVirtualDeviceSet {
         config: &VdConfig,
     ) -> Result<(), Error> {
         let mut slot = self.vacant(call)?;
-        *slot = Some(self.opener.create(call, instance, name, config)?);
+        *slot = Some(self.opener(call, name)?.create(call, instance, name, config)?);
         trace::event!(
             DEBUG,
             call = call,
@@ -330,7 +341,7 @@ impl ClientVirtualDeviceSet {
 
     fn join(&self, call: &'static str, instance: Option<&str>, name: &str) -> Result<(), Error> {
         let mut slot = self.vacant(call)?;
-        let session = self.opener.join(call, instance, name)?;
+        let session = self.opener(call, name)?.join(call, instance, name)?;
         let member = session.member();
         *slot = Some(session);
         trace::event!(DEBUG, call = call, set = name, instance = instance.unwrap_or(""), member = member, "set joined");

@@ -24,9 +24,11 @@
  *
  * ENVIRONMENT. VDI_LIBRARY=PATH names SQL Server's libsqlvdi.so: sets are made with that library, and the server is SQL
  * Server on the same machine. Without it sets are in this project's own shared memory. VDI_GETCOMMAND_TIMEOUT_UNIT=s is for
- * a library that takes seconds in GetCommand. Both are read once, when the first set is made. With SQL Server's library
- * there are no instances and no leases, a buffer is mapped by vdi_set_map_buffer_handle_sized, and a wait that another
- * thread ends returns within 100 ms (1 s where the library takes seconds).
+ * a library that takes seconds in GetCommand. With SQL Server's library there are no instances and no leases, a buffer is
+ * mapped by vdi_set_map_buffer_handle_sized, and a wait that another thread ends returns within 100 ms (1 s where the library
+ * takes seconds). In this project's own shared memory VDI_RUNTIME_DIR names the directory where client and server meet, and
+ * VDI_ALLOW_UID and VDI_ALLOW_GID name other users and groups that are trusted: numbers, separated by commas; the server has to
+ * allow this program's user, too. All but VDI_RUNTIME_DIR are read once, when the first set is made.
  *
  * LOG. With VDI_LOG set in the environment, to anything but 0, when a call first fails, each call that fails writes its
  * error's text to standard error: VD_E_TIMEOUT and VD_E_CLOSE, too. It raises no SIGPIPE.
@@ -521,7 +523,7 @@ const char *vdi_last_error_text(void);
  * name with SQL Server's library; VD_E_NOTSUPPORTED for a configuration that no server serves; VD_E_PROTOCOL when a
  * live set has this name; VD_E_SECURITY when the runtime directory is not to be trusted; VD_E_MEMORY and
  * VD_E_UNEXPECTED when the system refuses. VD_E_INVALID, VD_E_NOTSUPPORTED and VD_E_UNEXPECTED when the library that
- * VDI_LIBRARY names cannot be used.
+ * VDI_LIBRARY names cannot be used; VD_E_INVALID when VDI_ALLOW_UID or VDI_ALLOW_GID is no list of numbers.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::CreateEx.
  */
@@ -540,7 +542,7 @@ int32_t vdi_set_create(const char *instance,
  * Returns 0; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_PROTOCOL when there is no such set, when its
  * primary has not got the configuration yet, and when its work has ended; VD_E_ABORT when it was aborted;
  * VD_E_SECURITY when this process may not join, or does not trust the creator; VD_E_MEMORY when the set has as many
- * processes as it can; for VDI_LIBRARY as vdi_set_create.
+ * processes as it can; for VDI_LIBRARY, VDI_ALLOW_UID and VDI_ALLOW_GID as vdi_set_create.
  *
  * Source: VDI specification, IClientVirtualDeviceSet2::OpenInSecondaryEx.
  */

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 use std::sync::OnceLock;
 
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, VdConfig};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, EnvironmentError, VdConfig};
 use vdi_ffi::{Argument, Failure};
 
 use crate::device;
@@ -22,12 +22,14 @@ fn begin(
     start: impl FnOnce(&ClientVirtualDeviceSet, Option<&str>, &str) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     // Read once: a program may change its environment later, while other threads read it.
-    static BACK_END: OnceLock<BackEnd> = OnceLock::new();
+    static BACK_END: OnceLock<Result<BackEnd, EnvironmentError>> = OnceLock::new();
     const PLACE: &str = "the place for the set";
     set.write(PLACE, core::ptr::null_mut())?;
     let instance = instance.optional_text("the instance")?;
     let name = name.text("the name")?;
-    let object = ClientVirtualDeviceSet::with_back_end(BACK_END.get_or_init(BackEnd::from_env).clone())?;
+    let back_end = BACK_END.get_or_init(BackEnd::from_env).clone();
+    let back_end = back_end.map_err(|error| Failure::invalid(error.to_string()))?;
+    let object = ClientVirtualDeviceSet::with_back_end(back_end)?;
     start(&object, instance.as_deref(), &name)?;
     set.write(PLACE, SETS.insert(object))
 }
@@ -43,7 +45,7 @@ fn begin(
 /// name with SQL Server's library; VD_E_NOTSUPPORTED for a configuration that no server serves; VD_E_PROTOCOL when a
 /// live set has this name; VD_E_SECURITY when the runtime directory is not to be trusted; VD_E_MEMORY and
 /// VD_E_UNEXPECTED when the system refuses. VD_E_INVALID, VD_E_NOTSUPPORTED and VD_E_UNEXPECTED when the library that
-/// VDI_LIBRARY names cannot be used.
+/// VDI_LIBRARY names cannot be used; VD_E_INVALID when VDI_ALLOW_UID or VDI_ALLOW_GID is no list of numbers.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::CreateEx.
 #[unsafe(no_mangle)]
@@ -78,7 +80,7 @@ pub unsafe extern "C" fn vdi_set_create(
 /// Returns 0; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_PROTOCOL when there is no such set, when its
 /// primary has not got the configuration yet, and when its work has ended; VD_E_ABORT when it was aborted;
 /// VD_E_SECURITY when this process may not join, or does not trust the creator; VD_E_MEMORY when the set has as many
-/// processes as it can; for VDI_LIBRARY as vdi_set_create.
+/// processes as it can; for VDI_LIBRARY, VDI_ALLOW_UID and VDI_ALLOW_GID as vdi_set_create.
 ///
 /// Source: VDI specification, IClientVirtualDeviceSet2::OpenInSecondaryEx.
 #[unsafe(no_mangle)]

@@ -48,7 +48,7 @@ fn set_of(this: This) -> Result<Arc<Set>, Failure> {
     let set = SETS.get(key).or_else(|missing| match missing {
         Missing::Unknown => Err(missing),
         // The set stays with the process that made it. The fork may use the object for another set.
-        Missing::Inherited => SETS.replace_inherited(key, Set::default()),
+        Missing::Inherited => SETS.replace_inherited(key, Set::new()),
     });
     set.map_err(|_| Failure::invalid("the set was destroyed, or never constructed"))
 }
@@ -70,7 +70,7 @@ fn construct_set(this: This) {
     answer("ClientVirtualDeviceSet", || {
         report::read_environment();
         this.check("the set")?;
-        let (key, _) = SETS.insert(|_| Set::default());
+        let (key, _) = SETS.insert(|_| Set::new());
         this.write("the set", key)
     });
 }
@@ -148,6 +148,7 @@ extern "C" fn set_create(this: This, name: Argument<c_char>, config: Argument<Co
     answer("Create", || {
         let (set, name) = (set_of(this)?, name.text("the set's name")?);
         let config = VdConfig::from_words(config.read("the configuration")?);
+        report::options()?;
         Ok(set.client.create(&name, &config)?)
     })
 }
@@ -186,6 +187,7 @@ extern "C" fn set_signal_abort(this: This) -> c_int {
 extern "C" fn set_open_in_secondary(this: This, name: Argument<c_char>) -> c_int {
     answer("OpenInSecondary", || {
         let (set, name) = (set_of(this)?, name.text("the set's name")?);
+        report::options()?;
         Ok(set.client.open_in_secondary(&name)?)
     })
 }

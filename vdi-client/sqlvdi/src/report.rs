@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::OnceLock;
 
+use vdi_client::{EnvironmentError, Options};
 use vdi_ffi::{Failure, call, log};
 
 /// Runs the body of an exported function. Where VDI_LOG is set, its failure is a message on standard error.
@@ -21,7 +22,16 @@ fn print(message: &str) {
 /// Reads the environment, unless it was read before. The first set's constructor calls it: a program may change its
 /// environment later, while other threads call the library.
 pub(crate) fn read_environment() {
-    let _ = (log::is_enabled(), get_command_unit());
+    let _ = (log::is_enabled(), get_command_unit(), options());
+}
+
+/// The users that the environment allows.
+///
+/// # Errors
+/// VD_E_INVALID: a variable cannot be understood.
+pub(crate) fn options() -> Result<Options, Failure> {
+    static OPTIONS: OnceLock<Result<Options, EnvironmentError>> = OnceLock::new();
+    OPTIONS.get_or_init(Options::from_env).clone().map_err(|error| Failure::invalid(error.to_string()))
 }
 
 fn get_command_unit() -> Duration {

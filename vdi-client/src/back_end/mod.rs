@@ -31,7 +31,7 @@ use vdi_proto::handle::BufferHandle;
 use vdi_proto::set::client::State;
 
 pub use self::options::{BackEnd, SqlServer, TimeOutUnit};
-pub use self::shared_memory::{Access, Options};
+pub use self::shared_memory::{Access, EnvironmentError, Options};
 use crate::completion::{Outcome, Refused};
 use crate::error::Error;
 #[cfg(not(feature = "sqlserver"))]

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::shared_memory::Options;
+use super::shared_memory::{EnvironmentError, Options};
 
 /// What carries a set: chosen at run time, by [`crate::ClientVirtualDeviceSet::with_back_end`]. Everything else is the same
 /// for a program; see "Back ends" in the documentation of the crate.
@@ -23,18 +23,22 @@ impl Default for BackEnd {
 
 impl BackEnd {
     /// What the environment asks for: where `VDI_LIBRARY` names a library, [`BackEnd::SqlServer`] with that, and with
-    /// time-outs of GetCommand in seconds where `VDI_GETCOMMAND_TIMEOUT_UNIT` is `s`; else this library's shared memory.
-    #[must_use]
-    pub fn from_env() -> BackEnd {
+    /// time-outs of GetCommand in seconds where `VDI_GETCOMMAND_TIMEOUT_UNIT` is `s`; else this library's shared memory with
+    /// [`Options::from_env`].
+    ///
+    /// # Errors
+    /// [`EnvironmentError`]: `VDI_ALLOW_UID` or `VDI_ALLOW_GID` is no list of numbers. SQL Server's library needs neither, and
+    /// they are not read for it.
+    pub fn from_env() -> Result<BackEnd, EnvironmentError> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
-        match set("VDI_LIBRARY") {
-            None => BackEnd::default(),
+        Ok(match set("VDI_LIBRARY") {
+            None => BackEnd::SharedMemory(Options::from_env()?),
             Some(library) => {
                 let seconds = set("VDI_GETCOMMAND_TIMEOUT_UNIT").is_some_and(|unit| unit == "s");
                 let get_command_unit = if seconds { TimeOutUnit::Seconds } else { TimeOutUnit::Milliseconds };
                 BackEnd::SqlServer(SqlServer { library: Some(library.into()), get_command_unit })
             }
-        }
+        })
     }
 }
 

@@ -55,7 +55,7 @@ pub use device::ServerVirtualDevice;
 pub use error::VdsError;
 pub use open_set::AgentFaults;
 pub use set::ServerVirtualDeviceSet;
-pub use vdi_shm::ipc::runtime::{Access, Options};
+pub use vdi_shm::ipc::runtime::{Access, EnvironmentError, Options};
 pub use vdi_shm::set::abort::Abort;
 pub use vdi_shm::set::pool::ServerBuffer;
 pub use vdi_shm::set::session::Session;

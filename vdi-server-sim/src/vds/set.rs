@@ -9,7 +9,7 @@ use vdi_proto::name::check_name;
 use vdi_proto::set::Opening;
 use vdi_proto::set::server::{Call, State};
 use vdi_proto::status::VdError;
-use vdi_shm::ipc::runtime::Options;
+use vdi_shm::ipc::runtime::{EnvironmentError, Options};
 use vdi_shm::set::pool::ServerBuffer;
 use vdi_shm::set::server::Server;
 use vdi_shm::set::session::Session;
@@ -27,9 +27,10 @@ use crate::trace;
 ///
 /// The object may be used from any thread, and for another set after [`ServerVirtualDeviceSet::close`]. Dropping it closes
 /// the set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ServerVirtualDeviceSet {
-    options: Options,
+    /// An environment that cannot be understood is reported by [`ServerVirtualDeviceSet::open`].
+    options: Result<Options, EnvironmentError>,
     agent_faults: Mutex<AgentFaults>,
     open: Mutex<Option<Arc<Opened>>>,
 }
@@ -62,8 +63,15 @@ impl Opened {
     }
 }
 
+impl Default for ServerVirtualDeviceSet {
+    fn default() -> Self {
+        Self::with(Options::from_env())
+    }
+}
+
 impl ServerVirtualDeviceSet {
-    /// An object without a set, with the default [`Options`].
+    /// An object without a set, with the options of the environment ([`Options::from_env`]). Where that cannot be understood,
+    /// [`ServerVirtualDeviceSet::open`] fails with VD_E_INVALID and the name of the variable.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -72,6 +80,10 @@ impl ServerVirtualDeviceSet {
     /// An object without a set.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
+        Self::with(Ok(options))
+    }
+
+    fn with(options: Result<Options, EnvironmentError>) -> Self {
         ServerVirtualDeviceSet { options, agent_faults: Mutex::default(), open: Mutex::default() }
     }
 
@@ -106,8 +118,10 @@ impl ServerVirtualDeviceSet {
         if let Some(opened) = &*slot {
             return opened.step(CALL, Call::Open);
         }
-        let server = Server::join(&self.options, instance, name)
-            .map_err(|error| VdsError::lower(CALL, name, error.code(), error))?;
+        let options = self.options.as_ref();
+        let options = options.map_err(|error| VdsError::new(CALL, name, VdError::Invalid, error.to_string()))?;
+        let server =
+            Server::join(options, instance, name).map_err(|error| VdsError::lower(CALL, name, error.code(), error))?;
         let (session, control) = (Arc::clone(server.session()), Arc::clone(server.control()));
         let mut devices = Vec::new();
         let mut completions = Vec::new();

@@ -6,5 +6,6 @@ mod common;
 
 mod c_interface;
 mod dropin;
+mod other_users;
 mod sqlserver;
 mod sqlserver_libraries;

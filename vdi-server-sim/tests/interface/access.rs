@@ -108,13 +108,13 @@ fn the_statement_of_another_user_is_refused_with_the_reason() {
         "VD_E_SECURITY",
         "of uid 0 (mode 600) may not be used by",
         &who,
-        "have the creator of the socket allow this uid or gid",
+        "set VDI_ALLOW_UID=65534 for the process of uid 0, and VDI_ALLOW_UID=0 for this one",
     ]);
     // Not even the directory may be looked at.
     chmod(&shared.bench.runtime(), 0o700);
     shared.backs_up(STRANGER, &["--allow-uid", "0"]).assert_failure(&[
         "VD_E_SECURITY",
-        "of uid 0 (mode 700) may not be read by",
+        "of uid 0, gid 0 (mode 700) may not be read by",
         &who,
         "read and search permission",
     ]);
@@ -129,7 +129,11 @@ fn the_statement_of_another_user_is_refused_with_the_reason() {
         "the set admits uid 0, uid 65533, not uid 65534",
     ]);
     // The server does not trust the set's creator.
-    shared.backs_up(STRANGER, &[]).assert_failure(&["VD_E_SECURITY", "of uid 0, whom this process does not trust"]);
+    shared.backs_up(STRANGER, &[]).assert_failure(&[
+        "VD_E_SECURITY",
+        "of uid 0, whom this process does not trust",
+        "set VDI_ALLOW_UID=0 for this process",
+    ]);
     // All this is nothing to the set: the honest statement is carried out.
     let file = stripe(&shared.bench.out(), 0);
     let agent = task("the agent", move || {
@@ -143,6 +147,38 @@ fn the_statement_of_another_user_is_refused_with_the_reason() {
     shared.backs_up(0, &[]).assert_success();
     agent.result().unwrap();
     shared.bench.assert_output(&["stripe-00"]);
+}
+
+/// Other letter case, and another instance. The set that is meant is named, and with its name the statement works.
+#[test]
+fn a_statement_for_a_set_that_is_not_there_names_near_misses() {
+    let bench = Bench::new();
+    bench.database("sales", 1 << 20);
+    let set = bench.create("Nightly", &config(1));
+    bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome().assert_failure(&[
+        "no virtual device set \"nightly\" of the default instance at ",
+        "there is a set \"Nightly\" of the default instance: upper and lower case differ",
+    ]);
+    let elsewhere = bench.sql_with(&backup_statement("sales", "Nightly", 1, ""), |command| {
+        command.args(["--instance", "SQL2"]);
+    });
+    elsewhere.outcome().assert_failure(&[
+        "no virtual device set \"Nightly\" of instance \"SQL2\"",
+        "there is a set \"Nightly\" of the default instance: name the same instance on both sides",
+    ]);
+    // A worker that does not find its set is told the same.
+    let worker = ClientVirtualDeviceSet::with_options(bench.options());
+    let error = worker.open_in_secondary("NIGHTLY").unwrap_err();
+    assert_eq!(error.code(), VdError::Protocol, "{error}");
+    assert!(error.to_string().contains("there is a set \"Nightly\" of the default instance"), "{error}");
+    let server = bench.sql(&backup_statement("sales", "Nightly", 1, ""));
+    let file = stripe(&bench.out(), 0);
+    set.get_configuration(PATIENCE).unwrap();
+    let mut device = set.open_device("Nightly").unwrap();
+    pump(&mut device, &mut FileMedia::create(file).unwrap()).unwrap();
+    drop(device);
+    set.close().unwrap();
+    server.outcome().assert_success();
 }
 
 #[test]

@@ -2,22 +2,31 @@
 
 use std::io;
 
-use rustix::io::Errno;
 use thiserror::Error;
+
+pub use super::remedy::Operation;
+use super::remedy::remedy;
 
 /// The system refused something.
 #[derive(Debug, Error)]
-#[error("could not {action}: {source}{}", remedy(source))]
+#[error("could not {action}: {source}{}", remedy(*operation, source))]
 pub struct SystemError {
     /// What was tried.
     pub action: String,
+    /// What it needs of the system: the remedy depends on it.
+    pub operation: Operation,
     /// The system's reason.
     pub source: io::Error,
 }
 
 impl SystemError {
+    /// An error of [`Operation::Object`].
     pub(crate) fn new(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
-        SystemError { action: action.into(), source: source.into() }
+        SystemError::of(Operation::Object, action, source)
+    }
+
+    pub(crate) fn of(operation: Operation, action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        SystemError { action: action.into(), operation, source: source.into() }
     }
 }
 
@@ -28,21 +37,11 @@ pub struct Untrusted {
     /// What was found.
     pub what: String,
     /// What to do about it.
-    pub remedy: &'static str,
+    pub remedy: String,
 }
 
-/// What to do where the system lacks or forbids something.
-pub(crate) fn remedy(error: &io::Error) -> &'static str {
-    match Errno::from_io_error(error) {
-        Some(Errno::MFILE) => "; raise this process's limit of descriptors (ulimit -n)",
-        Some(Errno::NFILE) => "; raise the system's limit of open files (sysctl fs.file-max)",
-        Some(Errno::NOMEM | Errno::NOSPC | Errno::NOBUFS) => {
-            "; free memory, raise the process's limits (ulimit -v, its control group), or ask for fewer or smaller buffers"
-        }
-        Some(Errno::AGAIN) => "; raise the limit of processes and threads (ulimit -u, its control group)",
-        Some(Errno::PERM | Errno::ACCESS | Errno::NOSYS) => {
-            "; have whatever confines this process (seccomp, a container's profile, file permissions) permit it"
-        }
-        _ => "",
+impl Untrusted {
+    pub(crate) fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Untrusted { what: what.into(), remedy: remedy.into() }
     }
 }

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use thiserror::Error;
 
-use crate::ipc::error::SystemError;
+use crate::ipc::error::{Operation, SystemError};
 use crate::ipc::segment::{Segment, SegmentError};
 pub use crate::ipc::sys::Peer;
 
@@ -34,7 +34,7 @@ pub enum LinkError {
 
 impl LinkError {
     fn system(action: &str, errno: Errno) -> Self {
-        LinkError::System(SystemError::new(action, errno))
+        LinkError::System(SystemError::of(Operation::Packet, action, errno))
     }
 }
 

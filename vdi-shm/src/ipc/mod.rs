@@ -87,6 +87,8 @@ pub mod event_count;
 pub(crate) mod futex;
 #[cfg(not(loom))]
 pub mod link;
+#[cfg(not(loom))]
+mod remedy;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod runtime;

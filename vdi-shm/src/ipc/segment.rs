@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::ipc::error::remedy;
+use crate::ipc::remedy::{Operation, remedy};
 pub use crate::ipc::shared_layout::SharedLayout;
 use crate::ipc::sys;
 pub use crate::ipc::sys::{MAP_ALIGNMENT, SegmentIdentity};
@@ -31,7 +31,7 @@ pub use crate::ipc::sys::{MAP_ALIGNMENT, SegmentIdentity};
 #[derive(Debug, Error)]
 pub enum SegmentError {
     /// The system refused.
-    #[error("could not {action} a shared segment of {len} bytes: {source}{}", remedy(source))]
+    #[error("could not {action} a shared segment of {len} bytes: {source}{}", remedy(Operation::Memory, source))]
     System {
         /// What was tried.
         action: &'static str,
@@ -41,7 +41,7 @@ pub enum SegmentError {
         source: io::Error,
     },
     /// A descriptor from a peer is not a sealed memfd of the announced length.
-    #[error("the peer passed a descriptor that is not a sealed memfd of {expected} bytes (found: {found:?} bytes)")]
+    #[error("the peer passed a descriptor that is not a sealed memfd of {expected} bytes, but {}", show_found(*found))]
     NotSealed {
         /// The announced length.
         expected: u64,
@@ -64,6 +64,10 @@ pub enum SegmentError {
         /// The segment's length.
         mapped: u64,
     },
+}
+
+fn show_found(found: Option<u64>) -> String {
+    found.map_or_else(|| "something else".to_owned(), |found| format!("one of {found} bytes"))
 }
 
 impl SegmentError {

@@ -14,8 +14,9 @@ use super::abort::Abort;
 use super::class_table::AddClassError;
 use super::control::AttachError;
 use super::name::{SetNameError, show_instance};
-use crate::ipc::error::{SystemError, Untrusted};
-use crate::ipc::runtime::DirError;
+use super::near_misses::show_near_misses;
+use crate::ipc::error::{Operation, SystemError, Untrusted};
+use crate::ipc::runtime::{DirError, NearMiss};
 use crate::ipc::segment::SegmentError;
 
 /// Whose fault an error is.
@@ -177,8 +178,9 @@ impl From<DirError> for CreateError {
             DirError::Untrusted(error) => CreateError::Untrusted(error),
             DirError::System(error) => CreateError::System(error),
             // The directory was created a moment ago.
-            error @ DirError::NotFound { .. } => {
-                CreateError::System(SystemError::new("open the runtime directory", std::io::Error::other(error)))
+            DirError::NotFound { path } => {
+                let action = format!("open the runtime directory {}", path.display());
+                CreateError::System(SystemError::of(Operation::Directory, action, rustix::io::Errno::NOENT))
             }
         }
     }
@@ -217,8 +219,9 @@ pub enum JoinError {
     Name(#[from] SetNameError),
     /// There is no such set: VD_E_INVALID.
     #[error(
-        "no virtual device set {set:?} of {instance} at {}; create it before the statement is sent, with the same \
-         runtime directory (VDI_RUNTIME_DIR) on both sides", path.display(), instance = show_instance(instance)
+        "no virtual device set {set:?} of {instance} at {}{}; create it before the statement is sent, with the same runtime \
+         directory (VDI_RUNTIME_DIR) on both sides",
+        path.display(), show_near_misses(set, instance, near_misses), instance = show_instance(instance)
     )]
     NoSuchSet {
         /// The set's name.
@@ -227,6 +230,8 @@ pub enum JoinError {
         instance: String,
         /// Where its socket would be.
         path: PathBuf,
+        /// What may be meant instead.
+        near_misses: Vec<NearMiss>,
     },
     /// The runtime directory or the set's creator is not to be trusted: VD_E_SECURITY.
     #[error(transparent)]

@@ -37,7 +37,7 @@ use super::name::SetName;
 use super::session::{AbortNotifier, Founding, MONITOR_STACK, Session};
 use crate::ipc::error::SystemError;
 use crate::ipc::link::{Link, LinkError, Packet, Received, poll_readable};
-use crate::ipc::runtime::{ConnectError, DirError, Options, RuntimeDir};
+use crate::ipc::runtime::{ConnectError, DirError, Options, RuntimeDir, near_misses};
 use crate::ipc::segment::Segment;
 use crate::ipc::wait;
 
@@ -159,7 +159,13 @@ impl Membership {
     /// Joins a set by its name.
     pub(crate) fn join(options: &Options, role: JoinRole, instance: &str, set: &str) -> Result<Membership, JoinError> {
         let name = SetName::new(instance, set)?;
-        let no_such_set = |path| JoinError::NoSuchSet { set: set.to_owned(), instance: instance.to_owned(), path };
+        let socket = name.socket().clone();
+        let no_such_set = |path| JoinError::NoSuchSet {
+            set: set.to_owned(),
+            instance: instance.to_owned(),
+            path,
+            near_misses: near_misses(options, &socket),
+        };
         let runtime = RuntimeDir::open(options, false).map_err(|error| match error {
             DirError::NotFound { path } => no_such_set(path),
             DirError::System(error) => error.into(),

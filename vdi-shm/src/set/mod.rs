@@ -11,6 +11,7 @@
 //! | [`pool`] | the server's buffers: allocating, lending, reclaiming |
 //! | [`membership`] | the link of a process that joined, and its monitor thread |
 //! | [`name`], [`error`] | names; one error type an operation |
+//! | `near_misses` | what an error says about sets that may be meant |
 
 #[cfg(not(loom))]
 pub mod abort;
@@ -38,6 +39,8 @@ pub mod mapped_buffer;
 pub mod membership;
 #[cfg(not(loom))]
 pub mod name;
+#[cfg(not(loom))]
+mod near_misses;
 #[cfg(not(loom))]
 pub mod pool;
 #[cfg(not(loom))]

@@ -56,12 +56,22 @@ impl AllocateError {
 
 /// A client completed a command and still has its buffer: VD_E_ABORT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the command of slot {} was completed, but its buffer is not free (state {found:?})", loan.slot)]
+#[error("the command of slot {} was completed, but its buffer is not free ({})", loan.slot, show_state(*found))]
 pub struct NotFree {
     /// The loan.
     pub loan: Loan,
     /// The slot's state; `None` for a word that no process of a set writes.
     pub found: Option<SlotState>,
+}
+
+/// A state that is not the expected one, for messages.
+const fn show_state(found: Option<SlotState>) -> &'static str {
+    match found {
+        Some(SlotState::Free(_)) => "free of another loan",
+        Some(SlotState::Lent(_)) => "still lent",
+        Some(SlotState::Reclaiming(_)) => "still being reclaimed",
+        None => "a word that no process of a set writes",
+    }
 }
 
 /// A free slot, and the generation of its last loan.

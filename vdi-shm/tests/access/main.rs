@@ -6,6 +6,9 @@
 mod common;
 
 mod descriptors;
+mod file_systems;
+mod groups;
+mod near_misses;
 
 use std::fs::Permissions;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
@@ -79,18 +82,22 @@ fn directories_that_are_closed_to_a_user() {
     primary.ok("allow 65534");
     primary.ok("create nightly");
     let mut user = other_user(&dir, 65534);
-    for (mode, reason) in [(0o700, "mode 700"), (0o711, "mode 711"), (0o744, "may not be used by uid 65534")] {
+    let remedies = ["by uid 65534", "run as the same user", "VDI_ALLOW_UID=0 for this process and VDI_ALLOW_UID=65534"];
+    for (mode, reason) in [(0o700, "(mode 700)"), (0o711, "(mode 711)"), (0o744, "may not be searched by uid 65534")] {
         chmod(&dir, mode);
-        user.refused("join server nightly", "Security", &[reason, "by uid 65534", "run as the same user"]);
+        user.refused("join server nightly", "Security", &[&[reason][..], &remedies[..]].concat());
     }
     chmod(&dir, 0o755);
     chmod(above.path(), 0o700);
-    user.refused("join server nightly", "Security", &["a directory above", "may not be searched by uid 65534"]);
+    let which = format!("{} of uid 0, gid 0 (mode 700), may not be searched by uid 65534", above.path().display());
+    user.refused("join server nightly", "Security", &["a directory above", &which]);
     chmod(above.path(), 0o755);
     // A user that may only read cannot make a set there, or the directory.
-    user.refused("create weekly", "Security", &["no socket may be made in", "by uid 65534", "VDI_RUNTIME_DIR"]);
+    let whose = format!("{} of uid 0, gid 0 (mode 755) by uid 65534", dir.display());
+    user.refused("create weekly", "Security", &["no socket may be made in", &whose, "VDI_RUNTIME_DIR"]);
     let mut elsewhere = other_user(&above.path().join("none/vdi"), 65534);
-    elsewhere.refused("create weekly", "Security", &["may not be created by uid 65534", "VDI_RUNTIME_DIR"]);
+    let whose = format!("in {} of uid 0, gid 0 (mode 755)", above.path().display());
+    elsewhere.refused("create weekly", "Security", &["may not be created by uid 65534", &whose, "VDI_RUNTIME_DIR"]);
     assert_eq!(names(above.path()), ["vdi"]);
     assert_eq!(names(&dir).len(), 1);
     assert_eq!(user.ok("join server nightly"), "0");
@@ -210,7 +217,11 @@ fn sticky_directories_of_others() {
     std::os::unix::fs::chown(dir.path(), Some(65534), None).expect("root can");
     let mut honest = Child::new(dir.path());
     for command in ["create nightly", "join server nightly"] {
-        honest.refused(command, "Security", &["belongs to uid 65534, this process runs as uid 0", "allow that uid"]);
+        honest.refused(
+            command,
+            "Security",
+            &["belongs to uid 65534, this process runs as uid 0", "VDI_ALLOW_UID=65534"],
+        );
     }
     assert_eq!(names(dir.path()), [""; 0]);
 }

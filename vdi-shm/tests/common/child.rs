@@ -124,9 +124,12 @@ impl State {
     fn execute(&mut self, words: &[&str]) -> Answer {
         match *words {
             ["resources"] => Ok(resources()),
-            ["allow" | "allow-group" | "umask" | "become", value] => self.change_identity(words[0], value),
+            ["allow" | "allow-group" | "umask" | "become" | "become-member", value] => {
+                self.change_identity(words[0], value)
+            }
             [
-                "connect" | "connect-and-close" | "hello" | "send-connection" | "listen" | "link" | "open-descriptors",
+                "connect" | "connect-and-close" | "hello" | "send-connection" | "listen" | "link" | "remove"
+                | "open-descriptors",
                 ..,
             ] => self.outside(words),
             [
@@ -159,11 +162,15 @@ impl State {
                 rustix::process::umask(rustix::fs::Mode::from_bits_truncate(mask));
             }
             // Only this thread, and those that it starts. The system checks the thread that connects.
-            "become" => {
+            "become" | "become-member" => {
                 let uid = rustix::process::Uid::from_raw(number(value));
-                // Root's groups would still give access.
-                let gid = rustix::process::Gid::from_raw(super::OTHER_GID);
-                rustix::thread::set_thread_groups(&[]).expect("root can leave any group");
+                let other = rustix::process::Gid::from_raw(super::OTHER_GID);
+                // Root's groups would still give access. A member has the other users' group beside its own.
+                let (gid, groups) = match what {
+                    "become" => (other, vec![]),
+                    _ => (rustix::process::Gid::from_raw(number(value)), vec![other]),
+                };
+                rustix::thread::set_thread_groups(&groups).expect("root can change its groups");
                 rustix::thread::set_thread_res_gid(gid, gid, gid).expect("root can be in any group");
                 rustix::thread::set_thread_res_uid(uid, uid, uid).expect("root can become any user");
             }
@@ -222,6 +229,10 @@ impl State {
             }
             ["link", target, path] => {
                 std::os::unix::fs::symlink(target, path).expect("a directory that is writable by everybody");
+                done()
+            }
+            ["remove", path] => {
+                std::fs::remove_file(path).expect("a directory that this user can write to");
                 done()
             }
             // How many of a process's first descriptors can be opened from outside, and whether they can be listed, and its

@@ -212,10 +212,25 @@ impl Child {
         Child::start(dir, Command::new(std::env::current_exe().expect("this binary")))
     }
 
+    /// A child with these variables in its environment.
+    pub fn with_environment(dir: &Path, variables: &[(&str, &Path)]) -> Child {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.envs(variables.iter().copied());
+        Child::start(dir, command)
+    }
+
     /// A child with process ids of its own, as in a container: processes outside have no process id there.
     pub fn in_a_container(dir: &Path) -> Child {
         let mut command = Command::new("unshare");
         command.args(["--pid", "--fork", "--kill-child"]).arg(std::env::current_exe().expect("this binary"));
+        Child::start(dir, command)
+    }
+
+    /// A child in a mount namespace of its own, where a tmpfs with these options is mounted.
+    pub fn with_tmpfs(dir: &Path, mount_point: &Path, options: &str) -> Child {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", "mount -t tmpfs -o \"$0\" none \"$1\" && shift && exec \"$@\"", options]);
+        command.arg(mount_point).arg(std::env::current_exe().expect("this binary"));
         Child::start(dir, command)
     }
 

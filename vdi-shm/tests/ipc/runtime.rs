@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -121,9 +121,9 @@ fn links_and_files_are_refused() {
 #[test]
 fn directories_that_others_can_change_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
-    for open in [0o777, 0o770, 0o702, 0o720] {
+    for (open, who) in [(0o777, "everybody"), (0o770, "the group"), (0o702, "everybody"), (0o720, "the group")] {
         mode(dir.path(), open);
-        refused_for(dir.path(), "writable by others");
+        refused_for(dir.path(), &format!("is writable by {who}"));
     }
     for good in [0o700, 0o755, 0o1777, 0o1770] {
         mode(dir.path(), good);
@@ -141,6 +141,30 @@ fn directories_of_others_are_refused() {
     refused_for(dir.path(), "belongs to uid 65534");
     let allowed = Options { access: Access { uids: vec![65534], gids: Vec::new() }, ..options(dir.path()) };
     RuntimeDir::open(&allowed, false).expect("a trusted directory");
+}
+
+/// A group's directory is trusted where the group was named, and never where everybody can write to it.
+#[test]
+fn the_directory_of_a_named_group() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let group = std::fs::metadata(dir.path()).expect("a directory").gid();
+    let allowing = |gid| Options { access: Access { uids: Vec::new(), gids: vec![gid] }, ..options(dir.path()) };
+    for open in [0o2770, 0o770, 0o775, 0o2775] {
+        mode(dir.path(), open);
+        let refused = RuntimeDir::open(&allowing(group + 1), false).expect_err("another group was named").to_string();
+        for part in [format!("writable by the group {group}"), format!("VDI_ALLOW_GID={group}")] {
+            assert!(refused.contains(&part), "{refused}");
+        }
+        let runtime = RuntimeDir::open(&allowing(group), false).expect("the group was named");
+        let listener = listen(&runtime, &name());
+        is_reached(&runtime, &name(), &listener);
+        runtime.remove(listener);
+    }
+    for open in [0o2777, 0o772] {
+        mode(dir.path(), open);
+        let refused = RuntimeDir::open(&allowing(group), false).expect_err("it is everybody's").to_string();
+        assert!(refused.contains("is writable by everybody"), "{refused}");
+    }
 }
 
 #[test]
@@ -189,9 +213,6 @@ fn names_have_their_own_files_and_any_name_will_do() {
     for (listener, name) in &listeners {
         is_reached(&runtime, name, listener);
     }
-    // The text of names stays what it is: processes of different versions find each other.
-    let path = runtime.path_of(&SocketName::new("TEST", "nightly"));
-    assert_eq!(path.file_name().and_then(|file| file.to_str()), Some("nightly-fa1e4606de2bbff8.vdi"));
     for (listener, _) in listeners {
         runtime.remove(listener);
     }
@@ -312,6 +333,40 @@ fn a_dead_socket_is_removed_under_the_lock_only() {
     });
     assert!(runtime.remove_if_dead(&name()) && !path.exists());
     assert!(runtime.remove_if_dead(&name()), "gone already");
+}
+
+/// Whether the thread of this name sleeps.
+fn sleeps(thread: &str) -> bool {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("threads").flatten();
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    tasks
+        .map(|task| task.path())
+        .any(|task| read(task.join("comm")).trim() == thread && read(task.join("status")).contains("State:\tS"))
+}
+
+/// A process that connects between another one's steps of making the socket waits until it is made.
+#[test]
+fn a_socket_that_is_being_made_is_waited_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let runtime = open(dir.path());
+    let path = runtime.path_of(&name());
+    // As a process that listens does under the lock.
+    let lock = File::open(dir.path()).expect("our own");
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).expect("a lock");
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .expect("a socket");
+    rustix::net::bind(&socket, &SocketAddrUnix::new(&path).expect("a short path")).expect("a free name");
+    std::thread::scope(|scope| {
+        let connect = || runtime.connect(&name(), &Access::default());
+        let connecting = std::thread::Builder::new().name("connects".to_owned()).spawn_scoped(scope, connect);
+        let connecting = connecting.expect("a thread");
+        while !sleeps("connects") && !connecting.is_finished() {
+            std::thread::yield_now();
+        }
+        rustix::net::listen(&socket, 8).expect("its own socket");
+        rustix::fs::flock(&lock, FlockOperation::Unlock).expect("our own");
+        connecting.join().expect("no panic").expect("the listener");
+    });
 }
 
 /// Listeners begin, end and die at one name, while others remove dead sockets. Each listener is reached as long as it lives.

@@ -22,7 +22,7 @@ use vdi_proto::config::VdConfig;
 use vdi_proto::name::check_name;
 use vdi_proto::set::client::State;
 use vdi_proto::status::VdError;
-pub use vdi_shm::ipc::runtime::{Access, Options};
+pub use vdi_shm::ipc::runtime::{Access, EnvironmentError, Options};
 /// A buffer mapped by its handle, with a lease on it.
 pub(crate) use vdi_shm::set::mapped_buffer::MappedBuffer;
 use vdi_shm::set::primary::Primary;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::{Fault, Faults};
-use vdi_server_sim::vds::{Access, Options};
+use vdi_server_sim::vds::Options;
 
 use crate::error_log;
 
@@ -27,9 +27,12 @@ pub(crate) struct Server {
     /// The instance that the set was created for; the default one when left out
     #[arg(long, default_value = "")]
     instance: String,
-    /// A user, besides this one, whose sets may be used
+    /// A user, besides this one and those of VDI_ALLOW_UID, whose sets may be used; may be given more than once
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
+    /// A group, besides those of VDI_ALLOW_GID, whose users' sets may be used; may be given more than once
+    #[arg(long, value_name = "GID")]
+    allow_gid: Vec<u32>,
     /// A fault of the server, as `vdi-sim faults` lists them; may be given more than once
     #[arg(long = "fault", value_name = "NAME[=VALUE]")]
     faults: Vec<Fault>,
@@ -65,20 +68,31 @@ impl Server {
         };
         let transcript = variable(TRANSCRIPT).map(PathBuf::from);
         let log = variable(LOG).map(PathBuf::from);
-        Ok(Server { data: data.into(), instance, allow_uid: Vec::new(), faults, seed, transcript, log })
+        Ok(Server {
+            data: data.into(),
+            instance,
+            allow_uid: Vec::new(),
+            allow_gid: Vec::new(),
+            faults,
+            seed,
+            transcript,
+            log,
+        })
     }
 
     /// Begins the transcript, which names `statement`, and sets the engine up.
     ///
     /// # Errors
-    /// The transcript or the log cannot be created, or there is no data folder.
+    /// The transcript or the log cannot be created, there is no data folder, or the environment allows what are no users or groups.
     pub(crate) fn start(&self, statement: &str) -> Result<Engine, Box<dyn Error>> {
+        let mut options = Options::from_env()?;
+        options.access.uids.extend(&self.allow_uid);
+        options.access.gids.extend(&self.allow_gid);
         if let Some(path) = &self.transcript {
             crate::transcript::begin(path, statement)?;
         }
-        let access = Access { uids: self.allow_uid.clone(), gids: Vec::new() };
         let faults = self.faults.iter().copied().fold(Faults::seeded(self.seed), Faults::with);
-        let engine = Engine::new(&self.data, Options { runtime_dir: None, access })?;
+        let engine = Engine::new(&self.data, options)?;
         let engine = engine.with_instance(&*self.instance).with_faults(faults);
         match &self.log {
             Some(path) => Ok(engine.with_log(error_log::open(path)?)),

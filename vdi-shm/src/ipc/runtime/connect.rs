@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::trust::{both_sides, open_up};
 use super::{Access, ConnectError, OpenFile, RETRY, RuntimeDir, SocketName, new_socket, this_user};
-use crate::ipc::error::{SystemError, Untrusted};
+use crate::ipc::error::{Operation, SystemError, Untrusted};
 use crate::ipc::link::Link;
 
 /// How long to try a listener whose queue is full.
@@ -19,38 +20,44 @@ impl RuntimeDir {
     /// [`ConnectError`].
     pub fn connect(&self, name: &SocketName, access: &Access) -> Result<Link, ConnectError> {
         let path = self.path_of(name);
-        let found = self.find(name)?;
+        let mut found = self.find(name)?;
+        let mut socket = new_socket()?;
+        let mut connected = self.connect_patiently(&socket, &found, name);
+        if matches!(connected, Err(Errno::ACCESS | Errno::PERM | Errno::CONNREFUSED)) {
+            // A process that makes the socket holds the lock until others may connect. Without the lock the answer stands.
+            drop(self.lock());
+            found = self.find(name)?;
+            socket = new_socket()?;
+            connected = self.connect_patiently(&socket, &found, name);
+        }
         let owner = found.stat.st_uid;
-        let socket = new_socket()?;
-        match self.connect_patiently(&socket, &found, name) {
+        match connected {
             Ok(()) => {}
             Err(Errno::AGAIN) => return Err(ConnectError::Timeout { path }),
             Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(ConnectError::NotFound { path }),
-            Err(Errno::ACCESS | Errno::PERM) => {
-                let mode = found.stat.st_mode & 0o7777;
-                return Err(self.closed(name, &format!(" of uid {owner} (mode {mode:o})")));
-            }
+            Err(Errno::ACCESS | Errno::PERM) => return Err(self.closed(name, &found)),
             Err(Errno::PROTOTYPE) => {
-                return Err(ConnectError::Untrusted(Untrusted {
-                    what: format!("{} is a socket of uid {owner}, but of another program", path.display()),
-                    remedy: "end the program that listens there, and use a runtime directory that only trusted users can \
-                             write to",
-                }));
+                return Err(ConnectError::Untrusted(Untrusted::new(
+                    format!("{} is a socket of uid {owner}, but of another program", path.display()),
+                    "end the program that listens there, and use a runtime directory that only trusted users can write to",
+                )));
             }
-            Err(errno) => return Err(SystemError::new(format!("connect to {}", path.display()), errno).into()),
+            Err(errno) => {
+                let action = format!("connect to {}", path.display());
+                return Err(SystemError::of(Operation::Directory, action, errno).into());
+            }
         }
         let link = Link::new(socket);
         let peer = link.peer()?;
         if !access.allows(&peer) {
-            return Err(ConnectError::Untrusted(Untrusted {
-                what: format!(
-                    "the socket {} belongs to process {} of uid {}, whom this process does not trust",
-                    path.display(),
-                    peer.pid,
-                    peer.uid
+            let (path, pid, uid) = (path.display(), peer.pid, peer.uid);
+            return Err(ConnectError::Untrusted(Untrusted::new(
+                format!("the socket {path} belongs to process {pid} of uid {uid}, whom this process does not trust"),
+                format!(
+                    "set VDI_ALLOW_UID={uid} for this process if that is the program you mean; if it is not, use a runtime \
+                     directory that only trusted users can write to"
                 ),
-                remedy: "allow that uid, or use a runtime directory that only trusted users can write to",
-            }));
+            )));
         }
         Ok(link)
     }
@@ -60,16 +67,19 @@ impl RuntimeDir {
         let path = self.path_of(name);
         let found = self.open_file(&name.file).map_err(|errno| match errno {
             Errno::NOENT => ConnectError::NotFound { path: path.clone() },
-            Errno::ACCESS | Errno::PERM => self.closed(name, ""),
-            errno => SystemError::new(format!("inspect {}", path.display()), errno).into(),
+            Errno::ACCESS | Errno::PERM => ConnectError::Untrusted(Untrusted::new(
+                format!("the runtime directory {} may not be searched by {}", self.path.display(), this_user()),
+                open_up(&self.path),
+            )),
+            errno => SystemError::of(Operation::Directory, format!("inspect {}", path.display()), errno).into(),
         })?;
         if found.is_socket() {
             return Ok(found);
         }
-        Err(ConnectError::Untrusted(Untrusted {
-            what: format!("{} is no socket but {} of uid {}", path.display(), found.kind(), found.stat.st_uid),
-            remedy: "remove it, and use a runtime directory that only trusted users can write to",
-        }))
+        Err(ConnectError::Untrusted(Untrusted::new(
+            format!("{} is no socket but {} of uid {}", path.display(), found.kind(), found.stat.st_uid),
+            "remove it, and use a runtime directory that only trusted users can write to",
+        )))
     }
 
     /// Connects, and tries again while the listener's queue is full.
@@ -84,10 +94,12 @@ impl RuntimeDir {
         }
     }
 
-    fn closed(&self, name: &SocketName, of: &str) -> ConnectError {
-        ConnectError::Untrusted(Untrusted {
-            what: format!("the socket {}{of} may not be used by {}", self.path_of(name).display(), this_user()),
-            remedy: "run as the same user, or have the creator of the socket allow this uid or gid",
-        })
+    /// A socket that its creator has opened to its own user only.
+    fn closed(&self, name: &SocketName, found: &OpenFile) -> ConnectError {
+        let (path, owner, mode) = (self.path_of(name), found.stat.st_uid, found.stat.st_mode & 0o7777);
+        ConnectError::Untrusted(Untrusted::new(
+            format!("the socket {} of uid {owner} (mode {mode:o}) may not be used by {}", path.display(), this_user()),
+            both_sides(owner),
+        ))
     }
 }

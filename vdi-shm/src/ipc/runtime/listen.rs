@@ -7,10 +7,12 @@ use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 use rustix::net::{SocketAddrUnix, SocketFlags};
 
+use super::socket_name::is_socket_file;
 use super::{
-    Access, ListenError, OpenFile, RuntimeDir, SocketName, new_socket, own_uid, path_of_descriptor, this_user,
+    Access, ListenError, OpenFile, RuntimeDir, SocketName, new_socket, own_uid, owner_and_mode, path_of_descriptor,
+    this_user,
 };
-use crate::ipc::error::{SystemError, Untrusted};
+use crate::ipc::error::{Operation, SystemError, Untrusted};
 use crate::ipc::link::Link;
 
 /// The connections that the system queues before a connecting process has to try again.
@@ -62,7 +64,8 @@ impl RuntimeDir {
     /// [`ListenError`].
     pub fn listen(&self, name: &SocketName, access: &Access) -> Result<Listener, ListenError> {
         let failed = |action: &str, errno: Errno| {
-            SystemError::new(format!("{action} the socket {}", self.path_of(name).display()), errno)
+            let action = format!("{action} the socket {}", self.path_of(name).display());
+            SystemError::of(Operation::Directory, action, errno)
         };
         let _locked = self.lock()?;
         self.remove_dead();
@@ -73,12 +76,12 @@ impl RuntimeDir {
             attempts += 1;
             match errno {
                 Errno::ADDRINUSE if attempts < BIND_ATTEMPTS => self.remove_dead_or_refuse(name, access)?,
-                Errno::ACCESS | Errno::PERM => {
-                    return Err(ListenError::Untrusted(Untrusted {
-                        what: format!("no socket may be made in {} by {}", self.path.display(), this_user()),
-                        remedy: "have its owner let this user write to it, or set VDI_RUNTIME_DIR to a directory of your \
-                                 own",
-                    }));
+                Errno::ACCESS => {
+                    let of = owner_and_mode(&self.path);
+                    return Err(ListenError::Untrusted(Untrusted::new(
+                        format!("no socket may be made in {}{of} by {}", self.path.display(), this_user()),
+                        "have its owner let this user write to it, or set VDI_RUNTIME_DIR to a directory of your own",
+                    )));
                 }
                 errno => return Err(failed("bind", errno).into()),
             }
@@ -92,10 +95,10 @@ impl RuntimeDir {
         });
         match opened {
             Ok(file) => Ok(Listener { socket, name: name.file.clone(), file }),
-            Err(Errno::STALE) => Err(ListenError::Untrusted(Untrusted {
-                what: format!("the socket {} was replaced while it was made", self.path_of(name).display()),
-                remedy: "set VDI_RUNTIME_DIR to a directory of your own",
-            })),
+            Err(Errno::STALE) => Err(ListenError::Untrusted(Untrusted::new(
+                format!("the socket {} was replaced while it was made", self.path_of(name).display()),
+                "set VDI_RUNTIME_DIR to a directory of your own",
+            ))),
             Err(errno) => {
                 self.unlink(&name.file);
                 Err(failed("listen on", errno).into())
@@ -131,8 +134,10 @@ impl RuntimeDir {
     fn new_address(&self, file: &str) -> Result<SocketAddrUnix, SystemError> {
         let open = path_of_descriptor(&self.dir);
         let dir = if Path::new(&open).exists() { Path::new(&open) } else { &self.path };
-        SocketAddrUnix::new(dir.join(file))
-            .map_err(|errno| SystemError::new(format!("form a socket address below {}", self.path.display()), errno))
+        SocketAddrUnix::new(dir.join(file)).map_err(|errno| {
+            let action = format!("form a socket address below {}", self.path.display());
+            SystemError::of(Operation::Directory, action, errno)
+        })
     }
 
     /// Sets the mode of a socket that this process has made. What was put there instead is left as it is: the directory's
@@ -155,7 +160,7 @@ impl RuntimeDir {
     /// [`ListenError`], saying what is there instead.
     fn remove_dead_or_refuse(&self, name: &SocketName, access: &Access) -> Result<(), ListenError> {
         let path = self.path_of(name);
-        let refuse = |what, remedy| Err(ListenError::Untrusted(Untrusted { what, remedy }));
+        let refuse = |what: String, remedy: &str| Err(ListenError::Untrusted(Untrusted::new(what, remedy)));
         let in_use = || ListenError::InUse { path: path.clone() };
         let found = self.open_file(&name.file).map_err(|_| in_use())?;
         let (shown, owner) = (path.display(), found.stat.st_uid);
@@ -176,19 +181,22 @@ impl RuntimeDir {
                 format!("{shown} is a socket of uid {owner}, but of another program"),
                 "end the program that listens there, or choose another name or another VDI_RUNTIME_DIR",
             ),
-            // The system may not let this process ask who listens.
-            connected if !access.trusts_owner(owner) => refuse(
-                format!(
-                    "the name is taken: the socket {shown} belongs to {}uid {owner}, whom this process does not trust",
-                    match connected.ok().and_then(|()| Link::new(socket).peer().ok()) {
-                        Some(peer) => format!("process {} of ", peer.pid),
-                        None => String::new(),
-                    }
-                ),
-                "have it removed by root, choose another name, or use a runtime directory that only trusted users can \
-                 write to",
-            ),
-            _ => Err(in_use()),
+            connected => {
+                // The system may not let this process ask who listens.
+                let peer = connected.ok().and_then(|()| Link::new(socket).peer().ok());
+                if access.trusts_owner(owner) || peer.is_some_and(|peer| access.allows(&peer)) {
+                    return Err(in_use());
+                }
+                let process = peer.map_or_else(String::new, |peer| format!("process {} of ", peer.pid));
+                refuse(
+                    format!(
+                        "the name is taken: the socket {shown} belongs to {process}uid {owner}, whom this process does not \
+                         trust"
+                    ),
+                    "have it removed by root, choose another name, or use a runtime directory that only trusted users can \
+                     write to",
+                )
+            }
         }
     }
 
@@ -197,7 +205,7 @@ impl RuntimeDir {
         let Ok(entries) = rustix::fs::Dir::read_from(&self.dir) else { return };
         for entry in entries.flatten() {
             if let Ok(file) = entry.file_name().to_str()
-                && Path::new(file).extension().is_some_and(|extension| extension == "vdi")
+                && is_socket_file(file)
                 && self.is_dead(file)
             {
                 self.unlink(file);
@@ -207,13 +215,7 @@ impl RuntimeDir {
 
     /// Whether a file is a socket on which nothing listens.
     fn is_dead(&self, file: &str) -> bool {
-        // A connection to a file that is no socket is refused as well.
-        let Ok(found) = self.open_file(file) else { return false };
-        if !found.is_socket() {
-            return false;
-        }
-        let Ok(socket) = new_socket() else { return false };
-        matches!(self.connect_to(&socket, &found, file), Err(Errno::CONNREFUSED))
+        self.open_file(file).is_ok_and(|found| self.is_live(&found, file) == Some(false))
     }
 
     /// Removes a file, if this user may; whether it did. Only under the lock.

@@ -6,8 +6,9 @@
 //! # Invariants
 //!
 //! 1. *The directory is trusted before anything in it is.* It is a real directory, owned by this user, by root, or by a user
-//!    of the access rule, and writable by others only with the sticky bit. Links on its path belong to trusted users. No
-//!    directory of its path is writable by everybody without the sticky bit. The target of a trusted link is not checked.
+//!    of the access rule. Others can write to it only with the sticky bit, or where they are of a group of the access rule.
+//!    Links on its path belong to trusted users. No directory of its path is writable by everybody without the sticky bit. The
+//!    target of a trusted link is not checked.
 //! 2. *A socket is bound and removed only under an exclusive lock on the directory.* A socket is removed only by its own
 //!    listener, or when it is found dead under the same lock: a connection to it is refused. So a socket that another process
 //!    has bound anew is never removed.
@@ -17,11 +18,18 @@
 //!    it is a link. Only where no /proc is mounted sockets are found by their path.
 //! 5. *An untrusted user that takes a name first keeps it.* Nothing of that user is removed, and the error says who it is. A
 //!    connecting process asks the system who listens, so it does not trust that user.
-//! 6. The name of a socket's file is only where to look: two names can share a file, so peers exchange their full names.
+//! 6. *A user that can write to the directory can disturb, and not deceive.* Members of a group that was named can take a name
+//!    first, and can remove or rename the sockets of others, so that these are not found. They cannot play another user: each
+//!    connection is checked by what the system says of the peer (5), and a mode is set on this user's own socket only (4).
+//!    Where no /proc is mounted, they could swap a file between this check and the change of its mode.
+//! 7. The name of a socket's file is only where to look: two names can share a file, so peers exchange their full names.
 
 mod connect;
 mod error;
 mod listen;
+mod near_misses;
+mod options;
+mod socket_name;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -35,99 +43,12 @@ use rustix::fs::{FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::ipc::error::SystemError;
-use crate::ipc::link::Peer;
+use crate::ipc::error::{Operation, SystemError};
 pub use error::{ConnectError, DirError, ListenError};
 pub use listen::Listener;
-
-/// The users that may connect, and whose sockets may be connected to.
-///
-/// The user of this process is always allowed. A gid is compared with the peer's effective one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Access {
-    /// Other users.
-    pub uids: Vec<u32>,
-    /// Groups.
-    pub gids: Vec<u32>,
-}
-
-impl Access {
-    /// Whether a peer is allowed.
-    #[must_use]
-    pub fn allows(&self, peer: &Peer) -> bool {
-        peer.uid == own_uid() || self.uids.contains(&peer.uid) || self.gids.contains(&peer.gid)
-    }
-
-    /// Whether this rule trusts the files of a user. Nothing protects against root.
-    fn trusts_owner(&self, uid: u32) -> bool {
-        uid == own_uid() || uid == 0 || self.uids.contains(&uid)
-    }
-
-    /// Whether only the user of this process is allowed.
-    fn is_exclusive(&self) -> bool {
-        self.uids.is_empty() && self.gids.is_empty()
-    }
-}
-
-/// Where processes find each other, and which users are trusted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Options {
-    /// The runtime directory; `None` for the default.
-    pub runtime_dir: Option<PathBuf>,
-    /// The users that are trusted.
-    pub access: Access,
-}
-
-impl Options {
-    /// The path of the runtime directory.
-    #[must_use]
-    pub fn runtime_dir(&self) -> PathBuf {
-        if let Some(dir) = &self.runtime_dir {
-            return dir.clone();
-        }
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        set("VDI_RUNTIME_DIR")
-            .or_else(|| set("XDG_RUNTIME_DIR").map(|dir| dir.join("vdi")))
-            .unwrap_or_else(|| std::env::temp_dir().join(format!("vdi-{}", own_uid())))
-    }
-}
-
-/// The name of a socket in a runtime directory: a name within a namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct SocketName {
-    namespace: String,
-    name: String,
-    file: String,
-}
-
-impl SocketName {
-    /// A name within a namespace, which may be empty. Any text will do.
-    #[must_use]
-    pub fn new(namespace: &str, name: &str) -> SocketName {
-        // A readable beginning, and a hash of all of it (FNV-1a). Where two names share a file, the second one is refused.
-        let readable: String =
-            name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).take(36).collect();
-        let hash = namespace
-            .bytes()
-            .chain([0])
-            .chain(name.bytes())
-            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let file = format!("{readable}-{hash:016x}.vdi");
-        SocketName { namespace: namespace.to_owned(), name: name.to_owned(), file }
-    }
-
-    /// The namespace.
-    #[must_use]
-    pub fn namespace(&self) -> &str {
-        &self.namespace
-    }
-
-    /// The name within the namespace.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-}
+pub use near_misses::{NearMiss, near_misses};
+pub use options::{Access, EnvironmentError, Options};
+pub use socket_name::SocketName;
 
 /// A trusted runtime directory.
 #[derive(Debug)]
@@ -198,7 +119,7 @@ impl RuntimeDir {
                 Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(RETRY),
                 Err(errno) => {
                     let action = format!("lock the runtime directory {}", self.path.display());
-                    return Err(SystemError::new(action, errno));
+                    return Err(SystemError::of(Operation::Directory, action, errno));
                 }
             }
         }
@@ -210,6 +131,22 @@ impl RuntimeDir {
         let fd = rustix::fs::openat(&self.dir, file, flags, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
         Ok(OpenFile { fd, stat })
+    }
+
+    /// Whether a process listens on an open file. `None` where this user cannot find that out: it may not connect, it has no
+    /// descriptor left, or the file is another program's socket.
+    fn is_live(&self, found: &OpenFile, file: &str) -> Option<bool> {
+        // A connection to a file that is no socket is refused as well.
+        if !found.is_socket() {
+            return None;
+        }
+        let socket = new_socket().ok()?;
+        match self.connect_to(&socket, found, file) {
+            // A full queue is a live process's.
+            Ok(()) | Err(Errno::AGAIN) => Some(true),
+            Err(Errno::CONNREFUSED) => Some(false),
+            Err(_) => None,
+        }
     }
 
     /// Connects a socket to an open socket file, without waiting.
@@ -233,6 +170,15 @@ fn new_socket() -> Result<OwnedFd, SystemError> {
 
 fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
+}
+
+/// Owner and mode of what a path leads to, without following a link, for messages; empty where it cannot be inspected.
+fn owner_and_mode(path: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).map_or_else(
+        |_| String::new(),
+        |found| format!(" of uid {}, gid {} (mode {:o})", found.uid(), found.gid(), found.mode() & 0o7777),
+    )
 }
 
 /// This process's user, for messages.

@@ -10,12 +10,8 @@ use std::sync::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Access, DirError, Options, RuntimeDir, own_uid, path_of_descriptor, this_user};
-use crate::ipc::error::{SystemError, Untrusted};
-
-/// What to do about a runtime directory that is closed to a user.
-const OPEN_UP: &str = "run as the same user as the other side, or have its owner give this user read and search permission \
-                       (chmod 0755)";
+use super::{Access, DirError, Options, RuntimeDir, own_uid, owner_and_mode, path_of_descriptor, this_user};
+use crate::ipc::error::{Operation, SystemError, Untrusted};
 
 impl RuntimeDir {
     /// Opens the runtime directory; with `create` it is created when missing.
@@ -42,27 +38,27 @@ fn validate_parents(path: &Path, access: &Access) -> Result<(), Untrusted> {
         // What is missing, or may not be inspected, is reported when the runtime directory is opened.
         let Ok(found) = std::fs::symlink_metadata(above) else { continue };
         if found.is_symlink() && !access.trusts_owner(found.uid()) {
-            return Err(Untrusted {
-                what: format!(
+            return Err(Untrusted::new(
+                format!(
                     "the way to the runtime directory {} leads over {}, a link of uid {}, whom this process does not trust",
                     path.display(),
                     above.display(),
                     found.uid()
                 ),
-                remedy: "set VDI_RUNTIME_DIR to a directory of your own, without that link",
-            });
+                "set VDI_RUNTIME_DIR to a directory of your own, without that link",
+            ));
         }
         let Ok(found) = std::fs::metadata(above) else { continue };
         if found.is_dir() && found.mode() & 0o002 != 0 && found.mode() & 0o1000 == 0 {
-            return Err(Untrusted {
-                what: format!(
+            return Err(Untrusted::new(
+                format!(
                     "{}, above the runtime directory {}, is writable by everybody (mode {:o}) without the sticky bit",
                     above.display(),
                     path.display(),
                     found.mode() & 0o7777
                 ),
-                remedy: "chmod it to 1777, or set VDI_RUNTIME_DIR to a directory of your own",
-            });
+                "chmod it to 1777, or set VDI_RUNTIME_DIR to a directory of your own",
+            ));
         }
     }
     Ok(())
@@ -73,14 +69,16 @@ fn create_missing(path: &Path) -> Result<(), DirError> {
         Ok(()) => Ok(()),
         // Something that is no directory is refused when it is opened.
         Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Err(DirError::Untrusted(Untrusted {
-            what: format!("the runtime directory {} may not be created by {}", path.display(), this_user()),
-            remedy: "set VDI_RUNTIME_DIR to a directory that this user can create or write to",
-        })),
-        Err(error) => {
-            let action = format!("create the runtime directory {} (set VDI_RUNTIME_DIR to another)", path.display());
-            Err(DirError::System(SystemError::new(action, error)))
-        }
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::ACCESS) => Err(DirError::Untrusted(Untrusted::new(
+            format!(
+                "the runtime directory {} may not be created by {} in {}",
+                path.display(),
+                this_user(),
+                above(path)
+            ),
+            "set VDI_RUNTIME_DIR to a directory that this user can create or write to",
+        ))),
+        Err(error) => Err(system("create", path, error)),
     }
 }
 
@@ -107,58 +105,98 @@ fn create_private(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-fn open_directory(path: &Path) -> Result<OwnedFd, DirError> {
+pub(super) fn open_directory(path: &Path) -> Result<OwnedFd, DirError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT => DirError::NotFound { path: path.to_owned() },
-        Errno::LOOP | Errno::NOTDIR => DirError::Untrusted(Untrusted {
-            what: format!("the runtime directory {} is no directory but a link or a file", path.display()),
-            remedy: "set VDI_RUNTIME_DIR to a directory of your own",
-        }),
-        Errno::ACCESS | Errno::PERM => DirError::Untrusted(Untrusted { what: closed(path), remedy: OPEN_UP }),
-        errno => DirError::System(SystemError::new(format!("open the runtime directory {}", path.display()), errno)),
+        Errno::LOOP | Errno::NOTDIR => DirError::Untrusted(Untrusted::new(
+            format!("the runtime directory {} is no directory but a link or a file", path.display()),
+            "set VDI_RUNTIME_DIR to a directory of your own",
+        )),
+        Errno::ACCESS | Errno::PERM => DirError::Untrusted(Untrusted::new(closed(path), open_up(path))),
+        errno => system("open", path, errno),
     })
+}
+
+fn system(action: &str, path: &Path, source: impl Into<std::io::Error>) -> DirError {
+    let action = format!("{action} the runtime directory {}", path.display());
+    DirError::System(SystemError::of(Operation::Directory, action, source))
+}
+
+/// The lowest directory above a path that is there, with its owner and mode. Where what is below it cannot be inspected, it is
+/// the one that may not be searched.
+fn above(path: &Path) -> String {
+    let mut above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+    let found = above.find(|above| std::fs::symlink_metadata(above).is_ok()).unwrap_or(Path::new("."));
+    format!("{}{}", found.display(), owner_and_mode(found))
+}
+
+/// What to do where a process may not use what belongs to a user: that user's process is the other side, or it is not.
+pub(super) fn both_sides(owner: u32) -> String {
+    format!(
+        "run both sides as the same user, or set VDI_ALLOW_UID={} for the process of uid {owner}, and VDI_ALLOW_UID={owner} \
+         for this one",
+        own_uid()
+    )
+}
+
+/// What to do about a runtime directory that is closed to this user.
+pub(super) fn open_up(path: &Path) -> String {
+    let owner = std::fs::symlink_metadata(path).map(|found| found.uid()).ok();
+    let remedy = "run as the same user as the other side, or have its owner give this user read and search permission (chmod \
+                  0755, or 2770 where both sides are of its group)";
+    match owner.filter(|owner| *owner != own_uid()) {
+        Some(owner) => format!(
+            "{remedy}; where the other side runs as uid {owner}, set VDI_ALLOW_UID={owner} for this process and \
+             VDI_ALLOW_UID={} for that",
+            own_uid()
+        ),
+        None => remedy.to_owned(),
+    }
 }
 
 /// Why a directory may not be opened.
 fn closed(path: &Path) -> String {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) => format!(
-            "the runtime directory {} of uid {} (mode {:o}) may not be read by {}",
-            path.display(),
-            found.uid(),
-            found.mode() & 0o7777,
-            this_user()
-        ),
-        Err(_) => {
-            format!("a directory above the runtime directory {} may not be searched by {}", path.display(), this_user())
+    let (shown, user) = (path.display(), this_user());
+    match owner_and_mode(path) {
+        of if of.is_empty() => {
+            format!("a directory above the runtime directory {shown}, {}, may not be searched by {user}", above(path))
         }
+        of => format!("the runtime directory {shown}{of} may not be read by {user}"),
     }
 }
 
 fn validate_directory(path: &Path, dir: &OwnedFd, access: &Access) -> Result<(), DirError> {
-    let stat = rustix::fs::fstat(dir)
-        .map_err(|errno| SystemError::new(format!("inspect the runtime directory {}", path.display()), errno))?;
-    if !access.trusts_owner(stat.st_uid) {
-        return Err(DirError::Untrusted(Untrusted {
-            what: format!(
-                "the runtime directory {} belongs to uid {}, this process runs as {}",
-                path.display(),
-                stat.st_uid,
-                this_user()
+    let stat = rustix::fs::fstat(dir).map_err(|errno| system("inspect", path, errno))?;
+    let (owner, group, mode) = (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777);
+    let refuse = |what: String, remedy: String| {
+        Err(DirError::Untrusted(Untrusted::new(format!("the runtime directory {} {what}", path.display()), remedy)))
+    };
+    if !access.trusts_owner(owner) {
+        return refuse(
+            format!("belongs to uid {owner}, this process runs as {}", this_user()),
+            format!(
+                "set VDI_ALLOW_UID={owner} for this process to trust that user, or set VDI_RUNTIME_DIR to a directory of \
+                 your own"
             ),
-            remedy: "allow that uid, or set VDI_RUNTIME_DIR to a directory of your own",
-        }));
+        );
     }
-    if stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0 {
-        return Err(DirError::Untrusted(Untrusted {
-            what: format!(
-                "the runtime directory {} is writable by others (mode {:o}) without the sticky bit",
-                path.display(),
-                stat.st_mode & 0o7777
-            ),
-            remedy: "chmod it to 0700, or to 1777 where several users share it",
-        }));
+    // With the sticky bit nobody can remove or rename what belongs to others.
+    if mode & 0o1000 != 0 {
+        return Ok(());
+    }
+    if mode & 0o002 != 0 {
+        return refuse(
+            format!("is writable by everybody (mode {mode:o}) without the sticky bit"),
+            "chmod it to 0700, to 2770 for a group that VDI_ALLOW_GID names, or to 1777 where several users share it"
+                .to_owned(),
+        );
+    }
+    if mode & 0o020 != 0 && !access.gids.contains(&group) {
+        return refuse(
+            format!("is writable by the group {group} (mode {mode:o}) without the sticky bit"),
+            format!("set VDI_ALLOW_GID={group} for both sides to trust that group, or chmod the directory to 0700"),
+        );
     }
     Ok(())
 }
