@@ -23,9 +23,12 @@
 //! 4. After a final failure of a stripe, that of opening its medium included, nothing succeeds for it: neither what the worker
 //!    has been asked already, nor what comes later.
 //! 5. The text of that failure travels with the answer. The primary returns it.
+//! 6. What a worker did is told by its answers, also that it has closed its medium. So the pool works where this process's children
+//!    are waited for by somebody else: by the system (SIGCHLD is ignored), or by the host.
 
 mod ended;
 mod pool;
+mod process;
 mod wire;
 mod worker;
 

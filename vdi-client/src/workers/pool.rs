@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command as Program, ExitStatus, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command as Program, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,7 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
 use super::ended::wait_for_end_of_set;
+use super::process::Process;
 use super::wire::{Answer, CLOSE, FINAL, FailureText, Request, read_record};
 use crate::command::Command;
 use crate::completion::{Completion, Outcome};
@@ -53,7 +54,7 @@ fn lock(pending: &Pending) -> MutexGuard<'_, Option<HashMap<u64, Waiting>>> {
 }
 
 struct Worker {
-    child: Child,
+    process: Arc<Process>,
     requests: Mutex<ChildStdin>,
     pending: Pending,
     answers: JoinHandle<()>,
@@ -81,21 +82,22 @@ impl WorkerPool {
         let mut pool = WorkerPool { workers: Vec::new(), tags: AtomicU64::new(0), handles: AtomicU64::new(0) };
         for mut program in programs {
             let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let process = Arc::new(Process::new(&child));
             let pipes = child.stdin.take().zip(child.stdout.take());
             let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
             let answers = pipes.ok_or_else(|| io::Error::other("a worker's pipes are missing")).and_then(|pipes| {
-                let (pending, id) = (Arc::clone(&pending), child.id());
+                let (pending, process) = (Arc::clone(&pending), Arc::clone(&process));
                 let thread = std::thread::Builder::new().name("vdi-worker-answers".to_owned());
-                let answers = thread.spawn(move || take_answers(pipes.1, &pending, id))?;
+                let answers = thread.spawn(move || take_answers(pipes.1, &pending, &process))?;
                 Ok((pipes.0, answers))
             });
             match answers {
                 Ok((requests, answers)) => {
-                    pool.workers.push(Worker { child, requests: Mutex::new(requests), pending, answers });
+                    pool.workers.push(Worker { process, requests: Mutex::new(requests), pending, answers });
                 }
                 Err(error) => {
-                    let _ = child.kill();
-                    let _ = child.wait();
+                    process.kill();
+                    let _ = process.wait();
                     return Err(error);
                 }
             }
@@ -115,7 +117,7 @@ impl WorkerPool {
     /// The process ids of the workers.
     #[must_use]
     pub fn process_ids(&self) -> Vec<u32> {
-        self.workers.iter().map(|worker| worker.child.id()).collect()
+        self.workers.iter().map(|worker| worker.process.id()).collect()
     }
 
     /// Serves a device until the server closes it: its commands are carried out by a worker, on the medium that the worker
@@ -137,18 +139,19 @@ impl WorkerPool {
         drive.settle(device, end)
     }
 
-    /// Ends the workers in order and returns how each ended.
+    /// Ends the workers in order and returns how each process ended: `None` where that is unknown, because the system (SIGCHLD is
+    /// ignored) or another part of this process has waited for it. It is no failure: whether the work succeeded is what
+    /// [`WorkerPool::drive`] returned.
     ///
     /// # Errors
     /// Those of waiting for a process.
-    pub fn finish(mut self) -> io::Result<Vec<ExitStatus>> {
+    pub fn finish(mut self) -> io::Result<Vec<Option<ExitStatus>>> {
         core::mem::take(&mut self.workers)
             .into_iter()
-            .map(|Worker { mut child, requests, answers, .. }| {
+            .map(|Worker { process, requests, answers, .. }| {
                 drop(requests);
-                // Before the process is waited for: until then its number is its own.
                 answers.join().map_err(|_| io::Error::other("a worker's answers could not be handled"))?;
-                child.wait()
+                process.wait()
             })
             .collect()
     }
@@ -157,11 +160,11 @@ impl WorkerPool {
 impl Drop for WorkerPool {
     /// Workers that were not [`WorkerPool::finish`]ed are killed: nothing stays behind.
     fn drop(&mut self) {
-        for Worker { mut child, requests, answers, .. } in self.workers.drain(..) {
+        for Worker { process, requests, answers, .. } in self.workers.drain(..) {
             drop(requests);
-            let _ = child.kill();
+            process.kill();
             let _ = answers.join();
-            let _ = child.wait();
+            let _ = process.wait();
         }
     }
 }
@@ -306,22 +309,19 @@ impl Worker {
     /// The error of a device whose worker is gone: the set's reason where it has one.
     fn gone(&self, device: &ClientVirtualDevice) -> Error {
         wait_for_end_of_set(|| device.interruption("drive"))
-            .unwrap_or_else(|| device.error(ErrorKind::System, "drive", gone(self.child.id())))
+            .unwrap_or_else(|| device.error(ErrorKind::System, "drive", gone(self.process.id())))
     }
 }
 
 /// Completes commands as their answers come, until the worker closes its output. A worker that breaks the protocol is killed.
-fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
+fn take_answers(mut output: ChildStdout, pending: &Pending, worker: &Process) {
     while let Ok(Some(record)) = read_record::<24>(&mut output) {
         let answer = Answer::from_bytes(&record);
         // The whole answer is read before its command is taken: a command without a whole answer waits until the set has ended.
         let failure = failure_of(&answer, &mut output);
         let waiting = lock(pending).as_mut().filter(|_| failure.is_ok()).and_then(|all| all.remove(&answer.tag));
         let (Some(waiting), Ok(failure)) = (waiting, failure) else {
-            // It is a child that was not waited for, so the number is still its own.
-            if let Some(worker) = i32::try_from(worker).ok().and_then(rustix::process::Pid::from_raw) {
-                let _ = rustix::process::kill_process(worker, rustix::process::Signal::KILL);
-            }
+            worker.kill();
             break;
         };
         let Waiting { command, answered } = waiting;
@@ -344,13 +344,13 @@ fn take_answers(mut output: ChildStdout, pending: &Pending, worker: u32) {
     {
         // The worker was no member, so its death ends nothing: the work of its stripes has failed.
         for Waiting { command, answered } in left.values() {
-            let failure = MediaError::new(CompletionCode::IO_DEVICE, gone(worker));
+            let failure = MediaError::new(CompletionCode::IO_DEVICE, gone(worker.id()));
             let outcome = Outcome::failed(failure.code);
             let command = command.as_ref().map(Command::code);
             let _ = answered.send(Answered { command, outcome, failure: Some(failure) });
         }
         // The server gets a reason, and not commands that failed without one.
-        command.held().give_up(CompletionCode::IO_DEVICE, &gone(worker));
+        command.held().give_up(CompletionCode::IO_DEVICE, &gone(worker.id()));
     }
     drop(left);
 }

@@ -8,7 +8,7 @@ use std::process::Command as Program;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, device_name, restore_statement, stripe};
-use common::processes::{Part, Stage, Statement, take_part};
+use common::processes::{Part, Stage, Statement, ignoring_sigchld, take_part};
 use common::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use vdi_client::media::FileMedia;
@@ -70,9 +70,11 @@ fn pool(stage: &Stage) {
     match outcomes.into_iter().collect::<Result<Vec<_>, _>>() {
         Ok(reports) => {
             set.close().unwrap();
-            assert!(pool.finish().unwrap().iter().all(|status| status.success()));
+            let ends = pool.finish().unwrap();
+            assert!(ends.iter().flatten().all(|status| status.success()));
+            let known = ends.iter().flatten().count();
             let bytes: u64 = reports.iter().map(|report| report.bytes_written + report.bytes_read).sum();
-            stage.say(&format!("done {handles} {bytes}"));
+            stage.say(&format!("done {handles} {bytes} {known}"));
         }
         Err(error) => stage.say(&format!("failed {error}")),
     }
@@ -80,14 +82,29 @@ fn pool(stage: &Stage) {
 
 /// A primary with its workers, and the statement; the workers' process ids.
 fn start(bench: &Bench, statement: &str, devices: u32, workers: u32, direction: &str) -> (Part, Statement, Vec<Pid>) {
+    start_with(bench, statement, devices, workers, direction, |_| {})
+}
+
+fn start_with(
+    bench: &Bench,
+    statement: &str,
+    devices: u32,
+    workers: u32,
+    direction: &str,
+    change: impl FnOnce(&mut Program),
+) -> (Part, Statement, Vec<Pid>) {
     let folder = bench.out();
     let arguments = [&*devices.to_string(), &workers.to_string(), direction, folder.to_str().unwrap()];
-    let primary = bench.part("pool", &arguments);
+    let primary = bench.part_with("pool", &arguments, change);
     primary.expect("created");
     let statement = bench.sql(statement);
     let ids = primary.expect("workers");
     let ids = ids.split(' ').map(|id| Pid::from_raw(id.parse().unwrap()).unwrap()).collect();
     (primary, statement, ids)
+}
+
+fn numbers<const N: usize>(text: &str) -> [u64; N] {
+    text.split(' ').map(|number| number.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap()
 }
 
 /// Runs a statement through workers; handles passed, and bytes.
@@ -98,8 +115,9 @@ fn through_workers(bench: &Bench, statement: &str, devices: u32, workers: u32, d
     statement.outcome().assert_success();
     let done = primary.expect("done");
     primary.end();
-    let (handles, bytes) = done.split_once(' ').unwrap();
-    (handles.parse().unwrap(), bytes.parse().unwrap())
+    let [handles, bytes, known] = numbers(&done);
+    assert_eq!(known, u64::from(workers), "how each worker ended");
+    (handles, bytes)
 }
 
 #[test]
@@ -116,6 +134,39 @@ fn workers_write_and_read_what_they_get_by_handles() {
         assert!(bytes > 3_000_000 && handles >= bytes / 65_536, "{handles} handles, {bytes} bytes");
         bench.assert_identical("sales", "copy");
     }
+}
+
+/// A pool in a host that ignores SIGCHLD, so that the system waits for the workers: `finish` failed after good work.
+#[test]
+fn a_pool_works_in_a_process_that_ignores_sigchld() {
+    let bench = Bench::new();
+    bench.database("sales", 3_000_000);
+    for (direction, statement) in
+        [("backup", backup_statement("sales", SET, 2, "")), ("restore", restore_statement("copy", SET, 2, "REPLACE"))]
+    {
+        let (mut primary, statement, _) = start_with(&bench, &statement, 2, 2, direction, ignoring_sigchld);
+        primary.order("go on");
+        statement.outcome().assert_success();
+        let [_, bytes, known] = numbers(&primary.expect("done"));
+        assert!(bytes > 3_000_000 && known == 0, "{bytes} bytes, {known} known ends");
+        primary.end();
+    }
+    bench.assert_identical("sales", "copy");
+}
+
+/// Where it drops its pool, the workers end as well.
+#[test]
+fn a_pool_that_is_dropped_in_a_process_that_ignores_sigchld_leaves_nothing() {
+    let bench = Bench::new();
+    bench.database("sales", 3_000_000);
+    let (mut primary, statement, workers) =
+        start_with(&bench, &backup_statement("sales", SET, 1, ""), 1, 2, "backup", ignoring_sigchld);
+    kill_process(workers[0], Signal::KILL).unwrap();
+    primary.try_order("go on");
+    statement.outcome().assert_failure(&[]);
+    primary.expect("failed");
+    primary.end();
+    bench.assert_output(&[]);
 }
 
 /// A worker that is killed, as a member of the set or before it became one: the statement fails, and the targets are as they

@@ -4,7 +4,6 @@
 //! `done COMMANDS HANDLES`.
 
 use std::error::Error;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -13,6 +12,8 @@ use std::time::Duration;
 use vdi_client::media::{FileMedia, Media};
 use vdi_client::workers::{WorkerPool, serve};
 use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig};
+
+use crate::say;
 
 #[derive(clap::Args)]
 pub(crate) struct PrimaryArguments {
@@ -56,12 +57,13 @@ fn stripe_path(folder: &Path, stripe: u32) -> PathBuf {
 }
 
 pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Error>> {
+    crate::children::wait_for_own()?;
     crate::children::end_with_input();
     let PrimaryArguments { set: name, devices, workers, folder, restore } = arguments;
     let set = ClientVirtualDeviceSet::new();
     let config = VdConfig { device_count: *devices, features: Features::REQUEST_COMPLETE, ..VdConfig::default() };
     set.create(name, &config)?;
-    say("ready");
+    say::out("ready");
     set.get_configuration(Duration::from_secs(60))?;
 
     let program = std::env::current_exe()?;
@@ -108,11 +110,12 @@ pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Er
     };
     set.close()?;
     for status in pool.finish()? {
-        if !status.success() {
+        // The system waits for nobody in this process.
+        if let Some(status) = status.filter(|status| !status.success()) {
             return Err(format!("a worker ended with {status}").into());
         }
     }
-    say(&format!("done {commands} {handles}"));
+    say::out(format_args!("done {commands} {handles}"));
     Ok(())
 }
 
@@ -123,14 +126,9 @@ fn progress(total: &Mutex<(u64, u64)>, bytes: u64) {
         total.0 += bytes;
         if total.0 >= total.1 + STEP {
             total.1 = total.0;
-            say(&format!("progress {}", total.0));
+            say::out(format_args!("progress {}", total.0));
         }
     }
-}
-
-fn say(line: &str) {
-    // A demo that is gone hears nothing, and its clients end with the server.
-    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 pub(crate) fn run_worker(arguments: &WorkerArguments) -> Result<(), Box<dyn Error>> {
