@@ -61,6 +61,7 @@
 //! [`RestoreTarget`]: crate::database::RestoreTarget
 
 mod backup;
+mod cancel;
 mod driver;
 mod list;
 mod reads;
@@ -70,6 +71,8 @@ mod snapshot;
 mod tally;
 mod work;
 mod writes;
+
+pub use cancel::Cancel;
 
 use std::path::Path;
 use std::time::Duration;
@@ -82,7 +85,7 @@ use vdi_proto::status::VdError;
 use reporting::ErrorLog;
 
 use crate::database::{DataFolder, DatabaseError};
-use crate::faults::Faults;
+use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
@@ -97,6 +100,8 @@ pub struct Engine {
     options: Options,
     faults: Faults,
     log: ErrorLog,
+    /// How long a statement waits for its set to be created.
+    set_timeout: Duration,
 }
 
 /// What a statement did.
@@ -192,6 +197,15 @@ pub enum Failure {
         /// Why.
         abort: Option<Abort>,
     },
+    /// [`Cancel::cancel`] was called before the statement had taken its last step.
+    #[error("the statement was cancelled by its user")]
+    Cancelled,
+    /// The fault [`Fault::FailAfterClose`].
+    #[error("every device was closed in order, then the statement failed: the fault fail-after-close")]
+    AfterClose {
+        /// The database.
+        database: String,
+    },
     /// What came from a device is no backup, or not a whole one.
     #[error("device {device:?}: {source}")]
     Stream {
@@ -247,6 +261,8 @@ impl Failure {
             | Failure::Device { .. }
             | Failure::Answer { .. }
             | Failure::Aborted { .. }
+            | Failure::Cancelled
+            | Failure::AfterClose { .. }
             | Failure::Stream { .. }
             | Failure::Devices { .. } => false,
         }
@@ -258,6 +274,7 @@ impl Failure {
             Failure::Set(error) => error.code.hresult(),
             Failure::DeviceCount { .. } => VdError::NotSupported.hresult(),
             Failure::Device { code, .. } => code.number(),
+            Failure::Cancelled => CompletionCode::OPERATION_ABORTED.number(),
             _ => 0,
         }
     }
@@ -280,7 +297,8 @@ impl Engine {
     /// [`DatabaseError`] when that is no folder.
     pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
         let (instance, faults, log) = (String::new(), Faults::default(), ErrorLog::default());
-        Ok(Engine { folder: DataFolder::new(data)?, instance, options, faults, log })
+        let folder = DataFolder::new(data)?;
+        Ok(Engine { folder, instance, options, faults, log, set_timeout: Duration::ZERO })
     }
 
     /// The same server under an instance's name.
@@ -305,6 +323,13 @@ impl Engine {
         self
     }
 
+    /// The same server, whose statements wait up to `timeout` for their set to be created. By default they do not wait.
+    #[must_use]
+    pub fn with_set_timeout(mut self, timeout: Duration) -> Engine {
+        self.set_timeout = timeout;
+        self
+    }
+
     /// The data folder.
     #[must_use]
     pub fn folder(&self) -> &DataFolder {
@@ -316,6 +341,19 @@ impl Engine {
     /// # Errors
     /// [`Failure`], after its messages were reported.
     pub fn execute(&self, sql: &str, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+        self.execute_with(sql, &Cancel::new(), report)
+    }
+
+    /// As [`Engine::execute`]; `cancel` ends the statement from any thread.
+    ///
+    /// # Errors
+    /// [`Failure`], after its messages were reported; [`Failure::Cancelled`] where it was cancelled in time.
+    pub fn execute_with(
+        &self,
+        sql: &str,
+        cancel: &Cancel,
+        report: &mut dyn FnMut(Message),
+    ) -> Result<Summary, Failure> {
         let statement = match tsql::parse(sql) {
             Ok(statement) => statement,
             Err(error) => {
@@ -324,13 +362,13 @@ impl Engine {
                 return Err(failure);
             }
         };
-        self.run(&statement, report).inspect_err(|failure| {
+        self.run(&statement, cancel, report).inspect_err(|failure| {
             self.log.write(&failure.log(&statement));
             failure.messages(Some(statement.verb())).into_iter().for_each(&mut *report);
         })
     }
 
-    fn run(&self, statement: &Statement, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+    fn run(&self, statement: &Statement, cancel: &Cancel, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
         let (verb, database, devices) = match statement {
             Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices),
             Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices),
@@ -341,11 +379,18 @@ impl Engine {
         }
         let span = statement_span(verb, database, devices.first().map_or("", String::as_str));
         let summary = span.within(|| match statement {
-            Statement::Backup(statement) if statement.options.snapshot => snapshot::backup(self, statement, report),
-            Statement::Restore(statement) if statement.options.snapshot => snapshot::restore(self, statement, report),
-            Statement::Backup(statement) => backup::run(self, statement, report),
-            Statement::Restore(statement) => restore::run(self, statement, report),
+            Statement::Backup(statement) if statement.options.snapshot => {
+                snapshot::backup(self, statement, cancel, report)
+            }
+            Statement::Restore(statement) if statement.options.snapshot => {
+                snapshot::restore(self, statement, cancel, report)
+            }
+            Statement::Backup(statement) => backup::run(self, statement, cancel, report),
+            Statement::Restore(statement) => restore::run(self, statement, cancel, report),
         })?;
+        if self.faults.list().contains(&Fault::FailAfterClose) {
+            return Err(Failure::AfterClose { database: database.clone() });
+        }
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
         Ok(summary)
     }

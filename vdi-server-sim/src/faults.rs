@@ -153,6 +153,9 @@ pub enum Fault {
         /// Which completion.
         completion: u64,
     },
+    /// `fail-after-close`: all is done as for a success, every device is closed in order, and then the statement fails. A client that
+    /// takes VD_E_CLOSE for the success of the statement is wrong here; only the statement's messages tell.
+    FailAfterClose,
 }
 
 /// The functions of the server interface that [`Fault::Refuse`] can make fail.
@@ -267,5 +270,10 @@ pub const TABLE: &[FaultHelp] = &[
         value: "N",
         effect: "ignores completion N, as if the command were still outstanding; give server-timeout too, or the server waits \
                  for ever",
+    },
+    FaultHelp {
+        name: "fail-after-close",
+        value: "",
+        effect: "closes every device in order, so that the client sees nothing but VD_E_CLOSE, and then fails the statement",
     },
 ];

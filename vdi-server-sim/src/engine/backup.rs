@@ -16,7 +16,7 @@ use super::list::{Home, Homes, LEAST_SMALL, List};
 use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
 use super::writes::Writes;
-use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
+use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
 use crate::database::{Database, DatabaseError};
 use crate::messages::{Message, Verb};
 use crate::stream::{Catalog, Checksum, DataPiece, Identity, StreamWriter, payload_capacity};
@@ -64,7 +64,12 @@ impl Sizes {
 }
 
 /// Carries out a BACKUP.
-pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+pub(super) fn run(
+    engine: &Engine,
+    statement: &Backup,
+    cancel: &Cancel,
+    report: &mut dyn FnMut(Message),
+) -> Result<Summary, Failure> {
     let options = &statement.options;
     let database = engine.folder.open(&statement.database)?;
     let catalog: Arc<[u8]> = Catalog::new(database.files().to_vec())?.encode().into();
@@ -77,7 +82,7 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
     let small = if sizes.separate_headers() { 4 } else { 2 };
     let set_id = new_set_id()?;
 
-    Work::with(engine, devices, |work| {
+    Work::with(engine, devices, cancel, |work| {
         let started = Instant::now();
         let terms = ServerTerms {
             features: Features::WRITE_MEDIA,
@@ -153,7 +158,8 @@ pub(super) fn run(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Me
                     }
                     recv(done.arrivals()) -> _ => {
                         arrived[1] += 1;
-                        if arrived[1] == writing {
+                        // A failure is recorded already.
+                        if arrived[1] == writing && work.decide().is_ok() {
                             done.open();
                         }
                     }

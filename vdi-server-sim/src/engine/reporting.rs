@@ -8,6 +8,8 @@
 //! | Read or Write fails, or its answer is impossible | 3203 or 3202 | 18210 of the device |
 //! | another command fails | 3271 | 18210 of the device |
 //! | the set was aborted, or a client died | 3203 or 3202 with 995, of the first device | 18210 with 995, of every device |
+//! | the user cancelled the statement | 3204 | |
+//! | the fault fail-after-close | 9002, 3167 | |
 //! | the stream is none, damaged, of other devices, or not complete | 3241, 3254, 3203 with 38, 3132, 3231, 3227, 3258, 3272, 3276 | |
 //! | another call of the interface is refused | 3271 | 18210 of the device |
 //! | a file of the database cannot be read or written | 3203, 3202, 3634 | |
@@ -153,6 +155,11 @@ impl Failure {
                 device_error(operation, device, CompletionCode::IO_DEVICE.into())
             }
             Failure::Aborted { device, .. } => device_error(transfer(verb), device, OsError::ABORTED),
+            Failure::Cancelled => Message::aborted(),
+            Failure::AfterClose { database } => match verb {
+                Verb::Backup => Message::log_full(database),
+                Verb::Restore => Message::cannot_start_database(database),
+            },
             Failure::Stream { device, source } => stream_error(device, source),
             Failure::Devices { device, earlier, source } => {
                 return set_error(device.as_deref(), earlier.as_deref(), source);

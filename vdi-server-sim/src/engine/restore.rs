@@ -14,7 +14,7 @@ use super::driver::Driver;
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
-use super::{Engine, Failure, Progress, Summary, default_buffers, report_files};
+use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, report_files};
 use crate::database::{DataFolder, DatabaseError, RestoreTarget};
 use crate::messages::{Message, Verb};
 use crate::stream::{
@@ -24,7 +24,12 @@ use crate::tsql::Restore;
 use crate::vds::ServerBuffer;
 
 /// Carries out a RESTORE.
-pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+pub(super) fn run(
+    engine: &Engine,
+    statement: &Restore,
+    cancel: &Cancel,
+    report: &mut dyn FnMut(Message),
+) -> Result<Summary, Failure> {
     let options = &statement.options;
     // The answer of RestoreTarget comes later; this one costs the client nothing.
     if !options.replace && engine.folder.contains(&statement.database)? {
@@ -37,7 +42,7 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
     let devices = &statement.devices;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
-    Work::with(engine, devices, |work| {
+    Work::with(engine, devices, cancel, |work| {
         let started = Instant::now();
         let terms =
             ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
@@ -97,7 +102,12 @@ pub(super) fn run(engine: &Engine, statement: &Restore, report: &mut dyn FnMut(M
                     }
                     recv(read.arrivals()) -> _ => {
                         arrived += 1;
-                        if arrived == reading {
+                        if arrived == reading && work.faults.fails_after_close() {
+                            // Nothing has changed when it fails.
+                            if work.decide().is_ok() {
+                                read.open();
+                            }
+                        } else if arrived == reading {
                             // A failure is recorded there.
                             if let Ok(leftover) = work.settle(|| database.commit()) {
                                 if let Some(error) = leftover {

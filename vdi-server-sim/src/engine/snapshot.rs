@@ -34,7 +34,7 @@ use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
 use super::work::{Stopped, Work};
 use super::writes::Writes;
-use super::{Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
+use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
 use crate::database::{Database, DatabaseError, Frozen};
 use crate::messages::{Message, Verb};
 use crate::stream::{
@@ -50,7 +50,12 @@ const FREEZE_PATIENCE: Duration = Duration::from_secs(30);
 const SMALL_BUFFERS: u32 = 2;
 
 /// Carries out a BACKUP WITH SNAPSHOT.
-pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+pub(super) fn backup(
+    engine: &Engine,
+    statement: &Backup,
+    cancel: &Cancel,
+    report: &mut dyn FnMut(Message),
+) -> Result<Summary, Failure> {
     let options = &statement.options;
     let database = engine.folder.open(&statement.database)?;
     let catalog = Catalog::new(database.files().to_vec())?;
@@ -62,7 +67,7 @@ pub(super) fn backup(engine: &Engine, statement: &Backup, report: &mut dyn FnMut
     let identity = Identity { set_id, family_index: 0, family_count: 1 };
     let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
 
-    Work::with(engine, &statement.devices, |work| {
+    Work::with(engine, &statement.devices, cancel, |work| {
         let started = Instant::now();
         let terms =
             ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
@@ -190,6 +195,7 @@ impl Taker<'_> {
         if self.writes.driver.has(Features::COMPLETE_ENABLED) {
             self.writes.command(CommandCode::COMPLETE)?;
         }
+        work.decide()?;
         self.writes.driver.close()
     }
 
@@ -230,6 +236,7 @@ impl Taker<'_> {
 pub(super) fn restore(
     engine: &Engine,
     statement: &Restore,
+    cancel: &Cancel,
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
     let options = &statement.options;
@@ -239,7 +246,7 @@ pub(super) fn restore(
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
-    Work::with(engine, &statement.devices, |work| {
+    Work::with(engine, &statement.devices, cancel, |work| {
         let started = Instant::now();
         let terms =
             ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
@@ -328,6 +335,7 @@ impl Mounter<'_> {
             .verify(self.incoming.name, catalog.files(), &snapshot.checksums, || work.is_aborted())
             .map_err(|error| stop(work, error))?;
         let _ = done.send(catalog);
+        work.decide()?;
         self.reads.driver.close()
     }
 

@@ -10,8 +10,14 @@
 //!
 //! A statement that changes something takes that step behind [`Work::settle`]: either something has failed before, and the step is not
 //! taken, or the step decides alone. So no failure is reported of what has taken place, whichever process dies meanwhile.
+//!
+//! # How a statement is cancelled
+//!
+//! As by a failure, without Discard, at any moment before it decides ([`Work::decide`], which [`Work::settle`] includes). Only then are
+//! devices closed in order. So a client of a cancelled statement never finds its devices closed, and a cancel that comes later
+//! changes nothing.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::thread::Scope;
 use std::time::{Duration, Instant};
 
@@ -20,6 +26,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{ServerTerms, VdConfig};
 use vdi_proto::features::Features;
 
+use super::cancel::{Cancel, Registered};
 use super::reporting::START_A_THREAD;
 use super::{Engine, Failure};
 use crate::faults::Running;
@@ -40,7 +47,7 @@ const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The set of one statement.
 pub(super) struct Work {
-    pub(super) set: ServerVirtualDeviceSet,
+    pub(super) set: Arc<ServerVirtualDeviceSet>,
     pub(super) faults: Running,
     /// The devices that are to discard what they have when the server fails.
     discarding: Mutex<Vec<Arc<ServerVirtualDevice>>>,
@@ -52,7 +59,8 @@ pub(super) struct Work {
     first_device: String,
     /// Never sent on; dropping the sender is the signal.
     stop: Receiver<()>,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    _cancel: Registered,
 }
 
 struct State {
@@ -60,6 +68,10 @@ struct State {
     failure: Option<Failure>,
     /// The last step is being taken, or was taken: nothing else fails the statement any more.
     settled: bool,
+    /// The statement has decided, or is over: it can be cancelled no more.
+    decided: bool,
+    /// It was cancelled before.
+    cancelled: bool,
 }
 
 /// The work is over because of a failure that is recorded.
@@ -67,13 +79,15 @@ struct State {
 pub(super) struct Stopped;
 
 impl Work {
-    /// Opens the set that the statement names, and does the statement's work on it. The client learns why that fails.
+    /// Opens the set that the statement names, waits for it as long as the engine is to, and does the statement's work on it. The
+    /// client learns why that fails.
     pub(super) fn with<T>(
         engine: &Engine,
         devices: &[String],
+        cancel: &Cancel,
         body: impl FnOnce(&Work) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (work, created) = Work::open(engine, devices)?;
+        let (work, created) = Work::open(engine, devices, cancel)?;
         let (named, device) = (devices.len(), work.first_device.clone());
         let counted =
             if created as usize == named { Ok(()) } else { Err(Failure::DeviceCount { named, created, device }) };
@@ -81,9 +95,12 @@ impl Work {
     }
 
     /// The set that the statement names, and with how many devices the client created it.
-    fn open(engine: &Engine, devices: &[String]) -> Result<(Work, u32), Failure> {
+    fn open(engine: &Engine, devices: &[String], cancel: &Cancel) -> Result<(Work, u32), Failure> {
+        if cancel.is_cancelled() {
+            return Err(Failure::Cancelled);
+        }
         let faults = Running::new(&engine.faults);
-        let set = ServerVirtualDeviceSet::with_options(engine.options.clone());
+        let set = Arc::new(ServerVirtualDeviceSet::with_options(engine.options.clone()));
         let (server_time_out, ignored_completion) = (faults.server_time_out(), faults.ignored_completion());
         set.inject(AgentFaults { server_time_out, ignored_completion });
         // The grammar lets no statement pass without a device.
@@ -91,16 +108,23 @@ impl Work {
         if let (_, Some(code)) = faults.configuration("Open") {
             return Err(refused("Open", &first_device, code).into());
         }
-        set.open(&engine.instance, &first_device)?;
+        set.open_within(&engine.instance, &first_device, engine.set_timeout, || cancel.is_cancelled())
+            .map_err(|error| if cancel.is_cancelled() { Failure::Cancelled } else { error.into() })?;
         let asked = set.get_configuration()?;
         let session = set.session().ok_or_else(|| Failure::System {
             action: "keep the set",
             source: std::io::ErrorKind::NotConnected.into(),
         })?;
         let (running, stop) = bounded(0);
-        let state = Mutex::new(State { running: Some(running), failure: None, settled: false });
+        let state = State { running: Some(running), failure: None, settled: false, decided: false, cancelled: false };
+        let state = Arc::new(Mutex::new(state));
         let (discarding, sending, failing) = (Mutex::default(), RwLock::default(), Mutex::default());
-        let work = Work { set, faults, discarding, sending, failing, session, first_device, stop, state };
+        let registered = cancel.on_cancel({
+            let (set, session, state) = (Arc::clone(&set), Arc::clone(&session), Arc::clone(&state));
+            move || be_cancelled(&set, &session, &state)
+        });
+        let work =
+            Work { set, faults, discarding, sending, failing, session, first_device, stop, state, _cancel: registered };
         Ok((work, asked.device_count))
     }
 
@@ -184,6 +208,9 @@ impl Work {
     }
 
     fn aborted(&self) -> Failure {
+        if self.state().cancelled {
+            return Failure::Cancelled;
+        }
         Failure::Aborted { device: self.first_device.clone(), abort: self.session.aborted() }
     }
 
@@ -228,17 +255,33 @@ impl Work {
     /// statement.
     pub(super) fn settle<T>(&self, step: impl FnOnce() -> Result<T, Failure>) -> Result<T, Stopped> {
         let may = {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut state = self.state();
             state.settled = state.failure.is_none() && !self.is_aborted();
+            state.decided |= state.settled;
             state.settled
         };
         if !may {
             return Err(self.stop(self.aborted()));
         }
         step().map_err(|failure| {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).settled = false;
+            self.state().settled = false;
             self.stop(failure)
         })
+    }
+
+    /// All that the statement does is done, and the devices may be closed: it cannot be cancelled any more. Other failures end it as
+    /// before.
+    pub(super) fn decide(&self) -> Result<(), Stopped> {
+        let mut state = self.state();
+        if state.cancelled {
+            return Err(Stopped);
+        }
+        state.decided = true;
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records a failure, unless there is one already or the statement is settled, ends every thread, and aborts the set.
@@ -246,7 +289,7 @@ impl Work {
         let failure = self.explain(failure);
         let _failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
         let own = failure.is_the_servers_own();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let first = state.failure.is_none() && !state.settled;
         let (code, why) = (failure.code(), failure.to_string());
         if first {
@@ -330,7 +373,8 @@ impl Work {
         // Only waits: closing ends commands whose routines may wait for a thread that is about to fail.
         drop(self.failing.lock().unwrap_or_else(PoisonError::into_inner));
         let closed = self.set.close();
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        state.decided = true;
         drop(state.running.take());
         match state.failure.take() {
             Some(failure) => Err(failure),
@@ -348,6 +392,20 @@ impl Drop for Work {
             let _ = self.set.signal_abort();
         }
     }
+}
+
+/// The statement's user cancels it: it fails with that, unless it has failed or decided already.
+fn be_cancelled(set: &ServerVirtualDeviceSet, session: &Session, state: &Mutex<State>) {
+    let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+    if state.decided || state.failure.is_some() {
+        return;
+    }
+    event!(INFO, set = session.set_name(), failure = %Failure::Cancelled, "statement fails");
+    state.cancelled = true;
+    state.failure = Some(Failure::Cancelled);
+    // Under the lock, so that nothing is decided meanwhile; and before any thread hears that the work is over, so that it finds the abort.
+    let _ = set.signal_abort_because(Failure::Cancelled.code(), Failure::Cancelled);
+    drop(state.running.take());
 }
 
 fn refused(call: &'static str, set: &str, code: vdi_proto::status::VdError) -> VdsError {

@@ -33,6 +33,7 @@ fn any_fault() -> impl Strategy<Value = Fault> {
         ms.prop_map(|wait| Fault::SlowConfiguration { wait }),
         (call, code).prop_map(|(call, code)| Fault::Refuse { call, code }),
         ordinal.prop_map(|completion| Fault::IgnoreCompletion { completion }),
+        Just(Fault::FailAfterClose),
     ]
 }
 
@@ -86,7 +87,7 @@ fn the_table_holds_every_fault_once() {
 fn texts_that_name_nothing_are_told_what_exists() {
     let unknown = "delays=3".parse::<Fault>().unwrap_err().to_string();
     assert!(unknown.starts_with("there is no fault \"delays\"; there are delay=MS, delay-at=N:MS, "), "{unknown}");
-    assert!(unknown.ends_with("ignore-completion=N"), "{unknown}");
+    assert!(unknown.ends_with("ignore-completion=N, fail-after-close"), "{unknown}");
     for (text, told) in [
         ("delay", "\"delay\": delay needs a value; write delay=MS"),
         ("queue-full=1", "\"queue-full=1\": queue-full takes no value; write queue-full"),

@@ -50,7 +50,9 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.name();
         match self {
-            Fault::ShortReads | Fault::QueueFull | Fault::SmallTransfers | Fault::ReadSizes => f.write_str(name),
+            Fault::ShortReads | Fault::QueueFull | Fault::SmallTransfers | Fault::ReadSizes | Fault::FailAfterClose => {
+                f.write_str(name)
+            }
             Fault::Delay { up_to: ms }
             | Fault::ServerTimeOut { interval: ms }
             | Fault::SlowConfiguration { wait: ms } => write!(f, "{name}={ms}"),
@@ -84,6 +86,7 @@ impl Fault {
             Fault::SlowConfiguration { .. } => "slow-configuration",
             Fault::Refuse { .. } => "refuse",
             Fault::IgnoreCompletion { .. } => "ignore-completion",
+            Fault::FailAfterClose => "fail-after-close",
         }
     }
 }
@@ -117,6 +120,7 @@ fn without_value(name: &str) -> Result<Fault, String> {
         "queue-full" => Ok(Fault::QueueFull),
         "small-transfers" => Ok(Fault::SmallTransfers),
         "read-sizes" => Ok(Fault::ReadSizes),
+        "fail-after-close" => Ok(Fault::FailAfterClose),
         _ => Err(NOT_IN_THE_TABLE.to_owned()),
     }
 }

@@ -153,6 +153,9 @@ catalog! {
          log if it contains work you do not want to lose. Use the WITH REPLACE or WITH STOPAT clause of the RESTORE statement to \
          just overwrite the contents of the log.";
 
+    /// 3167: what RESTORE has put into its place cannot be used.
+    3167, 16, 1: pub fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
+
     /// 3189: the backup is damaged, and no single device is known to be.
     3189, 16, 1: pub fn backup_set_damaged() => "Damage to the backup set was detected.";
 
@@ -247,6 +250,10 @@ catalog! {
 
     /// 5701: answer to USE.
     5701, 0, 2: pub fn changed_database(database: &str = "d") => "Changed database context to '{database}'.";
+
+    /// 9002: the transaction log has no room for what the statement has to record.
+    9002, 17, 1: pub fn log_full(database: &str = "d") =>
+        "The transaction log for database '{database}' is full due to 'ACTIVE_BACKUP_OR_RESTORE'.";
 
     /// 18210: in the error log, a call of the device interface failed. `function` is the server's function
     /// ("BackupVirtualDeviceSet::Initialize"), `operation` the operation that it asked for ("Open"), `device` the name of the

@@ -69,6 +69,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "The tail of the log for the database \"d\" has not been backed up. Use BACKUP LOG WITH NORECOVERY to backup the log if it contains work you do not want to lose. Use the WITH REPLACE or WITH STOPAT clause of the RESTORE statement to just overwrite the contents of the log.",
     ),
+    (3167, 16, 1, "RESTORE could not start database 'd'."),
     (3189, 16, 1, "Damage to the backup set was detected."),
     (
         3201,
@@ -134,6 +135,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     (4035, 0, 1, "Processed 344 pages for database 'd', file 'd_log' on file 1."),
     (4038, 16, 1, "Cannot find file ID 2 on device 'dev'."),
     (5701, 0, 2, "Changed database context to 'd'."),
+    (9002, 17, 1, "The transaction log for database 'd' is full due to 'ACTIVE_BACKUP_OR_RESTORE'."),
     (
         18210,
         16,

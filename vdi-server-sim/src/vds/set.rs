@@ -1,7 +1,7 @@
 //! The virtual device set, as the server uses it: IServerVirtualDeviceSet2.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vdi_proto::abort::Cause;
 use vdi_proto::config::{ServerTerms, VdConfig};
@@ -10,6 +10,7 @@ use vdi_proto::set::Opening;
 use vdi_proto::set::server::{Call, State};
 use vdi_proto::status::VdError;
 use vdi_shm::ipc::runtime::{EnvironmentError, Options};
+use vdi_shm::set::error::JoinError;
 use vdi_shm::set::pool::ServerBuffer;
 use vdi_shm::set::server::Server;
 use vdi_shm::set::session::Session;
@@ -22,6 +23,17 @@ use super::device_core::DeviceCore;
 use super::error::VdsError;
 use super::open_set::{AgentFaults, OpenSet};
 use crate::trace;
+
+/// How often it is looked whether a set that is waited for is there.
+const SET_POLL: Duration = Duration::from_millis(5);
+
+/// A set that did not come.
+#[derive(Debug, thiserror::Error)]
+#[error("waited {:.1} s for the set to be created: {source}", waited.as_secs_f64())]
+struct Missed {
+    waited: Duration,
+    source: JoinError,
+}
 
 /// A virtual device set that a client created: IServerVirtualDeviceSet2.
 ///
@@ -113,15 +125,58 @@ impl ServerVirtualDeviceSet {
     /// VD_E_INVALID when there is no such set; VD_E_SECURITY when it may not be used; VD_E_ABORT when it was aborted;
     /// VD_E_PROTOCOL when this object has one already.
     pub fn open(&self, instance: &str, name: &str) -> Result<(), VdsError> {
+        self.open_within(instance, name, Duration::ZERO, || false)
+    }
+
+    /// As [`ServerVirtualDeviceSet::open`]; where there is no such set it waits up to `timeout` for the client to create it, or until
+    /// `stop` says so, which is asked every few milliseconds.
+    ///
+    /// # Errors
+    /// As of [`ServerVirtualDeviceSet::open`].
+    pub fn open_within(
+        &self,
+        instance: &str,
+        name: &str,
+        timeout: Duration,
+        stop: impl Fn() -> bool,
+    ) -> Result<(), VdsError> {
         const CALL: &str = "Open";
-        let mut slot = self.slot();
-        if let Some(opened) = &*slot {
-            return opened.step(CALL, Call::Open);
-        }
+        let begin = Instant::now();
         let options = self.options.as_ref();
         let options = options.map_err(|error| VdsError::new(CALL, name, VdError::Invalid, error.to_string()))?;
-        let server =
-            Server::join(options, instance, name).map_err(|error| VdsError::lower(CALL, name, error.code(), error))?;
+        loop {
+            let last = begin.elapsed() >= timeout;
+            let mut slot = self.slot();
+            if let Some(opened) = &*slot {
+                return opened.step(CALL, Call::Open);
+            }
+            let error = match Server::join(options, instance, name) {
+                Ok(server) => {
+                    self.joined(&mut slot, server, instance, name);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            drop(slot);
+            let (code, waited) = (error.code(), begin.elapsed());
+            match error {
+                JoinError::NoSuchSet { ref path, .. } if !last && !stop() => loop {
+                    // Whether anything is there costs less than another try, which also looks for near misses.
+                    std::thread::sleep(SET_POLL);
+                    if path.exists() || begin.elapsed() >= timeout || stop() {
+                        break;
+                    }
+                },
+                source @ JoinError::NoSuchSet { .. } if !timeout.is_zero() => {
+                    return Err(VdsError::lower(CALL, name, code, Missed { waited, source }));
+                }
+                error => return Err(VdsError::lower(CALL, name, code, error)),
+            }
+        }
+    }
+
+    /// The set is this object's from now on.
+    fn joined(&self, slot: &mut Option<Arc<Opened>>, server: Server, instance: &str, name: &str) {
         let (session, control) = (Arc::clone(server.session()), Arc::clone(server.control()));
         let mut devices = Vec::new();
         let mut completions = Vec::new();
@@ -137,7 +192,7 @@ impl ServerVirtualDeviceSet {
         let requested = session.requested();
         trace::event!(
             DEBUG,
-            call = CALL,
+            call = "Open",
             set = name,
             instance = instance,
             devices = requested.device_count,
@@ -145,7 +200,6 @@ impl ServerVirtualDeviceSet {
             server_time_out_ms = requested.server_time_out,
             "set opened"
         );
-        Ok(())
     }
 
     /// The configuration: what the client requested, then what was negotiated.

@@ -69,7 +69,10 @@ impl Client {
 
     /// What an agent does when its statement has failed before the server opened the set: it waits no longer.
     pub(crate) fn cancel(&self) {
-        self.set.canceller().unwrap().cancel();
+        // A client that is through has closed its set.
+        if let Ok(canceller) = self.set.canceller() {
+            canceller.cancel();
+        }
     }
 }
 
@@ -149,6 +152,9 @@ pub(crate) trait Quirk: Send {
 
     /// Complete was carried out.
     fn completed(&mut self) {}
+
+    /// The device was closed in order.
+    fn closing(&mut self) {}
 }
 
 /// A medium with a quirk.
@@ -194,6 +200,7 @@ impl<Q: Quirk> Media for With<Q> {
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
+        self.quirk.closing();
         self.media.close()
     }
 }

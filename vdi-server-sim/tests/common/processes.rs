@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::PATIENCE;
 use super::bench::Bench;
@@ -24,6 +24,17 @@ impl Guarded {
 
     pub(crate) fn id(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Its standard input and output, where those are pipes.
+    pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        (self.0.stdin.take().unwrap(), self.0.stdout.take().unwrap())
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        // Only `wait` reaps it.
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
     /// SIGKILL.
@@ -138,6 +149,11 @@ pub(crate) fn within(command: &mut Command, outer: &[&OsStr]) {
 /// Has a program be run by a shell that has run this line before.
 pub(crate) fn after(command: &mut Command, line: &str) {
     within(command, &["sh".as_ref(), "-c".as_ref(), format!("{line} && exec \"$0\" \"$@\"").as_ref()]);
+}
+
+/// Has a program begin with SIGCHLD ignored. Not every shell leaves a program such a signal.
+pub(crate) fn ignoring_sigchld(command: &mut Command) {
+    within(command, &["env".as_ref(), "--ignore-signal=CHLD".as_ref()]);
 }
 
 fn forward_lines(output: impl Read + Send + 'static, tell: Sender<String>) {

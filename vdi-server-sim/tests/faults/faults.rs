@@ -8,14 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::PATIENCE;
-use common::bench::Bench;
+use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
 use vdi_client::pump::Report;
-use vdi_client::{CommandCode, CompletionCode, Error, INFINITE, VdConfig, VdError};
+use vdi_client::{CommandCode, CompletionCode, Error, Features, INFINITE, VdConfig, VdError};
 use vdi_proto::device::QUEUE_DEPTH;
 use vdi_server_sim::engine::{Engine, Failure};
 use vdi_server_sim::faults::{Fault, Faults, ServerCall, TABLE};
@@ -339,6 +339,33 @@ fn an_ignored_completion_runs_into_the_time_out() {
         ran.assert_failure(&["Msg 3202,", "995(", EXPIRED], EXPIRED);
         bench.assert_output(&[]);
     }
+}
+
+/// What broke a published agent, which took VD_E_CLOSE for the success of its statement.
+#[test]
+fn fail_after_close_ends_the_client_in_order_and_fails_the_statement() {
+    let bench = bench();
+    for features in [Features::REQUEST_COMPLETE, Features::NONE] {
+        let asked = VdConfig { features, ..config(1) };
+        let ran = run_with(&bench, false, &["fail-after-close"], None, &asked, 7);
+        ran.outcome.assert_failure(&["Msg 9002, Level 17,", "database 'sales' is full", "the fault fail-after-close"]);
+        let report = ran.client.as_ref().unwrap();
+        assert_eq!(report[0].commands, ran.log.len() as u64, "every command succeeded, then VD_E_CLOSE came");
+        assert_eq!(ran.count(CommandCode::COMPLETE), usize::from(features == Features::REQUEST_COMPLETE));
+        assert_good(&bench);
+        std::fs::remove_file(stripe(&bench.out(), 0)).unwrap();
+    }
+    back_up(&bench, &[]).assert_success();
+    std::fs::write(bench.data().join("copy/mark"), b"the old database").unwrap();
+    let before = tree(&bench.data());
+    let ran = run(&bench, true, &["fail-after-close"], None);
+    ran.outcome.assert_failure(&[
+        "Msg 3167, Level 16,",
+        "could not start database 'copy'",
+        "the fault fail-after-close",
+    ]);
+    assert!(ran.client.is_ok(), "{:?}", ran.client);
+    assert!(tree(&bench.data()) == before, "a restore that failed has changed nothing");
 }
 
 #[test]

@@ -15,9 +15,10 @@ use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement};
 use common::processes::Outcome;
 use common::tasks::{Task, task};
+use rustix::process::Signal;
 use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots, TapeImage};
-use vdi_client::{ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, Features, VdConfig};
-use vdi_server_sim::database::{DataFolder, DatabaseError};
+use vdi_client::{ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, Features, VdConfig, VdError};
+use vdi_server_sim::database::{DataFolder, DatabaseError, DatabaseWriter};
 use writer::{PAGE, Writer, stamps, written};
 
 const BYTES: u64 = 40 * PAGE as u64;
@@ -178,6 +179,34 @@ fn restore(
     let served = client.result();
     let _ = set.close();
     (outcome, served)
+}
+
+/// While it waits for the writers of the database, and while the client takes the snapshot; the database is thawed at once.
+#[test]
+fn ctrl_c_ends_a_snapshot_backup_and_its_freeze() {
+    let bench = Bench::new();
+    bench.database("db", BYTES);
+    let mut writer = DatabaseWriter::open(&DataFolder::new(bench.data()).unwrap(), "db").unwrap();
+    for held in [CommandCode::PREPARE_TO_FREEZE, CommandCode::SNAPSHOT] {
+        let turn = (held == CommandCode::PREPARE_TO_FREEZE).then(|| writer.begin().unwrap());
+        let (hold, act) = hold(&[CommandCode::PREPARE_TO_FREEZE, CommandCode::SNAPSHOT]);
+        let features = Features::SNAPSHOT_PREPARE | Features::REQUEST_COMPLETE;
+        let (set, client) = client(&bench, "nightly", &with(features), Vec::new(), act);
+        let statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
+        hold.wait(CommandCode::PREPARE_TO_FREEZE);
+        hold.answer(Completion::done());
+        if turn.is_none() {
+            hold.wait(CommandCode::SNAPSHOT);
+        }
+        statement.process.signal(Signal::INT);
+        statement.outcome().assert_failure(&["Msg 3204, Level 16,"]);
+        drop(turn);
+        assert!(is_free(&bench, "db"));
+        // It is answered too late.
+        let _ = hold.answer.send(Completion::done());
+        assert_eq!(client.result().end.code(), VdError::Abort);
+        let _ = set.close();
+    }
 }
 
 #[test]

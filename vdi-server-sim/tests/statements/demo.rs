@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::common::processes::ignoring_sigchld;
+
 fn demo(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
     command.arg("demo").args(arguments).env("TMPDIR", folder).stdin(Stdio::null());
@@ -50,6 +52,18 @@ fn a_database_comes_back_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["--size", "5M", "--devices", "3", "--workers", "2"];
     let output = demo(folder.path(), &arguments).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("identical  the database came back byte for byte"), "{}", text(&output));
+    assert_nothing_left(folder.path());
+}
+
+/// The demo and its primary waited for their children in vain, after good work.
+#[test]
+fn a_demo_works_where_its_parent_ignored_sigchld() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = demo(folder.path(), &["--size", "5M", "--workers", "2"]);
+    ignoring_sigchld(&mut command);
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("identical  the database came back byte for byte"), "{}", text(&output));
     assert_nothing_left(folder.path());

@@ -4,9 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod cancel;
 mod demo;
 mod examples;
 mod numbers;
+mod readers;
 mod readme;
 mod reasons;
 mod sqlcmd;

@@ -5,16 +5,19 @@ use crate::common;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
 
 use common::bench::Bench;
 use common::client::{config, stripe};
 use common::eventually;
 use common::processes::{Guarded, Outcome, Statement};
-use common::tasks::{Task, task};
+use common::tasks::{Task, task, wait_until_asleep};
+use rustix::process::Signal;
 use vdi_client::media::{FileMedia, StreamMedia};
-use vdi_client::{ClientVirtualDeviceSet, Error, pump};
+use vdi_client::{ClientVirtualDeviceSet, Error, VdError, pump};
 
 const SIM: &str = env!("CARGO_BIN_EXE_vdi-sim");
 const BACKUP: &str = "BACKUP DATABASE [sales] TO VIRTUAL_DEVICE='x' WITH FORMAT, MAXTRANSFERSIZE=1048576";
@@ -339,6 +342,7 @@ fn what_sqlcmd_would_not_begin_with_ends_with_1() {
         ("VDI_SIM_FAULTS=explode sqlcmd -P secret -Q x", "VDI_SIM_FAULTS: there is no fault \"explode\""),
         ("VDI_SIM_FAULTS=delay=soon sqlcmd -P secret -Q x", "VDI_SIM_FAULTS: \"delay=soon\""),
         ("VDI_SIM_SEED=one sqlcmd -P secret -Q x", "VDI_SIM_SEED is \"one\""),
+        ("VDI_SIM_WAIT=soon sqlcmd -P secret -Q x", "VDI_SIM_WAIT is \"soon\""),
         ("VDI_SIM_TRANSCRIPT=/nowhere/at/all sqlcmd -P secret -Q x", "/nowhere/at/all"),
     ] {
         let (status, text) = agent.ends(line);
@@ -382,6 +386,65 @@ fn faults_come_from_the_environment() {
     assert_eq!(commands(&log).len(), 2, "{log}");
 }
 
+#[test]
+fn ctrl_c_cancels_the_statement_and_nothing_runs_after_it() {
+    let agent = Agent::new();
+    for (options, expected) in [("", 0), ("-b", 1), ("-V 16", 16)] {
+        for signal in [Signal::INT, Signal::TERM] {
+            let (tell, has_it) = channel();
+            let script = agent.bench.scripted("x", &config(1), move |mut device, _| {
+                let mut held = Vec::new();
+                loop {
+                    match device.get_command(common::PATIENCE) {
+                        Ok(command) => held.push(command),
+                        Err(end) => return end,
+                    }
+                    let _ = tell.send(());
+                }
+            });
+            // The shell makes way for the program.
+            let line = format!("exec sqlcmd {options} -Q \"PRINT 'first'; {BACKUP}; PRINT 'never'\"");
+            let statement = agent.start(&line);
+            has_it.recv_timeout(common::PATIENCE).unwrap();
+            statement.process.signal(signal);
+            let Outcome { status, text } = statement.outcome();
+            assert_eq!(status.code(), Some(expected), "{options}: {text}");
+            let error = |number| format!("Msg {number}, Level 16, State 1, Server vdi-sim, Line 1\n");
+            let (first, last) = (error(3204), error(3013));
+            assert!(text.starts_with(&format!("first\n{first}The backup or restore was aborted.\n")), "{text}");
+            assert!(text.ends_with(&format!("{last}BACKUP DATABASE is terminating abnormally.\n")), "{text}");
+            assert_eq!(script.result()[0].code(), VdError::Abort);
+        }
+    }
+}
+
+#[test]
+fn ctrl_c_ends_a_sqlcmd_that_waits_for_statements() {
+    let agent = Agent::new();
+    let mut command = agent.command("exec sqlcmd");
+    let mut process = Guarded::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    let (mut input, mut output) = process.pipes();
+    input.write_all(b"PRINT 'here'\nGO\n").unwrap();
+    let mut told = [0; 5];
+    output.read_exact(&mut told).unwrap();
+    wait_until_asleep(process.id(), process.id() as i32);
+    process.signal(Signal::INT);
+    assert_eq!(process.wait().signal(), Some(Signal::INT.as_raw()));
+}
+
+#[test]
+fn the_environment_says_how_long_to_wait_for_the_set() {
+    let agent = Agent::new();
+    let line = format!(r#"sqlcmd -b -U sa -P 'p' -S . -Q "{BACKUP}""#);
+    let statement = agent.start(&format!("VDI_SIM_WAIT=600 exec {line}"));
+    wait_until_asleep(statement.process.id(), statement.process.id() as i32);
+    let client = agent.bench.writing_agent("x", &config(1));
+    statement.outcome().assert_success();
+    client.result().unwrap();
+    let (status, text) = agent.ends(&format!("VDI_SIM_WAIT=1 {line}"));
+    assert!(status == 1 && text.contains(" s for the set to be created: no virtual device set \"x\""), "{text}");
+}
+
 /// Starts a line with this standard output.
 fn start_with(agent: &Agent, line: &str, stdout: impl Into<Stdio>) -> Guarded {
     let mut command = agent.command(line);
@@ -421,7 +484,7 @@ fn an_output_that_nobody_takes_changes_nothing() {
 }
 
 /// Fills a pipe; how many bytes it took.
-fn fill(mut pipe: &std::io::PipeWriter) -> usize {
+pub(crate) fn fill(mut pipe: &std::io::PipeWriter) -> usize {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
     let flags = fcntl_getfl(pipe).unwrap();
     fcntl_setfl(pipe, flags | OFlags::NONBLOCK).unwrap();

@@ -15,6 +15,7 @@ use vdi_server_sim::{database::DataFolder, sample};
 
 use crate::children;
 use crate::demo_client::device_name;
+use crate::say;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -62,6 +63,7 @@ struct Leg {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    children::wait_for_own()?;
     children::watch_signals()?;
     let temporary;
     let root = match &arguments.keep {
@@ -96,13 +98,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     let database = DataFolder::new(&data)?.open(SOURCE)?;
     let bytes = database.size();
-    println!(
+    say::out(format_args!(
         "database   {} in {} file(s), {}, {:.2} s",
         show_bytes(bytes),
         database.files().len(),
         if arguments.database.is_some() { "copied" } else { "made" },
         started.elapsed().as_secs_f64()
-    );
+    ));
 
     let name = format!("vdi-demo-{}", std::process::id());
     let demo = Demo { arguments, data: &data, backup: &backup, runtime: runtime.path(), bytes };
@@ -112,30 +114,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     print_leg("restore", &back, bytes);
 
     let (before, after) = (digest(&data, SOURCE)?, digest(&data, TARGET)?);
-    println!("SHA-256    {before}  {SOURCE}\n           {after}  {TARGET}");
-    println!(
+    say::out(format_args!("SHA-256    {before}  {SOURCE}\n           {after}  {TARGET}"));
+    say::out(format_args!(
         "processes  1 server, 1 primary, {} worker(s) a direction; {} device(s)",
         arguments.workers, arguments.devices
-    );
+    ));
     if let Some(folder) = &arguments.keep {
-        println!("kept       {}", folder.display());
+        say::out(format_args!("kept       {}", folder.display()));
     }
     if before != after {
         return Err("the restored database differs from the original".into());
     }
-    println!("identical  the database came back byte for byte");
+    say::out(format_args!("identical  the database came back byte for byte"));
     Ok(())
 }
 
 fn print_leg(what: &str, leg: &Leg, bytes: u64) {
     let seconds = leg.elapsed.as_secs_f64();
-    println!(
+    say::out(format_args!(
         "{what:<10} {} in {seconds:.2} s, {:.2} GB/s, {} commands, {} handles mapped by workers",
         show_bytes(bytes),
         bytes as f64 / seconds / 1e9,
         leg.commands,
         leg.handles
-    );
+    ));
 }
 
 fn show_bytes(bytes: u64) -> String {
@@ -290,6 +292,7 @@ fn digest(data: &Path, name: &str) -> Result<String, Box<dyn Error>> {
         sum.update(entry.size.to_le_bytes());
         let mut file: File = database.open_file(index)?;
         loop {
+            children::check_interrupted()?;
             let bytes = file.read(&mut buffer)?;
             if bytes == 0 {
                 break;

@@ -5,6 +5,8 @@ mod children;
 mod demo;
 mod demo_client;
 mod error_log;
+mod interrupt;
+mod say;
 mod server;
 mod sql;
 mod sqlcmd;
@@ -56,7 +58,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vdi-sim: {error}");
+            say::err(format_args!("vdi-sim: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::{Fault, Faults};
@@ -15,6 +16,7 @@ use crate::error_log;
 pub(crate) const DATA: &str = "VDI_SIM_DATA";
 const FAULTS: &str = "VDI_SIM_FAULTS";
 const SEED: &str = "VDI_SIM_SEED";
+const WAIT: &str = "VDI_SIM_WAIT";
 const TRANSCRIPT: &str = "VDI_SIM_TRANSCRIPT";
 const LOG: &str = "VDI_SIM_LOG";
 
@@ -39,6 +41,9 @@ pub(crate) struct Server {
     /// The seed of what is random in the faults: the same seed repeats them
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
+    /// Wait up to so many seconds for the set to be created
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+    wait: u32,
     /// Write what happens in the set into this file, a line an event
     #[arg(long, value_name = "FILE")]
     transcript: Option<PathBuf>,
@@ -66,6 +71,12 @@ impl Server {
                 seed.parse().map_err(|_| format!("{SEED} is {seed:?}; set it to a number from 0 to {}", u64::MAX))?
             }
         };
+        let wait = match &*text(WAIT)? {
+            "" => 0,
+            wait => wait
+                .parse()
+                .map_err(|_| format!("{WAIT} is {wait:?}; set it to seconds, a number from 0 to {}", u32::MAX))?,
+        };
         let transcript = variable(TRANSCRIPT).map(PathBuf::from);
         let log = variable(LOG).map(PathBuf::from);
         Ok(Server {
@@ -75,6 +86,7 @@ impl Server {
             allow_gid: Vec::new(),
             faults,
             seed,
+            wait,
             transcript,
             log,
         })
@@ -93,7 +105,8 @@ impl Server {
         }
         let faults = self.faults.iter().copied().fold(Faults::seeded(self.seed), Faults::with);
         let engine = Engine::new(&self.data, options)?;
-        let engine = engine.with_instance(&*self.instance).with_faults(faults);
+        let timeout = Duration::from_secs(self.wait.into());
+        let engine = engine.with_instance(&*self.instance).with_faults(faults).with_set_timeout(timeout);
         match &self.log {
             Some(path) => Ok(engine.with_log(error_log::open(path)?)),
             None => Ok(engine),

@@ -1,11 +1,13 @@
 //! `vdi-sim sql`: one statement, as the server.
 
-use std::io::Write;
+use std::error::Error;
 use std::process::ExitCode;
 
 use vdi_server_sim::faults::TABLE;
 use vdi_server_sim::messages::Message;
 
+use crate::interrupt::Interrupt;
+use crate::say;
 use crate::server::Server;
 
 #[derive(clap::Args)]
@@ -23,19 +25,20 @@ pub(crate) struct Arguments {
     end_with_input: bool,
 }
 
-/// Runs the statement, and prints the messages as they arise. Fails when the statement does.
+/// Runs the statement, and prints the messages as they arise. Fails when the statement does, which SIGINT and SIGTERM cancel.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.end_with_input {
         crate::children::end_with_input();
     }
-    let mut print = |message: Message| {
-        // A reader that is gone does not stop the statement.
-        let _ = writeln!(std::io::stdout(), "{}", message.display(&arguments.server_name));
-    };
-    let outcome = match arguments.server.start(&arguments.query) {
-        Ok(engine) => engine.execute(&arguments.query, &mut print).map(drop).map_err(drop),
+    let mut print = |message: Message| say::out(message.display(&arguments.server_name));
+    let watched = Interrupt::watch().map_err(Box::<dyn Error>::from);
+    let started = watched.and_then(|interrupt| Ok((interrupt, arguments.server.start(&arguments.query)?)));
+    let outcome = match started {
+        Ok((interrupt, engine)) => {
+            engine.execute_with(&arguments.query, interrupt.cancel(), &mut print).map(drop).map_err(drop)
+        }
         Err(error) => {
-            eprintln!("vdi-sim: {error}");
+            say::err(format_args!("vdi-sim: {error}"));
             Err(())
         }
     };
@@ -46,10 +49,8 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 pub(crate) fn list_faults() -> ExitCode {
     let usages: Vec<_> = TABLE.iter().map(ToString::to_string).collect();
     let width = usages.iter().map(String::len).max().unwrap_or_default();
-    let mut output = std::io::stdout().lock();
     for (usage, help) in usages.iter().zip(TABLE) {
-        // A reader that is gone has seen enough.
-        let _ = writeln!(output, "{usage:width$}  {}", help.effect);
+        say::out(format_args!("{usage:width$}  {}", help.effect));
     }
     ExitCode::SUCCESS
 }

@@ -4,12 +4,14 @@
 //! pages: nobody who asks it to end finds half a page.
 
 use std::error::Error;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use vdi_server_sim::database::page::{HEADER_BYTES, Stamp};
 use vdi_server_sim::database::{DataFolder, DatabaseWriter};
+
+use crate::say;
 
 /// After so many pages it says how many there were.
 const REPORT: u64 = 64;
@@ -62,11 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
         written = sequence + 1;
         if written % REPORT == 0 {
-            writeln!(std::io::stdout(), "wrote {written}")?;
+            say::out(format_args!("wrote {written}"));
         }
     }
     if written % REPORT != 0 {
-        writeln!(std::io::stdout(), "wrote {written}")?;
+        say::out(format_args!("wrote {written}"));
     }
     Ok(())
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. Every other process is gone within a second of the last signal.
 //! 2. Every error names its reason: an error of the interface with its code and, where a process that belonged to the set died,
-//!    who that was. Who was only stopped is no reason, unless a time-out had been agreed on.
+//!    who that was. SIGTERM cancels the server's statement, which is the reason then. Who was only stopped is no reason, unless a
+//!    time-out had been agreed on.
 //! 3. A backup reported as good restores to identical bytes. It is reported as good by the server where Complete was agreed
 //!    on; without it, by the client: the server does not learn of the commit.
 //! 4. Whatever else happened, each target is what it was before, or the complete new one.
@@ -21,7 +22,7 @@ use vdi_client::media::Media;
 use vdi_client::{CommandCode, CompletionCode, Features, VdConfig};
 use vdi_server_sim::stream::{Expectations, StreamParser};
 
-use super::case::{Case, Role, SET, Verb};
+use super::case::{Case, How, Role, SET, Verb};
 use super::play::{Played, died, play};
 use super::tally::Tally;
 use crate::common::bench::{Bench, names, tree};
@@ -112,6 +113,8 @@ fn errors_name_their_reason(case: &Case, played: &Played) {
         Role::Primary => ("the primary client died", ""),
         Role::Secondary(_) | Role::Worker(_) => ("secondary client ", " died"),
     };
+    // Before the server watches its signals it dies of this one, too.
+    let cancelled = slain.iter().any(|party| party.role == Role::Server && party.struck == Some(How::Terminate));
     let names = |text: &str, joined: bool| {
         let dead = slain.iter().any(|party| {
             let (one, other) = obituary(party.role);
@@ -133,7 +136,8 @@ fn errors_name_their_reason(case: &Case, played: &Played) {
             "cancelled",
         ];
         let late = case.server_time_out > 0 && text.contains("waited longer than serverTimeOut allows");
-        dead || late || waited_for || (outside && missed.iter().any(|missed| text.contains(missed)))
+        let cancelled = cancelled && text.contains("the statement was cancelled by its user");
+        dead || cancelled || late || waited_for || (outside && missed.iter().any(|missed| text.contains(missed)))
     };
     for party in &played.parties {
         if let Some(Err(text)) = &party.ended {
@@ -150,6 +154,9 @@ fn errors_name_their_reason(case: &Case, played: &Played) {
         outcome.assert_success();
     } else if died(outcome) {
         assert!(played.of(Role::Server).unwrap().is_slain(), "{played:#?}");
+    } else if outcome.text.contains("Msg 3204, ") {
+        outcome.assert_failure(&["The backup or restore was aborted."]);
+        assert!(cancelled, "nobody has cancelled the statement: {played:#?}");
     } else {
         outcome.assert_failure(&[]);
         let numbers = ["Msg 3201, ", "Msg 3202, ", "Msg 3203, ", "Msg 3271, "];

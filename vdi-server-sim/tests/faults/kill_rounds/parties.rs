@@ -145,7 +145,8 @@ fn share_out(play: &Arc<Play>, set: &ClientVirtualDeviceSet) -> Result<(), Strin
     });
     let ends =
         pool.map_or(Ok(Vec::new()), |pool| if failed.is_empty() { pool.finish() } else { Ok(Vec::new()) }).unwrap();
-    let ends = ends.iter().filter(|status| !status.success()).map(|status| format!("a worker ended with {status}"));
+    let ends =
+        ends.iter().flatten().filter(|status| !status.success()).map(|status| format!("a worker ended with {status}"));
     let failed: Vec<_> = failed.into_iter().chain(ends).collect();
     if failed.is_empty() { Ok(()) } else { Err(failed.join(" / ")) }
 }

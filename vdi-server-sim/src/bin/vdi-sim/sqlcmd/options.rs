@@ -22,7 +22,7 @@ use vdi_proto::name::check_instance;
     disable_help_flag = true,
     disable_version_flag = true,
     args_override_self = true,
-    after_help = "The data folder is named by VDI_SIM_DATA; VDI_SIM_FAULTS, VDI_SIM_SEED and VDI_SIM_TRANSCRIPT are those of \
+    after_help = "The data folder is named by VDI_SIM_DATA; VDI_SIM_FAULTS, VDI_SIM_SEED, VDI_SIM_WAIT and VDI_SIM_TRANSCRIPT are those of \
                   `vdi-sim sql`.\nWithout -Q, -q and -i the statements come from the standard input.",
     override_usage = "sqlcmd [-S SERVER[\\INSTANCE]] [-U USER -P PASSWORD | -E] [-d DATABASE] [-Q STATEMENTS | -i FILE] [-b] ..."
 )]

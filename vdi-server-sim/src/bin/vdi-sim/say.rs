@@ -1,0 +1,14 @@
+//! Lines for people. A reader that is gone (`vdi-sim sql ... | head -1`) changes nothing about the work, nor about the exit status.
+
+use std::fmt::Display;
+use std::io::{Write, stderr, stdout};
+
+/// A line on the standard output.
+pub(crate) fn out(line: impl Display) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// A line on the standard error.
+pub(crate) fn err(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
