@@ -14,6 +14,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use super::drive::{MediaDrive, Store};
 use super::error::MediaError;
 use super::interface::forward;
+use super::lock::TargetLock;
 use super::partial::{CommitError, DISCARDED, Naming};
 use super::places::open_directory;
 use super::staging::{Staging, list_media, medium_name};
@@ -211,13 +212,13 @@ impl Store for Volumes {
         Ok(true)
     }
 
-    fn commit(self) -> Result<(), CommitError> {
+    fn commit(self) -> Result<Option<TargetLock>, CommitError> {
         match self.source {
             Source::Backup(mut staging, medium) => {
                 staging.keep(medium);
                 staging.commit()
             }
-            Source::Restore { .. } => Ok(()),
+            Source::Restore { .. } => Ok(None),
         }
     }
 }
