@@ -5,9 +5,9 @@
 use crate::common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 
 use common::bench::Bench;
@@ -81,7 +81,8 @@ impl Program {
 /// A client that is killed if the test fails.
 struct Client {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// What it prints, on either stream.
+    output: BufReader<PipeReader>,
     said: String,
 }
 
@@ -89,20 +90,26 @@ impl Client {
     /// Starts a client, and waits until it says that its set is there.
     #[track_caller]
     fn start(bench: &Bench, mut command: Command) -> Client {
-        command.env("VDI_RUNTIME_DIR", bench.runtime()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut client = Client { child, output, said: String::new() };
+        let (output, input) = pipe().unwrap();
+        Client::start_printing(bench, command.stdout(input.try_clone().unwrap()), output, input)
+    }
+
+    /// The same for a client whose standard output goes elsewhere.
+    #[track_caller]
+    fn start_printing(bench: &Bench, command: &mut Command, output: PipeReader, input: PipeWriter) -> Client {
+        let child = command.env("VDI_RUNTIME_DIR", bench.runtime()).stderr(input).spawn().unwrap();
+        // The command has copies of the pipe's end.
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut client = Client { child, output: BufReader::new(output), said: String::new() };
         while !client.said.lines().any(|line| line.starts_with("ready")) {
             assert_ne!(client.output.read_line(&mut client.said).unwrap(), 0, "it ended: {}", client.said);
         }
         client
     }
 
-    /// Whether it ended well, and what it said until then, with the errors at the end.
+    /// Whether it ended well, and what it said until then.
     fn end(mut self) -> (bool, String) {
         self.output.read_to_string(&mut self.said).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut self.said).unwrap();
         (self.child.wait().unwrap().success(), core::mem::take(&mut self.said))
     }
 
@@ -161,16 +168,17 @@ fn assert_agent_works(agent: impl Fn(&str, &Path) -> Command) {
     bench.assert_output(&["db.bak"]);
     assert!(fs::read(&file).unwrap() == before);
 
-    // A full disk is no success.
+    // A full disk is no success, and a device stays what it is.
     if Path::new("/dev/full").exists() {
         let full = bench.out().join("full");
-        std::os::unix::fs::symlink("/dev/full", bench.out().join("full.partial")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
         let client = Client::start(&bench, agent("c", &full));
         // 112, ERROR_DISK_FULL: another try is of no use.
         bench.sql(BACKUP).outcome().assert_failure(&["112("]);
         let (well, said) = client.end();
         assert!(!well && said.contains("No space left on device"), "{said}");
-        bench.assert_output(&["db.bak"]);
+        assert_eq!(fs::read_link(&full).unwrap(), Path::new("/dev/full"));
+        bench.assert_output(&["db.bak", "full"]);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The client's examples as processes, and folders for them to work on.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use vdi_server_sim::sample;
 
@@ -29,7 +29,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
 /// A client that is killed if the test fails.
 pub(crate) struct Client {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// What it prints, on either stream.
+    output: BufReader<PipeReader>,
 }
 
 impl Client {
@@ -45,21 +46,40 @@ impl Client {
         runtime: &Path,
         environment: &[(&str, &Path)],
     ) -> Client {
-        let mut child = Command::new(program);
-        child.args(arguments).env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied()).stdout(Stdio::piped());
-        let mut child = child.spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let (output, input) = pipe().unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).stdout(input.try_clone().unwrap()).stderr(input);
+        Client::start_as(command, runtime, environment, output)
+    }
+
+    /// Starts a command whose standard error, at least, goes to the other end of `output`.
+    pub(crate) fn start_as(
+        mut command: Command,
+        runtime: &Path,
+        environment: &[(&str, &Path)],
+        output: PipeReader,
+    ) -> Client {
+        let child = command.env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied()).spawn().unwrap();
+        // It has copies of the pipe's end.
+        drop(command);
+        let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert!(line.starts_with("ready"), "{line:?}");
         Client { child, output }
     }
 
-    /// What it says until it ends in good order.
-    pub(crate) fn finish(mut self) -> String {
+    /// Whether it ends in good order, and what it says until then.
+    pub(crate) fn end(mut self) -> (bool, String) {
         let mut text = String::new();
         self.output.read_to_string(&mut text).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{text}");
+        (self.child.wait().unwrap().success(), text)
+    }
+
+    /// What it says until it ends in good order.
+    pub(crate) fn finish(self) -> String {
+        let (well, text) = self.end();
+        assert!(well, "{text}");
         text
     }
 }
