@@ -50,13 +50,13 @@ fn replace(new: &Path, old: &Path) -> io::Result<()> {
 }
 
 fn remove(folder: &Path) -> io::Result<()> {
-    fs::remove_dir_all(folder).or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+    fs::remove_dir_all(folder)
+        .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 impl Snapshots for Copies {
     fn take(&mut self) -> Result<(), MediaError> {
-        copy(&self.database, &self.new.join("files"))
-            .map_err(|error| MediaError::io("cannot copy the database", error))
+        copy(&self.database, &self.new.join("files")).map_err(|error| MediaError::io("cannot copy the database", error))
     }
     fn commit(&mut self) -> Result<(), MediaError> {
         replace(&self.new, &self.snapshot).map_err(|error| MediaError::io("cannot put the backup into place", error))

@@ -182,9 +182,9 @@ class Medium:
         """What a backup is written to."""
         try:
             found = os.stat(self.path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
             if os.path.islink(self.path):
-                raise
+                raise OSError(f"{self.path} is a symbolic link to a file that cannot be found") from error
         else:
             if is_same(found, 1) or is_same(found, 2):
                 raise OSError(

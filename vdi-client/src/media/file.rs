@@ -145,7 +145,8 @@ impl OneFile {
             return Err(is_directory(path));
         }
         let special = !found.is_file();
-        let file = if special { special::open(path, &found, fifo_timeout)? } else { File::open(path).map_err(cannot)? };
+        let file =
+            if special { special::open(path, &found, fifo_timeout)? } else { File::open(path).map_err(cannot)? };
         Ok(OneFile { path: path.to_owned(), source: Source::Restore(file), special })
     }
 

@@ -16,8 +16,8 @@ use super::places::{
     copy_permissions, is_directory, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
     with_hidden_name,
 };
-use super::{special, stale, standard};
 use super::steps::{Step, checkpoint};
+use super::{special, stale, standard};
 
 /// What becomes of the data of a backup that is not committed.
 pub(super) const DISCARDED: &str = "the new data was discarded, and what was there before was kept";

@@ -25,8 +25,8 @@ use super::places::{
     copy_permissions, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
     with_hidden_name,
 };
-use super::{special, stale};
 use super::steps::{Step, checkpoint};
+use super::{special, stale};
 
 /// Descriptors that a commit, or clearing up, has open at a time beside the media: the hidden directory and its parent, and a
 /// directory that is listed, twice.

@@ -48,12 +48,7 @@ pub(super) fn take_stdin() -> Result<File, MediaError> {
 }
 
 /// A descriptor of its own for what may not have been opened for `other_way` only.
-fn duplicate(
-    taken: &AtomicBool,
-    stream: BorrowedFd<'_>,
-    path: &Path,
-    other_way: OFlags,
-) -> Result<File, MediaError> {
+fn duplicate(taken: &AtomicBool, stream: BorrowedFd<'_>, path: &Path, other_way: OFlags) -> Result<File, MediaError> {
     if taken.load(Ordering::Relaxed) {
         return Err(special::taken(path));
     }
@@ -82,11 +77,16 @@ fn replace(
 /// Refuses a target that descriptor 1 or 2 leads to: what the process prints would get into the backup, or be lost by it.
 pub(super) fn refuse_printed(path: &Path, found: &Metadata) -> Result<(), MediaError> {
     for (name, stream, remedy) in [
-        ("standard output", io::stdout().as_fd(), "name another file; programs that can back up to standard output take - for it"),
+        (
+            "standard output",
+            io::stdout().as_fd(),
+            "name another file; programs that can back up to standard output take - for it",
+        ),
         ("standard error", io::stderr().as_fd(), "name another file, or redirect standard error to another one"),
     ] {
         if is_same(found, stream) {
-            let what = format!("{} is where this process's {name} goes, which is no place for a backup", path.display());
+            let what =
+                format!("{} is where this process's {name} goes, which is no place for a backup", path.display());
             return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy(remedy));
         }
     }

@@ -5,9 +5,9 @@
 use crate::common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, pipe};
+use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::LazyLock;
 
 use common::bench::Bench;
@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use vdi_client::{CommandCode, Features};
 
 /// The C interface's folder.
-static CAPI: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
+pub(super) static CAPI: LazyLock<PathBuf> =
+    LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
 
 /// Where the library is, also by the name that programs load it by.
 fn library() -> PathBuf {
@@ -47,14 +48,14 @@ fn tool(command: &mut Command) -> String {
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
 /// A C program, linked with the library.
-struct Program {
+pub(super) struct Program {
     _folder: TempDir,
     path: PathBuf,
 }
 
 impl Program {
     #[track_caller]
-    fn compile(source: &Path, link: &[&str]) -> Program {
+    pub(super) fn compile(source: &Path, link: &[&str]) -> Program {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         let mut rpath = std::ffi::OsString::from("-Wl,-rpath,");
@@ -71,7 +72,7 @@ impl Program {
         Program::compile(&sources.join(name), &["-lvdi_c"])
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(arguments);
         command
@@ -91,15 +92,10 @@ impl Client {
     #[track_caller]
     fn start(bench: &Bench, mut command: Command) -> Client {
         let (output, input) = pipe().unwrap();
-        Client::start_printing(bench, command.stdout(input.try_clone().unwrap()), output, input)
-    }
-
-    /// The same for a client whose standard output goes elsewhere.
-    #[track_caller]
-    fn start_printing(bench: &Bench, command: &mut Command, output: PipeReader, input: PipeWriter) -> Client {
-        let child = command.env("VDI_RUNTIME_DIR", bench.runtime()).stderr(input).spawn().unwrap();
-        // The command has copies of the pipe's end.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.env("VDI_RUNTIME_DIR", bench.runtime()).stdout(input.try_clone().unwrap()).stderr(input);
+        let child = command.spawn().unwrap();
+        // It has copies of the pipe's end.
+        drop(command);
         let mut client = Client { child, output: BufReader::new(output), said: String::new() };
         while !client.said.lines().any(|line| line.starts_with("ready")) {
             assert_ne!(client.output.read_line(&mut client.said).unwrap(), 0, "it ended: {}", client.said);
@@ -299,7 +295,7 @@ fn python_agent(set: &str, file: &Path) -> Command {
     python(&CAPI.join("examples/agent.py"), set, file)
 }
 
-fn python(agent: &Path, set: &str, file: &Path) -> Command {
+pub(super) fn python(agent: &Path, set: &str, file: &Path) -> Command {
     let mut command = Command::new("python3");
     command.arg("-B").arg(agent).arg(library().join("libvdi_c.so")).arg(set).arg(file);
     command

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 
 use vdi_server_sim::sample;
 
@@ -48,18 +48,8 @@ impl Client {
     ) -> Client {
         let (output, input) = pipe().unwrap();
         let mut command = Command::new(program);
-        command.args(arguments).stdout(input.try_clone().unwrap()).stderr(input);
-        Client::start_as(command, runtime, environment, output)
-    }
-
-    /// Starts a command whose standard error, at least, goes to the other end of `output`.
-    pub(crate) fn start_as(
-        mut command: Command,
-        runtime: &Path,
-        environment: &[(&str, &Path)],
-        output: PipeReader,
-    ) -> Client {
-        let child = command.env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied()).spawn().unwrap();
+        command.args(arguments).env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied());
+        let child = command.stdout(input.try_clone().unwrap()).stderr(input).spawn().unwrap();
         // It has copies of the pipe's end.
         drop(command);
         let mut output = BufReader::new(output);
@@ -69,17 +59,11 @@ impl Client {
         Client { child, output }
     }
 
-    /// Whether it ends in good order, and what it says until then.
-    pub(crate) fn end(mut self) -> (bool, String) {
+    /// What it says until it ends in good order.
+    pub(crate) fn finish(mut self) -> String {
         let mut text = String::new();
         self.output.read_to_string(&mut text).unwrap();
-        (self.child.wait().unwrap().success(), text)
-    }
-
-    /// What it says until it ends in good order.
-    pub(crate) fn finish(self) -> String {
-        let (well, text) = self.end();
-        assert!(well, "{text}");
+        assert!(self.child.wait().unwrap().success(), "{text}");
         text
     }
 }

@@ -19,7 +19,12 @@ pub(super) fn child(prepare: &str, test: &str, target: &Path) -> Command {
     let mut command = Command::new("sh");
     command
         .args(["-c", &format!("{prepare}; exec \"$0\" \"$@\""), std::env::current_exe().unwrap().to_str().unwrap()])
-        .args(["--exact", "--nocapture", "--test-threads=1", &format!("{module}::{}", if test.contains("::") { test.to_owned() } else { format!("process::{test}") })])
+        .args([
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+            &format!("{module}::{}", if test.contains("::") { test.to_owned() } else { format!("process::{test}") }),
+        ])
         .env(TARGET, target)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());

@@ -12,7 +12,11 @@ type Make = fn(&Path, Naming) -> Result<Box<dyn Media>, MediaError>;
 const MAKERS: [(&str, Make, Features); 3] = [
     ("file", |path, naming| FileMedia::create_as(path, naming).map(|media| Box::new(media) as _), Features::NONE),
     ("tape", |path, naming| TapeImage::create_as(path, naming).map(|media| Box::new(media) as _), Features::TAPE),
-    ("set", |path, naming| VolumeSet::create_as(path, 4096, naming).map(|media| Box::new(media) as _), Features::REMOVABLE),
+    (
+        "set",
+        |path, naming| VolumeSet::create_as(path, 4096, naming).map(|media| Box::new(media) as _),
+        Features::REMOVABLE,
+    ),
 ];
 
 #[track_caller]
@@ -44,8 +48,10 @@ fn a_second_medium_for_one_target_is_refused() {
 
             // Over what is there now, by other ways to it.
             let media = begin();
-            let (link, around) = (place.directory.path().join("link"), place.directory.path().join("../").join(
-                place.directory.path().file_name().unwrap()).join("a.bak"));
+            let (link, around) = (
+                place.directory.path().join("link"),
+                place.directory.path().join("../").join(place.directory.path().file_name().unwrap()).join("a.bak"),
+            );
             symlink(&place.target, &link).unwrap();
             for path in [&place.target, &link, &around] {
                 assert!(make(path, naming).is_err_and(|error| error.to_string().contains("another backup")), "{kind}");

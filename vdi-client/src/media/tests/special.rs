@@ -9,8 +9,8 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use vdi_proto::completion::CompletionCode;
 
-use super::process::{TARGET, child};
 use super::super::file::OneFile;
+use super::process::{TARGET, child};
 use super::*;
 
 #[test]
@@ -70,9 +70,15 @@ fn a_named_pipe_without_its_other_end_is_waited_for_and_then_refused() {
     mkfifoat(CWD, &place.target, Mode::RWXU).unwrap();
     let short = Duration::from_millis(50);
     let error = OneFile::create(&place.target, Naming::Unnamed, short).unwrap_err().to_string();
-    assert!(error.contains("a.bak: no process reads it after 50ms") && error.contains("start its reader first"), "{error}");
+    assert!(
+        error.contains("a.bak: no process reads it after 50ms") && error.contains("start its reader first"),
+        "{error}"
+    );
     let error = OneFile::open(&place.target, short).unwrap_err().to_string();
-    assert!(error.contains("a.bak: no process writes it after 50ms") && error.contains("start its writer first"), "{error}");
+    assert!(
+        error.contains("a.bak: no process writes it after 50ms") && error.contains("start its writer first"),
+        "{error}"
+    );
 }
 
 /// A writer that has nothing yet is one, and an end before the first one is none.
