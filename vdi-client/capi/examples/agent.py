@@ -90,7 +90,7 @@ def load(path):
 def say(text):
     """Messages are for people. One that nobody reads any more changes nothing."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        os.write(2, f"{text}\n".encode())
     except OSError:
         pass
 

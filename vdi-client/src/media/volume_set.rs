@@ -52,7 +52,7 @@ impl VolumeSet {
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no directory can be created there, or the one that is there
-    /// may not be replaced: it has something else than media in it, or is no directory.
+    /// may not be replaced: it has something else than media in it, is no directory, or another medium writes to it.
     pub fn create(path: impl AsRef<Path>, capacity: u64) -> Result<Self, MediaError> {
         Self::create_as(path.as_ref(), capacity, Naming::Unnamed)
     }

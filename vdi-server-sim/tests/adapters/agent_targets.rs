@@ -27,6 +27,11 @@ fn standard_output_gets_the_backup_and_nothing_else() {
 }
 
 #[test]
+fn messages_that_nobody_reads_change_nothing() {
+    for_each_agent(|agent| targets::assert_agent_needs_no_listener(agent));
+}
+
+#[test]
 fn what_an_agent_prints_to_is_no_target() {
     for_each_agent(|agent| targets::assert_agent_refuses_its_own_streams(agent));
 }

@@ -1,6 +1,7 @@
 //! What an agent of one device does to its target: for agents in any language, given how to call one with a set and a target.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, pipe};
 use std::os::unix::fs::{FileTypeExt, symlink};
 use std::process::Command;
 use std::thread;
@@ -9,7 +10,7 @@ use rustix::fs::{CWD, Mode, OFlags, mkfifoat};
 use vdi_client::{CommandCode, Features};
 
 use super::bench::Bench;
-use super::processes::{Outcome, Statement, after};
+use super::processes::{Guarded, Outcome, Statement, after};
 use super::server::Server;
 
 const BACKUP: &str = "BACKUP DATABASE db TO VIRTUAL_DEVICE = 'c'";
@@ -65,6 +66,23 @@ pub(crate) fn assert_agent_pipes(agent: impl Fn(&str, &str) -> Command) {
     drop(reader);
     fail(&bench, deaf, "Broken pipe");
     bench.assert_output(&["db.bak", "fifo"]);
+}
+
+/// Messages that nobody reads any more, as of `agent ... 2>&1 | head -1`, change nothing about a good backup.
+#[track_caller]
+pub(crate) fn assert_agent_needs_no_listener(agent: impl Fn(&str, &str) -> Command) {
+    let bench = bench();
+    let (file, (listener, said)) = (bench.out().join("db.bak"), pipe().unwrap());
+    let mut command = agent("c", file.to_str().unwrap());
+    command.env("VDI_RUNTIME_DIR", bench.runtime()).stdout(said.try_clone().unwrap()).stderr(said);
+    let mut agent = Guarded::start(&mut command);
+    let mut ready = String::new();
+    BufReader::new(listener).read_line(&mut ready).unwrap();
+    assert!(ready.starts_with("ready"), "{ready}");
+    bench.sql(BACKUP).outcome().assert_success();
+    let status = agent.wait();
+    assert!(status.success(), "{status}");
+    bench.assert_output(&["db.bak"]);
 }
 
 /// A target that the agent's messages go to is refused, and stays.

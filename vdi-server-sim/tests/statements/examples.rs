@@ -150,6 +150,11 @@ fn standard_output_gets_the_backup_and_nothing_else() {
 }
 
 #[test]
+fn messages_that_nobody_reads_change_nothing() {
+    targets::assert_agent_needs_no_listener(pipe_agent(&example("kinds")));
+}
+
+#[test]
 fn what_an_agent_prints_to_is_no_target() {
     targets::assert_agent_refuses_its_own_streams(pipe_agent(&example("kinds")));
 }
