@@ -11,8 +11,10 @@ use crate::common::bench::Bench;
 use crate::common::native::{has, skipped};
 use crate::common::targets;
 
-/// The agents, as a test calls them with a set and a target.
-fn for_each_agent(assert: fn(&dyn Fn(&str, &str) -> Command)) {
+/// Calls an agent with a set and a target.
+type Agent<'a> = &'a dyn Fn(&str, &str) -> Command;
+
+fn for_each_agent(assert: fn(Agent<'_>)) {
     let agent = Program::compile(&CAPI.join("examples/agent.c"), &["-lvdi_c"]);
     assert(&|set, target| agent.command(&[set, target]));
     match has("python3") {
