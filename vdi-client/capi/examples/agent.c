@@ -257,8 +257,14 @@ static int open_standard(struct medium *medium)
 
     if (isatty(stream))
         return refuse(name, "is a terminal: redirect it to a file or a pipe");
-    if (medium->backup && fstat(stream, &found) == 0 && is_same(&found, STDERR_FILENO))
+    if (fstat(stream, &found) != 0) {
+        failed(medium, "use standard input or output");
+        return -1;
+    }
+    if (medium->backup && is_same(&found, STDERR_FILENO))
         return refuse(name, "is the same file as standard error: redirect that, with 2>agent.log for example");
+    if (medium->backup && S_ISREG(found.st_mode) && flock(stream, LOCK_EX | LOCK_NB) != 0)
+        return refuse(name, "is being written by another agent: give every device a file of its own");
     medium->file = dup(stream);
     if (medium->file < 0 || dup2(other, stream) < 0) {
         failed(medium, "use standard input or output");

@@ -110,6 +110,8 @@ def take_standard(backup):
         raise OSError(f"{name} is a terminal: redirect it to a file or a pipe")
     if backup and is_same(os.fstat(stream), 2):
         raise OSError(f"{name} is the same file as standard error: redirect that, with 2>agent.log for example")
+    if backup and stat.S_ISREG(os.fstat(stream).st_mode):
+        lock(stream, name)
     file = os.dup(stream)
     os.dup2(2 if backup else os.open(os.devnull, os.O_RDONLY), stream)
     return file

@@ -36,7 +36,7 @@ pub(super) fn create(path: &Path, found: &Metadata, fifo_timeout: Duration) -> R
                 opened => break opened.map_err(cannot)?,
             }
         };
-        lock_pipe(&pipe, path)?;
+        lock_open(&pipe, path)?;
         return blocking(pipe).map_err(|error| MediaError::io(format!("cannot create {}", path.display()), error));
     }
     // Only what has positions can be read back. The system opens a block device with EXCL for one program only, and not while it is
@@ -96,9 +96,9 @@ fn blocking(file: File) -> io::Result<File> {
     Ok(file)
 }
 
-/// Two backups in one pipe would be mixed.
-pub(super) fn lock_pipe(pipe: &File, path: &Path) -> Result<(), MediaError> {
-    match retry_on_intr(|| rustix::fs::flock(pipe, FlockOperation::NonBlockingLockExclusive)) {
+/// Locks what a backup is written to straight away, and not put into place later: two in one pipe would be mixed.
+pub(super) fn lock_open(file: &File, path: &Path) -> Result<(), MediaError> {
+    match retry_on_intr(|| rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)) {
         Err(Errno::WOULDBLOCK) => Err(taken(path)),
         // Where there are no locks, nothing is locked.
         _ => Ok(()),

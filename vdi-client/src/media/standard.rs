@@ -32,7 +32,7 @@ pub(super) fn take_stdout() -> Result<File, MediaError> {
             .with_remedy("redirect standard error to another file, with 2>agent.log for example"));
     }
     if file.metadata().is_ok_and(|found| found.is_file()) {
-        special::lock_pipe(&file, path)?;
+        special::lock_open(&file, path)?;
     }
     replace(&STDOUT_TAKEN, path, io::stderr().as_fd(), |other| stdio::dup2_stdout(other))?;
     Ok(file)
@@ -47,10 +47,15 @@ pub(super) fn take_stdin() -> Result<File, MediaError> {
     Ok(file)
 }
 
+fn taken_before(path: &Path) -> MediaError {
+    let what = format!("{} serves another device of this process already", path.display());
+    MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy("give every device a file of its own")
+}
+
 /// A descriptor of its own for what may not have been opened for `other_way` only.
 fn duplicate(taken: &AtomicBool, stream: BorrowedFd<'_>, path: &Path, other_way: OFlags) -> Result<File, MediaError> {
     if taken.load(Ordering::Relaxed) {
-        return Err(special::taken(path));
+        return Err(taken_before(path));
     }
     let cannot = |error: Errno| MediaError::io(format!("cannot use {}", path.display()), error.into());
     if rustix::fs::fcntl_getfl(stream).map_err(cannot)? & OFlags::RWMODE == other_way {
@@ -69,7 +74,7 @@ fn replace(
     put: impl FnOnce(BorrowedFd<'_>) -> rustix::io::Result<()>,
 ) -> Result<(), MediaError> {
     if taken.swap(true, Ordering::Relaxed) {
-        return Err(special::taken(path));
+        return Err(taken_before(path));
     }
     put(other).map_err(|error| MediaError::io(format!("cannot use {}", path.display()), error.into()))
 }

@@ -135,13 +135,14 @@ pub(crate) fn assert_agent_replaces_files_only(agent: impl Fn(&str, &str) -> Com
     bench.assert_output(&["dangling", "db.bak", "fifo", "link", "null"]);
 }
 
-/// Two agents with one target: the second is refused until the first one is done or dead.
+/// Two agents with one target: the second is refused until the first one is done or dead. So it is where the shell opens it.
 #[track_caller]
 pub(crate) fn assert_agent_has_its_target_alone(agent: impl Fn(&str, &str) -> Command) {
     for killed in [false, true] {
         let bench = bench();
         let file = bench.out().join("db.bak");
         fs::write(&file, "the old backup").unwrap();
+        let piped = &agent;
         let agent = |set: &str| start(&bench, agent(set, file.to_str().unwrap()), ":");
         let mut first = agent("first");
         let mut server = Server::with_features(&bench, "first", 1, Features::WRITE_MEDIA);
@@ -149,6 +150,12 @@ pub(crate) fn assert_agent_has_its_target_alone(agent: impl Fn(&str, &str) -> Co
         assert!(server.completed().0.is_success());
         fail(&bench, agent("c"), "is being written by another");
         assert_eq!(fs::read(&file).unwrap(), b"the old backup");
+        let shells = bench.out().join("shells");
+        let locked = File::create(&shells).unwrap();
+        locked.lock().unwrap();
+        let append = format!("exec >>'{}'", shells.display());
+        fail(&bench, start(&bench, piped("c", "-"), &append), "is being written by another");
+        fs::remove_file(&shells).unwrap();
         if killed {
             first.process.kill();
         } else {

@@ -160,7 +160,7 @@ fn child_takes_standard_streams() {
         Ok(mut media) => {
             println!("printed");
             let again = FileMedia::stdout().unwrap_err().to_string();
-            assert!(again.contains("/dev/stdout is being written by another backup"), "{again}");
+            assert!(again.contains("/dev/stdout serves another device of this process already"), "{again}");
             media.begin(&config).unwrap();
             media.write(0, b"the backup").unwrap();
             media.flush().unwrap();
