@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileTypeExt;
+use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ fn tell(line: &str) {
 fn told(redirections: &str, test: &str, place: &Place) -> (bool, String) {
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut command = child(&format!("exec {redirections}"), &format!("special::{test}"), &place.target);
-    let status = command.env("VDI_MEDIA_TEST_LOG", log.path()).status().unwrap();
+    let status = command.env("VDI_MEDIA_TEST_LOG", log.path()).stderr(Stdio::null()).status().unwrap();
     (status.success(), fs::read_to_string(log.path()).unwrap())
 }
 
