@@ -1,5 +1,6 @@
 //! An agent for every kind of device: `kinds SET pipe|disk|tape|volumes PATH`, then send the statement that names SET.
-//! `volumes` is a removable disk whose media have 16 MiB each.
+//! `volumes` is a removable disk whose media have 16 MiB each. As the PATH of a pipe, `-` is standard output or input.
+use std::io::{Write, stderr};
 use std::{env, error::Error, time::Duration};
 
 use vdi_client::media::{FileMedia, Media, TapeImage, VolumeSet};
@@ -19,24 +20,35 @@ fn main() -> Result<(), Box<dyn Error>> {
         "volumes" => Features::RANDOM_ACCESS | Features::REMOVABLE,
         other => return Err(format!("{other:?} is no kind: pipe, disk, tape or volumes").into()),
     };
+    if path == "-" && kind != "pipe" {
+        return Err("- is for the kind pipe: standard output and input have no positions".into());
+    }
     let eom_warning_size = if kind == "volumes" { WARNING_ZONE } else { 0 };
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     let features = features | Features::REQUEST_COMPLETE;
     set.create(name, &VdConfig { features, eom_warning_size, ..VdConfig::default() })?;
-    println!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'");
+    say(&format!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'"));
     let agreed = set.get_configuration(Duration::from_secs(600))?;
-    let mut device = set.open_device(name)?;
     let backup = agreed.features.contains(Features::WRITE_MEDIA);
     let mut media: Box<dyn Media> = match (&**kind, backup) {
         ("tape", true) => Box::new(TapeImage::create(path)?),
         ("tape", false) => Box::new(TapeImage::open(path)?),
         ("volumes", true) => Box::new(VolumeSet::create(path, CAPACITY)?),
         ("volumes", false) => Box::new(VolumeSet::open(path)?),
+        (_, true) if path == "-" => Box::new(FileMedia::stdout()?),
+        (_, false) if path == "-" => Box::new(FileMedia::stdin()?),
         (_, true) => Box::new(FileMedia::create(path)?),
         (_, false) => Box::new(FileMedia::open(path)?),
     };
+    let mut device = set.open_device(name)?;
     let report = pump(&mut device, &mut media)?;
     set.close()?;
-    println!("{} bytes written, {} bytes read, {} commands", report.bytes_written, report.bytes_read, report.commands);
+    let (written, read) = (report.bytes_written, report.bytes_read);
+    say(&format!("{written} bytes written, {read} bytes read, {} commands", report.commands));
     Ok(())
+}
+
+/// Messages are for people, and for standard error. One that nobody reads any more changes nothing.
+fn say(line: &str) {
+    let _ = writeln!(stderr(), "{line}");
 }

@@ -3,20 +3,30 @@
 
 LIBRARY is the path of libvdi_c.so. A backup goes to FILE.partial and takes FILE's place before the server reports success,
 and never before it is proven to be complete. A restore reads FILE. An agent that is killed leaves FILE.partial, which the next
-one overwrites. Only the standard library is used: the functions and numbers are those of vdi_c.h. With
+one overwrites. FILE.partial is locked, so that two agents with one FILE do not destroy each other's backup.
+
+Named pipes and devices are written and read straight away, and never replaced. As FILE, - is standard output or input. Messages
+go to standard error.
+
+Only the standard library is used: the functions and numbers are those of vdi_c.h. With
 VDI_LIBRARY=/opt/mssql/lib/libsqlvdi.so in the environment the server is SQL Server.
 """
 
 import ctypes
 import errno
+import fcntl
 import os
 import signal
+import stat
 import sys
+import time
 
 VDF_REQUEST_COMPLETE, VDF_WRITE_MEDIA, VDF_COMPLETE_ENABLED = 0x2000, 0x10000, 0x40000
 VDC_READ, VDC_WRITE, VDC_CLEAR_ERROR, VDC_FLUSH, VDC_COMPLETE = 1, 2, 3, 12, 19
 SUCCESS, HANDLE_EOF, NOT_SUPPORTED, DISK_FULL, IO_DEVICE = 0, 38, 50, 112, 1117
 VD_E_CLOSE = 0x8077000E - (1 << 32)
+# How long the other end of a named pipe is waited for, in seconds.
+PIPE_SECONDS = 30
 
 
 class Config(ctypes.Structure):
@@ -77,15 +87,127 @@ def load(path):
     return library
 
 
+def say(text):
+    """Messages are for people. One that nobody reads any more changes nothing."""
+    try:
+        os.write(2, f"{text}\n".encode())
+    except OSError:
+        pass
+
+
+def is_same(found, stream):
+    """Whether a stream of this program leads to a file. What is printed to a device such as /dev/null harms nothing."""
+    try:
+        return not (stat.S_ISCHR(found.st_mode) or stat.S_ISBLK(found.st_mode)) and os.path.samestat(found, os.fstat(stream))
+    except OSError:
+        return False
+
+
+def take_standard(backup):
+    """Standard output for a backup, or input for a restore. Nothing else of this process gets into it from here on."""
+    stream, name = (1, "standard output") if backup else (0, "standard input")
+    if os.isatty(stream):
+        raise OSError(f"{name} is a terminal: redirect it to a file or a pipe")
+    if backup and is_same(os.fstat(stream), 2):
+        raise OSError(f"{name} is the same file as standard error: redirect that, with 2>agent.log for example")
+    if backup and stat.S_ISREG(os.fstat(stream).st_mode):
+        lock(stream, name)
+    file = os.dup(stream)
+    os.dup2(2 if backup else os.open(os.devnull, os.O_RDONLY), stream)
+    return file
+
+
+def open_partial(path):
+    """A file that takes the place of another later, and that no other agent uses."""
+    while True:
+        file = os.open(path + ".partial", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(f"{path}.partial is no regular file: remove it, or choose another name")
+        lock(file, path)
+        try:
+            # The agent that had it may have renamed or removed it meanwhile.
+            if os.path.samestat(os.fstat(file), os.lstat(path + ".partial")):
+                os.ftruncate(file, 0)
+                return file
+        except FileNotFoundError:
+            pass
+        os.close(file)
+
+
+def lock(file, path):
+    """Two backups in one file would destroy each other."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(f"{path} is being written by another agent: give every device a file of its own") from error
+
+
+def open_special(path, mode):
+    """A named pipe or a device for a backup."""
+    # A block device is opened for one program only, and not while it is mounted.
+    flags = os.O_WRONLY | os.O_NOCTTY | (os.O_EXCL if stat.S_ISBLK(mode) else 0)
+    if not stat.S_ISFIFO(mode):
+        file = os.open(path, flags)
+        if os.isatty(file):
+            raise OSError(f"{path} is a terminal: name a file")
+        return file
+    deadline = time.monotonic() + PIPE_SECONDS
+    while True:
+        try:
+            file = os.open(path, flags | os.O_NONBLOCK)
+            break
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() >= deadline:
+                raise OSError(f"{path} is a named pipe that no process reads: start its reader first") from error
+        time.sleep(0.05)
+    lock(file, path)
+    os.set_blocking(file, True)
+    return file
+
+
 class Medium:
     """The file: commands are carried out on it. After an error nothing is reported as a success any more."""
 
     def __init__(self, path, backup, announced):
-        self.path, self.partial, self.backup = path, path + ".partial", backup
+        self.path, self.backup = path, backup
+        # partial: what a backup is written to that takes the file's place. waits: a named pipe that had no writer so far.
+        self.partial, self.waits = None, False
         # announced: VDC_COMPLETE will come, without it nothing is complete. flushed: a VDC_FLUSH came, and no VDC_WRITE after.
         self.announced, self.flushed = announced, False
         self.committed, self.failed, self.bytes = False, False, 0
-        self.file = open(self.partial if backup else path, "wb" if backup else "rb", buffering=0)
+        file = take_standard(backup) if path == "-" else self.open_target() if backup else self.open_source()
+        self.file = open(file, "wb" if backup else "rb", buffering=0)
+
+    def open_target(self):
+        """What a backup is written to."""
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError as error:
+            if os.path.islink(self.path):
+                raise OSError(f"{self.path} is a symbolic link to a file that cannot be found") from error
+        else:
+            if is_same(found, 1) or is_same(found, 2):
+                raise OSError(
+                    f"{self.path} is where this program's standard output or error goes: name another file, or - for "
+                    "standard output"
+                )
+            if not stat.S_ISREG(found.st_mode):
+                return open_special(self.path, found.st_mode)
+            self.path = os.path.realpath(self.path)
+        file = open_partial(self.path)
+        self.partial = self.path + ".partial"
+        return file
+
+    def open_source(self):
+        """What a restore reads."""
+        file = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        if os.isatty(file):
+            raise OSError(f"{self.path} is a terminal: name a file")
+        self.waits = stat.S_ISFIFO(os.fstat(file).st_mode)
+        os.set_blocking(file, not self.waits)
+        return file
 
     def carry_out(self, command):
         """The code to complete the command with, and how many bytes were really transferred."""
@@ -98,7 +220,7 @@ class Medium:
                 self.flushed = False
                 return self.transfer(command, self.file.write, IO_DEVICE)
             if command.code == VDC_READ:
-                return self.transfer(command, self.file.readinto, HANDLE_EOF)
+                return self.transfer(command, self.read, HANDLE_EOF)
             if command.code == VDC_FLUSH:
                 self.flush()
                 return SUCCESS, 0
@@ -107,7 +229,7 @@ class Medium:
                 return SUCCESS, 0
             return NOT_SUPPORTED, 0
         except OSError as error:
-            print(f"agent.py: {error}", file=sys.stderr)
+            say(f"agent.py: {error}")
             self.failed = True
             return (DISK_FULL if error.errno == errno.ENOSPC else IO_DEVICE), 0
 
@@ -123,10 +245,31 @@ class Medium:
         self.bytes += done
         return (SUCCESS if done == size else code_if_short), done
 
+    def read(self, memory):
+        """Before a named pipe's first writer comes, a read finds an end that is none."""
+        deadline = time.monotonic() + PIPE_SECONDS
+        while self.waits:
+            found = self.file.readinto(memory)
+            if found == 0 and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            if found == 0:
+                raise OSError(f"{self.path} is a named pipe that no process writes: start its writer first")
+            self.waits = False
+            os.set_blocking(self.file.fileno(), True)
+            if found:
+                return found
+        return self.file.readinto(memory)
+
     def flush(self):
         """Only what is on the disk is written."""
-        if self.backup:
-            os.fsync(self.file.fileno())
+        try:
+            if self.backup:
+                os.fsync(self.file.fileno())
+        except OSError as error:
+            # Pipes and some devices have nothing to be stored.
+            if self.partial or error.errno != errno.EINVAL:
+                raise
         self.flushed = True
 
     def commit(self):
@@ -134,6 +277,12 @@ class Medium:
         self.flush()
         if not self.backup or self.committed:
             return
+        if not self.partial:
+            self.committed = True
+            return
+        # It may have changed since it was opened.
+        if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
+            raise OSError(f"{self.path} is no regular file any more, and is not replaced")
         os.rename(self.partial, self.path)
         self.committed = True
         directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_DIRECTORY)
@@ -153,9 +302,10 @@ class Medium:
 
     def close(self):
         """A backup that is not complete leaves nothing."""
-        self.file.close()
-        if self.backup and not self.committed:
+        # While it is still locked.
+        if self.partial and not self.committed:
             os.unlink(self.partial)
+        self.file.close()
 
 
 def serve(library, device, medium):
@@ -171,7 +321,7 @@ def serve(library, device, medium):
         code, done = medium.carry_out(command)
         library.vdi_device_complete_command(device, command.id, code, done, 0)
     medium.closed_by_server()
-    print(f"{medium.bytes} bytes {'written' if medium.backup else 'read'}", flush=True)
+    say(f"{medium.bytes} bytes {'written' if medium.backup else 'read'}")
 
 
 def session(library, vdi_set, name, path):
@@ -199,7 +349,7 @@ def main(library, name, path):
     library, vdi_set = load(library), ctypes.c_void_p()
     config = Config(device_count=1, features=VDF_REQUEST_COMPLETE)
     library.vdi_set_create(None, name.encode(), config, vdi_set)
-    print(f"ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'", flush=True)
+    say(f"ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'")
     try:
         session(library, vdi_set, name.encode(), path)
     finally:

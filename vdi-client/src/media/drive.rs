@@ -17,6 +17,7 @@ use vdi_proto::features::{DeviceKind, Features};
 
 use super::error::MediaError;
 use super::interface::Media;
+use super::lock::TargetLock;
 use super::medium::Medium;
 use super::partial::CommitError;
 use super::steps::{Step, checkpoint};
@@ -48,8 +49,8 @@ pub(super) trait Store: fmt::Debug + fmt::Display + Send {
     /// Puts a medium into the drive; whether it is another than before. A medium that leaves the drive in a backup is durable.
     fn load(&mut self, kind: DeviceKind, number: i32) -> Result<bool, MediaError>;
 
-    /// Puts a backup into its place.
-    fn commit(self) -> Result<(), CommitError>;
+    /// Puts a backup into its place. The lock on the target, if it has one, is still held.
+    fn commit(self) -> Result<Option<TargetLock>, CommitError>;
 }
 
 #[derive(Debug)]
@@ -66,6 +67,9 @@ pub(super) struct MediaDrive<S> {
     capacity: u64,
     /// Bytes before the capacity in which Writes are stored with a warning.
     zone: u64,
+    /// Of a target that is committed already: until the device is closed, so that no other device of the same backup, whose
+    /// medium is made late, can replace it.
+    committed: Option<TargetLock>,
 }
 
 fn on<S: Store>(store: &S, kind: DeviceKind) -> On<'_> {
@@ -85,7 +89,7 @@ impl<S: Store> MediaDrive<S> {
         let kind = kinds.first().copied().unwrap_or(DeviceKind::PipeLike);
         let medium = Medium::open(kind, on(&store, kind), 1, direction)?;
         let target = Target::new(path.display().to_string(), direction, fate, store);
-        Ok(MediaDrive { path, target, kinds, kind, medium, block: 1, capacity, zone: 0 })
+        Ok(MediaDrive { path, target, kinds, kind, medium, block: 1, capacity, zone: 0, committed: None })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -133,7 +137,7 @@ impl<S: Store> MediaDrive<S> {
         let Some(store) = self.target.finish().filter(|_| self.target.direction == Direction::Backup) else {
             return self.target.clear_error();
         };
-        store.commit().map_err(|CommitError { doing, in_place, source }| {
+        self.committed = store.commit().map_err(|CommitError { doing, in_place, source }| {
             let fate = if in_place {
                 "the new data is in its place, but may not survive a crash of the system"
             } else {
@@ -141,7 +145,8 @@ impl<S: Store> MediaDrive<S> {
             };
             let what = format!("cannot finish {} ({doing}; {fate})", self.target.name);
             self.target.fail(MediaError::io(what, source))
-        })
+        })?;
+        Ok(())
     }
 }
 
@@ -259,6 +264,8 @@ impl<S: Store> Media for MediaDrive<S> {
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
-        if self.target.close()? { self.commit() } else { Ok(()) }
+        let closed = if self.target.close()? { self.commit() } else { Ok(()) };
+        self.committed = None;
+        closed
     }
 }

@@ -163,6 +163,7 @@ fn classify(kind: ErrorKind) -> (CompletionCode, &'static str) {
             (device, "give the user of this process permission there, or run it as another user")
         }
         ErrorKind::NotFound => (device, "check the path; directories have to exist already"),
+        ErrorKind::AlreadyExists => (device, "remove what is there, or choose another name"),
         ErrorKind::ReadOnlyFilesystem => (device, "mount the file system read-write, or choose a path on another"),
         ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted => {
             (device, "the reader at the other end went away; find out from it why")

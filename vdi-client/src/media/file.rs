@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::Advice;
 use vdi_proto::command::CommandCode;
@@ -13,14 +14,17 @@ use vdi_proto::features::DeviceKind;
 use super::drive::{MediaDrive, Store};
 use super::error::MediaError;
 use super::interface::forward;
+use super::lock::TargetLock;
 use super::partial::{CommitError, Naming, Output};
 use super::places::is_directory;
 use super::target::Direction;
+use super::{special, standard};
 
 /// A file that a backup is written to, or that a restore reads: [Files](super#files).
 ///
 /// [`FileMedia::create`] leaves the target as it is. The data goes to a file without a name, which takes the target's place
-/// when the backup is complete. Named pipes, terminals and devices are written and read straight away.
+/// when the backup is complete. Named pipes and devices are written and read straight away; [`FileMedia::stdout`] and
+/// [`FileMedia::stdin`] are for pipelines.
 ///
 /// ```
 /// use vdi_client::media::{FileMedia, Media};
@@ -44,27 +48,54 @@ use super::target::Direction;
 pub struct FileMedia(MediaDrive<OneFile>);
 
 const KINDS: &[DeviceKind] = &[DeviceKind::PipeLike, DeviceKind::DiskLike];
+/// What standard input and output can be.
+const STREAM: &[DeviceKind] = &[DeviceKind::PipeLike];
 
 impl FileMedia {
     /// A medium for a backup into `path`.
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no file can be created there: the directory does not exist or
-    /// may not be written to, `path` is a directory or a dangling symbolic link, or the old file may not be overwritten.
+    /// may not be written to, `path` is a directory, a terminal, a dangling symbolic link, or what this process prints to; the old
+    /// file may not be overwritten; another medium writes to it; or a named pipe has no reader after 30 seconds.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, MediaError> {
         Self::create_as(path.as_ref(), Naming::Unnamed)
     }
 
     pub(super) fn create_as(path: &Path, naming: Naming) -> Result<Self, MediaError> {
-        OneFile::create(path, naming)?.into_drive(KINDS).map(FileMedia)
+        OneFile::create(path, naming, special::FIFO_TIMEOUT)?.into_drive(KINDS).map(FileMedia)
+    }
+
+    /// A medium for a backup to standard output, what `-` means to many programs: see [Files](super#files).
+    ///
+    /// From here on standard output leads to standard error, so that nothing that the program prints gets into the backup. What
+    /// it has printed before is in front of the backup: a program that offers this prints to standard error only.
+    ///
+    /// # Errors
+    /// [`MediaError`] with ERROR_IO_DEVICE if standard output is a terminal, is closed, is the same file as standard error, or
+    /// was taken before.
+    pub fn stdout() -> Result<Self, MediaError> {
+        let source = Source::Backup(Output::Special(standard::take_stdout()?));
+        OneFile { path: standard::STDOUT.into(), source, special: true }.into_drive(STREAM).map(FileMedia)
+    }
+
+    /// A medium for a restore from standard input, what `-` means to many programs. From here on nothing else can be read from
+    /// there.
+    ///
+    /// # Errors
+    /// [`MediaError`] with ERROR_IO_DEVICE if standard input is a terminal, is closed, or was taken before.
+    pub fn stdin() -> Result<Self, MediaError> {
+        let source = Source::Restore(standard::take_stdin()?);
+        OneFile { path: standard::STDIN.into(), source, special: true }.into_drive(STREAM).map(FileMedia)
     }
 
     /// A medium for a restore from `path`.
     ///
     /// # Errors
-    /// [`MediaError`] with ERROR_IO_DEVICE if `path` does not exist, is a directory, or may not be read.
+    /// [`MediaError`] with ERROR_IO_DEVICE if `path` does not exist, is a directory or a terminal, or may not be read; or a named
+    /// pipe has no writer after 30 seconds.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, MediaError> {
-        let file = OneFile::open(path.as_ref())?;
+        let file = OneFile::open(path.as_ref(), special::FIFO_TIMEOUT)?;
         // Only advice: without it reading works, too.
         let _ = rustix::fs::fadvise(file.file(), 0, None, Advice::Sequential);
         file.into_drive(KINDS).map(FileMedia)
@@ -90,7 +121,7 @@ forward!(impl() FileMedia, media => media.0);
 pub(super) struct OneFile {
     path: PathBuf,
     source: Source,
-    /// It is a pipe, a terminal, a device.
+    /// It is a pipe or a device.
     special: bool,
 }
 
@@ -101,20 +132,22 @@ enum Source {
 }
 
 impl OneFile {
-    pub(super) fn create(path: &Path, naming: Naming) -> Result<OneFile, MediaError> {
-        let output = Output::create(path, naming)?;
+    pub(super) fn create(path: &Path, naming: Naming, fifo_timeout: Duration) -> Result<OneFile, MediaError> {
+        let output = Output::create(path, naming, fifo_timeout)?;
         let special = matches!(output, Output::Special(_));
         Ok(OneFile { path: path.to_owned(), source: Source::Backup(output), special })
     }
 
-    pub(super) fn open(path: &Path) -> Result<OneFile, MediaError> {
+    pub(super) fn open(path: &Path, fifo_timeout: Duration) -> Result<OneFile, MediaError> {
         let cannot = |error| MediaError::io(format!("cannot open {} for reading", path.display()), error);
         let found = fs::metadata(path).map_err(cannot)?;
         if found.is_dir() {
             return Err(is_directory(path));
         }
-        let source = Source::Restore(File::open(path).map_err(cannot)?);
-        Ok(OneFile { path: path.to_owned(), source, special: !found.is_file() })
+        let special = !found.is_file();
+        let file =
+            if special { special::open(path, &found, fifo_timeout)? } else { File::open(path).map_err(cannot)? };
+        Ok(OneFile { path: path.to_owned(), source: Source::Restore(file), special })
     }
 
     pub(super) fn into_drive(self, kinds: &'static [DeviceKind]) -> Result<MediaDrive<OneFile>, MediaError> {
@@ -163,9 +196,9 @@ impl Store for OneFile {
         }
     }
 
-    fn commit(self) -> Result<(), CommitError> {
+    fn commit(self) -> Result<Option<TargetLock>, CommitError> {
         match self.source {
-            Source::Restore(_) => Ok(()),
+            Source::Restore(_) => Ok(None),
             Source::Backup(output) => output.commit(),
         }
     }

@@ -4,7 +4,7 @@
 //!
 //! | media | for |
 //! |---|---|
-//! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null` and block devices |
+//! | [`FileMedia`] | pipe-like and disk-like sets: files, with atomic replacement; also named pipes, `/dev/null`, block devices, and standard input and output |
 //! | [`TapeImage`] | tape-like sets with one medium: a tape in a file that other tools read, too |
 //! | [`VolumeSet`] | removable sets of all kinds: several media of limited capacity, committed as one |
 //! | [`StreamMedia`] | whatever implements [`Write`](std::io::Write) or [`Read`](std::io::Read): compressors, sockets, pipes; with [`std::io::sink`] it is a medium that only counts |
@@ -37,12 +37,15 @@ mod drive;
 mod error;
 mod file;
 mod interface;
+mod lock;
 mod medium;
 mod partial;
 mod places;
 mod snapshot;
+mod special;
 mod staging;
 mod stale;
+mod standard;
 mod steps;
 mod stream;
 mod tape;

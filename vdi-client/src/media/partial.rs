@@ -1,22 +1,23 @@
 //! A file on its way to its name: written unnamed (or under a hidden name), synced, then renamed over the target.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Metadata};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::error::MediaError;
+use super::lock::TargetLock;
 use super::places::{
     copy_permissions, is_directory, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
     with_hidden_name,
 };
-use super::stale;
 use super::steps::{Step, checkpoint};
+use super::{special, stale, standard};
 
 /// What becomes of the data of a backup that is not committed.
 pub(super) const DISCARDED: &str = "the new data was discarded, and what was there before was kept";
@@ -36,33 +37,31 @@ pub(super) enum Naming {
 pub(super) enum Output {
     /// A regular file, not in place yet.
     Partial(Partial),
-    /// A pipe, a terminal, a device: there is nothing to be renamed.
+    /// A pipe or a device: there is nothing to be renamed.
     Special(File),
 }
 
 impl Output {
     /// Opens what `path` stands for; nothing that is there already is changed, apart from special files being opened.
-    pub(super) fn create(path: &Path, naming: Naming) -> Result<Output, MediaError> {
+    pub(super) fn create(path: &Path, naming: Naming, fifo_timeout: Duration) -> Result<Output, MediaError> {
         let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => Err(is_directory(path)),
             Ok(found) if found.is_file() => {
+                standard::refuse_printed(path, &found)?;
                 let real = path.canonicalize().map_err(cannot)?;
-                Partial::create(&real, Some(&found), naming).map(Output::Partial)
+                Partial::create(&real, naming).map(Output::Partial)
             }
             Ok(found) => {
-                // Only what has positions can be read back. A pipe opened both ways would not wait for its reader.
-                let access = if found.file_type().is_block_device() { OFlags::RDWR } else { OFlags::WRONLY };
-                let flags = access | OFlags::CLOEXEC | OFlags::NOCTTY;
-                let opened = retry_on_intr(|| rustix::fs::open(path, flags, Mode::empty()));
-                Ok(Output::Special(File::from(opened.map_err(|error| cannot(error.into()))?)))
+                standard::refuse_printed(path, &found)?;
+                special::create(path, &found, fifo_timeout).map(Output::Special)
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 refuse_dangling(path)?;
                 if path.as_os_str().as_bytes().ends_with(b"/") {
                     return Err(is_directory(path));
                 }
-                Partial::create(path, None, naming).map(Output::Partial)
+                Partial::create(path, naming).map(Output::Partial)
             }
             Err(error) => Err(cannot(error)),
         }
@@ -84,12 +83,13 @@ impl Output {
         }
     }
 
-    /// Puts a file into its place, and makes what was written durable.
-    pub(super) fn commit(self) -> Result<(), CommitError> {
+    /// Puts a file into its place, and makes what was written durable. The lock on the target is still held.
+    pub(super) fn commit(self) -> Result<Option<TargetLock>, CommitError> {
         match self {
             Output::Partial(partial) => partial.commit(),
             Output::Special(_) => {
-                self.sync().map_err(|source| CommitError { doing: "syncing it", in_place: false, source })
+                let synced = self.sync().map(|()| None);
+                synced.map_err(|source| CommitError { doing: "syncing it", in_place: false, source })
             }
         }
     }
@@ -122,14 +122,26 @@ pub(super) struct Partial {
     target: OsString,
     /// The name that it has at present, if any.
     hidden: Option<OsString>,
+    /// Dropped when the rest is gone.
+    lock: Option<TargetLock>,
 }
 
 impl Partial {
-    /// A new, empty file that may later take the place of `path`, where at present `old` is.
-    fn create(path: &Path, old: Option<&Metadata>, naming: Naming) -> Result<Partial, MediaError> {
+    /// A new, empty file that may later take the place of `path`, where at most a regular file is.
+    fn create(path: &Path, naming: Naming) -> Result<Partial, MediaError> {
         let Some((parent, target)) = split(path) else { return Err(is_directory(path)) };
         let cannot = |what: &str, error| MediaError::io(format!("{what} {}", parent.display()), error);
         let directory = open_directory(parent)?;
+        let lock = TargetLock::acquire(&directory, target).map_err(|error| cannot("cannot lock a name in", error))?;
+        let lock = lock.ok_or_else(|| special::taken(path))?;
+        // Not before it is locked: the end of another backup may have changed it.
+        let old = match fs::symlink_metadata(path) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(MediaError::io(format!("cannot create {}", path.display()), error)),
+        };
+        check_replaceable(&directory, target)
+            .map_err(|error| MediaError::io(format!("cannot create {}", path.display()), error))?;
         if old.is_some() {
             rustix::fs::accessat(&directory, target, Access::WRITE_OK, AtFlags::empty()).map_err(|error| {
                 MediaError::io(format!("{} exists and may not be overwritten", path.display()), error.into())
@@ -148,7 +160,7 @@ impl Partial {
         let partial = match unnamed.map_err(|error| cannot("cannot create a file in", error))? {
             Some(file) => {
                 stale::lock(&file);
-                Partial { file, directory, target: target.to_owned(), hidden: None }
+                Partial { file, directory, target: target.to_owned(), hidden: None, lock: Some(lock) }
             }
             None => {
                 let (file, hidden) = with_hidden_name(target, |name| {
@@ -157,10 +169,10 @@ impl Partial {
                     if stale::lock_named(&directory, name, &file) { Ok(file) } else { Err(Errno::EXIST) }
                 })
                 .map_err(|error| cannot("cannot create a file in", error))?;
-                Partial { file, directory, target: target.to_owned(), hidden: Some(hidden) }
+                Partial { file, directory, target: target.to_owned(), hidden: Some(hidden), lock: Some(lock) }
             }
         };
-        if let Some(old) = old {
+        if let Some(old) = &old {
             copy_permissions(&partial.file, old).map_err(|error| {
                 MediaError::io(format!("cannot give the new {} the permissions of the old", path.display()), error)
             })?;
@@ -169,7 +181,7 @@ impl Partial {
     }
 
     /// Puts the file into its place: first its content is made durable, then it gets its name, then that is made durable.
-    pub(super) fn commit(mut self) -> Result<(), CommitError> {
+    fn commit(mut self) -> Result<Option<TargetLock>, CommitError> {
         let failed = |doing, in_place| move |source| CommitError { doing, in_place, source };
         checkpoint(Step::SyncFile).and_then(|()| self.file.sync_all()).map_err(failed("syncing its content", false))?;
 
@@ -180,6 +192,7 @@ impl Partial {
                 .map_err(failed("linking it into its directory", false))?,
         };
         checkpoint(Step::Rename)
+            .and_then(|()| check_replaceable(&self.directory, &self.target))
             .and_then(|()| {
                 retry_on_intr(|| rustix::fs::renameat(&self.directory, &hidden, &self.directory, &self.target))
                     .map_err(io::Error::from)
@@ -189,7 +202,8 @@ impl Partial {
 
         checkpoint(Step::SyncDirectory)
             .and_then(|()| sync_if_possible(&self.directory))
-            .map_err(failed("syncing its directory", true))
+            .map_err(failed("syncing its directory", true))?;
+        Ok(self.lock.take())
     }
 
     /// Gives the unnamed file a hidden name.
@@ -201,6 +215,17 @@ impl Partial {
         })?;
         self.hidden = Some(hidden.clone());
         Ok(hidden)
+    }
+}
+
+/// Only a regular file is replaced by one. What it was at first may have changed while the backup was made.
+fn check_replaceable(directory: &File, target: &OsStr) -> io::Result<()> {
+    match rustix::fs::statat(directory, target, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if !FileType::from_raw_mode(found.st_mode).is_file() => {
+            Err(io::Error::new(ErrorKind::AlreadyExists, "what has this name by now is no regular file"))
+        }
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -5,6 +5,7 @@
 //! 1. A snapshot is taken only when the metadata that describe it are durable.
 //! 2. After a failure of a snapshot nothing is committed, and nothing succeeds.
 //! 3. The metadata of a snapshot that was announced are committed only after it was taken, and are what they were then.
+//! 4. No success is reported before the snapshot is committed, which happens after the commit of the metadata.
 
 use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
@@ -39,11 +40,22 @@ pub trait Snapshots: Send {
         Ok(())
     }
 
-    /// VDC_Snapshot: the database is frozen. Takes the snapshot and returns when the database may go on.
+    /// VDC_Snapshot: the database is frozen. Takes the snapshot and returns when the database may go on. An older snapshot stays
+    /// as it is: this backup may still fail.
     ///
     /// # Errors
     /// There is no snapshot; the backup fails. ERROR_OPERATION_ABORTED says that it was given up on purpose.
     fn take(&mut self) -> Result<(), MediaError>;
+
+    /// The metadata of a backup, with the snapshot if one was taken, have been committed. Puts both into the place of an older
+    /// backup, durably and in one step: the server reports success after this. A backup that fails never gets here, and is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The older backup is still the one that counts; the backup fails.
+    fn commit(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
 
     /// VDC_MountSnapshot: puts the files of the snapshot into their places, byte for byte as they were.
     ///
@@ -102,6 +114,8 @@ pub struct SnapshotMedia<M, S> {
     /// Between FileInfoBegin and FileInfoEnd.
     listing: bool,
     stage: Stage,
+    /// What is to be committed: something was written, or a snapshot was taken.
+    uncommitted: bool,
     /// What failed first.
     failed: Option<String>,
 }
@@ -121,7 +135,7 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
     /// A medium with `metadata` for what is written and read, and `snapshots` for the rest.
     #[must_use]
     pub fn new(metadata: M, snapshots: S) -> Self {
-        SnapshotMedia { metadata, snapshots, listing: false, stage: Stage::Metadata, failed: None }
+        SnapshotMedia { metadata, snapshots, listing: false, stage: Stage::Metadata, uncommitted: false, failed: None }
     }
 
     /// Both parts.
@@ -164,6 +178,16 @@ impl<M: Media, S: Snapshots> SnapshotMedia<M, S> {
         }
     }
 
+    /// After the metadata.
+    fn commit(&mut self) -> Result<(), MediaError> {
+        if self.uncommitted {
+            let committed = self.snapshots.commit();
+            self.settle(committed)?;
+            self.uncommitted = false;
+        }
+        Ok(())
+    }
+
     /// What the snapshot's own part answered: a failure is for good.
     fn settle(&mut self, result: Result<(), MediaError>) -> Result<(), MediaError> {
         result.map_err(|error| {
@@ -191,6 +215,7 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
             // A condition: what is missing comes once more.
             Err(error) => (error.bytes as usize).min(data.len()),
         };
+        self.uncommitted |= stored > 0;
         if self.listing && stored > 0 {
             let (stored, _) = data.split_at(stored);
             let taken = self.snapshots.file_info(stored);
@@ -212,6 +237,7 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
     fn complete(&mut self) -> Result<(), MediaError> {
         self.check_end()?;
         self.metadata.complete()?;
+        self.commit()?;
         self.stage = Stage::Complete;
         Ok(())
     }
@@ -236,7 +262,7 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
         self.settle(result)?;
         match code {
             CommandCode::PREPARE_TO_FREEZE | CommandCode::FILE_INFO_BEGIN => self.stage = Stage::Announced,
-            CommandCode::SNAPSHOT => self.stage = Stage::Taken,
+            CommandCode::SNAPSHOT => (self.stage, self.uncommitted) = (Stage::Taken, true),
             _ => {}
         }
         Ok(0)
@@ -244,6 +270,7 @@ impl<M: Media, S: Snapshots> Media for SnapshotMedia<M, S> {
 
     fn close(&mut self) -> Result<(), MediaError> {
         self.check_end()?;
-        self.metadata.close()
+        self.metadata.close()?;
+        self.commit()
     }
 }

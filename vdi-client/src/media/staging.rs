@@ -19,13 +19,14 @@ use rustix::io::{Errno, retry_on_intr};
 use vdi_proto::completion::CompletionCode;
 
 use super::error::MediaError;
+use super::lock::TargetLock;
 use super::partial::{CommitError, Naming};
 use super::places::{
     copy_permissions, open_directory, open_unnamed, proc_path, refuse_dangling, split, sync_if_possible,
     with_hidden_name,
 };
-use super::stale;
 use super::steps::{Step, checkpoint};
+use super::{special, stale};
 
 /// Descriptors that a commit, or clearing up, has open at a time beside the media: the hidden directory and its parent, and a
 /// directory that is listed, twice.
@@ -132,6 +133,8 @@ pub(super) struct Staging {
     /// Where the files are, unless they are unnamed.
     hidden: Option<Hidden>,
     files: Vec<File>,
+    /// Dropped when the rest is gone.
+    lock: Option<TargetLock>,
 }
 
 impl Staging {
@@ -140,11 +143,11 @@ impl Staging {
         let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
         // With a slash at its end, a link would be what it points to.
         let path = path.components().as_path();
-        let (real, old) = match fs::metadata(path) {
-            Ok(found) => (path.canonicalize().map_err(cannot)?, Some(found)),
+        let real = match path.canonicalize() {
+            Ok(real) => real,
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 refuse_dangling(path)?;
-                (path.to_owned(), None)
+                path.to_owned()
             }
             Err(error) => return Err(cannot(error)),
         };
@@ -153,6 +156,13 @@ impl Staging {
                 .with_remedy("name a directory that may be replaced")
         })?;
         let directory = open_directory(parent)?;
+        let lock = TargetLock::acquire(&directory, target).map_err(cannot)?.ok_or_else(|| special::taken(path))?;
+        // Not before it is locked: the end of another backup may have changed it.
+        let old = match fs::symlink_metadata(&real) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(error) => return Err(cannot(error)),
+        };
         stale::remove_directories(&directory, target, |name, left| {
             if let Ok(parent) = directory.try_clone() {
                 drop(Hidden { parent, name, directory: left, stays: false });
@@ -165,7 +175,7 @@ impl Staging {
         }
         let reserve = (0..COMMIT_NEEDS).map(|_| directory.try_clone()).collect::<Result<_, _>>().map_err(cannot)?;
         let (parent, target, files) = (directory, target.to_owned(), Vec::new());
-        let mut staging = Staging { parent, target, old, old_medium, reserve, hidden: None, files };
+        let mut staging = Staging { parent, target, old, old_medium, reserve, hidden: None, files, lock: Some(lock) };
         let unnamed = match naming {
             Naming::Unnamed => open_unnamed(&staging.parent, staging.file_mode()).map_err(cannot)?.is_some(),
             Naming::Hidden => false,
@@ -215,8 +225,8 @@ impl Staging {
     }
 
     /// Puts the directory into its place: its files are made durable, get their names, the directory is made durable, takes the
-    /// target's place, and that is made durable. What was there before is removed then.
-    pub(super) fn commit(mut self) -> Result<(), CommitError> {
+    /// target's place, and that is made durable. What was there before is removed then. The lock on the target is still held.
+    pub(super) fn commit(mut self) -> Result<Option<TargetLock>, CommitError> {
         let failed = |doing, in_place| move |source| CommitError { doing, in_place, source };
         for file in &self.files {
             checkpoint(Step::SyncFile).and_then(|()| file.sync_all()).map_err(failed("syncing its media", false))?;
@@ -236,7 +246,8 @@ impl Staging {
             // A crash might bring the old set back to its name: what is there then has to be whole.
             hidden.stays = true;
             failed("syncing the directory above it; an old set is kept under a hidden name", true)(source)
-        })
+        })?;
+        Ok(self.lock.take())
     }
 
     /// Gives the unnamed files their names in a hidden directory.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::features::DeviceKind;
@@ -46,7 +47,7 @@ impl TapeImage {
 
     pub(super) fn create_as(path: &Path, naming: Naming) -> Result<Self, MediaError> {
         refuse_special(path)?;
-        OneFile::create(path, naming)?.into_drive(KINDS).map(TapeImage)
+        OneFile::create(path, naming, Duration::ZERO)?.into_drive(KINDS).map(TapeImage)
     }
 
     /// A medium for a restore from the image in `path`.
@@ -55,7 +56,7 @@ impl TapeImage {
     /// [`MediaError`] with ERROR_IO_DEVICE if `path` does not exist, is no file, may not be read, or is no whole tape image.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, MediaError> {
         refuse_special(path.as_ref())?;
-        OneFile::open(path.as_ref())?.into_drive(KINDS).map(TapeImage)
+        OneFile::open(path.as_ref(), Duration::ZERO)?.into_drive(KINDS).map(TapeImage)
     }
 
     /// The path as it was given.

@@ -4,6 +4,8 @@
 mod file;
 mod process;
 mod property;
+mod sharing;
+mod special;
 mod target;
 mod volumes;
 

@@ -14,6 +14,7 @@ use vdi_proto::features::{DeviceKind, Features};
 use super::drive::{MediaDrive, Store};
 use super::error::MediaError;
 use super::interface::forward;
+use super::lock::TargetLock;
 use super::partial::{CommitError, DISCARDED, Naming};
 use super::places::open_directory;
 use super::staging::{Staging, list_media, medium_name};
@@ -51,7 +52,7 @@ impl VolumeSet {
     ///
     /// # Errors
     /// [`MediaError`] with ERROR_IO_DEVICE or ERROR_DISK_FULL if no directory can be created there, or the one that is there
-    /// may not be replaced: it has something else than media in it, or is no directory.
+    /// may not be replaced: it has something else than media in it, is no directory, or another medium writes to it.
     pub fn create(path: impl AsRef<Path>, capacity: u64) -> Result<Self, MediaError> {
         Self::create_as(path.as_ref(), capacity, Naming::Unnamed)
     }
@@ -211,13 +212,13 @@ impl Store for Volumes {
         Ok(true)
     }
 
-    fn commit(self) -> Result<(), CommitError> {
+    fn commit(self) -> Result<Option<TargetLock>, CommitError> {
         match self.source {
             Source::Backup(mut staging, medium) => {
                 staging.keep(medium);
                 staging.commit()
             }
-            Source::Restore { .. } => Ok(()),
+            Source::Restore { .. } => Ok(None),
         }
     }
 }

@@ -65,6 +65,7 @@ fn positions_outside_the_medium_change_nothing_and_can_be_cleared() {
     assert_eq!(media.read(5000, &mut [0; 100]).unwrap(), 0);
     media.complete().unwrap();
     assert_eq!(place.content().unwrap(), [1; 100]);
+    drop(media);
 
     for position in FAR {
         let mut media = disk_backup(&place);

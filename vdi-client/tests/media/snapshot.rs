@@ -36,6 +36,9 @@ impl Snapshots for Log {
     fn take(&mut self) -> Result<(), MediaError> {
         self.note("take")
     }
+    fn commit(&mut self) -> Result<(), MediaError> {
+        self.note("commit")
+    }
     fn mount(&mut self) -> Result<(), MediaError> {
         self.note("mount")
     }
@@ -113,6 +116,7 @@ fn the_list_of_files_goes_both_ways_and_the_snapshot_follows_a_flush() {
             "flush",
             "take",
             "complete",
+            "commit",
             "close"
         ]
     );
@@ -162,6 +166,35 @@ fn a_failure_is_final_and_nothing_follows_it() {
             assert!(again.unwrap_err().to_string().contains(&format!("no {fails}")));
         }
         assert!(log.lines().is_empty());
+    }
+}
+
+/// Without Complete the close commits; a backup without a snapshot is committed, too.
+#[test]
+fn the_snapshot_is_committed_after_its_metadata_or_the_backup_fails() {
+    for (before, end, expected) in [
+        (CommandCode::SNAPSHOT, CommandCode::COMPLETE, "complete"),
+        (CommandCode::SNAPSHOT, CLOSE, "close"),
+        (CommandCode::WRITE, CommandCode::COMPLETE, "complete"),
+        (CommandCode::WRITE, CLOSE, "close"),
+    ] {
+        let (mut media, log) = media("");
+        act(&mut media, before).unwrap();
+        log.lines();
+        act(&mut media, end).unwrap();
+        assert_eq!(log.lines(), [expected, "commit"]);
+
+        let (mut media, log) = self::media("commit");
+        act(&mut media, before).unwrap();
+        let error = act(&mut media, end).unwrap_err();
+        assert!(error.is_final() && error.to_string().contains("no commit"), "{error}");
+        log.lines();
+        assert!(act(&mut media, CommandCode::COMPLETE).is_err() && media.close().is_err() && log.lines().is_empty());
+
+        // What failed before that is not committed.
+        let (mut media, log) = self::media(expected);
+        act(&mut media, before).unwrap();
+        assert!(act(&mut media, end).is_err() && !log.lines().contains(&"commit".to_owned()));
     }
 }
 

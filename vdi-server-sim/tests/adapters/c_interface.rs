@@ -5,9 +5,9 @@
 use crate::common;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::LazyLock;
 
 use common::bench::Bench;
@@ -18,7 +18,8 @@ use tempfile::TempDir;
 use vdi_client::{CommandCode, Features};
 
 /// The C interface's folder.
-static CAPI: LazyLock<PathBuf> = LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
+pub(super) static CAPI: LazyLock<PathBuf> =
+    LazyLock::new(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../vdi-client/capi"));
 
 /// Where the library is, also by the name that programs load it by.
 fn library() -> PathBuf {
@@ -47,14 +48,14 @@ fn tool(command: &mut Command) -> String {
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Werror", "-pedantic"];
 
 /// A C program, linked with the library.
-struct Program {
+pub(super) struct Program {
     _folder: TempDir,
     path: PathBuf,
 }
 
 impl Program {
     #[track_caller]
-    fn compile(source: &Path, link: &[&str]) -> Program {
+    pub(super) fn compile(source: &Path, link: &[&str]) -> Program {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("program");
         let mut rpath = std::ffi::OsString::from("-Wl,-rpath,");
@@ -71,7 +72,7 @@ impl Program {
         Program::compile(&sources.join(name), &["-lvdi_c"])
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.path);
         command.args(arguments);
         command
@@ -81,7 +82,8 @@ impl Program {
 /// A client that is killed if the test fails.
 struct Client {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// What it prints, on either stream.
+    output: BufReader<PipeReader>,
     said: String,
 }
 
@@ -89,20 +91,21 @@ impl Client {
     /// Starts a client, and waits until it says that its set is there.
     #[track_caller]
     fn start(bench: &Bench, mut command: Command) -> Client {
-        command.env("VDI_RUNTIME_DIR", bench.runtime()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut client = Client { child, output, said: String::new() };
+        let (output, input) = pipe().unwrap();
+        command.env("VDI_RUNTIME_DIR", bench.runtime()).stdout(input.try_clone().unwrap()).stderr(input);
+        let child = command.spawn().unwrap();
+        // It has copies of the pipe's end.
+        drop(command);
+        let mut client = Client { child, output: BufReader::new(output), said: String::new() };
         while !client.said.lines().any(|line| line.starts_with("ready")) {
             assert_ne!(client.output.read_line(&mut client.said).unwrap(), 0, "it ended: {}", client.said);
         }
         client
     }
 
-    /// Whether it ended well, and what it said until then, with the errors at the end.
+    /// Whether it ended well, and what it said until then.
     fn end(mut self) -> (bool, String) {
         self.output.read_to_string(&mut self.said).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut self.said).unwrap();
         (self.child.wait().unwrap().success(), core::mem::take(&mut self.said))
     }
 
@@ -161,16 +164,17 @@ fn assert_agent_works(agent: impl Fn(&str, &Path) -> Command) {
     bench.assert_output(&["db.bak"]);
     assert!(fs::read(&file).unwrap() == before);
 
-    // A full disk is no success.
+    // A full disk is no success, and a device stays what it is.
     if Path::new("/dev/full").exists() {
         let full = bench.out().join("full");
-        std::os::unix::fs::symlink("/dev/full", bench.out().join("full.partial")).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
         let client = Client::start(&bench, agent("c", &full));
         // 112, ERROR_DISK_FULL: another try is of no use.
         bench.sql(BACKUP).outcome().assert_failure(&["112("]);
         let (well, said) = client.end();
         assert!(!well && said.contains("No space left on device"), "{said}");
-        bench.assert_output(&["db.bak"]);
+        assert_eq!(fs::read_link(&full).unwrap(), Path::new("/dev/full"));
+        bench.assert_output(&["db.bak", "full"]);
     }
 }
 
@@ -291,7 +295,7 @@ fn python_agent(set: &str, file: &Path) -> Command {
     python(&CAPI.join("examples/agent.py"), set, file)
 }
 
-fn python(agent: &Path, set: &str, file: &Path) -> Command {
+pub(super) fn python(agent: &Path, set: &str, file: &Path) -> Command {
     let mut command = Command::new("python3");
     command.arg("-B").arg(agent).arg(library().join("libvdi_c.so")).arg(set).arg(file);
     command

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod agent_targets;
 mod c_interface;
 mod dropin;
 mod other_users;

@@ -1,8 +1,8 @@
 //! The client's examples as processes, and folders for them to work on.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 
 use vdi_server_sim::sample;
 
@@ -29,7 +29,8 @@ pub(crate) fn example(name: &str) -> PathBuf {
 /// A client that is killed if the test fails.
 pub(crate) struct Client {
     child: Child,
-    output: BufReader<ChildStdout>,
+    /// What it prints, on either stream.
+    output: BufReader<PipeReader>,
 }
 
 impl Client {
@@ -45,10 +46,13 @@ impl Client {
         runtime: &Path,
         environment: &[(&str, &Path)],
     ) -> Client {
-        let mut child = Command::new(program);
-        child.args(arguments).env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied()).stdout(Stdio::piped());
-        let mut child = child.spawn().unwrap();
-        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let (output, input) = pipe().unwrap();
+        let mut command = Command::new(program);
+        command.args(arguments).env("VDI_RUNTIME_DIR", runtime).envs(environment.iter().copied());
+        let child = command.stdout(input.try_clone().unwrap()).stderr(input).spawn().unwrap();
+        // It has copies of the pipe's end.
+        drop(command);
+        let mut output = BufReader::new(output);
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         assert!(line.starts_with("ready"), "{line:?}");

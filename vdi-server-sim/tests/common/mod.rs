@@ -13,6 +13,7 @@ pub(crate) mod native;
 pub(crate) mod processes;
 pub(crate) mod recorder;
 pub(crate) mod server;
+pub(crate) mod targets;
 pub(crate) mod tasks;
 
 use std::time::{Duration, Instant};

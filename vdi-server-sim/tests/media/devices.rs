@@ -3,6 +3,7 @@
 use crate::common;
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use common::bench::{Bench, names};
@@ -386,5 +387,60 @@ fn a_damaged_medium_fails_the_restore() {
         fs::write(&path, bytes).unwrap();
         restore(&bench, &asked, kept, "").assert_failed(&["Msg 3241,"]);
         bench.assert_databases(&["sales"]);
+    }
+}
+
+/// A file that is not opened before its device is served, so that another device may be done already.
+struct Late {
+    path: PathBuf,
+    opened: Option<FileMedia>,
+    refused: Arc<Mutex<Vec<String>>>,
+}
+
+impl Late {
+    fn file(&mut self) -> &mut FileMedia {
+        self.opened.as_mut().unwrap()
+    }
+}
+
+impl Media for Late {
+    fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
+        let refused = |error: &MediaError| self.refused.lock().unwrap().push(error.to_string());
+        self.opened.insert(FileMedia::create(&self.path).inspect_err(refused)?).begin(config)
+    }
+    fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
+        self.file().write(position, data)
+    }
+    fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
+        self.file().read(position, buffer)
+    }
+    fn flush(&mut self) -> Result<(), MediaError> {
+        self.file().flush()
+    }
+    fn complete(&mut self) -> Result<(), MediaError> {
+        self.file().complete()
+    }
+    fn close(&mut self) -> Result<(), MediaError> {
+        self.file().close()
+    }
+}
+
+#[test]
+fn two_devices_with_one_file_fail_the_backup() {
+    for _ in 0..10 {
+        let bench = Bench::new();
+        bench.database("db", 1 << 20);
+        let (path, refusals) = (stripe(&bench.out(), 0), Arc::<Mutex<Vec<String>>>::default());
+        let refused = Arc::clone(&refusals);
+        let agent = bench.agent("stripes", &config(2), move |_| {
+            Ok(Late { path: path.clone(), opened: None, refused: Arc::clone(&refused) })
+        });
+        bench.sql(&backup_statement("db", "stripes", 2, "")).outcome().assert_failure(&[]);
+        assert!(agent.result().is_err());
+        let refusals = refusals.lock().unwrap();
+        assert!(
+            refusals.len() == 1 && refusals[0].contains("stripe-00 is being written by another backup"),
+            "{refusals:?}"
+        );
     }
 }

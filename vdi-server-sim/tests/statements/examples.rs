@@ -2,7 +2,15 @@
 
 use crate::common;
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::bench::{Bench, tree};
 use common::examples::{Client, Folders, example};
+use common::server::Server;
+use common::targets;
+use vdi_client::{CommandCode, Features};
 
 #[test]
 fn the_agent_backs_up_and_restores() {
@@ -55,7 +63,110 @@ fn a_snapshot_is_taken_and_mounted() {
     assert_ne!(folders.files("db"), before);
     run("RESTORE DATABASE db FROM VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT, REPLACE", "mounted");
     assert_eq!(folders.files("db"), before);
-    folders.assert_clean(2);
+    folders.assert_clean(1);
+}
+
+/// Fails or is killed behind any command but the last: the old snapshot is there. Behind the last: the new one.
+#[test]
+fn a_snapshot_that_is_not_complete_keeps_the_old_one() {
+    let snapshot = example("snapshot");
+    let commands = [CommandCode::WRITE, CommandCode::PREPARE_TO_FREEZE, CommandCode::SNAPSHOT, CommandCode::COMPLETE];
+    for (count, killed) in (0..=commands.len()).flat_map(|count| [(count, true), (count, false)]) {
+        let bench = Bench::new();
+        bench.database("db", 1 << 20);
+        let run = || {
+            let mut command = Command::new(&snapshot);
+            command.arg("c").arg(bench.data().join("db")).arg(bench.out());
+            let mut agent = bench.run(command);
+            agent.wait_for_output("ready");
+            agent
+        };
+        let back_up = || {
+            let agent = run();
+            bench.sql("BACKUP DATABASE db TO VIRTUAL_DEVICE = 'c' WITH SNAPSHOT").outcome().assert_success();
+            assert!(agent.outcome().status.success());
+        };
+        back_up();
+        let old = tree(&bench.out().join("snapshot"));
+        let (file, _) = tree(&bench.data().join("db")).pop_first().unwrap();
+        fs::write(bench.data().join("db").join(&file), b"a later state").unwrap();
+
+        let mut agent = run();
+        let mut server = Server::with_features(&bench, "c", 1, Features::WRITE_MEDIA);
+        for code in &commands[..count] {
+            match *code {
+                CommandCode::WRITE => server.write(0, 7),
+                code => server.plain(0, code),
+            }
+            assert!(server.completed().0.is_success(), "{code}");
+        }
+        let complete = count == commands.len();
+        if killed {
+            agent.process.kill();
+        } else {
+            server.devices[0].close_device().unwrap();
+            assert_eq!(agent.outcome().status.success(), complete);
+            bench.assert_output(&["snapshot"]);
+        }
+        let _ = server.set.close();
+        server.agent_ended();
+        let now = tree(&bench.out().join("snapshot"));
+        if complete {
+            assert_eq!(now[&Path::new("files").join(&file)], b"a later state");
+            assert!(now[Path::new("metadata")].iter().all(|byte| *byte == 7));
+        } else {
+            assert!(now == old, "{count} commands, killed: {killed}");
+        }
+        // What was left stands in nobody's way.
+        back_up();
+        bench.assert_output(&["snapshot"]);
+    }
+}
+
+#[test]
+fn a_folder_that_is_no_snapshot_is_not_replaced() {
+    let (folders, snapshot) = (Folders::new(), example("snapshot"));
+    let theirs = folders.path("backup").join("snapshot");
+    fs::create_dir(&theirs).unwrap();
+    fs::write(theirs.join("thesis"), b"all of it").unwrap();
+    let output = Command::new(snapshot).arg("c").args(["data/db", "backup"].map(|name| folders.path(name))).output();
+    let said = String::from_utf8(output.unwrap().stderr).unwrap();
+    assert!(said.contains("is no backup of this program, and is not replaced"), "{said}");
+    assert_eq!(fs::read(theirs.join("thesis")).unwrap(), b"all of it");
+}
+
+/// How a test calls an agent for a pipe-like device.
+fn pipe_agent(program: &Path) -> impl Fn(&str, &str) -> Command {
+    move |set, target| {
+        let mut command = Command::new(program);
+        command.args([set, "pipe", target]);
+        command
+    }
+}
+
+#[test]
+fn standard_output_gets_the_backup_and_nothing_else() {
+    targets::assert_agent_pipes(pipe_agent(&example("kinds")));
+}
+
+#[test]
+fn messages_that_nobody_reads_change_nothing() {
+    targets::assert_agent_needs_no_listener(pipe_agent(&example("kinds")));
+}
+
+#[test]
+fn what_an_agent_prints_to_is_no_target() {
+    targets::assert_agent_refuses_its_own_streams(pipe_agent(&example("kinds")));
+}
+
+#[test]
+fn nothing_but_files_is_replaced() {
+    targets::assert_agent_replaces_files_only(pipe_agent(&example("kinds")));
+}
+
+#[test]
+fn two_agents_with_one_file_do_not_destroy_each_others_backup() {
+    targets::assert_agent_has_its_target_alone(pipe_agent(&example("kinds")));
 }
 
 #[test]

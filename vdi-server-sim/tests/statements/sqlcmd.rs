@@ -328,6 +328,14 @@ fn messages_go_where_they_are_sent() {
 }
 
 #[test]
+fn an_output_file_where_errors_go_is_refused() {
+    let agent = Agent::new();
+    let (status, text) =
+        agent.ends(r#"sqlcmd -o "$OUT/log" -Q "PRINT 'note'" 2>>"$OUT/log"; status=$?; cat "$OUT/log"; exit $status"#);
+    assert!(status == 1 && text.contains("log is where this program's messages go"), "{text}");
+}
+
+#[test]
 fn what_sqlcmd_would_not_begin_with_ends_with_1() {
     let agent = Agent::new();
     for (line, said) in [

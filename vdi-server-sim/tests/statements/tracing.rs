@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{backup_statement, config};
-use common::processes::Outcome;
+use common::processes::{Outcome, after};
 use common::server::{BUFFER, Server, pair};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -337,4 +337,21 @@ fn a_transcript_that_cannot_be_written_fails_no_statement() {
     outcome.assert_success();
     agent.result().unwrap();
     assert_eq!(outcome.text.matches("the transcript /dev/full ends here: No space left").count(), 1, "{outcome:#?}");
+}
+
+#[test]
+fn a_transcript_where_messages_go_refuses_the_statement() {
+    let bench = Bench::new();
+    let log = bench.out().join("log");
+    std::fs::write(&log, "a log\n").unwrap();
+    for redirection in [">>", "2>>"] {
+        let refused = bench.sql_with("BACKUP DATABASE db TO VIRTUAL_DEVICE='x'", |command| {
+            command.arg("--transcript").arg(&log);
+            after(command, &format!("exec {redirection}'{}'", log.display()));
+        });
+        let Outcome { status, text } = refused.outcome();
+        let logged = std::fs::read_to_string(&log).unwrap();
+        assert!(logged.starts_with("a log\n"), "{logged}");
+        assert!(!status.success() && (text + &logged).contains("is where this program's messages go"), "{logged}");
+    }
 }

@@ -9,17 +9,22 @@ use vdi_proto::completion::CompletionCode;
 use super::*;
 
 /// Names the target to the child: this test program, called again for one test.
-const TARGET: &str = "VDI_MEDIA_TEST_TARGET";
+pub(super) const TARGET: &str = "VDI_MEDIA_TEST_TARGET";
 /// What the child does to it, and how many steps it may go.
 const HOW: &str = "VDI_MEDIA_TEST_HOW";
 
 /// A shell command that prepares, then becomes the child that runs `test`.
-fn child(prepare: &str, test: &str, target: &Path) -> Command {
-    let module = module_path!().split_once("::").unwrap().1;
+pub(super) fn child(prepare: &str, test: &str, target: &Path) -> Command {
+    let module = module_path!().split_once("::").unwrap().1.rsplit_once("::").unwrap().0;
     let mut command = Command::new("sh");
     command
         .args(["-c", &format!("{prepare}; exec \"$0\" \"$@\""), std::env::current_exe().unwrap().to_str().unwrap()])
-        .args(["--exact", "--nocapture", "--test-threads=1", &format!("{module}::{test}")])
+        .args([
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+            &format!("{module}::{}", if test.contains("::") { test.to_owned() } else { format!("process::{test}") }),
+        ])
         .env(TARGET, target)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
@@ -103,6 +108,14 @@ fn child_writes_a_volume_set_and_waits() {
     std::thread::sleep(std::time::Duration::from_secs(60));
 }
 
+/// Starts such a child; it has written when this returns.
+pub(super) fn at_work(test: &str, target: &Path) -> std::process::Child {
+    let mut child = child(":", test, target).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.map_while(Result::ok).any(|line| line == "written"));
+    child
+}
+
 #[test]
 fn a_killed_process_leaves_nothing() {
     for old in [None, Some(&b"old"[..])] {
@@ -116,12 +129,9 @@ fn a_killed_process_leaves_nothing() {
             return;
         }
         for test in ["child_writes_and_waits", "child_writes_a_volume_set_and_waits"] {
-            let mut child = child(":", test, &place.target).spawn().unwrap();
-            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let written = lines.map_while(Result::ok).any(|line| line == "written");
+            let mut child = at_work(test, &place.target);
             child.kill().unwrap();
             child.wait().unwrap();
-            assert!(written);
             assert_eq!(place.names(), before);
             assert_eq!(place.content().as_deref(), old);
         }

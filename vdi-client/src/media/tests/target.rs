@@ -1,7 +1,6 @@
 //! What may be a target, and what the new file takes over from the old.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
-use std::thread;
 
 use vdi_proto::completion::CompletionCode;
 
@@ -165,68 +164,25 @@ fn the_target_is_found_again_after_its_directory_was_renamed() {
 }
 
 #[test]
-fn a_target_that_became_a_directory_fails_the_commit_and_leaves_nothing() {
-    for naming in NAMINGS {
-        let place = Place::new(None);
-        let mut media = FileMedia::create_as(&place.target, naming).unwrap();
-        fs::create_dir(&place.target).unwrap();
-        let error = media.complete().unwrap_err();
-        assert!(error.to_string().contains("renaming it to its final name"), "{error}");
-        assert_eq!(place.names(), ["a.bak"]);
-        assert!(names(&place.target).is_empty());
-    }
-}
-
-#[test]
-fn special_files_are_written_straight() {
-    let mut null = FileMedia::create("/dev/null").unwrap();
-    null.begin(&backup(Features::COMPLETE_ENABLED)).unwrap();
-    null.write(0, &[7; 100_000]).unwrap();
-    null.flush().unwrap();
-    null.complete().unwrap();
-    null.close().unwrap();
-    assert_eq!(null.bytes(), 100_000);
-    assert!(!fs::metadata("/dev/null").unwrap().is_file());
-
-    let mut full = FileMedia::create("/dev/full").unwrap();
-    let error = full.write(0, &[7; 4096]).unwrap_err();
-    assert_eq!((error.code, error.bytes), (CompletionCode::DISK_FULL, 0));
-    assert!(error.to_string().contains("/dev/full at byte 0 (what had been written to it cannot"), "{error}");
-    assert!(full.close().is_err());
-
-    // The conditions of success are the same as those of a file.
-    let mut null = FileMedia::create("/dev/null").unwrap();
-    null.write(0, b"x").unwrap();
-    assert!(null.close().unwrap_err().to_string().contains("without a Flush"));
-}
-
-#[test]
-fn a_named_pipe_carries_a_backup_into_a_restore() {
-    let place = Place::new(None);
-    let made = std::process::Command::new("mkfifo").arg(&place.target).status();
-    if !made.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: there is no mkfifo here");
-        return;
-    }
-    let path = place.target.clone();
-    let reader = thread::spawn(move || {
-        let mut media = FileMedia::open(path).unwrap();
-        let mut all = Vec::new();
-        loop {
-            let mut buffer = [0; 65536];
-            let count = media.read(0, &mut buffer).unwrap();
-            all.extend_from_slice(&buffer[..count]);
-            if count < buffer.len() {
-                return all;
+fn a_target_that_is_no_file_by_the_end_is_not_replaced() {
+    let turn: [fn(&Path); 3] = [
+        |target| fs::create_dir(target).unwrap(),
+        |target| symlink("/dev/null", target).unwrap(),
+        |target| rustix::fs::mkfifoat(rustix::fs::CWD, target, rustix::fs::Mode::RWXU).unwrap(),
+    ];
+    for (turn, old) in turn.into_iter().flat_map(|turn| [(turn, None), (turn, Some(&b"old"[..]))]) {
+        for naming in NAMINGS {
+            let place = Place::new(old);
+            let mut media = FileMedia::create_as(&place.target, naming).unwrap();
+            let _ = fs::remove_file(&place.target);
+            turn(&place.target);
+            let kind = fs::symlink_metadata(&place.target).unwrap().file_type();
+            let error = media.complete().unwrap_err().to_string();
+            for said in ["renaming it to its final name", "no regular file", "remove what is there"] {
+                assert!(error.contains(said), "{error}");
             }
+            assert_eq!(place.names(), ["a.bak"]);
+            assert_eq!(fs::symlink_metadata(&place.target).unwrap().file_type(), kind);
         }
-    });
-    let data: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
-    let mut media = FileMedia::create(&place.target).unwrap();
-    media.begin(&backup(Features::NONE)).unwrap();
-    data.chunks(300_000).for_each(|chunk| media.write(0, chunk).unwrap());
-    media.flush().unwrap();
-    media.close().unwrap();
-    assert_eq!(reader.join().unwrap(), data);
-    assert_eq!(place.names(), ["a.bak"]);
+    }
 }

@@ -9,6 +9,8 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -26,12 +28,27 @@ struct Transcript {
 
 /// Begins a transcript of this process; a file that exists is overwritten.
 pub(crate) fn begin(path: &Path, statement: &str) -> Result<(), Box<dyn std::error::Error>> {
+    for stream in [std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
+        refuse_stream(path, stream).map_err(|error| format!("could not create the transcript: {error}"))?;
+    }
     let file =
         File::create(path).map_err(|error| format!("could not create the transcript {}: {error}", path.display()))?;
     let transcript = Transcript { path: path.to_owned(), started: Instant::now(), file: Mutex::new(Some(file)) };
     transcript.write(|_| format!("# {}\n#     ms  device\n", one_line(statement)));
     tracing::subscriber::set_global_default(tracing_subscriber::registry().with(transcript))?;
     Ok(())
+}
+
+/// Refuses a regular file that a stream of this process leads to: each would overwrite what the other has written.
+pub(crate) fn refuse_stream(path: &Path, stream: BorrowedFd<'_>) -> Result<(), String> {
+    let is_same = || {
+        let (found, stream) = (path.metadata().ok()?, File::from(stream.try_clone_to_owned().ok()?).metadata().ok()?);
+        Some(found.is_file() && (found.dev(), found.ino()) == (stream.dev(), stream.ino()))
+    };
+    match is_same() {
+        Some(true) => Err(format!("{} is where this program's messages go; name another file", path.display())),
+        _ => Ok(()),
+    }
 }
 
 impl Transcript {

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -95,5 +96,7 @@ impl Output {
 }
 
 fn create(path: &Path) -> Result<File, String> {
+    crate::transcript::refuse_stream(path, std::io::stderr().as_fd())
+        .map_err(|error| format!("could not create the output file: {error}"))?;
     File::create(path).map_err(|error| format!("could not create the output file {}: {error}", path.display()))
 }
