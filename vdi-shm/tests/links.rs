@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 
 use common::{INSTANCE, RawMember, SET, await_abort, expect, names, negotiated, options, requested, send, socket_name};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use vdi_proto::abort::{AbortReason, Cause, Process};
 use vdi_proto::index::MemberIndex;
 use vdi_proto::wire::checksum::Checksums;
@@ -56,9 +56,17 @@ fn a_socket_that_dies_after_its_links_is_removed() {
     let (server, link, _segment) = join_server(dir.path(), &listener);
     drop(link);
     assert_eq!(await_abort(server.session()), reason(Process::Primary, Cause::Died));
-    // The server's first attempt to remove the socket connects to it.
-    rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], None).expect("an attempt");
+    // An attempt to remove the socket connects to it.
+    let attempt = || {
+        let timeout = Timespec { tv_sec: 30, tv_nsec: 0 };
+        let ready = rustix::event::poll(&mut [PollFd::new(&listener, PollFlags::IN)], Some(&timeout));
+        assert_eq!(ready, Ok(1), "the dead set's socket is given up");
+        drop(rustix::net::accept(&listener).expect("an attempt"));
+    };
+    attempt();
     let leaving = std::thread::spawn(move || drop(server));
+    // Leaving does not end the attempts.
+    (0..5).for_each(|_| attempt());
     drop(listener);
     leaving.join().expect("no panic");
     assert_eq!(names(dir.path()), [""; 0], "the dead set's socket is left behind");

@@ -361,11 +361,11 @@ impl Shared {
         if !self.session.work_has_ended() {
             self.session.abort_for(Process::Primary, Cause::Died);
         }
-        // The system may close a dead process's socket a moment later than its links.
-        for pause in [0, 1, 2, 5, 10, 20, 50, 100].map(Duration::from_millis) {
+        // The system may close a dead process's socket a moment later than its links. Leaving waits for this thread, for less
+        // than a second: after that, the next process that listens removes the socket.
+        for pause in [0, 1, 2, 5, 10, 20, 50, 100, 200, 400].map(Duration::from_millis) {
             std::thread::sleep(pause);
-            // Leaving does not wait for this: the next process that listens removes the socket as well.
-            if runtime.remove_if_dead(self.session.name().socket()) || self.leaving.load(Ordering::Acquire) {
+            if runtime.remove_if_dead(self.session.name().socket()) {
                 return;
             }
         }
