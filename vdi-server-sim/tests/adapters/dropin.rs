@@ -183,6 +183,19 @@ fn time_outs_of_get_command_are_milliseconds_unless_told() {
     }
 }
 
+/// VDI_LOG has the reason of the server, which the interface itself cannot carry.
+#[test]
+fn the_log_says_why_the_server_gave_up() {
+    let bench = Bench::new();
+    bench.database("db", 1_000_000);
+    let statement = "BACKUP DATABASE db TO VIRTUAL_DEVICE='agent', VIRTUAL_DEVICE='agent-1'";
+    let outcome = agent(&bench, "g++", "b", statement, |command| _ = command.env("VDI_LOG", "1"));
+    let reason =
+        "the set was aborted: the server gave up: the statement names 2 devices, the client created the set with 1";
+    let logged = outcome.text.lines().find(|line| line.starts_with("libsqlvdi: ") && line.contains(reason));
+    assert!(logged.is_some_and(|line| line.contains("VD_E_ABORT (0x80770004)")), "{outcome:#?}");
+}
+
 #[test]
 fn a_program_without_a_umask_makes_no_folder_that_others_may_use() {
     let bench = Bench::new();

@@ -8,6 +8,7 @@ use vdi_client::{ClientVirtualDeviceSet, CompletionCode, INFINITE, VdConfig, VdE
 use crate::common::PATIENCE;
 use crate::common::bench::Bench;
 use crate::common::client::{backup_statement, config, restore_statement, stripe};
+use crate::common::examples::example;
 
 /// What the client is told when the server gives up.
 const GAVE_UP: &str = "the set was aborted: the server gave up: ";
@@ -104,6 +105,26 @@ fn the_client_learns_of_a_read_error_of_the_database() {
     };
     statement.outcome().assert_failure(&["sales"]);
     assert!(end.contains(GAVE_UP) && end.contains("sales"), "{end}");
+}
+
+/// The client has no memory for the buffers. Its own error and the statement say so.
+#[test]
+fn a_client_without_memory_for_the_buffers_is_named_on_both_sides() {
+    let bench = Bench::new();
+    bench.database("sales", 700_000);
+    let mut agent = std::process::Command::new("sh");
+    agent.args(["-c", "ulimit -v 300000; exec \"$0\" \"$@\""]).arg(example("agent"));
+    agent.arg("nightly").arg(bench.out().join("sales.bak"));
+    let agent = bench.run(agent);
+    let options = "BUFFERCOUNT = 200, MAXTRANSFERSIZE = 4194304";
+    let statement = backup_statement("sales", "nightly", 1, options);
+    let statement = bench.sql_with(&statement, |command| _ = command.args(["--wait", "60"])).outcome();
+    let client = agent.outcome().text;
+    for text in ["VD_E_MEMORY", "Cannot allocate memory", "ulimit -v"] {
+        assert!(statement.text.contains(text), "{statement:#?}");
+        assert!(client.contains(text), "{client}");
+    }
+    assert!(!statement.status.success() && client.contains(GAVE_UP), "{client}");
 }
 
 #[test]
