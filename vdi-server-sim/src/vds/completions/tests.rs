@@ -83,6 +83,8 @@ impl Pair {
 
     /// Closes the set in order.
     fn close(self) {
+        // No reader is left, so the agent answers: it has begun, however late its thread was.
+        self.flush().recv_timeout(TIMEOUT).expect("the agent");
         self.device.close_device().unwrap();
         self.set.close().unwrap();
         assert!(self.agent.join().unwrap(), "the agent ends in order");
