@@ -44,13 +44,18 @@ impl fmt::Debug for Command {
     }
 }
 
-/// A completion that was refused, with the command where it is still outstanding.
-#[derive(Debug)]
+/// A completion that was refused, with the command where it is still outstanding. `Display` and `Debug` are the error's.
 pub struct CompleteError {
     /// Why.
     pub error: Error,
     /// The command, to be completed in another way or later; `None` where the session is over.
     pub command: Option<Command>,
+}
+
+impl fmt::Debug for CompleteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
 }
 
 impl fmt::Display for CompleteError {

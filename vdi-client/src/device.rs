@@ -1,30 +1,47 @@
 //! A virtual device, as a client uses it.
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::status::VdError;
 
-use crate::back_end::{self, DeviceRef};
+use crate::INFINITE;
+use crate::back_end::{self, DeviceRef, Received};
 use crate::command::{Command, CompleteError, Completion};
 use crate::error::{Error, ErrorKind};
 use crate::trace;
+use crate::unserved::{QUIET, Unserved};
 
 /// A virtual device: IClientVirtualDevice.
 ///
-/// A device is meant for one thread; several devices of a set work side by side, in one process or in several. A device that
-/// is dropped before the server closed it aborts the set.
+/// A device is meant for one thread. Several devices of a set work side by side, in one process or in several, and each needs
+/// a thread of its own: [`ClientVirtualDeviceSet::serve`](crate::ClientVirtualDeviceSet::serve) starts them. A device that is
+/// dropped before the server closed it aborts the set.
 #[derive(Debug)]
+#[doc(alias = "IClientVirtualDevice")]
 pub struct ClientVirtualDevice {
     device: back_end::Device,
     /// VD_E_CLOSE was returned.
     closed: bool,
+    unserved: Arc<Unserved>,
+    /// GetCommand was called.
+    served: bool,
+    /// GetCommand may still have to warn of devices that no thread serves.
+    watchful: bool,
 }
 
 impl ClientVirtualDevice {
-    pub(crate) fn new(device: back_end::Device) -> Self {
-        ClientVirtualDevice { device, closed: false }
+    pub(crate) fn new(device: back_end::Device, unserved: Arc<Unserved>) -> Self {
+        unserved.opened(device.name());
+        ClientVirtualDevice { device, closed: false, unserved, served: false, watchful: true }
+    }
+
+    /// The device gives no warning: its program did not ask for messages.
+    pub(crate) fn without_warnings(mut self) -> Self {
+        self.watchful = false;
+        self
     }
 
     /// The device's name.
@@ -45,6 +62,10 @@ impl ClientVirtualDevice {
 
     /// Waits for the server's next command; a `timeout` of zero does not wait. Several commands may be held at a time.
     ///
+    /// A wait without a time-out that has lasted 10 seconds looks once for devices that are not served: opened by this process,
+    /// and never asked for a command; or opened by no process. It then warns, by the event `no command comes` of `tracing`, or on
+    /// standard error where no subscriber listens, and goes on waiting.
+    ///
     /// # Errors
     /// VD_E_CLOSE when the server closed the device: the normal end, see [`Error::is_close`]; VD_E_TIMEOUT when `timeout`
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
@@ -52,7 +73,12 @@ impl ClientVirtualDevice {
     #[inline]
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         let waited = trace::Clock::start();
-        match self.device.get_command(timeout) {
+        self.serve();
+        let received = match self.watchful && timeout == INFINITE {
+            true => self.get_command_watching(),
+            false => self.device.get_command(timeout),
+        };
+        match received {
             Ok(received) => Ok(Command::new(received, waited)),
             Err(error) => Err(self.ended(error)),
         }
@@ -78,9 +104,32 @@ impl ClientVirtualDevice {
     /// # }
     /// ```
     pub fn try_get_command(&mut self) -> Result<Option<Command>, Error> {
+        self.serve();
         match self.device.try_get_command() {
             Ok(received) => Ok(received.map(|received| Command::new(received, trace::Clock::default()))),
             Err(error) => Err(self.ended(error)),
+        }
+    }
+
+    /// A thread gets this device's commands.
+    #[inline]
+    fn serve(&mut self) {
+        if !self.served {
+            self.served = true;
+            self.unserved.remove(self.device.name());
+        }
+    }
+
+    /// GetCommand without a time-out, which warns of devices that no thread serves.
+    #[inline]
+    fn get_command_watching(&mut self) -> Result<Received, Error> {
+        match self.device.get_command(QUIET) {
+            Err(quiet) if quiet.kind() == ErrorKind::NotYet => {
+                // Devices that are served now stay so: one look is enough, unless all is well.
+                self.watchful = !self.unserved.warn(self.set_name(), self.name(), &self.device.unopened());
+                self.device.get_command(INFINITE)
+            }
+            received => received,
         }
     }
 
@@ -140,5 +189,11 @@ impl ClientVirtualDevice {
     /// Ends the work of this device, before its time unless the server has closed it.
     pub(crate) fn leave(&mut self) {
         self.device.leave();
+    }
+}
+
+impl Drop for ClientVirtualDevice {
+    fn drop(&mut self) {
+        self.serve();
     }
 }

@@ -1,4 +1,8 @@
 //! Errors that say which call of which set, device and command failed, why, and what to do.
+//!
+//! What people read is the same everywhere: `Display` with the sources that it does not name already. `Debug` of [`Error`] and of
+//! [`MediaError`](crate::media::MediaError) prints that, so a `main` that returns one of them ends with a readable line.
+//! [`ErrorReport`] does it for every other error.
 
 use core::fmt;
 use core::time::Duration;
@@ -10,6 +14,7 @@ use vdi_proto::status::VdError;
 
 /// What kind of error it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// The caller used the interface wrongly, or requested what is not available.
     Misuse,
@@ -17,8 +22,10 @@ pub enum ErrorKind {
     Violation,
     /// The session is over: aborted, or (VD_E_CLOSE) ended in order.
     Ended,
-    /// It did not come about in time, or was cancelled, or has to wait: try again.
+    /// It did not come about in time, or has to wait: try again.
     NotYet,
+    /// This process cancelled the wait, by a [`Canceller`](crate::Canceller). The code is VD_E_TIMEOUT.
+    Cancelled,
     /// The system or the media failed.
     System,
 }
@@ -36,10 +43,20 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 }
 
 /// An error of this library.
-#[derive(Debug)]
+///
+/// `Display` is one line: the call, what it was about, the `VD_E_*` code, what went wrong, what to do. `Debug` adds the sources
+/// that the line does not name:
+///
+/// ```
+/// use vdi_client::ClientVirtualDeviceSet;
+///
+/// let error = ClientVirtualDeviceSet::new().close().unwrap_err();
+/// let text = "Close: VD_E_PROTOCOL (0x8077000c): this object has no set: create or join one first";
+/// assert_eq!(error.to_string(), text);
+/// assert_eq!(format!("{error:?}"), text);
+/// ```
 pub struct Error(Box<Details>);
 
-#[derive(Debug)]
 struct Details {
     kind: ErrorKind,
     code: VdError,
@@ -136,6 +153,12 @@ impl Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&with_sources(self))
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Details { code, call, set, device, command, what, .. } = &*self.0;
@@ -156,5 +179,92 @@ impl fmt::Display for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// An error and its sources as one line, for people: each text once, joined by ": ".
+pub(crate) fn with_sources(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        let more = source.to_string();
+        // A Display often ends with its source already.
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = source.source();
+    }
+    text
+}
+
+/// Any error, as people read it: for `fn main() -> Result<(), ErrorReport>`.
+///
+/// Rust prints what `main` returns by `Debug`. That of this type is the error's `Display` and that of its sources, joined
+/// by ": ", without what was said already. The operator `?` turns every error into one, and `into` a text.
+///
+/// ```
+/// use vdi_client::ErrorReport;
+///
+/// fn parse(text: &str) -> Result<u16, ErrorReport> {
+///     if text.is_empty() {
+///         return Err("a number is missing".into());
+///     }
+///     Ok(text.parse()?)
+/// }
+///
+/// assert_eq!(format!("{:?}", parse("").unwrap_err()), "a number is missing");
+/// assert_eq!(format!("{:?}", parse("7x").unwrap_err()), "invalid digit found in string");
+/// ```
+pub struct ErrorReport(Box<dyn StdError + Send + Sync>);
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for ErrorReport {
+    fn from(error: E) -> Self {
+        ErrorReport(error.into())
+    }
+}
+
+impl fmt::Debug for ErrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&with_sources(&*self.0))
+    }
+}
+
+impl fmt::Display for ErrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&with_sources(&*self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::media::MediaError;
+
+    fn disk_full() -> MediaError {
+        MediaError::io("cannot write to /backup/a", io::Error::from_raw_os_error(28))
+    }
+
+    #[test]
+    fn debug_is_what_people_read() {
+        let medium = disk_full();
+        assert_eq!(format!("{medium:?}"), medium.to_string());
+        let error = Error::new(ErrorKind::System, VdError::Unexpected, "pump", "nightly", medium.to_string());
+        let error = error.of_device("nightly").of_command(CommandCode::WRITE).because(medium);
+        assert_eq!(format!("{error:?}"), error.to_string(), "the source is in the text already");
+        for text in [error.to_string(), format!("{error:?}"), format!("{:?}", ErrorReport::from(error))] {
+            assert_eq!(text.matches("No space left on device").count(), 1, "{text}");
+            assert!(!text.contains("Details") && !text.contains("Some("), "{text}");
+        }
+    }
+
+    #[test]
+    fn sources_follow_that_the_text_does_not_name() {
+        let error = Error::new(ErrorKind::System, VdError::Unexpected, "Create", "nightly", "no memory");
+        let error = error.because(io::Error::from_raw_os_error(12));
+        assert!(!error.to_string().contains("os error 12"));
+        assert!(format!("{error:?}").ends_with(": no memory: Cannot allocate memory (os error 12)"), "{error:?}");
     }
 }

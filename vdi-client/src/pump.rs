@@ -1,5 +1,7 @@
 //! The loop of a backup agent: get a command, carry it out on a medium, complete it, until the server closes the device.
 
+use std::sync::Arc;
+
 use vdi_proto::completion::CompletionCode;
 
 use crate::device::ClientVirtualDevice;
@@ -7,11 +9,16 @@ use crate::error::Error;
 use crate::media::Media;
 #[cfg(doc)]
 use crate::media::MediaError;
+use crate::progress::Counters;
 use crate::trace;
 pub use crate::work::Report;
 use crate::work::{self, Work};
 
 /// Serves a device until the server closes it, carrying its commands out on `media`.
+///
+/// **A set of several devices needs a thread a device.** A server sends to all devices at once and closes none before all
+/// have answered. A loop that pumps one device after another waits for ever in the first.
+/// [`ClientVirtualDeviceSet::serve`](crate::ClientVirtualDeviceSet::serve) opens all devices and has a thread pump each.
 ///
 /// When this returns `Ok`, the medium has been closed: what it promises for a finished backup holds. A final failure of the
 /// medium is reported to the server with its completion code, so that the statement's message says what happened. The server
@@ -34,8 +41,17 @@ use crate::work::{self, Work};
 /// VD_E_UNEXPECTED with the [`MediaError`] as its source when the medium failed; else VD_E_ABORT when the set was aborted, and
 /// other errors of GetCommand and CompleteCommand.
 pub fn pump(device: &mut ClientVirtualDevice, media: &mut dyn Media) -> Result<Report, Error> {
+    pump_counted(device, media, None)
+}
+
+/// As [`pump`](fn@pump), with counters that other threads read meanwhile.
+pub(crate) fn pump_counted(
+    device: &mut ClientVirtualDevice,
+    media: &mut dyn Media,
+    counters: Option<Arc<Counters>>,
+) -> Result<Report, Error> {
     trace::pump_span(device.set_name(), device.name()).within(|| {
-        let mut work = Work::default();
+        let mut work = Work::counted(counters);
         let end = serve(device, media, &mut work);
         work.end("pump", device, end)
     })

@@ -89,7 +89,7 @@ impl RawDevice {
     pub fn new(device: ClientVirtualDevice) -> Self {
         RawDevice {
             reference: device.reference(),
-            device: Mutex::new(device),
+            device: Mutex::new(device.without_warnings()),
             turns: Mutex::default(),
             free: Condvar::new(),
             held: Mutex::default(),

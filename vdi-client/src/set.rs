@@ -4,7 +4,7 @@
 
 use core::ptr::NonNull;
 use core::time::Duration;
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
@@ -18,6 +18,7 @@ pub use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::trace::{self, trace_refused};
+use crate::unserved::Unserved;
 use crate::{EnvironmentError, Options};
 
 /// A virtual device set: IClientVirtualDeviceSet2.
@@ -33,6 +34,7 @@ pub struct ClientVirtualDeviceSet {
     /// The back end; an environment that cannot be understood is reported by the call that needs it.
     opener: Result<Opener, EnvironmentError>,
     session: RwLock<Option<Session>>,
+    unserved: Arc<Unserved>,
 }
 
 impl Default for ClientVirtualDeviceSet {
@@ -54,7 +56,7 @@ impl ClientVirtualDeviceSet {
     /// them.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
-        ClientVirtualDeviceSet { opener: Ok(Opener::SharedMemory(options)), session: RwLock::default() }
+        Self::with_opener(Ok(Opener::SharedMemory(options)))
     }
 
     /// An object without a set, on a back end that is chosen at run time.
@@ -73,7 +75,11 @@ impl ClientVirtualDeviceSet {
     /// VD_E_UNEXPECTED when the system cannot load it, for want of another library for example.
     pub fn with_back_end(back_end: BackEnd) -> Result<Self, Error> {
         let opener = Opener::new(back_end).inspect_err(trace_refused)?;
-        Ok(ClientVirtualDeviceSet { opener: Ok(opener), session: RwLock::default() })
+        Ok(Self::with_opener(Ok(opener)))
+    }
+
+    fn with_opener(opener: Result<Opener, EnvironmentError>) -> Self {
+        ClientVirtualDeviceSet { opener, session: RwLock::default(), unserved: Arc::default() }
     }
 
     /// The set's name, if there is one.
@@ -92,7 +98,7 @@ impl ClientVirtualDeviceSet {
     }
 
     /// The set, for calls that wait.
-    fn session(&self, call: &'static str) -> Result<Session, Error> {
+    pub(crate) fn session(&self, call: &'static str) -> Result<Session, Error> {
         self.with(call, |session| Ok(session.clone()))
     }
 
@@ -166,7 +172,11 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
     pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
-        let session = self.session("GetConfiguration")?;
+        Self::configuration_of(&self.session("GetConfiguration")?, timeout)
+    }
+
+    /// GetConfiguration of a set that this object has, or had until a moment ago.
+    pub(crate) fn configuration_of(session: &Session, timeout: Duration) -> Result<VdConfig, Error> {
         let config = session.get_configuration(timeout).inspect_err(trace_refused)?;
         trace::event!(
             DEBUG,
@@ -186,13 +196,21 @@ impl ClientVirtualDeviceSet {
     /// Opens a device by its name, for this process. Waits for the server to announce its devices, which it does right after
     /// it has configured the set.
     ///
+    /// Every device needs a thread of its own that gets and completes its commands: a server sends to all devices at once.
+    /// [`ClientVirtualDeviceSet::serve`] opens all devices and starts the threads.
+    ///
     /// # Errors
     /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
     /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
     pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
-        let device = self.session("OpenDevice")?.open_device(name).inspect_err(trace_refused)?;
+        self.device_of(&self.session("OpenDevice")?, name)
+    }
+
+    /// OpenDevice of a set that this object has, or had until a moment ago.
+    pub(crate) fn device_of(&self, session: &Session, name: &str) -> Result<ClientVirtualDevice, Error> {
+        let device = session.open_device(name).inspect_err(trace_refused)?;
         trace::event!(DEBUG, call = "OpenDevice", set = device.set_name(), device = name, "device opened");
-        Ok(ClientVirtualDevice::new(device))
+        Ok(ClientVirtualDevice::new(device, Arc::clone(&self.unserved)))
     }
 
     /// The handle of a buffer, by which other processes of the set can map it. The caller stays responsible for completing
@@ -297,6 +315,7 @@ impl ClientVirtualDeviceSet {
         let session = self.slot().take();
         let closed = session.ok_or_else(|| Error::without_set(CALL)).and_then(|session| {
             let closed = session.close();
+            self.unserved.clear();
             trace::event!(DEBUG, call = CALL, set = session.set_name(), "set closed");
             closed
         });

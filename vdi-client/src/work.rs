@@ -14,7 +14,9 @@
 //! 3. After a final failure no command succeeds.
 //! 4. A server that does not end failed work in time finds the set aborted.
 
+use core::fmt;
 use core::time::Duration;
+use std::sync::Arc;
 use std::time::Instant;
 
 use vdi_proto::command::CommandCode;
@@ -25,12 +27,16 @@ use crate::completion::{Completion, Outcome};
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::{Media, MediaError};
+use crate::progress::Counters;
 
 /// How long the server has to end a device after its medium failed. The set is aborted then.
 pub(crate) const FAILURE_GRACE: Duration = Duration::from_secs(10);
 
 /// What the work of a device came to.
+///
+/// `Display` is `65536 bytes written, 0 bytes read, 12 commands`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Report {
     /// Commands completed.
     pub commands: u64,
@@ -38,6 +44,13 @@ pub struct Report {
     pub bytes_written: u64,
     /// Bytes read from the media, counted in the same way.
     pub bytes_read: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Report { commands, bytes_written, bytes_read } = self;
+        write!(f, "{bytes_written} bytes written, {bytes_read} bytes read, {commands} commands")
+    }
 }
 
 /// The completion of a command that ended so on a medium.
@@ -140,6 +153,8 @@ fn ends_the_work(code: CommandCode, error: &MediaError) -> bool {
 pub(crate) struct Work {
     report: Report,
     failure: Option<Failure>,
+    /// Where other threads read the report meanwhile.
+    counters: Option<Arc<Counters>>,
 }
 
 /// The first final failure.
@@ -152,6 +167,10 @@ struct Failure {
 }
 
 impl Work {
+    pub(crate) fn counted(counters: Option<Arc<Counters>>) -> Work {
+        Work { counters, ..Work::default() }
+    }
+
     /// The medium failed for good. Only the first failure counts.
     pub(crate) fn fail(&mut self, error: MediaError, command: Option<CommandCode>) {
         self.fail_at(error, command, Instant::now());
@@ -180,6 +199,9 @@ impl Work {
             CommandCode::WRITE => *bytes_written += u64::from(outcome.bytes),
             CommandCode::READ => *bytes_read += u64::from(outcome.bytes),
             _ => {}
+        }
+        if let Some(counters) = &self.counters {
+            counters.store(&self.report);
         }
     }
 

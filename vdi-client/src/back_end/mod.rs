@@ -181,6 +181,8 @@ part! {
         /// Why a wait of this device must end now, if it must.
         fn interruption(self: &Self, call: &'static str) -> Option<Error>;
         fn outstanding(self: &Self) -> u32;
+        /// The devices of the set that no process has opened, as far as the back end knows.
+        fn unopened(self: &Self) -> Vec<String>;
         /// Aborts the set, unless it has ended, because this device's work failed: with what code, and why.
         fn give_up(self: &Self, code: CompletionCode, why: &str);
         /// Ends the work of this device, before its time unless the server has closed it.

@@ -38,7 +38,7 @@ use vdi_proto::completion::CompletionCode;
 /// let mark = MediaError::condition(CompletionCode::FILEMARK_DETECTED, "reel 7 has a filemark at block 12").with_bytes(1024);
 /// assert!(error.is_final() && !mark.is_final());
 /// ```
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[non_exhaustive]
 pub struct MediaError {
     /// The code that the command is completed with; never ERROR_SUCCESS.
@@ -129,6 +129,13 @@ impl MediaError {
             Some(source) => format!("{}: {source}", self.what),
             None => self.what.clone(),
         }
+    }
+}
+
+/// As `Display`, which names the source already.
+impl fmt::Debug for MediaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

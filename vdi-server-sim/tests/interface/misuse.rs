@@ -314,7 +314,7 @@ fn cancelling_wakes_every_wait_and_ends_nothing() {
     sets.iter().for_each(|set| set.canceller().unwrap().cancel());
     for task in tasks {
         let error = task.result();
-        assert_eq!((error.code(), error.kind()), (VdError::Timeout, ErrorKind::NotYet), "{error}");
+        assert_eq!((error.code(), error.kind()), (VdError::Timeout, ErrorKind::Cancelled), "{error}");
         assert!(error.to_string().contains("cancelled"), "{error}");
     }
     // Cancelled until resumed; then the wait goes on as if nothing had been.

@@ -306,7 +306,7 @@ impl Attachment {
             return Some(self.aborted(call));
         }
         let what = || format!("the wait{} was cancelled by this process", waiting_for(call));
-        cancelled.then(|| self.error(ErrorKind::NotYet, VdError::Timeout, call, what()))
+        cancelled.then(|| self.error(ErrorKind::Cancelled, VdError::Timeout, call, what()))
     }
 
     // ---- errors

@@ -102,6 +102,13 @@ impl Device {
         self.shared.core().machine.outstanding()
     }
 
+    pub(crate) fn unopened(&self) -> Vec<String> {
+        let control = self.shared.set.control();
+        let unopened = |device: &DeviceIndex| matches!(control.client_word(*device), Ok(ClientWord::Unopened));
+        let name = |device| control.device_name(device).ok().flatten();
+        control.devices().filter(unopened).filter_map(name).map(|name| name.to_string()).collect()
+    }
+
     pub(crate) fn give_up(&self, code: CompletionCode, why: &str) {
         if !self.closed {
             self.shared.give_up(code, why);

@@ -160,6 +160,11 @@ impl Device {
         self.shared.outstanding.load(Ordering::Relaxed)
     }
 
+    /// The library does not tell.
+    pub(crate) fn unopened(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// The library takes no reason.
     pub(crate) fn give_up(&self, _code: CompletionCode, _why: &str) {
         self.abandon();

@@ -187,7 +187,7 @@ impl Session {
         }
         if self.cancelled.load(Ordering::Acquire) {
             let what = "the wait was cancelled by this process";
-            return Some(self.error(ErrorKind::NotYet, VdError::Timeout, call, what));
+            return Some(self.error(ErrorKind::Cancelled, VdError::Timeout, call, what));
         }
         None
     }
