@@ -12,4 +12,5 @@ mod devices;
 mod disk;
 mod freeze;
 mod pumping;
+mod serving;
 mod snapshot;
