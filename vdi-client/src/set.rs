@@ -39,8 +39,7 @@ pub struct ClientVirtualDeviceSet {
 
 impl Default for ClientVirtualDeviceSet {
     fn default() -> Self {
-        let opener = Options::from_env().map(Opener::SharedMemory);
-        ClientVirtualDeviceSet { opener, session: RwLock::default() }
+        Self::with_opener(Options::from_env().map(Opener::SharedMemory))
     }
 }
 

@@ -12,7 +12,10 @@ use vdi_client::{Error, INFINITE, VdError};
 
 /// Why a call fails.
 #[derive(Debug)]
-pub struct Failure(Kind);
+pub struct Failure {
+    kind: Kind,
+    advice: &'static str,
+}
 
 #[derive(Debug)]
 enum Kind {
@@ -25,7 +28,7 @@ enum Kind {
 impl Failure {
     /// A failure that the binary interface found: what is wrong, and what to do.
     pub fn new(code: VdError, what: impl Into<String>) -> Failure {
-        Failure(Kind::Interface { code, subject: String::new(), what: what.into() })
+        Kind::Interface { code, subject: String::new(), what: what.into() }.into()
     }
 
     /// VD_E_INVALID.
@@ -36,16 +39,23 @@ impl Failure {
     /// The same failure, about a device.
     #[must_use]
     pub fn of_device(mut self, device: &str, set: &str) -> Failure {
-        if let Kind::Interface { subject, .. } = &mut self.0 {
+        if let Kind::Interface { subject, .. } = &mut self.kind {
             *subject = format!(" on device {device:?} of set {set:?}");
         }
+        self
+    }
+
+    /// The same failure, with something more to try: a clause that follows the text.
+    #[must_use]
+    pub fn with_advice(mut self, advice: &'static str) -> Failure {
+        self.advice = advice;
         self
     }
 
     /// The status to return.
     #[must_use]
     pub fn code(&self) -> VdError {
-        match &self.0 {
+        match &self.kind {
             Kind::Client(error) => error.code(),
             Kind::Interface { code, .. } => *code,
         }
@@ -55,19 +65,27 @@ impl Failure {
     /// function's name is put before it where it is another one.
     #[must_use]
     pub fn describe(&self, function: &str) -> String {
-        match &self.0 {
+        let text = match &self.kind {
             Kind::Client(error) if error.call() == function => error.to_string(),
             Kind::Client(error) => format!("{function}: {error}"),
             Kind::Interface { code, subject, what } => {
                 format!("{function}{subject}: {} ({:#010x}): {what}", code.name(), code.hresult())
             }
-        }
+        };
+        let separator = if self.advice.is_empty() { "" } else { "; " };
+        text + separator + self.advice
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
-        Failure(Kind::Client(error))
+        Kind::Client(error).into()
+    }
+}
+
+impl From<Kind> for Failure {
+    fn from(kind: Kind) -> Failure {
+        Failure { kind, advice: "" }
     }
 }
 

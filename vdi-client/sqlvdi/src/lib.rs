@@ -37,7 +37,7 @@ use vdi_ffi::{Argument, Failure, Key, Missing};
 
 use crate::abi::{ConfigBlock, VdcCommand};
 use crate::device::{DEVICES, Device};
-use crate::report::{answer, command_timeout, configuration_timeout};
+use crate::report::{answer, command_advice, command_timeout, configuration_timeout};
 use crate::set::{SETS, Set};
 
 /// `this` of both classes.
@@ -226,7 +226,12 @@ extern "C" fn device_get_command(this: This, timeout: c_long, command: Argument<
     answer("GetCommand", || {
         let device = device_of(this)?;
         command.check("the place for the command")?;
-        command.write("the place for the command", device.get_command(command_timeout(timeout))?)
+        let timeout = command_timeout(timeout);
+        let got = device.get_command(timeout).map_err(|failure| {
+            let advice = command_advice(timeout, &failure);
+            failure.with_advice(advice)
+        })?;
+        command.write("the place for the command", got)
     })
 }
 

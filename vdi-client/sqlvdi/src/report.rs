@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::sync::OnceLock;
 
-use vdi_client::{EnvironmentError, Options};
+use vdi_client::{EnvironmentError, Options, VdError};
 use vdi_ffi::{Failure, call, log};
 
 /// Runs the body of an exported function. Where VDI_LOG is set, its failure is a message on standard error.
@@ -57,4 +57,15 @@ pub(crate) fn configuration_timeout(number: i64) -> Duration {
 /// GetCommand's time-out: milliseconds, or seconds where the environment says so.
 pub(crate) fn command_timeout(number: i64) -> Duration {
     vdi_ffi::call::timeout(number, get_command_unit())
+}
+
+/// What to try when GetCommand fails: a program that means seconds waits for milliseconds only.
+pub(crate) fn command_advice(timeout: Duration, failure: &Failure) -> &'static str {
+    let short = !timeout.is_zero() && timeout < Duration::from_secs(1);
+    if short && failure.code() == VdError::Timeout && get_command_unit() == MILLISECOND {
+        "the number that the program passed was taken as milliseconds: if it means seconds, set \
+         VDI_GETCOMMAND_TIMEOUT_UNIT=s"
+    } else {
+        ""
+    }
 }
