@@ -1,23 +1,34 @@
 //! A complete backup agent: `agent SET FILE`, then send the statement that names SET. With VDI_LIBRARY=libsqlvdi.so, and the
 //! feature `sqlserver`, it is one for a real SQL Server.
-use std::{env, error::Error, time::Duration};
+use std::io::{Write, stderr};
+use std::{env, fmt::Display, time::Duration};
 
 use vdi_client::media::FileMedia;
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, Features, VdConfig, pump};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, Progress, VdConfig};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let (Some(name), Some(path)) = (env::args().nth(1), env::args().nth(2)) else {
-        return Err("usage: agent SET FILE".into());
-    };
+/// For people: standard output may be the backup, and nobody may read standard error.
+fn say(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+fn main() -> Result<(), ErrorReport> {
+    let arguments: Vec<_> = env::args_os().skip(1).collect();
+    let [name, path] = &arguments[..] else { return Err("usage: agent SET FILE".into()) };
+    let name = name.to_string_lossy();
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(&name, &VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
-    println!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'");
-    let agreed = set.get_configuration(Duration::from_secs(600))?;
-    let mut device = set.open_device(&name)?;
-    let backup = agreed.features.contains(Features::WRITE_MEDIA);
-    let mut media = if backup { FileMedia::create(&path)? } else { FileMedia::open(&path)? };
-    let report = pump(&mut device, &mut media)?;
+    say(format_args!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'"));
+    set.get_configuration(Duration::from_secs(600))?;
+    let backup = |agreed: &VdConfig| agreed.features.contains(Features::WRITE_MEDIA);
+    let open = |_, agreed: &_| if backup(agreed) { FileMedia::create(path) } else { FileMedia::open(path) };
+    // Warns once a minute while nothing moves.
+    let warn = |progress: &Progress| {
+        if progress.idle.as_secs() % 60 == 59 {
+            say(progress)
+        }
+    };
+    let reports = set.serve_with_progress(&[name], open, warn)?;
     set.close()?;
-    println!("{} bytes written, {} bytes read, {} commands", report.bytes_written, report.bytes_read, report.commands);
+    say(reports[0]);
     Ok(())
 }

@@ -2,13 +2,20 @@
 //!
 //! The primary gets the commands and sends only handles and sizes to worker processes. Each worker has joined the set, maps
 //! the handle, works on the very bytes that the server wrote (here it sums them), and answers. Nothing is copied.
-use std::io::{BufRead, BufReader, Write, stdin};
+use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
-use std::{env, error::Error, time::Duration};
+use std::{env, fmt::Display, time::Duration};
 
-use vdi_client::{BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, INFINITE, VdConfig};
+use vdi_client::{
+    BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, ErrorReport, INFINITE, VdConfig,
+};
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// For people: nobody may read standard error.
+fn say(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match &arguments[..] {
         [role, set] if role == "worker" => worker(set),
@@ -18,10 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Gets the commands, hands the buffers out by their handles, and completes.
-fn primary(name: &str, workers: usize) -> Result<(), Box<dyn Error>> {
+fn primary(name: &str, workers: usize) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(name, &VdConfig::default())?;
-    println!("ready for BACKUP DATABASE ... TO VIRTUAL_DEVICE='{name}'");
+    say(format_args!("ready for BACKUP DATABASE ... TO VIRTUAL_DEVICE='{name}'"));
     set.get_configuration(Duration::from_secs(600))?;
     // From here on others may join.
     let mut workers = (0..workers.max(1)).map(|_| start_worker(name)).collect::<Result<Vec<_>, _>>()?;
@@ -40,7 +47,9 @@ fn primary(name: &str, workers: usize) -> Result<(), Box<dyn Error>> {
                 let (requests, answers) = &mut workers[turn];
                 writeln!(requests, "{} {}", handle.number(), command.size())?;
                 let mut answer = String::new();
-                answers.read_line(&mut answer)?;
+                if answers.read_line(&mut answer)? == 0 {
+                    return Err("a worker ended early; its own message says why".into());
+                }
                 total = total.wrapping_add(answer.trim().parse::<u64>()?);
                 handles += 1;
                 Completion::transferred(command.data().len())
@@ -50,11 +59,11 @@ fn primary(name: &str, workers: usize) -> Result<(), Box<dyn Error>> {
         command.complete(completion)?;
     }
     set.close()?;
-    println!("{handles} buffers summed by workers: {total}");
+    say(format_args!("{handles} buffers summed by workers: {total}"));
     Ok(())
 }
 
-fn start_worker(set: &str) -> Result<(ChildStdin, BufReader<ChildStdout>), Box<dyn Error>> {
+fn start_worker(set: &str) -> Result<(ChildStdin, BufReader<ChildStdout>), ErrorReport> {
     let mut worker = Command::new(env::current_exe()?);
     let mut worker = worker.args(["worker", set]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
     let requests = worker.stdin.take().ok_or("no pipe to the worker")?;
@@ -62,7 +71,7 @@ fn start_worker(set: &str) -> Result<(ChildStdin, BufReader<ChildStdout>), Box<d
 }
 
 /// Maps what it is told, sums it, and answers. Ends with its input.
-fn worker(name: &str) -> Result<(), Box<dyn Error>> {
+fn worker(name: &str) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.open_in_secondary(name)?;
     for line in stdin().lines() {
@@ -72,7 +81,7 @@ fn worker(name: &str) -> Result<(), Box<dyn Error>> {
         let sum: u64 = buffer.data().iter().map(|byte| u64::from(*byte)).sum();
         // The lease has to end before the primary completes the command.
         drop(buffer);
-        println!("{sum}");
+        writeln!(stdout(), "{sum}")?;
     }
     Ok(set.close()?)
 }

@@ -1,14 +1,20 @@
 //! A process a device: `secondaries SET DEVICES FOLDER`, then back a database up to SET, SET-1, SET-2 and so on.
 //!
 //! The primary creates the set and opens no device. Each secondary joins it, opens a device of its own, and serves it.
+use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::{Child, Command};
-use std::{env, error::Error, time::Duration};
+use std::{env, fmt::Display, time::Duration};
 
 use vdi_client::media::FileMedia;
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, Features, INFINITE, VdConfig, pump};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig};
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// For people: nobody may read standard error.
+fn say(line: impl Display) {
+    let _ = writeln!(stderr(), "{line}");
+}
+
+fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     match &arguments[..] {
         [role, set, device, path] if role == "secondary" => secondary(set, device, Path::new(path)),
@@ -17,10 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 }
 
-fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), Box<dyn Error>> {
+fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(name, &VdConfig { device_count, features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
-    println!("ready for {device_count} devices: {name}, {name}-1 ...");
+    say(format_args!("ready for {device_count} devices: {name}, {name}-1 ..."));
     set.get_configuration(Duration::from_secs(600))?;
     let program = env::current_exe()?;
     let mut secondaries = Vec::new();
@@ -46,17 +52,16 @@ fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), Box<dyn E
         return Err(format!("{failed} of {device_count} secondaries failed").into());
     }
     set.close()?;
-    println!("all {device_count} devices are done");
+    say(format_args!("all {device_count} devices are done"));
     Ok(())
 }
 
-fn secondary(name: &str, device: &str, path: &Path) -> Result<(), Box<dyn Error>> {
+fn secondary(name: &str, device: &str, path: &Path) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.open_in_secondary(name)?;
-    let agreed = set.get_configuration(INFINITE)?;
-    let mut device = set.open_device(device)?;
-    let backup = agreed.features.contains(Features::WRITE_MEDIA);
-    let mut media = if backup { FileMedia::create(path)? } else { FileMedia::open(path)? };
-    pump(&mut device, &mut media)?;
+    set.serve(&[device], |_, agreed| match agreed.features.contains(Features::WRITE_MEDIA) {
+        true => FileMedia::create(path),
+        false => FileMedia::open(path),
+    })?;
     Ok(set.close()?)
 }

@@ -88,6 +88,10 @@ impl Watch {
         Watch { counters, begun: now, last: Report::default(), moved: now }
     }
 
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// The counters of a device.
     pub(crate) fn of(&self, device: usize) -> Option<Arc<Counters>> {
         self.counters.get(device).cloned()

@@ -123,7 +123,12 @@ impl RawDevice {
     /// As [`ClientVirtualDevice::get_command`].
     pub fn get_command(&self, timeout: Duration) -> Result<RawCommand, Error> {
         let Some((_turn, left)) = Turn::take(self, timeout) else {
-            let what = format!("for {timeout:?} another thread of this program has waited for this device's commands");
+            let what = match timeout.is_zero() {
+                true => "another thread of this program waits for this device's commands".to_owned(),
+                false => {
+                    format!("for {timeout:?} another thread of this program has waited for this device's commands")
+                }
+            };
             let error = Error::new(ErrorKind::NotYet, VdError::Timeout, "GetCommand", self.set_name(), what);
             let error = error.of_device(self.name());
             trace::trace_refused(&error);

@@ -236,7 +236,8 @@ fn pump_all<M: Media>(
         let threads = start(scope, session, devices.into_iter().zip(media), &watch, tell);
         // After a panic of the callback the scope waits for the threads.
         aborting_on_panic(session, || {
-            let mut next = Instant::now() + PROGRESS_INTERVAL;
+            // Ticks of the clock that `Progress::elapsed` counts.
+            let mut next = watch.begun() + PROGRESS_INTERVAL;
             loop {
                 match ends.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Ok((index, Ok(report))) => reports[index] = report,
@@ -244,7 +245,7 @@ fn pump_all<M: Media>(
                     Err(RecvTimeoutError::Disconnected) => break,
                     Err(RecvTimeoutError::Timeout) => {
                         let now = Instant::now();
-                        next = now + PROGRESS_INTERVAL;
+                        next = now.max(next + PROGRESS_INTERVAL);
                         progress(&watch.progress(now));
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output};
+use std::process::{Child, Command, ExitStatus, Output};
 
 use vdi_server_sim::sample;
 
@@ -60,11 +60,35 @@ impl Client {
     }
 
     /// What it says until it ends in good order.
-    pub(crate) fn finish(mut self) -> String {
+    pub(crate) fn finish(self) -> String {
+        let (status, text) = self.ended();
+        assert!(status.success(), "{text}");
+        text
+    }
+
+    /// How it ends, and what it says until then.
+    pub(crate) fn ended(mut self) -> (ExitStatus, String) {
         let mut text = String::new();
         self.output.read_to_string(&mut text).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{text}");
-        text
+        (self.child.wait().unwrap(), text)
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// How it ends when nobody reads what it says.
+    pub(crate) fn ended_unheard(mut self) -> ExitStatus {
+        self.output = BufReader::new(std::io::pipe().unwrap().0);
+        self.child.wait().unwrap()
+    }
+
+    /// The next line that it says.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
     }
 }
 
@@ -93,15 +117,17 @@ impl Folders {
         self.root.path().join(name)
     }
 
+    /// The server with a statement, to be run.
+    pub(crate) fn statement(&self, statement: &str) -> Command {
+        let mut command = Command::new(SIM);
+        command.args(["sql", "--data"]).arg(self.path("data")).args(["-Q", statement]);
+        command.env("VDI_RUNTIME_DIR", self.path("runtime"));
+        command
+    }
+
     /// Runs a statement, which must succeed, and checks what a server says then.
     pub(crate) fn sql(&self, statement: &str) {
-        let Output { status, stdout, stderr } = Command::new(SIM)
-            .args(["sql", "--data"])
-            .arg(self.path("data"))
-            .args(["-Q", statement])
-            .env("VDI_RUNTIME_DIR", self.path("runtime"))
-            .output()
-            .unwrap();
+        let Output { status, stdout, stderr } = self.statement(statement).output().unwrap();
         let text = String::from_utf8_lossy(&stdout);
         assert!(status.success(), "{text}{}", String::from_utf8_lossy(&stderr));
         assert!(text.contains("DATABASE successfully processed"), "{text}");

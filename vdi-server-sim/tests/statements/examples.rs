@@ -4,12 +4,14 @@ use crate::common;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::bench::{Bench, tree};
+use common::eventually;
 use common::examples::{Client, Folders, example};
 use common::server::Server;
 use common::targets;
+use rustix::process::Signal;
 use vdi_client::{CommandCode, Features};
 
 #[test]
@@ -199,4 +201,98 @@ fn secondaries_serve_a_device_each() {
     }
     assert_eq!(folders.files("db"), folders.files("copy"));
     folders.assert_clean(3);
+}
+
+const STRIPES: &str =
+    "VIRTUAL_DEVICE='stripes', VIRTUAL_DEVICE='stripes-1', VIRTUAL_DEVICE='stripes-2', VIRTUAL_DEVICE='stripes-3'";
+
+#[test]
+fn four_stripes_are_served_by_a_thread_each() {
+    let (folders, stripes) = (Folders::new(), example("stripes"));
+    let backup = folders.path("backup");
+    for (statement, said) in [
+        (format!("BACKUP DATABASE db TO {STRIPES}"), " 0 bytes read, "),
+        (format!("RESTORE DATABASE copy FROM {STRIPES}"), "4 devices: 0 bytes written, "),
+    ] {
+        let client = Client::start(&stripes, &["stripes", backup.to_str().unwrap()], &folders.path("runtime"));
+        folders.sql(&statement);
+        let text = client.finish();
+        assert!(text.contains(said) && text.ends_with("done\n"), "{text}");
+    }
+    assert_eq!(folders.files("db"), folders.files("copy"));
+    folders.assert_clean(4);
+}
+
+#[test]
+fn ctrl_c_cancels_the_stripes() {
+    let (folders, stripes) = (Folders::new(), example("stripes"));
+    let backup = folders.path("backup");
+    for signal in [Signal::INT, Signal::TERM] {
+        let client = Client::start(&stripes, &["stripes", backup.to_str().unwrap()], &folders.path("runtime"));
+        client.signal(signal);
+        let (status, text) = client.ended();
+        assert_eq!(status.code(), Some(1), "{text}");
+        assert!(text.starts_with("cancelling"), "{text}");
+        let error = "\nError: GetConfiguration of set \"stripes\": VD_E_TIMEOUT (0x80770003): the wait for";
+        assert!(text.contains(error) && text.contains("was cancelled by this process"), "{text}");
+    }
+    folders.assert_clean(0);
+}
+
+/// The medium blocks, so the cancel waits for it; the second Ctrl-C does not.
+#[test]
+fn a_second_ctrl_c_ends_the_stripes_at_once() {
+    let (folders, stripes) = (Folders::new(), example("stripes"));
+    let backup = folders.path("backup");
+    let path = backup.join("stripe-0.vdi");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let fifo = std::fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut client = Client::start(&stripes, &["stripes", backup.to_str().unwrap(), "1"], &folders.path("runtime"));
+    let mut statement = folders.statement("BACKUP DATABASE db TO VIRTUAL_DEVICE='stripes'");
+    let mut statement = statement.stdout(Stdio::null()).spawn().unwrap();
+    // The first Writes are 512 and 65536 bytes, and the pipe has less room: the client is in the middle of the second.
+    eventually("the pipe to be full", || match rustix::io::ioctl_fionread(&fifo).unwrap() {
+        61440.. => Ok(()),
+        bytes => Err(format!("it holds {bytes} bytes")),
+    });
+    client.signal(Signal::INT);
+    while !client.line().starts_with("cancelling") {}
+    client.signal(Signal::INT);
+    let (status, text) = client.ended();
+    assert_eq!(status.code(), Some(130), "{text}");
+    assert_eq!(statement.wait().unwrap().code(), Some(1));
+    folders.assert_clean(1);
+}
+
+#[test]
+fn the_agent_prints_errors_as_people_read_them() {
+    let (folders, agent) = (Folders::new(), example("agent"));
+    let output = Command::new(&agent).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "Error: usage: agent SET FILE\n");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+
+    let client = Client::start(&agent, &["agent", "/nowhere/db.bak"], &folders.path("runtime"));
+    let statement = folders.statement("BACKUP DATABASE db TO VIRTUAL_DEVICE='agent'").output().unwrap();
+    assert_eq!(statement.status.code(), Some(1));
+    let (status, text) = client.ended();
+    assert_eq!(status.code(), Some(1), "{text}");
+    let beginning = "Error: serve on device \"agent\" of set \"agent\": VD_E_UNEXPECTED (0x8077000b): cannot ";
+    assert!(text.starts_with(beginning), "{text}");
+    assert_eq!(text.matches("No such file or directory").count(), 1, "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    folders.assert_clean(0);
+}
+
+#[test]
+fn an_agent_that_nobody_listens_to_does_its_work() {
+    let (folders, agent) = (Folders::new(), example("agent"));
+    let file = folders.path("backup").join("db.bak");
+    let client = Client::start(&agent, &["agent", file.to_str().unwrap()], &folders.path("runtime"));
+    let server = std::thread::scope(|scope| {
+        let server = scope.spawn(|| folders.sql("BACKUP DATABASE db TO VIRTUAL_DEVICE='agent'"));
+        assert!(client.ended_unheard().success());
+        server.join()
+    });
+    server.unwrap();
+    folders.assert_clean(1);
 }
