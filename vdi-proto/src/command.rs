@@ -3,10 +3,12 @@
 //! Source: VDI specification, "Commands".
 
 use core::fmt;
+use core::str::FromStr;
 
 use crate::completion::CompletionCode;
 use crate::features::{DeviceKind, Features};
 use crate::index::{Generation, SlotIndex};
+use crate::parse::{ParseError, decimal};
 
 /// The code of a command. Unknown numbers are kept: a client completes such a command with ERROR_NOT_SUPPORTED.
 ///
@@ -93,7 +95,7 @@ macro_rules! commands {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $vdc:literal, $size:ident, $position:ident, $buffer:ident,
         $returns:literal, $requires:expr;)*) => {
         impl CommandCode {
-            $($(#[$doc])* pub const $name: CommandCode = CommandCode($number);)*
+            $($(#[$doc])* #[doc(alias = $vdc)] pub const $name: CommandCode = CommandCode($number);)*
 
             /// All commands, in the order of their codes.
             pub const ALL: [CommandCode; 19] = [$(CommandCode::$name),*];
@@ -218,6 +220,18 @@ impl fmt::Display for CommandCode {
             Some(rules) => f.write_str(rules.name),
             None => write!(f, "command {}", self.0),
         }
+    }
+}
+
+impl FromStr for CommandCode {
+    type Err = ParseError;
+
+    /// `VDC_Write`, or `command 77`.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let named = CommandCode::ALL.into_iter().find(|code| code.rules().is_some_and(|rules| rules.name == text));
+        let unnamed = || text.strip_prefix("command ").and_then(decimal).map(CommandCode);
+        let expected = "VDC_Write for example, or \"command 77\"";
+        named.or_else(unnamed).ok_or_else(|| ParseError::new("command", expected, text))
     }
 }
 

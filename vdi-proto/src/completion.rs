@@ -3,6 +3,9 @@
 //! Source: VDI specification, the commands' completion codes and "Command Error Handling".
 
 use core::fmt;
+use core::str::FromStr;
+
+use crate::parse::{ParseError, decimal, in_brackets};
 
 /// A Win32 error number as a command's completion code. Unknown numbers are kept.
 ///
@@ -19,7 +22,7 @@ pub struct CompletionCode(u32);
 macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $win32:literal;)*) => {
         impl CompletionCode {
-            $($(#[$doc])* pub const $name: CompletionCode = CompletionCode($number);)*
+            $($(#[$doc])* #[doc(alias = $win32)] pub const $name: CompletionCode = CompletionCode($number);)*
 
             /// Every code that has a name in the VDI documents.
             pub const NAMED: &'static [CompletionCode] = &[$(CompletionCode::$name),*];
@@ -104,6 +107,28 @@ impl fmt::Display for CompletionCode {
             Some(name) => write!(f, "{name} ({})", self.0),
             None => write!(f, "Win32 error {}", self.0),
         }
+    }
+}
+
+impl FromStr for CompletionCode {
+    type Err = ParseError;
+
+    /// `ERROR_DISK_FULL`, `ERROR_DISK_FULL (112)`, or `Win32 error 4711`.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let named = || {
+            CompletionCode::NAMED.iter().copied().find(|code| {
+                match code.name().and_then(|name| text.strip_prefix(name)) {
+                    Some("") => true,
+                    Some(rest) => {
+                        in_brackets(rest).is_some_and(|(n, rest)| decimal(n) == Some(code.0) && rest.is_empty())
+                    }
+                    None => false,
+                }
+            })
+        };
+        let unnamed = || text.strip_prefix("Win32 error ").and_then(decimal).map(CompletionCode);
+        let expected = "ERROR_DISK_FULL or ERROR_DISK_FULL (112) for example, or \"Win32 error 4711\"";
+        named().or_else(unnamed).ok_or_else(|| ParseError::new("completion code", expected, text))
     }
 }
 

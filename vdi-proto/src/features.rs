@@ -3,9 +3,11 @@
 //! Source: VDI specification, "Features" of the configuration, and KB3188454 for the completion bits.
 
 use core::fmt;
+use core::str::FromStr;
 
 use thiserror::Error;
 
+use crate::parse::{ParseError, hexadecimal};
 use crate::status::VdError;
 
 macro_rules! features {
@@ -23,7 +25,7 @@ macro_rules! features {
             /// ```
             #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
             pub struct Features: u32 {
-                $($(#[doc = $doc])* const $name = $bit;)*
+                $($(#[doc = $doc])* #[doc(alias = $vdf)] const $name = $bit;)*
                 // Other bits are kept.
                 const _ = !0;
             }
@@ -125,6 +127,20 @@ impl fmt::Display for Features {
             write!(f, "{separator}{:#x}", rest.bits())?;
         }
         Ok(())
+    }
+}
+
+impl FromStr for Features {
+    type Err = ParseError;
+
+    /// Published names and hexadecimal numbers, with `|` between them: `VDF_Removable|0x8`. `0x0` is no feature.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        text.split('|').try_fold(Features::NONE, |features, part| {
+            let named = Features::NAMED.iter().find(|(_, name)| *name == part).map(|(bit, _)| *bit);
+            let bits = named.or_else(|| hexadecimal(part).map(Features::from_bits_retain));
+            let expected = "VDF_Removable or 0x8 for example, with | between several";
+            bits.map(|bits| features | bits).ok_or_else(|| ParseError::new("feature", expected, part))
+        })
     }
 }
 

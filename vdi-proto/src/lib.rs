@@ -14,6 +14,7 @@
 //! | [`status`] | the `VD_E_*` status codes |
 //! | [`completion`] | the Win32 codes with which commands complete |
 //! | [`features`], [`config`], [`name`] | feature bits, device kinds, `VDConfig` and its negotiation, names |
+//! | [`parse`] | codes and features read back from text |
 //! | [`command`] | the 19 commands: fields, buffers, required features |
 //! | [`set`] | the state tables of client and server |
 //! | [`device`] | a device on each side: outstanding commands, IO-ERROR, ClearError, closing, aborting |
@@ -64,6 +65,7 @@ pub mod features;
 pub mod handle;
 pub mod index;
 pub mod name;
+pub mod parse;
 pub mod set;
 mod spread;
 pub mod status;

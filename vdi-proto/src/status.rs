@@ -2,7 +2,11 @@
 //!
 //! Source: VDI specification, the error codes of `vdierror.h` (HRESULTs of facility `0x77`).
 
+use core::str::FromStr;
+
 use thiserror::Error;
+
+use crate::parse::{ParseError, hexadecimal, in_brackets};
 
 /// A status other than `NOERROR`: the `VD_E_*` codes.
 ///
@@ -17,34 +21,49 @@ use thiserror::Error;
 #[error("{} ({:#010x}): {}", self.name(), self.hresult(), self.meaning())]
 #[non_exhaustive]
 pub enum VdError {
+    #[doc(alias = "VD_E_NOTOPEN")]
     /// `VD_E_NOTOPEN`: the device is not open.
     NotOpen,
+    #[doc(alias = "VD_E_TIMEOUT")]
     /// `VD_E_TIMEOUT`: the wait timed out.
     Timeout,
+    #[doc(alias = "VD_E_ABORT")]
     /// `VD_E_ABORT`: the set was aborted, by either side.
     Abort,
+    #[doc(alias = "VD_E_SECURITY")]
     /// `VD_E_SECURITY`: the process may not use this set.
     Security,
+    #[doc(alias = "VD_E_INVALID")]
     /// `VD_E_INVALID`: an argument names nothing that exists (a device, a command, a buffer, a handle).
     Invalid,
+    #[doc(alias = "VD_E_INSTANCE_NAME")]
     /// `VD_E_INSTANCE_NAME`: not the name of a server instance.
     InstanceName,
+    #[doc(alias = "VD_E_NOTSUPPORTED")]
     /// `VD_E_NOTSUPPORTED`: a configuration field or feature that is not supported.
     NotSupported,
+    #[doc(alias = "VD_E_MEMORY")]
     /// `VD_E_MEMORY`: no more buffer space, or the set has as many buffers or processes as it can.
     Memory,
+    #[doc(alias = "VD_E_UNEXPECTED")]
     /// `VD_E_UNEXPECTED`: a failure of the system, not of the protocol.
     Unexpected,
+    #[doc(alias = "VD_E_PROTOCOL")]
     /// `VD_E_PROTOCOL`: the call is not allowed in this state.
     Protocol,
+    #[doc(alias = "VD_E_OPEN")]
     /// `VD_E_OPEN`: all devices are open, or devices were still open.
     Open,
+    #[doc(alias = "VD_E_CLOSE")]
     /// `VD_E_CLOSE`: the server closed the device; the normal end of the work.
     Close,
+    #[doc(alias = "VD_E_BUSY")]
     /// `VD_E_BUSY`: another process has the buffer mapped.
     Busy,
+    #[doc(alias = "VD_E_QUEUE_FULL")]
     /// `VD_E_QUEUE_FULL`: the device has as many outstanding commands as it can (server side only).
     QueueFull,
+    #[doc(alias = "VD_E_IO_ERROR")]
     /// `VD_E_IO_ERROR`: the device is in IO-ERROR and takes only ClearError (server side only).
     IoError,
 }
@@ -143,6 +162,24 @@ impl VdError {
             VdError::QueueFull => "the device's queue is full",
             VdError::IoError => "the device is in IO-ERROR",
         }
+    }
+}
+
+impl FromStr for VdError {
+    type Err = ParseError;
+
+    /// `VD_E_ABORT`, `VD_E_ABORT (0x80770004)`, `VD_E_ABORT (0x80770004): the set was aborted`, or `0x80770004`.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let is = |status: &VdError| match text.strip_prefix(status.name()) {
+            Some("") => true,
+            None => hexadecimal(text) == Some(status.hresult()),
+            Some(rest) => in_brackets(rest).is_some_and(|(number, rest)| {
+                let meant = rest.is_empty() || rest.strip_prefix(": ") == Some(status.meaning());
+                hexadecimal(number) == Some(status.hresult()) && meant
+            }),
+        };
+        let expected = "VD_E_ABORT for example, alone or as it is displayed, or 0x80770004";
+        VdError::ALL.into_iter().find(is).ok_or_else(|| ParseError::new("status", expected, text))
     }
 }
 
