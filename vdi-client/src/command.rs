@@ -24,6 +24,7 @@ use crate::trace;
 /// A command that the server sent to a device. It must be completed; dropping it completes it as aborted.
 ///
 /// A command may be sent to another thread and completed there; several may be held at a time.
+#[doc(alias = "VDC_Command")]
 pub struct Command {
     record: CommandRecord,
     held: HeldCommand,
@@ -45,6 +46,7 @@ impl fmt::Debug for Command {
 }
 
 /// A completion that was refused, with the command where it is still outstanding. `Display` and `Debug` are the error's.
+#[non_exhaustive]
 pub struct CompleteError {
     /// Why.
     pub error: Error,
@@ -166,6 +168,7 @@ impl Command {
     /// # Errors
     /// VD_E_INVALID for a command without a buffer, VD_E_PROTOCOL when the set is not open (any more).
     #[inline]
+    #[doc(alias = "GetBufferHandle")]
     pub fn buffer_handle(&self) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         let handle =
@@ -188,6 +191,7 @@ impl Command {
     /// # Errors
     /// As [`crate::ClientVirtualDevice::complete_command`].
     #[inline]
+    #[doc(alias = "CompleteCommand")]
     pub fn complete(mut self, completion: Completion) -> Result<(), CompleteError> {
         self.answer(completion).map_err(|error| {
             let error = self.refused(error);

@@ -71,6 +71,7 @@ impl ClientVirtualDevice {
     /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
     #[inline]
+    #[doc(alias = "GetCommand")]
     pub fn get_command(&mut self, timeout: Duration) -> Result<Command, Error> {
         let waited = trace::Clock::start();
         self.serve();
@@ -149,6 +150,7 @@ impl ClientVirtualDevice {
     /// # Errors
     /// VD_E_INVALID for another device's command and for a completion that does not fit the command; VD_E_BUSY while another
     /// process has the buffer mapped; VD_E_ABORT, VD_E_PROTOCOL. The command comes back where it is still outstanding.
+    #[doc(alias = "CompleteCommand")]
     pub fn complete_command(&self, command: Command, completion: Completion) -> Result<(), CompleteError> {
         if self.device.gave(command.held()) {
             return command.complete(completion);

@@ -19,6 +19,8 @@ use crate::trace;
 
 /// A command as a block of numbers: VDC_Command, with its identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(alias = "VDC_Command")]
+#[non_exhaustive]
 pub struct RawCommand {
     /// Which command.
     pub code: CommandCode,
@@ -121,6 +123,7 @@ impl RawDevice {
     ///
     /// # Errors
     /// As [`ClientVirtualDevice::get_command`].
+    #[doc(alias = "GetCommand")]
     pub fn get_command(&self, timeout: Duration) -> Result<RawCommand, Error> {
         let Some((_turn, left)) = Turn::take(self, timeout) else {
             let what = match timeout.is_zero() {
@@ -151,6 +154,7 @@ impl RawDevice {
     /// # Errors
     /// VD_E_INVALID for a command that is not active (any more) and for more bytes than it has; VD_E_BUSY while another process
     /// has the buffer mapped; VD_E_ABORT, VD_E_PROTOCOL.
+    #[doc(alias = "CompleteCommand")]
     pub fn complete_command(
         &self,
         id: CommandId,

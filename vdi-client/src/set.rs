@@ -30,6 +30,7 @@ use crate::{EnvironmentError, Options};
 ///
 /// The back end is chosen when the object is made: see [`BackEnd`].
 #[derive(Debug)]
+#[doc(alias("IClientVirtualDeviceSet2", "IClientVirtualDeviceSet"))]
 pub struct ClientVirtualDeviceSet {
     /// The back end; an environment that cannot be understood is reported by the call that needs it.
     opener: Result<Opener, EnvironmentError>,
@@ -129,6 +130,7 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// As [`ClientVirtualDeviceSet::create_ex`].
+    #[doc(alias = "Create")]
     pub fn create(&self, name: &str, config: &VdConfig) -> Result<(), Error> {
         self.create_as("Create", None, name, config).inspect_err(trace_refused)
     }
@@ -140,6 +142,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_NOTSUPPORTED for a configuration field that no server serves; VD_E_PROTOCOL when this object has a set already, or
     /// a live set of this name exists; VD_E_INVALID and VD_E_INSTANCE_NAME for bad names; VD_E_SECURITY when the runtime
     /// directory is not to be trusted; VD_E_MEMORY and VD_E_UNEXPECTED when the system refuses.
+    #[doc(alias = "CreateEx")]
     pub fn create_ex(&self, instance: Option<&str>, name: &str, config: &VdConfig) -> Result<(), Error> {
         self.create_as("CreateEx", instance, name, config).inspect_err(trace_refused)
     }
@@ -149,6 +152,7 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// As [`ClientVirtualDeviceSet::open_in_secondary_ex`].
+    #[doc(alias = "OpenInSecondary")]
     pub fn open_in_secondary(&self, name: &str) -> Result<(), Error> {
         self.join("OpenInSecondary", None, name).inspect_err(trace_refused)
     }
@@ -161,6 +165,7 @@ impl ClientVirtualDeviceSet {
     /// not join, or does not trust the creator; VD_E_MEMORY when the set has as many processes as it can; VD_E_NOTSUPPORTED when
     /// its creator has another version of this library; VD_E_UNEXPECTED when the description of the set's memory was overwritten,
     /// and when the system refuses.
+    #[doc(alias = "OpenInSecondaryEx")]
     pub fn open_in_secondary_ex(&self, instance: Option<&str>, name: &str) -> Result<(), Error> {
         self.join("OpenInSecondaryEx", instance, name).inspect_err(trace_refused)
     }
@@ -170,6 +175,7 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
+    #[doc(alias = "GetConfiguration")]
     pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         Self::configuration_of(&self.session("GetConfiguration")?, timeout)
     }
@@ -201,6 +207,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_OPEN when all devices are open; VD_E_PROTOCOL when this one is, and before the configuration; VD_E_INVALID when
     /// the set has no device of this name; VD_E_ABORT; VD_E_TIMEOUT when the wait is cancelled.
+    #[doc(alias = "OpenDevice")]
     pub fn open_device(&self, name: &str) -> Result<ClientVirtualDevice, Error> {
         self.device_of(&self.session("OpenDevice")?, name)
     }
@@ -229,6 +236,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID unless `address` is the data start of a buffer that an outstanding
     /// command of this process holds.
     #[inline]
+    #[doc(alias = "GetBufferHandle")]
     pub fn get_buffer_handle(&self, address: *const u8) -> Result<BufferHandle, Error> {
         const CALL: &str = "GetBufferHandle";
         self.with(CALL, |session| {
@@ -248,6 +256,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_NOTSUPPORTED on [`BackEnd::SqlServer`], whose library does not give the length of a buffer:
     /// [`ClientVirtualDeviceSet::map_buffer_handle_sized`] works on every back end.
     #[inline]
+    #[doc(alias = "MapBufferHandle")]
     pub fn map_buffer_handle(&self, handle: BufferHandle) -> Result<MappedBuffer, Error> {
         self.map(handle, None)
     }
@@ -258,6 +267,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// As [`ClientVirtualDeviceSet::map_buffer_handle`]; VD_E_INVALID when the buffer cannot have so many bytes.
     #[inline]
+    #[doc(alias = "MapBufferHandle")]
     pub fn map_buffer_handle_sized(&self, handle: BufferHandle, bytes: usize) -> Result<MappedBuffer, Error> {
         self.map(handle, Some(bytes))
     }
@@ -270,6 +280,7 @@ impl ClientVirtualDeviceSet {
     /// VD_E_PROTOCOL unless the set is open; VD_E_INVALID for a handle that is stale, forged or another set's; VD_E_ABORT when
     /// the buffer cannot be where the server says, which aborts the set.
     #[inline]
+    #[doc(alias = "MapBufferHandle")]
     pub fn map_buffer_address(&self, handle: BufferHandle) -> Result<NonNull<u8>, Error> {
         self.session("MapBufferHandle")?.map_buffer_address(handle).inspect_err(trace_refused)
     }
@@ -278,6 +289,7 @@ impl ClientVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL without a set.
+    #[doc(alias = "SignalAbort")]
     pub fn signal_abort(&self) -> Result<(), Error> {
         self.session("SignalAbort")?.signal_abort().inspect_err(trace_refused)
     }
@@ -309,6 +321,7 @@ impl ClientVirtualDeviceSet {
     /// # Errors
     /// VD_E_OPEN when devices had not returned VD_E_CLOSE: the set was aborted, and is closed all the same. VD_E_PROTOCOL
     /// without a set.
+    #[doc(alias = "Close")]
     pub fn close(&self) -> Result<(), Error> {
         const CALL: &str = "Close";
         let session = self.slot().take();

@@ -34,6 +34,7 @@ impl fmt::Display for Process {
 
 /// What the process did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cause {
     /// It called SignalAbort.
     Signalled,

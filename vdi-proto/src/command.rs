@@ -251,6 +251,7 @@ pub struct Loan {
 
 /// A command from server to client. Its values are not yet validated: [`crate::device::ClientDevice`] does that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[doc(alias = "VDC_Command")]
 pub struct CommandRecord {
     /// Which command.
     pub code: CommandCode,

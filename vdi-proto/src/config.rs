@@ -43,32 +43,42 @@ const MAX_IO_DEPTH: u32 = 4;
 /// assert!(negotiated.validate_answer(&requested).is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[doc(alias = "VDConfig")]
 pub struct VdConfig {
     /// Set by the client: devices in the set, 1 to [`MAX_DEVICES`].
+    #[doc(alias = "deviceCount")]
     pub device_count: u32,
     /// Set by the client, then by the server: feature bits.
     pub features: Features,
     /// Set by the client: bytes immediately before each buffer's data start, for the client's own use;
     /// 0 to [`MAX_PREFIX_ZONE`].
+    #[doc(alias = "prefixZoneSize")]
     pub prefix_zone_size: u32,
     /// Set by the client, raised by the server: minimum alignment of each buffer's data start in bytes; 0 or a power of
     /// two up to [`MAX_BLOCK_SIZE`].
     pub alignment: u32,
     /// Set by the client, only with [`Features::FILE_MARKS`]: 0 for hard filemarks, else the size of a soft one, a
     /// power of two from [`MIN_BLOCK_SIZE`] to [`MAX_BLOCK_SIZE`].
+    #[doc(alias = "softFileMarkBlockSize")]
     pub soft_file_mark_block_size: u32,
     /// Set by the client, only with [`Features::REMOVABLE`]: bytes of the end-of-media warning zone, 0 for none.
+    #[doc(alias = "EOMWarningSize")]
     pub eom_warning_size: u32,
     /// Set by the client: the server's time-out in ms, 0 for none. See [`crate::timeout`].
+    #[doc(alias = "serverTimeOut")]
     pub server_time_out: u32,
     /// Set by the server: every transfer is a multiple of this; a power of two from [`MIN_BLOCK_SIZE`] to
     /// [`MAX_BLOCK_SIZE`].
+    #[doc(alias = "blockSize")]
     pub block_size: u32,
     /// Set by the server: always 4 (deprecated).
+    #[doc(alias = "maxIODepth")]
     pub max_io_depth: u32,
     /// Set by the server: the largest transfer in bytes, a multiple of [`TRANSFER_UNIT`] up to [`MAX_TRANSFER_SIZE`].
+    #[doc(alias = "maxTransferSize")]
     pub max_transfer_size: u32,
     /// Set by the server: all buffer space in bytes.
+    #[doc(alias = "bufferAreaSize")]
     pub buffer_area_size: u32,
 }
 
@@ -99,6 +109,7 @@ impl core::fmt::Display for Author {
 
 /// A field of the configuration that is not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// A field is out of range.
     #[error("{author} set {field} to {found}; it must be {expected}")]

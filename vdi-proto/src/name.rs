@@ -21,6 +21,7 @@ pub const MAX_INSTANCE_CHARS: usize = 16;
 
 /// An invalid name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum NameError {
     /// A set's or device's name is empty: VD_E_INVALID.
     #[error("the name is empty; give it 1 to {MAX_NAME_CHARS} characters")]

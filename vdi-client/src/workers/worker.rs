@@ -21,6 +21,7 @@ use crate::work::{self, Performed};
 
 /// What a worker did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub struct Served {
     /// Requests answered.
     pub requests: u64,

@@ -36,6 +36,7 @@ pub const QUEUE_DEPTH: u32 = 64;
 
 /// The peer broke the protocol. The set is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum Violation {
     /// The client completed a command that is not outstanding.
     #[error("the client completed command {:#x}, which is not outstanding", id.0)]

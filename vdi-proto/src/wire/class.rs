@@ -42,6 +42,7 @@ pub struct ClassSpec {
 
 /// A class that cannot be laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum ClassError {
     /// The buffers are empty.
     #[error("a buffer has 0 bytes; it needs at least 1")]

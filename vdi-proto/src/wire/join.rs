@@ -122,6 +122,7 @@ pub enum Message<'a> {
 
 /// A packet that is no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum JoinError {
     /// It ends too early.
     #[error("a join message ends after {found} bytes, where at least {expected} were needed")]

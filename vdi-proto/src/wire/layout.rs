@@ -230,6 +230,7 @@ pub mod slot_word {
 
 /// What is wrong in a control segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum LayoutError {
     /// It is no control segment.
     #[error("the segment begins with {found:#018x}, not with a control segment's magic {MAGIC:#018x}")]

@@ -23,6 +23,7 @@ const NO_LOAN: u32 = u32::MAX;
 
 /// Words that are not a record. A process wrote to shared memory by mistake; the set is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RecordError {
     /// The checksum is wrong.
     #[error("record {number} of a ring has the checksum {found:#010x}, not {expected:#010x}: it was overwritten")]

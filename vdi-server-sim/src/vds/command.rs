@@ -22,6 +22,7 @@ impl<F: Fn(Completed) + Send + Sync> CompletionRoutine for F {
 }
 
 /// A command to send: VDS_Command.
+#[doc(alias = "VDS_Command")]
 pub struct VdsCommand {
     /// Which command.
     pub code: CommandCode,

@@ -16,6 +16,7 @@ use crate::trace;
 
 /// A device that this server opened.
 #[derive(Debug)]
+#[doc(alias = "IServerVirtualDevice")]
 pub struct ServerVirtualDevice {
     set: Arc<OpenSet>,
     core: Arc<DeviceCore>,
@@ -67,6 +68,7 @@ impl ServerVirtualDevice {
     /// # Errors
     /// The above; VD_E_NOTSUPPORTED for a command that the set's features do not allow, VD_E_INVALID for a transfer without a
     /// buffer, or of a size that the set does not have.
+    #[doc(alias = "SendCommand")]
     pub fn send_command(&self, command: VdsCommand) -> Result<(), VdsError> {
         if let Err(refusal) = self.validate(&command) {
             return self.refuse(command, refusal);
@@ -136,6 +138,7 @@ impl ServerVirtualDevice {
     ///
     /// # Errors
     /// VD_E_CLOSE when it is closed already; VD_E_ABORT; VD_E_PROTOCOL when the set is closed.
+    #[doc(alias = "CloseDevice")]
     pub fn close_device(&self) -> Result<(), VdsError> {
         const CALL: &str = "CloseDevice";
         // Of two devices that close at once, exactly one is the last.

@@ -40,6 +40,7 @@ struct Missed {
 /// The object may be used from any thread, and for another set after [`ServerVirtualDeviceSet::close`]. Dropping it closes
 /// the set.
 #[derive(Debug)]
+#[doc(alias("IServerVirtualDeviceSet2", "IServerVirtualDeviceSet"))]
 pub struct ServerVirtualDeviceSet {
     /// An environment that cannot be understood is reported by [`ServerVirtualDeviceSet::open`].
     options: Result<Options, EnvironmentError>,
@@ -124,6 +125,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_INVALID when there is no such set; VD_E_SECURITY when it may not be used; VD_E_ABORT when it was aborted;
     /// VD_E_PROTOCOL when this object has one already.
+    #[doc(alias = "Open")]
     pub fn open(&self, instance: &str, name: &str) -> Result<(), VdsError> {
         self.open_within(instance, name, Duration::ZERO, || false)
     }
@@ -206,6 +208,7 @@ impl ServerVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL without a set, VD_E_ABORT.
+    #[doc(alias = "GetConfiguration")]
     pub fn get_configuration(&self) -> Result<VdConfig, VdsError> {
         let opened = self.step("GetConfiguration", Call::GetConfiguration)?;
         Ok(opened.configuration.current())
@@ -217,6 +220,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL unless the set was just opened, VD_E_ABORT; VD_E_INVALID for terms out of range, VD_E_NOTSUPPORTED for what
     /// the client requested: the set then stays as it was.
+    #[doc(alias = "BeginConfiguration")]
     pub fn begin_configuration(&self, terms: &ServerTerms, timeout: Duration) -> Result<VdConfig, VdsError> {
         const CALL: &str = "BeginConfiguration";
         self.opened(CALL)?.configuration.begin(CALL, terms, timeout)
@@ -228,6 +232,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_MEMORY, VD_E_PROTOCOL, VD_E_ABORT; VD_E_INVALID for a size or count of 0, or an alignment that is no power of two
     /// up to 65536.
+    #[doc(alias = "RequestBuffers")]
     pub fn request_buffers(&self, size: u32, alignment: u32, count: u32) -> Result<(), VdsError> {
         const CALL: &str = "RequestBuffers";
         self.step(CALL, Call::RequestBuffers)?.configuration.request(CALL, size, alignment, count)
@@ -237,6 +242,7 @@ impl ServerVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL, VD_E_ABORT; VD_E_INVALID for an alignment that is no power of two up to 65536.
+    #[doc(alias = "QueryAvailableBuffers")]
     pub fn query_available_buffers(&self, size: u32, alignment: u32) -> Result<u32, VdsError> {
         const CALL: &str = "QueryAvailableBuffers";
         self.step(CALL, Call::QueryAvailableBuffers)?.configuration.available(CALL, size, alignment)
@@ -247,6 +253,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_MEMORY: the set stays in configuration, and the server may request less. VD_E_PROTOCOL,
     /// VD_E_ABORT, VD_E_TIMEOUT when the client's process does not answer.
+    #[doc(alias = "EndConfiguration")]
     pub fn end_configuration(&self) -> Result<VdConfig, VdsError> {
         const CALL: &str = "EndConfiguration";
         self.opened(CALL)?.configuration.end(CALL)
@@ -257,6 +264,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_OPEN when all are open; VD_E_INVALID for a name that is none, or that another device of the set has; VD_E_PROTOCOL,
     /// VD_E_ABORT.
+    #[doc(alias = "OpenDevice")]
     pub fn open_device(&self, name: &str) -> Result<ServerVirtualDevice, VdsError> {
         const CALL: &str = "OpenDevice";
         let set = Arc::clone(&self.opened(CALL)?.set);
@@ -294,6 +302,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_MEMORY; VD_E_INVALID for a size of 0, or an alignment that is no power of two up to 65536; VD_E_PROTOCOL,
     /// VD_E_ABORT.
+    #[doc(alias = "AllocateBuffer")]
     pub fn allocate_buffer(&self, size: u32, alignment: u32) -> Result<ServerBuffer, VdsError> {
         const CALL: &str = "AllocateBuffer";
         self.step(CALL, Call::AllocateBuffer)?.configuration.allocate(CALL, size, alignment)
@@ -303,6 +312,7 @@ impl ServerVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_INVALID for a buffer of another set; VD_E_PROTOCOL before the configuration.
+    #[doc(alias = "FreeBuffer")]
     pub fn free_buffer(&self, buffer: ServerBuffer) -> Result<(), VdsError> {
         const CALL: &str = "FreeBuffer";
         let opened = self.step(CALL, Call::FreeBuffer)?;
@@ -316,6 +326,7 @@ impl ServerVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL without a set.
+    #[doc(alias = "IsSharedBuffer")]
     pub fn is_shared_buffer(&self, address: *const u8) -> Result<bool, VdsError> {
         let opened = self.opened("IsSharedBuffer")?;
         Ok(opened.configuration.pool().is_some_and(|pool| pool.is_shared(address)))
@@ -327,6 +338,7 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_ABORT when the set was aborted: everything outstanding has ended with ERROR_OPERATION_ABORTED by then. VD_E_PROTOCOL
     /// when it runs already, or is called too early.
+    #[doc(alias = "ExecuteCompletionAgent")]
     pub fn execute_completion_agent(&self) -> Result<(), VdsError> {
         const CALL: &str = "ExecuteCompletionAgent";
         let opened = self.opened(CALL)?;
@@ -376,6 +388,7 @@ impl ServerVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL without a set.
+    #[doc(alias = "SignalAbort")]
     pub fn signal_abort(&self) -> Result<(), VdsError> {
         const CALL: &str = "SignalAbort";
         let opened = self.step(CALL, Call::SignalAbort)?;
@@ -401,6 +414,7 @@ impl ServerVirtualDeviceSet {
     ///
     /// # Errors
     /// VD_E_PROTOCOL when devices are open: the set was aborted, and is closed all the same; and without a set.
+    #[doc(alias = "Close")]
     pub fn close(&self) -> Result<(), VdsError> {
         const CALL: &str = "Close";
         let Some(opened) = self.slot().take() else { return self.opened(CALL).map(drop) };
