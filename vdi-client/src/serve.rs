@@ -313,21 +313,20 @@ fn message(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
 }
 
-/// Aborts the set because of an error of this process. The abort of another process stays the reason.
+/// Aborts the set because of an error of this process: the server gets code and text. The abort of another process stays the
+/// reason.
 fn abort_for(session: &Session, error: &Error) {
-    match error.media_error() {
-        Some(failure) => abort(session, failure.code, &failure.cause()),
-        None if error.kind() == ErrorKind::Ended => {}
-        None => abort(session, CompletionCode::OPERATION_ABORTED, &error.to_string()),
+    match (error.media_error(), error.device()) {
+        (Some(failure), Some(device)) => abort(session, failure.code, &format!("device {device:?}: {failure}")),
+        _ if error.kind() == ErrorKind::Ended => {}
+        _ => abort(session, CompletionCode::OPERATION_ABORTED, &error.to_string()),
     }
 }
 
-/// Aborts the set: the server is to get `code` and `reason`. Without effect on a set that has ended.
+/// Aborts the set. Without effect on a set that was aborted before.
 fn abort(session: &Session, code: CompletionCode, reason: &str) {
-    // SIGNAL_ABORT_BECAUSE: `session.signal_abort_because(code, reason)`, once it is there. This is the only place.
-    let _ = (code, reason);
     // An error here means that the set is closed already.
-    let _ = session.signal_abort();
+    let _ = session.signal_abort_because(code, reason);
 }
 
 impl Error {

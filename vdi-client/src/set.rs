@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::VdConfig;
 use vdi_proto::handle::BufferHandle;
-use vdi_proto::set::client::State;
+pub use vdi_proto::set::client::State;
 use vdi_proto::status::VdError;
 
 use crate::back_end::{BackEnd, Opener, Session};

@@ -1,4 +1,4 @@
-//! The events of this crate; see "Tracing" in its documentation. The mechanism is [`vdi_shm::trace`]'s.
+//! The events of this crate; see `docs/tracing.md`. The mechanism is [`vdi_shm::trace`]'s.
 
 use vdi_proto::status::VdError;
 pub(crate) use vdi_shm::trace::{Clock, Span};

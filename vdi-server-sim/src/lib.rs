@@ -1,5 +1,14 @@
-//! Plays SQL Server's side of the Virtual Device Interface.
-//!
+// The first definition of a link counts: those of the README lead to its files, these to pages of the documentation.
+#![doc = "[docs/faults.md]: docs::faults"]
+#![doc = "[docs/statements.md]: docs::statements"]
+#![doc = "[docs/sqlcmd.md]: docs::sqlcmd"]
+#![doc = "[docs/decisions.md]: docs::decisions"]
+#![doc = "[docs/robustness.md]: docs"]
+#![doc = "[docs/figures.md]: docs"]
+#![doc = "[../vdi-shm/docs/runtime-directory.md]: ../vdi_shm/docs/runtime_directory/index.html"]
+#![doc = "[bench]: docs"]
+#![doc = "[bench/figures]: docs"]
+#![doc = include_str!("../README.md")]
 //! # Tracing
 //!
 //! With the feature `tracing` (a part of `cli`, which is on by default; otherwise off), [`vds`] and [`engine`] tell a subscriber
@@ -31,6 +40,20 @@
 #![forbid(unsafe_code)]
 
 pub mod database;
+#[cfg(doc)]
+pub mod docs {
+    //! The pages of the folder `docs`. Further pages are in the repository: `docs/robustness.md`, `docs/figures.md`,
+    //! `bench/README.md` and `bench/figures`, which are about the tests and measurements of this crate.
+
+    #[doc = include_str!("../docs/decisions.md")]
+    pub mod decisions {}
+    #[doc = include_str!("../docs/faults.md")]
+    pub mod faults {}
+    #[doc = include_str!("../docs/sqlcmd.md")]
+    pub mod sqlcmd {}
+    #[doc = include_str!("../docs/statements.md")]
+    pub mod statements {}
+}
 pub mod engine;
 pub mod faults;
 pub mod messages;
@@ -40,7 +63,6 @@ mod trace;
 pub mod tsql;
 pub mod vds;
 
-/// Compiles the README's example.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+/// The rules and numbers of the interface. Re-exported, so that a test needs one dependency.
+#[doc(no_inline)]
+pub use vdi_proto;

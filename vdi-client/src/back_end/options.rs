@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::shared_memory::{EnvironmentError, Options};
 
 /// What carries a set: chosen at run time, by [`crate::ClientVirtualDeviceSet::with_back_end`]. Everything else is the same
-/// for a program; see "Back ends" in the documentation of the crate.
+/// for a program; see `docs/back-ends.md`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BackEnd {
