@@ -14,7 +14,7 @@ use vdi_proto::status::VdError;
 use crate::back_end::DeviceRef;
 use crate::command::{Command, Completion};
 use crate::device::ClientVirtualDevice;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, show_duration};
 use crate::trace;
 
 /// A command as a block of numbers: VDC_Command, with its identity.
@@ -129,7 +129,8 @@ impl RawDevice {
             let what = match timeout.is_zero() {
                 true => "another thread of this program waits for this device's commands".to_owned(),
                 false => {
-                    format!("for {timeout:?} another thread of this program has waited for this device's commands")
+                    let waited = show_duration(timeout);
+                    format!("for {waited} another thread of this program has waited for this device's commands")
                 }
             };
             let error = Error::new(ErrorKind::NotYet, VdError::Timeout, "GetCommand", self.set_name(), what);

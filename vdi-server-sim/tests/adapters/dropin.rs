@@ -174,7 +174,7 @@ fn time_outs_of_get_command_are_milliseconds_unless_told() {
         assert_eq!(outcome.status.code(), Some(1), "{outcome:#?}");
         for text in [
             "the last GetCommand: 0x80770003",
-            "libsqlvdi: GetCommand on device \"agent\" of set \"agent\": VD_E_TIMEOUT (0x80770003): the server sent no command within 90ms",
+            "libsqlvdi: GetCommand on device \"agent\" of set \"agent\": VD_E_TIMEOUT (0x80770003): the server sent no command within 0.09 s",
             "milliseconds: if it means seconds, set VDI_GETCOMMAND_TIMEOUT_UNIT=s",
             "libsqlvdi: Close of set \"agent\": VD_E_OPEN (0x8077000d): devices were still open",
             "terminating abnormally",

@@ -103,7 +103,7 @@ fn waiting_for_a_command() {
     let (set, server, mut device) = pair(&bench);
     let beginning = format!("GetCommand {DEVICE}");
     let error = device.get_command(Duration::from_millis(1)).unwrap_err();
-    assert_told(&error, &beginning, &["the server sent no command within 1ms"]);
+    assert_told(&error, &beginning, &["the server sent no command within 0.001 s"]);
     assert!(!error.to_string().contains("holds"), "{error}");
     server.read(0);
     let held = device.get_command(PATIENCE).unwrap();

@@ -211,8 +211,10 @@ fn a_target_that_cannot_be_opened_fails_before_any_device_is_taken() {
     assert_eq!((error.code(), error.device()), (VdError::Unexpected, Some("nightly/3")), "{error}");
     assert_eq!(media_error(&error).what, failure().what);
     assert_eq!(set.state(), State::Abort);
-    let failure = server.result().unwrap_err();
-    assert_eq!(failure.status(), Some(VdError::Abort), "{failure}");
+    // The server has the code and the text.
+    let told = server.result().unwrap_err();
+    assert_eq!(told.status(), Some(VdError::Abort), "{told}");
+    assert!(told.to_string().contains(r#"device "nightly/3": robot arm 7 is stuck [ERROR_DISK_FULL (112)]"#), "{told}");
     set.close().unwrap();
     bench.assert_output(&[]);
 }
@@ -326,10 +328,11 @@ fn panicking<M: Media>(
     let (set, server) = begin(bench, 3);
     let panic = catch_unwind(AssertUnwindSafe(|| set.serve_with_progress(&names(3), media, progress))).unwrap_err();
     assert_eq!(set.state(), State::Abort);
-    let failure = server.result().unwrap_err();
+    let (message, failure) = (panic.downcast_ref::<&str>().copied().unwrap(), server.result().unwrap_err());
     assert_eq!(failure.status(), Some(VdError::Abort), "{failure}");
+    assert!(failure.to_string().contains(&format!("the client panicked: {message}")), "{failure}");
     set.close().unwrap();
-    panic.downcast_ref::<&str>().copied().unwrap().to_owned()
+    message.to_owned()
 }
 
 #[test]

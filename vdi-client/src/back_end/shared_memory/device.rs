@@ -34,7 +34,7 @@ use vdi_shm::set::slots::ReclaimError;
 use super::attachment::Attachment;
 use super::command::HeldCommand;
 use super::device_core::{DeviceRef, DeviceShared};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, show_duration};
 use crate::trace;
 
 const CALL: &str = "GetCommand";
@@ -314,14 +314,14 @@ impl Device {
         let set = &self.shared.set;
         let error = match set.would_answer(Call::GetCommand(CommandPoll::Nothing)) {
             Ok(()) | Err(VdError::Timeout) => {
-                let outstanding = self.outstanding();
+                let (outstanding, waited) = (self.outstanding(), show_duration(timeout));
                 let what: Cow<'static, str> = match outstanding {
                     0 if timeout.is_zero() => {
                         "no command is there now; try again, or wait for one with a time-out".into()
                     }
-                    0 => format!("the server sent no command within {timeout:?}").into(),
+                    0 => format!("the server sent no command within {waited}").into(),
                     _ => format!(
-                        "the server sent no command within {timeout:?}; this program holds {outstanding} of its \
+                        "the server sent no command within {waited}; this program holds {outstanding} of its \
                          commands, for which it may be waiting"
                     )
                     .into(),
