@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use std::{env, fmt::Display, time::Duration};
 
 use vdi_client::media::FileMedia;
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, CompletionCode, ErrorReport, Features, VdConfig};
 
 /// For people: nobody may read standard error.
 fn say(line: impl Display) {
@@ -41,7 +41,9 @@ fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), ErrorRepo
         let wait = |mut secondary: Child| {
             let failed = !secondary.wait().is_ok_and(|status| status.success());
             if failed {
-                let _ = set.signal_abort();
+                // Of no effect where it has aborted the set itself, with a better reason.
+                let why = "the process of another device failed";
+                let _ = set.signal_abort_because(CompletionCode::OPERATION_ABORTED, why);
             }
             failed
         };

@@ -76,36 +76,32 @@ impl fmt::Display for Progress {
 #[derive(Debug)]
 pub(crate) struct Watch {
     counters: Vec<Arc<Counters>>,
-    begun: Instant,
     last: Report,
-    moved: Instant,
+    /// When `last` was found; `None` before the first command.
+    moved: Option<Instant>,
 }
 
 impl Watch {
     pub(crate) fn new(devices: usize) -> Watch {
-        let now = Instant::now();
         let counters = (0..devices).map(|_| Arc::default()).collect();
-        Watch { counters, begun: now, last: Report::default(), moved: now }
+        Watch { counters, last: Report::default(), moved: None }
     }
 
-    pub(crate) fn begun(&self) -> Instant {
-        self.begun
+    /// The counters of all devices.
+    pub(crate) fn counters(&self) -> Vec<Arc<Counters>> {
+        self.counters.clone()
     }
 
-    /// The counters of a device.
-    pub(crate) fn of(&self, device: usize) -> Option<Arc<Counters>> {
-        self.counters.get(device).cloned()
-    }
-
-    pub(crate) fn progress(&mut self, now: Instant) -> Progress {
+    /// The progress of work that has begun then.
+    pub(crate) fn progress(&mut self, begun: Instant, now: Instant) -> Progress {
         let devices = self.counters.iter().map(|counters| counters.load()).collect();
-        let mut progress =
-            Progress { devices, elapsed: now.saturating_duration_since(self.begun), idle: Duration::ZERO };
+        let elapsed = now.saturating_duration_since(begun);
+        let mut progress = Progress { devices, elapsed, idle: Duration::ZERO };
         let total = progress.total();
         if total != self.last {
-            (self.last, self.moved) = (total, now);
+            (self.last, self.moved) = (total, Some(now));
         }
-        progress.idle = now.saturating_duration_since(self.moved);
+        progress.idle = now.saturating_duration_since(self.moved.unwrap_or(begun));
         progress
     }
 }
@@ -118,17 +114,22 @@ mod tests {
     fn progress_adds_up_and_says_when_nothing_moves() {
         let mut watch = Watch::new(2);
         let report = |commands, bytes_written| Report { commands, bytes_written, bytes_read: 0 };
-        watch.of(0).unwrap().store(&report(3, 65536));
-        watch.of(1).unwrap().store(&report(4, 1 << 20));
-        assert!(watch.of(2).is_none());
-        let start = watch.begun;
-        let progress = watch.progress(start + Duration::from_secs(20));
+        let counters = watch.counters();
+        let [first, second] = &counters[..] else { panic!("{counters:?}") };
+        first.store(&report(3, 65536));
+        second.store(&report(4, 1 << 20));
+        let start = Instant::now();
+        let mut at = |seconds| watch.progress(start, start + Duration::from_secs(seconds));
+        let progress = at(20);
         assert_eq!((progress.total(), progress.idle), (report(7, (1 << 20) + 65536), Duration::ZERO));
         assert_eq!(progress.to_string(), "2 devices: 1114112 bytes written, 0 bytes read, 7 commands");
-        let later = watch.progress(start + Duration::from_secs(31));
+        let later = at(31);
         assert_eq!((later.elapsed.as_secs(), later.idle.as_secs()), (31, 11));
         assert!(later.to_string().ends_with("7 commands; nothing has moved for 11 s"), "{later}");
-        watch.of(0).unwrap().store(&report(4, 65536));
-        assert_eq!(watch.progress(start + Duration::from_secs(32)).idle, Duration::ZERO);
+        first.store(&report(4, 65536));
+        assert_eq!(at(32).idle, Duration::ZERO);
+
+        let nothing = Watch::new(1).progress(start, start + Duration::from_secs(12));
+        assert_eq!(nothing.idle.as_secs(), 12);
     }
 }

@@ -5,7 +5,7 @@
 //! | configuring | GetConfiguration | is returned; the set is as it was, and may be served again |
 //! | preparing | the media are made, one after another, in the calling thread; no device is open | aborts the set, with code and text of the failure |
 //! | opening | OpenDevice for each name, in the calling thread | aborts the set |
-//! | serving | [`pump`](fn@crate::pump) in a thread a device; the calling thread reports progress | aborts the set; all threads end |
+//! | serving | [`pump`](fn@crate::pump), or other work, in a thread a device; the calling thread reports progress | aborts the set; all threads end |
 //! | served | every thread has ended | |
 //!
 //! # Invariants
@@ -156,23 +156,80 @@ impl ClientVirtualDeviceSet {
     pub fn serve_with_progress<M: Media>(
         &self,
         names: &[impl AsRef<str>],
-        media: impl FnMut(usize, &VdConfig) -> Result<M, MediaError>,
-        progress: impl FnMut(&Progress),
+        mut media: impl FnMut(usize, &VdConfig) -> Result<M, MediaError>,
+        mut progress: impl FnMut(&Progress),
     ) -> Result<Vec<Report>, Error> {
         let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let mut watch = Watch::new(names.len());
+        let counters = watch.counters();
+        let prepare = |session: &Session, agreed: &VdConfig| {
+            let works = names.iter().zip(counters).enumerate().map(|(index, (name, counters))| {
+                let mut media = media(index, agreed).map_err(|failure| not_made(session, name, failure))?;
+                Ok(move |device: &mut ClientVirtualDevice| pump_counted(device, &mut media, Some(counters)))
+            });
+            works.collect()
+        };
+        self.serve_all(&names, prepare, |begun, now| progress(&watch.progress(begun, now)))
+    }
+
+    /// As [`ClientVirtualDeviceSet::serve`], with other work than [`pump`](fn@crate::pump): `work` is called with the index of the
+    /// name and with the device, in the device's thread. It returns when the server has closed the device, or with the error that
+    /// ended the work.
+    ///
+    /// ```no_run
+    /// # use vdi_client::{ClientVirtualDeviceSet, Error, workers::WorkerPool};
+    /// # fn f(set: &ClientVirtualDeviceSet, pool: &WorkerPool) -> Result<(), Error> {
+    /// // Worker processes get the buffers by their handles.
+    /// set.serve_by(&["nightly", "nightly-1"], |index, device| pool.drive(device, index as u32, |_| ()))?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ClientVirtualDeviceSet::serve`], and the errors of `work`.
+    ///
+    /// # Panics
+    /// When `work` panics.
+    pub fn serve_by(
+        &self,
+        names: &[impl AsRef<str>],
+        work: impl Fn(usize, &mut ClientVirtualDevice) -> Result<Report, Error> + Sync,
+    ) -> Result<Vec<Report>, Error> {
+        let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
+        let (work, devices) = (&work, names.len());
+        let prepare = |_: &Session, _: &VdConfig| {
+            Ok((0..devices).map(|index| move |device: &mut ClientVirtualDevice| work(index, device)).collect())
+        };
+        self.serve_all(&names, prepare, |_, _| ())
+    }
+
+    /// All stages. `prepare` makes the work of each device; `tick` gets the beginning of the work and the time, now and then.
+    fn serve_all<W: Work>(
+        &self,
+        names: &[&str],
+        prepare: impl FnOnce(&Session, &VdConfig) -> Result<Vec<W>, Error>,
+        tick: impl FnMut(Instant, Instant),
+    ) -> Result<Vec<Report>, Error> {
         let session = self.session(CALL)?;
-        check_names(&session, &names).inspect_err(trace_refused)?;
+        check_names(&session, names).inspect_err(trace_refused)?;
         let agreed = Self::configuration_of(&session, INFINITE)?;
-        let served = aborting_on_panic(&session, || {
-            let media = prepare(&session, &names, &agreed, media)?;
+        aborting_on_panic(&session, || {
+            let works = check_count(&session, names, &agreed).and_then(|()| prepare(&session, &agreed));
+            let works = works.inspect_err(|error| {
+                abort_for(&session, error);
+                trace_refused(error);
+            })?;
             // The abort comes before the devices that are open are dropped.
             let open = |name| self.device_of(&session, name).inspect_err(|error| abort_for(&session, error));
             let devices = names.iter().map(|name| open(name)).collect::<Result<Vec<_>, _>>()?;
-            pump_all(&session, devices, media, progress)
-        });
-        served.inspect_err(trace_refused)
+            run_all(&session, devices, works, tick)
+        })
     }
 }
+
+/// What is done with a device, in its thread.
+trait Work: FnOnce(&mut ClientVirtualDevice) -> Result<Report, Error> + Send {}
+
+impl<F: FnOnce(&mut ClientVirtualDevice) -> Result<Report, Error> + Send> Work for F {}
 
 /// What can be said of the names before the configuration.
 fn check_names(session: &Session, names: &[&str]) -> Result<(), Error> {
@@ -191,53 +248,43 @@ fn invalid(session: &Session, what: String) -> Error {
     Error::new(ErrorKind::Misuse, VdError::Invalid, CALL, session.set_name(), what)
 }
 
-/// The media of all devices. None of these is open yet.
-fn prepare<M: Media>(
-    session: &Session,
-    names: &[&str],
-    agreed: &VdConfig,
-    mut media: impl FnMut(usize, &VdConfig) -> Result<M, MediaError>,
-) -> Result<Vec<M>, Error> {
+/// What can be said of them then.
+fn check_count(session: &Session, names: &[&str], agreed: &VdConfig) -> Result<(), Error> {
     // A library that leaves the field out has one device.
     let (devices, named) = (agreed.device_count.max(1), names.len());
-    if named > devices as usize {
-        let what =
-            format!("{named} devices are named, and the set has {devices}: create it with as many as are served");
-        let error = invalid(session, what);
-        abort_for(session, &error);
-        return Err(error);
+    if named <= devices as usize {
+        return Ok(());
     }
-    let made = names.iter().enumerate().map(|(index, name)| {
-        media(index, agreed).map_err(|failure| {
-            let what = failure.to_string();
-            let error = Error::new(ErrorKind::System, VdError::Unexpected, CALL, session.set_name(), what);
-            error.of_device(name).because(failure)
-        })
-    });
-    made.collect::<Result<Vec<M>, Error>>().inspect_err(|error| abort_for(session, error))
+    let what = format!("{named} devices are named, and the set has {devices}: create it with as many as are served");
+    Err(invalid(session, what))
+}
+
+/// The medium of a device could not be made.
+fn not_made(session: &Session, device: &str, failure: MediaError) -> Error {
+    let error = Error::new(ErrorKind::System, VdError::Unexpected, CALL, session.set_name(), failure.to_string());
+    error.of_device(device).because(failure)
 }
 
 /// How a device's work ended, with the device's index.
 type End = (usize, Result<Report, Error>);
 
 /// A thread a device, until all have ended.
-fn pump_all<M: Media>(
+fn run_all<W: Work>(
     session: &Session,
     devices: Vec<ClientVirtualDevice>,
-    media: Vec<M>,
-    mut progress: impl FnMut(&Progress),
+    works: Vec<W>,
+    mut tick: impl FnMut(Instant, Instant),
 ) -> Result<Vec<Report>, Error> {
-    let mut watch = Watch::new(devices.len());
     let mut reports = vec![Report::default(); devices.len()];
     // In the order in which they came.
     let mut errors = Vec::new();
+    let begun = Instant::now();
     thread::scope(|scope| {
         let (tell, ends) = channel();
-        let threads = start(scope, session, devices.into_iter().zip(media), &watch, tell);
+        let threads = start(scope, session, devices.into_iter().zip(works), tell);
         // After a panic of the callback the scope waits for the threads.
         aborting_on_panic(session, || {
-            // Ticks of the clock that `Progress::elapsed` counts.
-            let mut next = watch.begun() + PROGRESS_INTERVAL;
+            let mut next = begun + PROGRESS_INTERVAL;
             loop {
                 match ends.recv_timeout(next.saturating_duration_since(Instant::now())) {
                     Ok((index, Ok(report))) => reports[index] = report,
@@ -246,7 +293,7 @@ fn pump_all<M: Media>(
                     Err(RecvTimeoutError::Timeout) => {
                         let now = Instant::now();
                         next = now.max(next + PROGRESS_INTERVAL);
-                        progress(&watch.progress(now));
+                        tick(begun, now);
                     }
                 }
             }
@@ -257,7 +304,7 @@ fn pump_all<M: Media>(
             resume_unwind(panic);
         }
     });
-    progress(&watch.progress(Instant::now()));
+    tick(begun, Instant::now());
     match errors.into_iter().min_by_key(rank) {
         Some(root) => Err(root),
         None => Ok(reports),
@@ -265,19 +312,18 @@ fn pump_all<M: Media>(
 }
 
 /// Starts the threads. Each tells how it ended, unless it panics.
-fn start<'scope, M: Media + 'scope>(
+fn start<'scope, W: Work + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     session: &'scope Session,
-    work: impl Iterator<Item = (ClientVirtualDevice, M)>,
-    watch: &Watch,
+    devices: impl Iterator<Item = (ClientVirtualDevice, W)>,
     tell: Sender<End>,
 ) -> Vec<ScopedJoinHandle<'scope, ()>> {
     let mut threads = Vec::new();
-    for (index, (mut device, mut media)) in work.enumerate() {
-        let (told, counters) = (tell.clone(), watch.of(index));
+    for (index, (mut device, work)) in devices.enumerate() {
+        let told = tell.clone();
         let thread = thread::Builder::new().name(format!("vdi-device-{index}"));
         let spawned = thread.spawn_scoped(scope, move || {
-            let end = aborting_on_panic(session, || pump_counted(&mut device, &mut media, counters));
+            let end = aborting_on_panic(session, || work(&mut device));
             // Before the device is dropped, which aborts without a text.
             let end = end.inspect_err(|error| abort_for(session, error));
             // Nobody listens after a panic of the callback.
@@ -290,6 +336,7 @@ fn start<'scope, M: Media + 'scope>(
                 let error = Error::new(ErrorKind::System, VdError::Unexpected, CALL, session.set_name(), what);
                 let error = error.because(refused);
                 abort_for(session, &error);
+                trace_refused(&error);
                 let _ = tell.send((index, Err(error)));
                 // The devices without a thread are dropped.
                 break;

@@ -75,39 +75,11 @@ pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Er
         }
         worker
     }))?;
-    let opened: Vec<_> =
-        (0..*devices).map(|index| set.open_device(&device_name(name, index))).collect::<Result<_, _>>()?;
+    let names: Vec<_> = (0..*devices).map(|index| device_name(name, index)).collect();
     let total = Mutex::new((0, 0));
-    let commands = std::thread::scope(|scope| {
-        let driving: Vec<_> = (0..)
-            .zip(opened)
-            .map(|(stripe, mut device)| {
-                let (pool, total) = (&pool, &total);
-                scope.spawn(move || {
-                    pool.drive(&mut device, stripe, |bytes| progress(total, bytes)).map(|report| report.commands)
-                })
-            })
-            .collect();
-        let mut commands = 0;
-        let mut failure = None;
-        for thread in driving {
-            match thread.join() {
-                Ok(Ok(more)) => commands += more,
-                Ok(Err(error)) => drop(failure.get_or_insert(error)),
-                Err(_) => return Err("a device's thread panicked".into()),
-            }
-        }
-        failure.map_or(Ok(commands), |error| Err(Box::<dyn Error>::from(error)))
-    });
+    let drive = |index, device: &mut _| pool.drive(device, index as u32, |bytes| progress(&total, bytes));
+    let commands: u64 = set.serve_by(&names, drive)?.iter().map(|report| report.commands).sum();
     let handles = pool.handles_passed();
-    let commands = match commands {
-        Ok(commands) => commands,
-        Err(error) => {
-            // Whatever failed, the server is not to wait for this client; it may have ended the work itself already.
-            let _ = set.signal_abort();
-            return Err(error);
-        }
-    };
     set.close()?;
     for status in pool.finish()? {
         // The system waits for nobody in this process.
