@@ -6,7 +6,7 @@ use crate::back_end::Session;
 ///
 /// ```
 /// use std::time::Duration;
-/// use vdi_client::{ClientVirtualDeviceSet, INFINITE, Options, VdConfig, VdError};
+/// use vdi_client::{ClientVirtualDeviceSet, ErrorKind, INFINITE, Options, VdConfig, VdError};
 ///
 /// let runtime = tempfile::tempdir().unwrap();
 /// let options = Options { runtime_dir: Some(runtime.path().into()), ..Options::default() };
@@ -16,13 +16,14 @@ use crate::back_end::Session;
 /// let canceller = set.canceller().unwrap();
 /// std::thread::spawn(move || canceller.cancel());
 /// let error = set.get_configuration(INFINITE).unwrap_err();
-/// assert_eq!(error.code(), VdError::Timeout);
+/// assert_eq!((error.code(), error.kind()), (VdError::Timeout, ErrorKind::Cancelled));
 /// ```
 #[derive(Debug, Clone)]
 pub struct Canceller(Session);
 
 impl Canceller {
-    /// Ends every wait of this process in the set, now and until [`Canceller::resume`]: each returns VD_E_TIMEOUT.
+    /// Ends every wait of this process in the set, now and until [`Canceller::resume`]: each returns VD_E_TIMEOUT, with
+    /// [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled).
     pub fn cancel(&self) {
         self.0.cancel();
     }

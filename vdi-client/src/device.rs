@@ -68,7 +68,7 @@ impl ClientVirtualDevice {
     ///
     /// # Errors
     /// VD_E_CLOSE when the server closed the device: the normal end, see [`Error::is_close`]; VD_E_TIMEOUT when `timeout`
-    /// passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
+    /// passes first, or the wait is cancelled ([`ErrorKind::Cancelled`]); VD_E_ABORT; VD_E_PROTOCOL after the set was closed, and once all devices of
     /// the set returned VD_E_CLOSE.
     #[inline]
     #[doc(alias = "GetCommand")]

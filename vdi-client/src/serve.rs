@@ -94,7 +94,7 @@ impl ClientVirtualDeviceSet {
     ///   before; it may be repeated.
     /// - **Cancel**: [`ClientVirtualDeviceSet::canceller`], from any thread. The set is aborted if it was configured, and
     ///   the error's kind is [`ErrorKind::Cancelled`]. A device that had been closed by then stays finished. A medium that
-    ///   blocks is not interrupted.
+    ///   blocks is not interrupted, nor is OpenDevice on [`BackEnd::SqlServer`](crate::BackEnd::SqlServer).
     /// - **Progress**: [`ClientVirtualDeviceSet::serve_with_progress`].
     ///
     /// Close the set afterwards.

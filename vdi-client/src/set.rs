@@ -174,7 +174,8 @@ impl ClientVirtualDeviceSet {
     /// thread and in secondaries.
     ///
     /// # Errors
-    /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled; VD_E_ABORT; VD_E_PROTOCOL without a set.
+    /// VD_E_TIMEOUT when `timeout` passes first, or the wait is cancelled ([`ErrorKind::Cancelled`]); VD_E_ABORT; VD_E_PROTOCOL
+    /// without a set.
     #[doc(alias = "GetConfiguration")]
     pub fn get_configuration(&self, timeout: Duration) -> Result<VdConfig, Error> {
         Self::configuration_of(&self.session("GetConfiguration")?, timeout)

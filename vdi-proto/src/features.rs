@@ -15,6 +15,8 @@ macro_rules! features {
         bitflags::bitflags! {
             /// The `features` field of the configuration: a set of `VDF_*` bits. Unknown bits are kept.
             ///
+            /// A flags type of the crate `bitflags`, whose version 2 is a part of this crate's interface.
+            ///
             /// ```
             /// use vdi_proto::features::{DeviceKind, Features};
             ///
