@@ -261,7 +261,8 @@ fn a_second_ctrl_c_ends_the_stripes_at_once() {
     let (status, text) = client.ended();
     assert_eq!(status.code(), Some(130), "{text}");
     assert_eq!(statement.wait().unwrap().code(), Some(1));
-    folders.assert_clean(1);
+    // Nothing beside the pipe. The socket of a process that was ended may stay until the next process removes it.
+    assert_eq!(std::fs::read_dir(&backup).unwrap().count(), 1);
 }
 
 #[test]
