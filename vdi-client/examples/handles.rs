@@ -6,14 +6,15 @@ use std::io::{BufRead, BufReader, Write, stderr, stdin, stdout};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 use std::{env, fmt::Display, time::Duration};
 
-use vdi_client::{
-    BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, ErrorReport, INFINITE, VdConfig,
-};
+use vdi_client::{BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, ErrorReport, VdConfig};
 
 /// For people: nobody may read standard error.
 fn say(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }
+
+/// How long the server may be silent.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -29,13 +30,13 @@ fn primary(name: &str, workers: usize) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(name, &VdConfig::default())?;
     say(format_args!("ready for BACKUP DATABASE ... TO VIRTUAL_DEVICE='{name}'"));
-    set.get_configuration(Duration::from_secs(600))?;
+    set.get_configuration(PATIENCE)?;
     // From here on others may join.
     let mut workers = (0..workers.max(1)).map(|_| start_worker(name)).collect::<Result<Vec<_>, _>>()?;
     let mut device = set.open_device(name)?;
     let (mut handles, mut total) = (0, 0u64);
     loop {
-        let command = match device.get_command(INFINITE) {
+        let command = match device.get_command(PATIENCE) {
             Ok(command) => command,
             Err(end) if end.is_close() => break,
             Err(error) => return Err(error.into()),

@@ -7,7 +7,7 @@ use std::process::{Child, Command};
 use std::{env, fmt::Display, time::Duration};
 
 use vdi_client::media::FileMedia;
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, CompletionCode, ErrorReport, Features, VdConfig};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, CompletionCode, ErrorReport, Features, Progress, VdConfig};
 
 /// For people: nobody may read standard error.
 fn say(line: impl Display) {
@@ -61,9 +61,16 @@ fn primary(name: &str, device_count: u32, folder: &Path) -> Result<(), ErrorRepo
 fn secondary(name: &str, device: &str, path: &Path) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.open_in_secondary(name)?;
-    set.serve(&[device], |_, agreed| match agreed.features.contains(Features::WRITE_MEDIA) {
+    let media = |_, agreed: &VdConfig| match agreed.features.contains(Features::WRITE_MEDIA) {
         true => FileMedia::create(path),
         false => FileMedia::open(path),
-    })?;
+    };
+    // Warns once a minute while nothing moves.
+    let warn = |progress: &Progress| {
+        if progress.idle.as_secs() % 60 == 59 {
+            say(progress)
+        }
+    };
+    set.serve_with_progress(&[device], media, warn)?;
     Ok(set.close()?)
 }

@@ -484,14 +484,14 @@ fn child_entry() {
     take_part(&[("one-thread", one_thread)]);
 }
 
-/// The obvious loop: a device after another in one thread.
+/// The obvious loop: a device after another in one thread. The last one is opened when its turn comes.
 fn one_thread(stage: &Stage) {
     let set = ClientVirtualDeviceSet::new();
-    set.create(SET, &config(2)).unwrap();
+    set.create(SET, &config(3)).unwrap();
     stage.say("created");
     set.get_configuration(INFINITE).unwrap();
     let devices: Vec<_> = names(2).iter().map(|name| set.open_device(name).unwrap()).collect();
-    for mut device in devices {
+    for mut device in devices.into_iter().chain(std::iter::once_with(|| set.open_device(&names(3)[2]).unwrap())) {
         pump(&mut device, &mut OnWrite(|_: &[u8]| Ok(()))).unwrap();
     }
     set.close().unwrap();
@@ -503,10 +503,10 @@ fn a_loop_over_devices_is_warned() {
     let bench = Bench::new();
     let part = bench.part("one-thread", &[]);
     part.expect("created");
-    let server = Server::with_features(&bench, SET, 2, Features::WRITE_MEDIA);
+    let server = Server::with_features(&bench, SET, 3, Features::WRITE_MEDIA);
     server.write(1, 7);
     let warned = "vdi-client: GetCommand on device \"nightly\" of set \"nightly\" has waited 10 s for a command. Device \
-                  \"nightly/1\" is open in this process, and no thread gets its commands.";
+                  \"nightly/1\" is open in this process, and no thread gets its commands. Device \"nightly/2\" is not open. The server";
     eventually("the warning", || {
         let _ = part.report_within(Duration::from_millis(100));
         match part.noise().iter().any(|line| line.starts_with(warned)) {
@@ -517,5 +517,6 @@ fn a_loop_over_devices_is_warned() {
     server.devices[0].close_device().unwrap();
     assert_eq!(server.completed().0, CompletionCode::SUCCESS);
     server.devices[1].close_device().unwrap();
+    server.devices[2].close_device().unwrap();
     part.end();
 }
