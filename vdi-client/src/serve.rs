@@ -203,7 +203,7 @@ impl ClientVirtualDeviceSet {
     }
 
     /// All stages. `prepare` makes the work of each device; `tick` gets the beginning of the work and the time, now and then.
-    fn serve_all<W: Work>(
+    fn serve_all<W: DeviceWork>(
         &self,
         names: &[&str],
         prepare: impl FnOnce(&Session, &VdConfig) -> Result<Vec<W>, Error>,
@@ -227,9 +227,9 @@ impl ClientVirtualDeviceSet {
 }
 
 /// What is done with a device, in its thread.
-trait Work: FnOnce(&mut ClientVirtualDevice) -> Result<Report, Error> + Send {}
+trait DeviceWork: FnOnce(&mut ClientVirtualDevice) -> Result<Report, Error> + Send {}
 
-impl<F: FnOnce(&mut ClientVirtualDevice) -> Result<Report, Error> + Send> Work for F {}
+impl<F: FnOnce(&mut ClientVirtualDevice) -> Result<Report, Error> + Send> DeviceWork for F {}
 
 /// What can be said of the names before the configuration.
 fn check_names(session: &Session, names: &[&str]) -> Result<(), Error> {
@@ -269,7 +269,7 @@ fn not_made(session: &Session, device: &str, failure: MediaError) -> Error {
 type End = (usize, Result<Report, Error>);
 
 /// A thread a device, until all have ended.
-fn run_all<W: Work>(
+fn run_all<W: DeviceWork>(
     session: &Session,
     devices: Vec<ClientVirtualDevice>,
     works: Vec<W>,
@@ -312,7 +312,7 @@ fn run_all<W: Work>(
 }
 
 /// Starts the threads. Each tells how it ended, unless it panics.
-fn start<'scope, W: Work + 'scope>(
+fn start<'scope, W: DeviceWork + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     session: &'scope Session,
     devices: impl Iterator<Item = (ClientVirtualDevice, W)>,

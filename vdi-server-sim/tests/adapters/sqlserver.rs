@@ -56,7 +56,8 @@ fn waits_end_when_this_program_wants() {
     set.create(played.name(), &VdConfig::default()).unwrap();
     let canceller = set.canceller().unwrap();
     canceller.cancel();
-    assert_eq!(set.get_configuration(INFINITE).unwrap_err().code(), VdError::Timeout);
+    let error = set.get_configuration(INFINITE).unwrap_err();
+    assert_eq!((error.code(), error.kind()), (VdError::Timeout, ErrorKind::Cancelled), "{error}");
     canceller.resume();
     // The library timed out once, and that was not the end.
     set.get_configuration(INFINITE).unwrap();
