@@ -1,5 +1,5 @@
-//! A complete backup agent: `agent SET FILE`, then send the statement that names SET. With VDI_LIBRARY=libsqlvdi.so, and the
-//! feature `sqlserver`, it is one for a real SQL Server.
+//! A complete backup agent: `agent SET FILE`, then send the statement that names SET. As the FILE, `-` is standard output or
+//! input. With VDI_LIBRARY=libsqlvdi.so, and the feature `sqlserver`, it is one for a real SQL Server.
 use std::io::{Write, stderr};
 use std::{env, fmt::Display, time::Duration};
 
@@ -19,8 +19,12 @@ fn main() -> Result<(), ErrorReport> {
     set.create(&name, &VdConfig { features: Features::REQUEST_COMPLETE, ..VdConfig::default() })?;
     say(format_args!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'"));
     set.get_configuration(Duration::from_secs(600))?;
-    let backup = |agreed: &VdConfig| agreed.features.contains(Features::WRITE_MEDIA);
-    let open = |_, agreed: &_| if backup(agreed) { FileMedia::create(path) } else { FileMedia::open(path) };
+    let open = |_, agreed: &VdConfig| match (agreed.features.contains(Features::WRITE_MEDIA), path == "-") {
+        (true, false) => FileMedia::create(path),
+        (true, true) => FileMedia::stdout(),
+        (false, false) => FileMedia::open(path),
+        (false, true) => FileMedia::stdin(),
+    };
     // Warns once a minute while nothing moves.
     let warn = |progress: &Progress| {
         if progress.idle.as_secs() % 60 == 59 {

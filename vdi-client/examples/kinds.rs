@@ -1,16 +1,16 @@
 //! An agent for every kind of device: `kinds SET pipe|disk|tape|volumes PATH`, then send the statement that names SET.
 //! `volumes` is a removable disk whose media have 16 MiB each. As the PATH of a pipe, `-` is standard output or input.
 use std::io::{Write, stderr};
-use std::{env, error::Error, time::Duration};
+use std::{env, time::Duration};
 
-use vdi_client::media::{FileMedia, Media, TapeImage, VolumeSet};
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, Features, VdConfig, pump};
+use vdi_client::media::{FileMedia, Media, MediaError, TapeImage, VolumeSet};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig};
 
 const CAPACITY: u64 = 16 << 20;
 /// What is on its way when a medium is nearly full has to find room in its last part.
 const WARNING_ZONE: u32 = 4 << 20;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [name, kind, path] = &arguments[..] else { return Err("usage: kinds SET pipe|disk|tape|volumes PATH".into()) };
     let features = match &**kind {
@@ -28,23 +28,22 @@ fn main() -> Result<(), Box<dyn Error>> {
     let features = features | Features::REQUEST_COMPLETE;
     set.create(name, &VdConfig { features, eom_warning_size, ..VdConfig::default() })?;
     say(&format!("ready for BACKUP DATABASE ... TO, or RESTORE DATABASE ... FROM, VIRTUAL_DEVICE='{name}'"));
-    let agreed = set.get_configuration(Duration::from_secs(600))?;
-    let backup = agreed.features.contains(Features::WRITE_MEDIA);
-    let mut media: Box<dyn Media> = match (&**kind, backup) {
-        ("tape", true) => Box::new(TapeImage::create(path)?),
-        ("tape", false) => Box::new(TapeImage::open(path)?),
-        ("volumes", true) => Box::new(VolumeSet::create(path, CAPACITY)?),
-        ("volumes", false) => Box::new(VolumeSet::open(path)?),
-        (_, true) if path == "-" => Box::new(FileMedia::stdout()?),
-        (_, false) if path == "-" => Box::new(FileMedia::stdin()?),
-        (_, true) => Box::new(FileMedia::create(path)?),
-        (_, false) => Box::new(FileMedia::open(path)?),
-    };
-    let mut device = set.open_device(name)?;
-    let report = pump(&mut device, &mut media)?;
+    set.get_configuration(Duration::from_secs(600))?;
+    let reports = set.serve(&[name], |_, agreed| -> Result<Box<dyn Media>, MediaError> {
+        let backup = agreed.features.contains(Features::WRITE_MEDIA);
+        Ok(match (&**kind, backup) {
+            ("tape", true) => Box::new(TapeImage::create(path)?),
+            ("tape", false) => Box::new(TapeImage::open(path)?),
+            ("volumes", true) => Box::new(VolumeSet::create(path, CAPACITY)?),
+            ("volumes", false) => Box::new(VolumeSet::open(path)?),
+            (_, true) if path == "-" => Box::new(FileMedia::stdout()?),
+            (_, false) if path == "-" => Box::new(FileMedia::stdin()?),
+            (_, true) => Box::new(FileMedia::create(path)?),
+            (_, false) => Box::new(FileMedia::open(path)?),
+        })
+    })?;
     set.close()?;
-    let (written, read) = (report.bytes_written, report.bytes_read);
-    say(&format!("{written} bytes written, {read} bytes read, {} commands", report.commands));
+    say(&reports[0].to_string());
     Ok(())
 }
 

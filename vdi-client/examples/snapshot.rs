@@ -6,11 +6,11 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::{env, error::Error, time::Duration};
+use std::{env, time::Duration};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots};
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, Features, VdConfig, pump};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig, pump};
 
 struct Copies {
     database: PathBuf,
@@ -72,7 +72,7 @@ impl Snapshots for Copies {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<_> = env::args().skip(1).collect();
     let [name, database, backup] = &arguments[..] else {
         return Err("usage: snapshot SET DATABASE_FOLDER BACKUP_FOLDER".into());

@@ -1,5 +1,6 @@
 //! The pages of the folder `docs`, and the examples.
 
+#[doc = "[../../vdi-shm/docs/runtime-directory.md]: ../../../vdi_shm/docs/runtime_directory/index.html"]
 #[doc = include_str!("../docs/back-ends.md")]
 pub mod back_ends {}
 #[doc = include_str!("../docs/tracing.md")]

@@ -49,6 +49,7 @@ pub mod docs {
     pub mod decisions {}
     #[doc = include_str!("../docs/faults.md")]
     pub mod faults {}
+    #[doc = "[statements.md]: statements"]
     #[doc = include_str!("../docs/sqlcmd.md")]
     pub mod sqlcmd {}
     #[doc = include_str!("../docs/statements.md")]

@@ -137,38 +137,40 @@ fn a_folder_that_is_no_snapshot_is_not_replaced() {
     assert_eq!(fs::read(theirs.join("thesis")).unwrap(), b"all of it");
 }
 
-/// How a test calls an agent for a pipe-like device.
-fn pipe_agent(program: &Path) -> impl Fn(&str, &str) -> Command {
-    move |set, target| {
-        let mut command = Command::new(program);
-        command.args([set, "pipe", target]);
-        command
+/// Tests the agents for a pipe-like device: each is called with a set and a target.
+fn with_pipe_agents(test: impl Fn(&dyn Fn(&str, &str) -> Command)) {
+    for (program, kind) in [(example("kinds"), Some("pipe")), (example("agent"), None)] {
+        test(&|set, target| {
+            let mut command = Command::new(&program);
+            command.arg(set).args(kind).arg(target);
+            command
+        });
     }
 }
 
 #[test]
 fn standard_output_gets_the_backup_and_nothing_else() {
-    targets::assert_agent_pipes(pipe_agent(&example("kinds")));
+    with_pipe_agents(|agent| targets::assert_agent_pipes(agent));
 }
 
 #[test]
 fn messages_that_nobody_reads_change_nothing() {
-    targets::assert_agent_needs_no_listener(pipe_agent(&example("kinds")));
+    with_pipe_agents(|agent| targets::assert_agent_needs_no_listener(agent));
 }
 
 #[test]
 fn what_an_agent_prints_to_is_no_target() {
-    targets::assert_agent_refuses_its_own_streams(pipe_agent(&example("kinds")));
+    with_pipe_agents(|agent| targets::assert_agent_refuses_its_own_streams(agent));
 }
 
 #[test]
 fn nothing_but_files_is_replaced() {
-    targets::assert_agent_replaces_files_only(pipe_agent(&example("kinds")));
+    with_pipe_agents(|agent| targets::assert_agent_replaces_files_only(agent));
 }
 
 #[test]
 fn two_agents_with_one_file_do_not_destroy_each_others_backup() {
-    targets::assert_agent_has_its_target_alone(pipe_agent(&example("kinds")));
+    with_pipe_agents(|agent| targets::assert_agent_has_its_target_alone(agent));
 }
 
 #[test]
