@@ -3,6 +3,7 @@
 #![doc = "[docs/statements.md]: docs::statements"]
 #![doc = "[docs/sqlcmd.md]: docs::sqlcmd"]
 #![doc = "[docs/decisions.md]: docs::decisions"]
+#![doc = "[docs/promises.md]: docs::promises"]
 #![doc = "[docs/robustness.md]: docs"]
 #![doc = "[docs/figures.md]: docs"]
 #![doc = "[../vdi-shm/docs/runtime-directory.md]: ../vdi_shm/docs/runtime_directory/index.html"]
@@ -43,12 +44,17 @@ pub mod database;
 #[cfg(doc)]
 pub mod docs {
     //! The pages of the folder `docs`. Further pages are in the repository: `docs/robustness.md`, `docs/figures.md`,
-    //! `bench/README.md` and `bench/figures`, which are about the tests and measurements of this crate.
+    //! `bench/README.md`, `bench/figures` and the repository's `fuzz`, which are about tests and measurements.
 
     #[doc = include_str!("../docs/decisions.md")]
     pub mod decisions {}
     #[doc = include_str!("../docs/faults.md")]
     pub mod faults {}
+    #[doc = "[figures.md#reliability]: crate::docs"]
+    #[doc = "[../../fuzz/README.md]: crate::docs"]
+    #[doc = "[../../vdi-shm/docs/orderings.md]: ../../../vdi_shm/docs/orderings/index.html"]
+    #[doc = include_str!("../docs/promises.md")]
+    pub mod promises {}
     #[doc = "[statements.md]: statements"]
     #[doc = include_str!("../docs/sqlcmd.md")]
     pub mod sqlcmd {}

@@ -110,9 +110,17 @@ fn every_link_of_the_pages_leads_somewhere() {
     collect_pages(&root(), &mut pages);
     for page in &pages {
         let text = fs::read_to_string(page).unwrap();
-        let targets =
-            prose(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| Some(rest.split_once(')')?.0));
-        for target in targets.filter(|target| !target.contains("://")) {
+        let inline = prose(&text).flat_map(|line| line.split("](").skip(1)).filter_map(|rest| rest.split_once(')'));
+        let inline = inline.map(|(target, _)| target);
+        // Links whose targets are listed at the end of the page, where the documentation of a crate shows the page.
+        let listed = || prose(&text).filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+        let labels: BTreeSet<_> = listed().map(|(label, _)| label).collect();
+        let used =
+            prose(&text).flat_map(|line| line.split("][").skip(1)).filter_map(|rest| Some(rest.split_once(']')?.0));
+        for label in used.filter(|label| label.contains(['/', '.']) && !labels.contains(label)) {
+            broken.push(format!("{}: {label} is not listed", page.display()));
+        }
+        for target in inline.chain(listed().map(|(_, target)| target)).filter(|target| !target.contains("://")) {
             let (file, heading) = target.split_once('#').unwrap_or((target, ""));
             let file = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
             let has_heading = || {
