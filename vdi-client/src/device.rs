@@ -168,6 +168,11 @@ impl ClientVirtualDevice {
         self.device.outstanding()
     }
 
+    /// GetCommand has returned VD_E_CLOSE.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
     /// The device for threads beside the one that gets its commands.
     pub(crate) fn reference(&self) -> DeviceRef {
         self.device.reference()

@@ -41,8 +41,7 @@ use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
 use crate::media::{Media, MediaError};
-use crate::progress::Progress;
-use crate::progress::Watch;
+use crate::progress::{Progress, Watch};
 use crate::pump::pump_counted;
 use crate::set::ClientVirtualDeviceSet;
 use crate::trace::trace_refused;
@@ -185,7 +184,8 @@ impl ClientVirtualDeviceSet {
     /// ```
     ///
     /// # Errors
-    /// As [`ClientVirtualDeviceSet::serve`], and the errors of `work`.
+    /// As [`ClientVirtualDeviceSet::serve`], and the errors of `work`; VD_E_PROTOCOL when `work` returns `Ok` before GetCommand has
+    /// returned VD_E_CLOSE.
     ///
     /// # Panics
     /// When `work` panics.
@@ -265,6 +265,13 @@ fn not_made(session: &Session, device: &str, failure: MediaError) -> Error {
     error.of_device(device).because(failure)
 }
 
+/// The work of a device says that it is done, and the server has not closed the device.
+fn ended_early(device: &ClientVirtualDevice) -> Error {
+    let what = "the work returned before the server had closed the device: get commands until VD_E_CLOSE";
+    let error = Error::new(ErrorKind::Misuse, VdError::Protocol, CALL, device.set_name(), what);
+    error.of_device(device.name())
+}
+
 /// How a device's work ended, with the device's index.
 type End = (usize, Result<Report, Error>);
 
@@ -324,6 +331,7 @@ fn start<'scope, W: DeviceWork + 'scope>(
         let thread = thread::Builder::new().name(format!("vdi-device-{index}"));
         let spawned = thread.spawn_scoped(scope, move || {
             let end = aborting_on_panic(session, || work(&mut device));
+            let end = end.and_then(|report| if device.is_closed() { Ok(report) } else { Err(ended_early(&device)) });
             // Before the device is dropped, which aborts without a text.
             let end = end.inspect_err(|error| abort_for(session, error));
             // Nobody listens after a panic of the callback.

@@ -316,6 +316,23 @@ fn backup_of_nothing(bench: &Bench, devices: u32) -> Task<Result<Summary, Failur
     backup(bench, devices)
 }
 
+/// Work that ends before the server has closed the device is an error, also where it says that all is well.
+#[test]
+fn work_that_ends_early_is_an_error() {
+    let bench = Bench::new();
+    let (set, server) = begin(&bench, 2);
+    let error = set
+        .serve_by(&names(2), |index, device| match index {
+            0 => Ok(Report::default()),
+            _ => pump(device, &mut StreamMedia::sink(std::io::sink())),
+        })
+        .unwrap_err();
+    assert_eq!((error.code(), error.device()), (VdError::Protocol, Some(SET)), "{error}");
+    let told = server.result().unwrap_err().to_string();
+    assert!(told.contains("the work returned before the server had closed the device"), "{told}");
+    set.close().unwrap();
+}
+
 // ---- panics
 
 /// The message of a panic that serve let through; the statement failed and no thread is left.
