@@ -1,0 +1,17 @@
+//! Reads and writes SQL Server's uncompressed backups.
+#![forbid(unsafe_code)]
+
+mod layout;
+mod sequence;
+
+pub mod block;
+pub mod checksum;
+pub mod error;
+pub mod media;
+pub mod page;
+pub mod parser;
+pub mod stream;
+pub mod value;
+pub mod writer;
+
+pub use error::Error;
