@@ -5,6 +5,7 @@ mod layout;
 mod sequence;
 
 pub mod block;
+pub mod builder;
 pub mod checksum;
 pub mod error;
 pub mod inspector;
