@@ -1,7 +1,7 @@
 //! The error of this crate.
 
 use crate::block::BlockId;
-use crate::value::{Lsn, PageAddress, Tag};
+use crate::value::{Guid, Lsn, PageAddress, Tag};
 
 /// Why a backup is refused, or what is damaged in it.
 ///
@@ -232,6 +232,30 @@ pub enum Error {
         expected: u8,
         /// The byte.
         found: u8,
+    },
+    /// A medium belongs to another media set than the first.
+    #[error("family {number} is of media set {found}, the first of media set {expected}")]
+    ForeignFamily {
+        /// The family's number in its media set.
+        number: u16,
+        /// The media set of the first medium.
+        expected: Guid,
+        /// The media set of this one.
+        found: Guid,
+    },
+    /// A family came twice.
+    #[error("family {number} of the media set came twice")]
+    RepeatedFamily {
+        /// The family's number.
+        number: u16,
+    },
+    /// A family of the media set did not come.
+    #[error("family {number} of the {count} families of the media set is missing")]
+    MissingFamily {
+        /// The family's number.
+        number: u16,
+        /// The families of the media set.
+        count: u16,
     },
     /// A writer was told to write something that does not belong there.
     #[error("the writer at {offset:#x} expected {expected}, not {found}")]

@@ -1,6 +1,9 @@
 //! Real backups, and inputs cut into pieces.
 #![allow(dead_code)]
 
+pub(crate) mod damage;
+pub(crate) mod synthetic;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
