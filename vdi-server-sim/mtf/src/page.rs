@@ -158,7 +158,7 @@ pub enum Protection {
 /// Verifies a page's checksum or torn-page bits. `offset` is for errors.
 ///
 /// # Errors
-/// [`Error::PageChecksum`] or [`Error::TornPage`].
+/// [`Error::PageChecksum`] or [`Error::TornPage`]; [`Error::Field`] if only the flag of the protection is missing.
 pub fn verify(page: &[u8; PAGE_LEN], offset: u64) -> Result<Protection, Error> {
     let header = PageHeader::get_fields(page);
     let mut marks = [0; 15];
@@ -182,8 +182,27 @@ fn judge(header: &PageHeader, sum: impl Fn() -> u32, marks: &[u8; 15], offset: u
             Some(at) => Err(Error::TornPage { offset, page, sector: at as u8 + 1, expected, found: marks[at] & 3 }),
         };
     }
-    Ok(Protection::None)
+    // A page without protection may have a stale field. But if the field is right, the flag is what is damaged.
+    let lost = if header.protection == 0 {
+        None
+    } else if sum() ^ FLAG_IN_SUM == header.protection {
+        Some(flags::CHECKSUM)
+    } else if marks.iter().all(|mark| mark & 3 == (header.protection & 3) as u8) {
+        Some(flags::TORN_BITS)
+    } else {
+        None
+    };
+    match lost {
+        None => Ok(Protection::None),
+        Some(flag) => {
+            let (field, found) = ("flags of the page", u64::from(header.flags));
+            Err(Error::Field { offset, field, expected: u64::from(header.flags | flag), found })
+        }
+    }
 }
+
+/// What the checksum flag adds to the checksum: it is in the first of 16 sectors.
+const FLAG_IN_SUM: u32 = (flags::CHECKSUM as u32).rotate_left(15);
 
 /// Puts the true bits back that the torn-page marks of a page replaced. Returns whether the page had any.
 ///
@@ -383,5 +402,57 @@ impl PageVerifier {
             }
             _ => PageState::Free,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page() -> [u8; PAGE_LEN] {
+        let mut page = [0; PAGE_LEN];
+        for (at, byte) in page.iter_mut().enumerate() {
+            *byte = (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0];
+        }
+        PageHeader { version: 1, page_type: 1, page: PageId(9), file: FileId(1), ..PageHeader::default() }.encode_into(&mut page);
+        page
+    }
+
+    #[test]
+    fn a_flip_of_any_bit_is_found_by_the_checksum() {
+        let mut page = page();
+        protect(&mut page);
+        assert_eq!(verify(&page, 0), Ok(Protection::Checksum));
+        for bit in (0..HEADER_LEN * 8).chain((HEADER_LEN * 8..PAGE_LEN * 8).step_by(61)) {
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(verify(&page, 0).is_err(), "bit {bit}");
+            page[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn torn_bits_are_verified_and_mended() {
+        let original = page();
+        let mut torn = original;
+        let mut field = 1;
+        for sector in 1..16 {
+            let last = &mut torn[(sector + 1) * SECTOR_LEN - 1];
+            field |= u32::from(*last & 3) << (2 * sector);
+            *last = *last & !3 | 1;
+        }
+        put(&mut torn, 4, &flags::TORN_BITS);
+        put(&mut torn, PROTECTION_AT, &field);
+        assert_eq!(verify(&torn, 0), Ok(Protection::TornBits));
+        let mut unflagged = torn;
+        put(&mut unflagged, 4, &0_u16);
+        assert!(verify(&unflagged, 0).is_err());
+
+        let mut old = torn;
+        old[8 * SECTOR_LEN - 1] ^= 2;
+        let page = PageAddress { file: FileId(1), page: PageId(9) };
+        assert_eq!(verify(&old, 7), Err(Error::TornPage { offset: 7, page, sector: 7, expected: 1, found: 3 }));
+
+        assert!(mend_torn_bits(&mut torn));
+        assert_eq!(torn[HEADER_LEN..], original[HEADER_LEN..]);
     }
 }

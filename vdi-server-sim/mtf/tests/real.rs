@@ -2,9 +2,15 @@
 
 mod common;
 
-use common::{parse_in_pieces, real_backups};
+use common::damage::{each_cut_is_reported, each_flip_of_a_header_is_reported, headers};
+use common::{Random, parse_in_pieces, real_backups};
+use vdi_mtf::Error;
 use vdi_mtf::builder::Builder;
+use vdi_mtf::families;
 use vdi_mtf::inspector::{BackupSet, Inspector, Medium};
+use vdi_mtf::listing::{Header, Label, file_list};
+use vdi_mtf::page::{PAGE_LEN, Protection, verify};
+use vdi_mtf::sqlserver::config::{BackupKind, FileType};
 use vdi_mtf::writer::Writer;
 
 #[test]
@@ -90,5 +96,107 @@ fn each_backup_laid_out_again_gives_the_same_bytes() {
             let size = sizes.size() + set.summary_offset - sizes.position();
             assert_eq!(size, set.config().database.backup_size, "{}", real.name);
         }
+    }
+}
+
+#[test]
+fn each_flip_of_a_header_of_a_real_backup_is_reported() {
+    for real in real_backups("each_flip_of_a_header_of_a_real_backup_is_reported") {
+        each_flip_of_a_header_is_reported(&real.name, &real.bytes);
+    }
+}
+
+#[test]
+fn each_cut_of_a_real_backup_is_reported() {
+    for real in real_backups("each_cut_of_a_real_backup_is_reported") {
+        let mut random = Random(11);
+        let len = real.bytes.len();
+        // Around each header, at the end, and anywhere.
+        let near = headers(&real.bytes).into_iter().flat_map(|(offset, len)| [offset, offset + 1, offset + len]);
+        let cuts = near.chain((1..600).map(|back| len - back)).chain((0..500).map(|_| random.below(len)));
+        each_cut_is_reported(&real.name, &real.bytes, cuts.filter(|&cut| cut < len));
+    }
+}
+
+/// In pages with a checksum, whatever else the backup has.
+#[test]
+fn each_flip_of_a_page_of_a_real_backup_is_found_by_its_checksum() {
+    let mut flips = 0;
+    for real in real_backups("each_flip_of_a_page_of_a_real_backup_is_found_by_its_checksum") {
+        let mut inspector = Inspector::new();
+        inspector.read(&real.bytes).unwrap();
+        let mut random = Random(23);
+        for stream in inspector.medium().sets.iter().flat_map(|set| &set.data) {
+            let pages = &real.bytes[stream.offset as usize..(stream.offset + stream.len) as usize];
+            for page in pages.chunks_exact(PAGE_LEN) {
+                let mut page: [u8; PAGE_LEN] = page.try_into().unwrap();
+                if !matches!(verify(&page, 0), Ok(Protection::Checksum)) {
+                    continue;
+                }
+                page[random.below(PAGE_LEN)] ^= 1 << random.below(8);
+                assert!(verify(&page, 0).is_err(), "{}", real.name);
+                flips += 1;
+            }
+        }
+    }
+    println!("{flips} flips");
+}
+
+/// The rules of the format that are no law of the parser: what each kind of backup holds.
+#[test]
+fn each_backup_keeps_the_rules_of_its_kind() {
+    for real in real_backups("each_backup_keeps_the_rules_of_its_kind") {
+        let mut inspector = Inspector::new();
+        inspector.read(&real.bytes).unwrap();
+        let medium = inspector.into_medium();
+        for set in &medium.sets {
+            let (name, database) = (&real.name, &set.config().database);
+            let header = Header::of(set);
+            let differential = header.kind == BackupKind::Differential;
+            assert_eq!(set.start.attributes, if differential { 8 } else { 4 }, "{name}");
+            assert_eq!(database.flags & 0x800 != 0, differential, "{name}");
+            assert_eq!(set.data.is_empty(), header.kind == BackupKind::Log, "{name}");
+            let sums = set.data.iter().map(|s| s.checksum).chain(set.log.iter().filter_map(|(_, s)| Some(s.as_ref()?.checksum)));
+            assert!(sums.into_iter().all(|sum| sum.is_some() == header.has_checksums), "{name}");
+            assert_eq!(differential, header.differential_base.is_some(), "{name}");
+            assert!(header.first_lsn <= header.last_lsn && header.start <= header.finish, "{name}");
+            let (leading, files) = (file_list(&set.leading), file_list(set.config()));
+            assert_eq!(leading.len(), files.len(), "{name}");
+            let counts = (database.data_files, database.log_files);
+            let count = |kind| files.iter().filter(|file| file.file_type == kind).count() as u32;
+            assert_eq!(counts, (count(FileType::Data), count(FileType::Log)), "{name}");
+            let label = Label::of(&medium);
+            assert_eq!((label.vendor_id, label.software_name.as_str()), (4608, "Microsoft SQL Server"), "{name}");
+            if label.family_count == 1 && header.kind != BackupKind::Log {
+                let pages: u64 = set.config().files.iter().filter(|f| f.type_number == 1).map(|f| u64::from(f.pages)).sum();
+                assert_eq!(pages, set.data.last().unwrap().pages.pages, "{name}");
+            }
+        }
+    }
+}
+
+/// Both families of a striped backup belong together; one alone is not complete; families of two backups do not belong together.
+#[test]
+fn families_of_real_backups_are_told_apart() {
+    let striped: Vec<Medium> = real_backups("families_of_real_backups_are_told_apart")
+        .iter()
+        .map(|real| {
+            let mut inspector = Inspector::new();
+            inspector.read(&real.bytes).unwrap();
+            inspector.into_medium()
+        })
+        .filter(|medium| medium.media_set.family_count > 1)
+        .collect();
+    for medium in &striped {
+        let set: Vec<&Medium> = striped.iter().filter(|other| other.media_set.id == medium.media_set.id).collect();
+        let complete = set.len() == usize::from(medium.media_set.family_count);
+        assert_eq!(families::validate(&set).is_ok(), complete);
+        assert!(families::validate(&[medium]).is_err());
+        assert!(set.iter().all(|other| other.sets[0].start.id == medium.sets[0].start.id));
+        let foreign = striped.iter().find(|other| other.media_set.id != medium.media_set.id);
+        if let Some(foreign) = foreign {
+            assert!(matches!(families::validate(&[medium, foreign]), Err(Error::ForeignFamily { .. })));
+        }
+        assert_eq!(medium.sets[0].log.iter().any(|(_, s)| s.is_some()), medium.media_set.family_number == 1);
     }
 }

@@ -133,6 +133,11 @@ impl LogBlockHeader {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(Self::get_fields(bytes.get(..BLOCK_HEADER_LEN)?))
     }
+
+    /// Writes the header to the start of a log block. The bytes that the header has no field for stay.
+    pub fn encode_into(&self, block: &mut [u8]) {
+        self.put_fields(block);
+    }
 }
 
 /// Validates the data of an `MQTL` stream, piece by piece: parity of each sector, checksum of each log block, padding.
