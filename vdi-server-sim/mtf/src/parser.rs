@@ -17,7 +17,7 @@ pub enum Event<'a> {
     Stream(Stream),
     /// The next bytes of the stream's data, where the caller has them.
     Data(&'a [u8]),
-    /// The stream's data is complete. Zeros up to a multiple of 4 follow, unless the stream is `SPAD`.
+    /// The stream is complete: its data, and the zeros after it up to a multiple of 4. `SPAD` has none.
     StreamEnd(StreamId),
     /// The block is complete.
     BlockEnd(BlockId),
@@ -30,7 +30,7 @@ enum State {
     Header,
     StreamHeader,
     Data(StreamId, u64),
-    Gap,
+    Gap(StreamId),
     BlockEnd,
     SetEnd,
 }
@@ -159,7 +159,7 @@ impl Parser {
             State::Header => "a block header",
             State::StreamHeader => "a stream header",
             State::Data(..) => "the data of a stream",
-            State::Gap => "the padding of a stream",
+            State::Gap(_) => "the padding of a stream",
             State::BlockEnd => "a block",
             State::SetEnd => "a backup set",
         };
@@ -191,10 +191,11 @@ impl Parser {
                     self.state = State::Data(header.id(), header.len);
                     return Ok(Some(Step::Other(Event::Stream(Stream { offset, header }))));
                 }
-                State::Data(id, 0) => {
-                    self.state = if id == StreamId::PAD { State::BlockEnd } else { State::Gap };
-                    return Ok(Some(Step::Other(Event::StreamEnd(id))));
+                State::Data(StreamId::PAD, 0) => {
+                    self.state = State::BlockEnd;
+                    return Ok(Some(Step::Other(Event::StreamEnd(StreamId::PAD))));
                 }
+                State::Data(id, 0) => self.state = State::Gap(id),
                 State::Data(id, left) => {
                     let len = usize::try_from(left).unwrap_or(usize::MAX).min(input.len());
                     if len == 0 {
@@ -203,8 +204,11 @@ impl Parser {
                     self.state = State::Data(id, left - len as u64);
                     return Ok(Some(Step::Other(Event::Data(self.take(input, len)))));
                 }
-                State::Gap if self.offset.is_multiple_of(4) => self.state = State::StreamHeader,
-                State::Gap => match input.first() {
+                State::Gap(id) if self.offset.is_multiple_of(4) => {
+                    self.state = State::StreamHeader;
+                    return Ok(Some(Step::Other(Event::StreamEnd(id))));
+                }
+                State::Gap(_) => match input.first() {
                     None => return Ok(None),
                     Some(0) => {
                         self.take(input, 1);

@@ -77,7 +77,8 @@ fn shapes() -> impl Strategy<Value = Shape> {
     let more = (1..4_u32, any::<(bool, bool, bool)>(), prop::collection::vec(1..9_u16, 1..4), "[a-zé]{1,12}", any::<u64>());
     (numbers, more).prop_map(|((major, filemark_len, families, files), (extents, flags, log_blocks, name, seed))| {
         let (checksum, second_pass, torn_bits) = flags;
-        Shape { major, filemark_len, checksum, torn_bits, families, files, extents, second_pass, log_blocks, name, seed }
+        let quiet = false;
+        Shape { major, filemark_len, checksum, torn_bits, families, files, extents, second_pass, log_blocks, name, quiet, seed }
     })
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     /// Sectors of each log block.
     pub(crate) log_blocks: Vec<u16>,
     pub(crate) name: String,
+    /// Pages and log are zeros but for their headers.
+    pub(crate) quiet: bool,
     pub(crate) seed: u64,
 }
 
@@ -42,6 +44,7 @@ impl Default for Shape {
             second_pass: false,
             log_blocks: vec![2, 1],
             name: "sales".to_owned(),
+            quiet: false,
             seed: 1,
         }
     }
@@ -81,7 +84,9 @@ fn page(shape: &Shape, address: PageAddress, image: u64) -> Vec<u8> {
     if number == shape.extents * 8 - 1 {
         return page.to_vec();
     }
-    page[96..].fill_with(&mut next);
+    if !shape.quiet {
+        page[96..].fill_with(&mut next);
+    }
     let is_pfs = number == 1 || number % PFS_INTERVAL == 0 && number > 0;
     let page_type = match number {
         0 => page_type::FILE_HEADER,
@@ -125,7 +130,9 @@ fn log(shape: &Shape) -> Vec<u8> {
     for (number, &sectors) in shape.log_blocks.iter().enumerate() {
         let len = usize::from(sectors) * 512;
         let mut block = vec![0; len];
-        block.fill_with(noise(shape.seed + 77 + number as u64));
+        if !shape.quiet {
+            block.fill_with(noise(shape.seed + 77 + number as u64));
+        }
         let used = len - usize::from(sectors);
         block[used..].fill(0);
         block[4..6].copy_from_slice(&(used as u16).to_le_bytes());
