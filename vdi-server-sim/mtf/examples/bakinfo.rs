@@ -62,13 +62,23 @@ fn show_set(set: &BackupSet) {
             FileType::Log => "log ",
             FileType::Other(_) => "other",
         };
-        println!("    file {} {kind}     {} ({}), {} bytes", file.file_id, file.logical_name, file.physical_name, file.size);
+        println!(
+            "    file {} {kind}     {} ({}), {} bytes",
+            file.file_id, file.logical_name, file.physical_name, file.size
+        );
     }
     for (number, stream) in set.data.iter().enumerate() {
         let pages = stream.pages;
         println!(
             "    pages, pass {}   {} ({} with checksum, {} with torn-page bits, {} unprotected, {} free, {} damaged) and {} fillers",
-            number + 1, pages.pages, pages.checksums, pages.torn_bits, pages.unprotected, pages.free, pages.damaged, pages.fillers
+            number + 1,
+            pages.pages,
+            pages.checksums,
+            pages.torn_bits,
+            pages.unprotected,
+            pages.free,
+            pages.damaged,
+            pages.fillers
         );
     }
     let blocks: u64 = set.log.iter().filter_map(|(_, stream)| Some(stream.as_ref()?.blocks)).sum();

@@ -25,7 +25,7 @@ use crate::page::{PAGE_LEN, PageHeader, page_type, protect};
 use crate::set::{MapSet, MapVolume, SetEnd, SetMap, SetStart, Volume};
 use crate::sqlserver::config::Config;
 use crate::sqlserver::data::{DataBlock, EXTENT_LEN, PREFIX_LEN, check_len};
-use crate::sqlserver::log::Vlf;
+use crate::sqlserver::log::{MAX_RANGE, Vlf};
 use crate::stream::{self, StreamHeader, StreamId, attributes};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,8 @@ enum Phase {
     Log { left: u64, zeros: u64 },
 }
 
-/// Builds one family of a backup, set after set.
+/// Builds one family of a backup, set after set. Calls append the builder's bytes to `out`. After an error the builder cannot be used
+/// further.
 ///
 /// ```
 /// use vdi_mtf::builder::Builder;
@@ -70,8 +71,8 @@ enum Phase {
 /// trailing.database.backup_size = builder.size();
 /// builder.end_set(&trailing, &mut medium)?;
 /// # Ok(medium) }
-/// # let mut config = Config { database: Database::new(16), ..Config::default() };
-/// # let mut vlf = Vlf::new(16, 2, 8192, 1 << 20);
+/// # let config = Config { database: Database::new(16), ..Config::default() };
+/// # let mut vlf = Vlf::new(16, vdi_mtf::value::FileId(2), 8192, 1 << 20);
 /// # (vlf.start, vlf.end) = (8192, 8192 + 512);
 /// # assert!(run(&config, &[0; 65536], &[0; 512], &vlf).unwrap().len() > 131_072);
 /// ```
@@ -225,17 +226,12 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::Order`], or [`Error::Range`] for a range that ends before it begins.
-    pub fn begin_log(
-        &mut self,
-        vlf: &Vlf,
-        with_bytes: bool,
-        checksum: bool,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Error> {
+    pub fn begin_log(&mut self, vlf: &Vlf, with_bytes: bool, checksum: bool, out: &mut Vec<u8>) -> Result<(), Error> {
         self.require(Phase::Content, "a virtual log file")?;
-        if vlf.end < vlf.start {
-            let (offset, field, least, found) = (self.position, "end of the log range", vlf.start, vlf.end);
-            return Err(Error::Range { offset, field, least, most: u64::MAX, found });
+        let (least, most) = (vlf.start, vlf.start.saturating_add(MAX_RANGE));
+        if !(least..=most).contains(&vlf.end) {
+            let (offset, field, found) = (self.position, "end of the log range", vlf.end);
+            return Err(Error::Range { offset, field, least, most, found });
         }
         self.block(vlf.encode()?, out);
         let left = if with_bytes { vlf.range_len() } else { 0 };

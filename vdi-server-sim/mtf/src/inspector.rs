@@ -16,6 +16,10 @@ use crate::stream::{StreamId, attributes};
 /// Damages that are kept. More are counted only.
 pub const MAX_DAMAGES: usize = 1000;
 
+/// Bytes of headers and configurations that an inspector reads from a medium: a bound on its memory. A set has some kilobytes, and one
+/// more for each virtual log file.
+pub const MAX_HEADERS: u64 = 256 << 20;
+
 /// What is on a medium: one family of a media set, with its backup sets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Medium {
@@ -105,7 +109,7 @@ enum Target {
 /// Two kinds of errors: what ends the reading is returned; what does not is a *damage*, and is kept. A backup is sound if
 /// [`finish`](Inspector::finish) returns no error and [`damages`](Inspector::damages) is empty.
 ///
-/// It keeps the typed values and the sum of a few kilobytes of a page, a log block or a configuration; no pages.
+/// It keeps the typed values, of at most [`MAX_HEADERS`] bytes of the medium, and no pages.
 ///
 /// ```
 /// use vdi_mtf::inspector::Inspector;
@@ -132,14 +136,16 @@ pub struct Inspector {
 struct Contents {
     medium: Medium,
     block: BlockId,
-    block_offset: u64,
     target: Target,
     /// Where the current stream's data begins, and how much of it came.
     data_offset: u64,
     position: u64,
-    /// The sum of the stream that a CSUM is expected for, and of the stream.
+    /// The sum of the stream that a CSUM is expected for, its name, and where it begins.
     sum: Option<(SectorSum, StreamId, u64)>,
-    ends: u8,
+    /// Whether pages, log and backup checksums are verified.
+    verify: bool,
+    /// Bytes that went into typed values, at most [`MAX_HEADERS`].
+    headers: u64,
     damages: Vec<Error>,
     damage_count: u64,
 }
@@ -151,19 +157,30 @@ impl Default for Inspector {
 }
 
 impl Inspector {
-    /// An inspector at the start of a medium.
+    /// An inspector at the start of a medium that verifies everything.
     pub fn new() -> Self {
+        Self::with(true)
+    }
+
+    /// An inspector at the start of a medium that verifies headers, but neither pages nor log nor backup checksums. It counts no pages
+    /// and no log blocks.
+    pub fn headers_only() -> Self {
+        Self::with(false)
+    }
+
+    fn with(verify: bool) -> Self {
         Inspector {
             parser: Parser::new(),
             state: Contents {
                 medium: Medium::default(),
                 block: BlockId::Tape,
-                block_offset: 0,
                 target: Target::Nothing,
                 data_offset: 0,
                 position: 0,
                 sum: None,
-                ends: 0,
+                verify,
+                headers: 0,
+
                 damages: Vec::new(),
                 damage_count: 0,
             },
@@ -181,10 +198,11 @@ impl Inspector {
         Ok(())
     }
 
-    /// Takes an event of a parser of the caller's own, in place of [`read`](Inspector::read).
+    /// Takes an event of a parser of the caller's own, in place of [`read`](Inspector::read). The caller then asks its own parser
+    /// whether the medium is complete ([`Parser::finish`]).
     ///
     /// # Errors
-    /// What ends the reading.
+    /// What ends the reading. The inspector cannot be used further.
     pub fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
         self.state.event(event)
     }
@@ -272,7 +290,8 @@ impl Contents {
             Event::StreamEnd(_) => self.stream_end(),
             Event::BlockEnd(_) => Ok(()),
             Event::SetEnd => {
-                let len = self.medium.filemarks.last().copied().unwrap_or(0) + u64::from(self.medium.label.filemark_len());
+                let len =
+                    self.medium.filemarks.last().copied().unwrap_or(0) + u64::from(self.medium.label.filemark_len());
                 self.medium.len = len;
                 self.set().complete = true;
                 Ok(())
@@ -281,8 +300,9 @@ impl Contents {
     }
 
     fn block(&mut self, block: &Block<'_>) -> Result<(), Error> {
-        (self.block, self.block_offset) = (block.id, block.offset);
+        self.block = block.id;
         let offset = block.offset;
+        self.keep(block.bytes.len() as u64, offset)?;
         match block.id {
             BlockId::Tape => self.medium.label = Tape::decode(block)?,
             BlockId::Filemark => {
@@ -296,7 +316,6 @@ impl Contents {
                 self.expect(offset, "address of the set's start", offset, start.physical_address);
                 self.expect(offset, "position of the set", self.medium.sets.len() as u64 + 1, u64::from(start.number));
                 self.medium.sets.push(BackupSet { offset, start, ..BackupSet::default() });
-                self.ends = 0;
             }
             BlockId::Volume => {
                 let volume = Volume::decode(block)?;
@@ -314,7 +333,6 @@ impl Contents {
             BlockId::SetEnd => {
                 let end = SetEnd::decode(block)?;
                 let start = self.set().start.clone();
-                self.ends += 1;
                 self.expect(offset, "position of the set", u64::from(start.number), u64::from(end.number));
                 self.expect(offset, "attributes of the set", u64::from(start.attributes), u64::from(end.attributes));
                 self.check(start.date == end.date, offset, "the date of the set's end");
@@ -324,23 +342,31 @@ impl Contents {
         Ok(())
     }
 
+    /// Counts bytes that go into typed values.
+    fn keep(&mut self, len: u64, offset: u64) -> Result<(), Error> {
+        self.headers = self.headers.saturating_add(len);
+        let (field, found, most) = ("bytes of headers on the medium", self.headers, MAX_HEADERS);
+        if found <= most { Ok(()) } else { Err(Error::Range { offset, field, least: 0, most, found }) }
+    }
+
     fn target(&mut self, id: StreamId, len: u64, offset: u64) -> Result<Target, Error> {
-        let bounded = |most: u64| {
-            if len <= most {
-                return Ok(Target::Collect(id, Vec::new()));
+        let mut bounded = |most: u64| {
+            if len > most {
+                return Err(Error::Range { offset, field: "length of the stream", least: 0, most, found: len });
             }
-            Err(Error::Range { offset, field: "length of the stream", least: 0, most, found: len })
+            self.keep(len, offset)?;
+            Ok(Target::Collect(id, Vec::new()))
         };
-        let first = self.data_offset + PREFIX_LEN;
+        let first = offset + crate::stream::HEADER_LEN as u64 + PREFIX_LEN;
         Ok(match id {
             StreamId::MEDIA_SET => bounded(64)?,
             StreamId::SUM => bounded(4)?,
             StreamId::CONFIGURATION => bounded(config::MAX_LEN)?,
-            StreamId::SET_MAP => bounded(u64::from(u16::MAX) * 8192)?,
+            StreamId::SET_MAP => bounded(config::MAX_LEN)?,
             StreamId::DATA if len > 0 => {
                 check_len(len, offset, "length of the data stream")?;
                 self.set().data.push(DataStream { offset: first, len: len - PREFIX_LEN, ..DataStream::default() });
-                Target::Data(PageVerifier::new(first))
+                if self.verify { Target::Data(PageVerifier::new(first)) } else { Target::Nothing }
             }
             StreamId::LOG if len > 0 => {
                 check_len(len, offset, "length of the log stream")?;
@@ -349,8 +375,13 @@ impl Contents {
                 let verifier = LogVerifier::new(vlf, data_offset);
                 *stream = Some(LogStream { offset: first, len: len - PREFIX_LEN, ..LogStream::default() });
                 let needed = vlf.range_len();
-                self.expect(offset, "length of the log stream", needed.max(1).next_multiple_of(65536) + PREFIX_LEN, len);
-                Target::Log(verifier)
+                self.expect(
+                    offset,
+                    "length of the log stream",
+                    needed.max(1).next_multiple_of(65536) + PREFIX_LEN,
+                    len,
+                );
+                if self.verify { Target::Log(verifier) } else { Target::Nothing }
             }
             _ => Target::Nothing,
         })
@@ -360,8 +391,7 @@ impl Contents {
         let prefix = PREFIX_LEN.saturating_sub(self.position).min(bytes.len() as u64) as usize;
         let body = &bytes[prefix..];
         self.position += bytes.len() as u64;
-        if let Some((sum, id, _)) = &mut self.sum
-            && *id != StreamId::SUM
+        if let Some((sum, ..)) = &mut self.sum
             && matches!(self.target, Target::Data(_) | Target::Log(_))
         {
             sum.update(body);
@@ -414,7 +444,7 @@ impl Contents {
             return self.expect(offset, "streams that the backup checksum is of", 1, 0);
         };
         let expected = sum.value();
-        if expected != found {
+        if self.verify && expected != found {
             self.damage(Error::BackupChecksum { offset: stream_offset, stream: id.0, expected, found });
         }
         match id {
@@ -440,7 +470,8 @@ impl Contents {
     }
 
     fn map(&mut self, map: SetMap, offset: u64) {
-        let expected: Vec<_> = self.medium.sets.iter().map(|set| (set.offset, set.start.number, set.start.date)).collect();
+        let expected: Vec<_> =
+            self.medium.sets.iter().map(|set| (set.offset, set.start.number, set.start.date)).collect();
         let found: Vec<_> = map.sets.iter().map(|(set, _)| (set.physical_address, set.number, set.date)).collect();
         self.check(expected == found, offset, "the set map");
         self.expect(offset, "family of the set map", u64::from(self.medium.label.family_id), u64::from(map.family_id));

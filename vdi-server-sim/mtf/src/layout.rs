@@ -110,7 +110,13 @@ pub(crate) fn read_text(
     let end = start + len;
     if start < least || end > bytes.len() {
         let (least, most) = (least as u64, bytes.len() as u64);
-        return Err(Error::Range { offset, field, least, most, found: if start < least as usize { start } else { end } as u64 });
+        return Err(Error::Range {
+            offset,
+            field,
+            least,
+            most,
+            found: if start < least as usize { start } else { end } as u64,
+        });
     }
     if len % 2 != 0 {
         return Err(Error::Field { offset, field, expected: len as u64 + 1, found: len as u64 });

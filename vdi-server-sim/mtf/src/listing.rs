@@ -5,7 +5,7 @@
 
 use crate::inspector::{BackupSet, Medium};
 use crate::sqlserver::config::{BackupKind, Config, FileType, RecoveryModel};
-use crate::value::{DateTime, Guid, Lsn};
+use crate::value::{DateTime, FileId, Guid, Lsn};
 
 /// A row of RESTORE LABELONLY. (From the blocks' label and media set.)
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,7 +194,7 @@ pub struct FileEntry {
     /// MaxSize in bytes.
     pub max_size: u64,
     /// FileId.
-    pub file_id: u32,
+    pub file_id: FileId,
     /// UniqueId.
     pub unique_id: Guid,
     /// BackupSizeInBytes.
@@ -215,25 +215,28 @@ pub struct FileEntry {
 ///
 /// The leading configuration is enough, and comes within the first kilobytes of a set. The trailing one has the size of the log in it.
 pub fn file_list(config: &Config) -> Vec<FileEntry> {
-    config.files.iter().map(|file| {
-        let based = !file.differential_base.is_zero();
-        let log_backup = config.database.kind() == BackupKind::Log;
-        FileEntry {
-            logical_name: file.logical_name.to_string(),
-            physical_name: file.physical_name.to_string(),
-            file_type: file.file_type(),
-            filegroup_name: config.filegroup_of(file),
-            size: file.size,
-            max_size: file.max_size,
-            file_id: file.file_id,
-            unique_id: file.unique_id,
-            backup_bytes: file.backup_bytes,
-            source_block: file.source_block,
-            filegroup_id: file.filegroup,
-            differential_base_lsn: based.then_some(file.differential_base_lsn),
-            differential_base: based.then_some(file.differential_base),
-            is_present: file.pages > 0 || file.file_type() == FileType::Log || log_backup,
-        }
-    })
-    .collect()
+    config
+        .files
+        .iter()
+        .map(|file| {
+            let based = !file.differential_base.is_zero();
+            let log_backup = config.database.kind() == BackupKind::Log;
+            FileEntry {
+                logical_name: file.logical_name.to_string(),
+                physical_name: file.physical_name.to_string(),
+                file_type: file.file_type(),
+                filegroup_name: config.filegroup_of(file),
+                size: file.size,
+                max_size: file.max_size,
+                file_id: file.file_id,
+                unique_id: file.unique_id,
+                backup_bytes: file.backup_bytes,
+                source_block: file.source_block,
+                filegroup_id: file.filegroup,
+                differential_base_lsn: based.then_some(file.differential_base_lsn),
+                differential_base: based.then_some(file.differential_base),
+                is_present: file.pages > 0 || file.file_type() == FileType::Log || log_backup,
+            }
+        })
+        .collect()
 }

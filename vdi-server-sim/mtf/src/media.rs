@@ -48,7 +48,8 @@ record! {
 }
 
 impl Tape {
-    /// The label of a medium with filemarks of `filemark_len` bytes, as SQL Server 2008 and later write it.
+    /// The label of a medium with filemarks of `filemark_len` bytes (a multiple of 512, at most
+    /// [`MAX_FILEMARK_LEN`]), as SQL Server 2008 and later write it.
     pub fn new(family_id: u32, filemark_len: u32, date: DateTime) -> Self {
         Tape {
             family_id,

@@ -173,7 +173,11 @@ fn judge(header: &PageHeader, sum: impl Fn() -> u32, marks: &[u8; 15], offset: u
     let page = header.address();
     if header.flags & flags::CHECKSUM != 0 {
         let (expected, found) = (sum(), header.protection);
-        return if expected == found { Ok(Protection::Checksum) } else { Err(Error::PageChecksum { offset, page, expected, found }) };
+        return if expected == found {
+            Ok(Protection::Checksum)
+        } else {
+            Err(Error::PageChecksum { offset, page, expected, found })
+        };
     }
     if header.flags & flags::TORN_BITS != 0 {
         let expected = (header.protection & 3) as u8;
@@ -414,7 +418,8 @@ mod tests {
         for (at, byte) in page.iter_mut().enumerate() {
             *byte = (at as u32).wrapping_mul(2_654_435_761).to_be_bytes()[0];
         }
-        PageHeader { version: 1, page_type: 1, page: PageId(9), file: FileId(1), ..PageHeader::default() }.encode_into(&mut page);
+        PageHeader { version: 1, page_type: 1, page: PageId(9), file: FileId(1), ..PageHeader::default() }
+            .encode_into(&mut page);
         page
     }
 

@@ -114,7 +114,10 @@ impl Parser {
 
     /// Whether at least one set is complete and nothing of a further one was read: the medium may end here.
     pub fn is_complete(&self) -> bool {
-        self.sequence == Sequence::Complete && self.state == State::Header && self.pending() == 0 && self.failed.is_none()
+        self.sequence == Sequence::Complete
+            && self.state == State::Header
+            && self.pending() == 0
+            && self.failed.is_none()
     }
 
     /// The next event. Takes bytes from the front of `input`. `Ok(None)`: `input` is empty, more bytes are needed.
@@ -186,7 +189,13 @@ impl Parser {
                     // No sum of an offset and a length overflows from here on.
                     if header.len > i64::MAX as u64 - self.offset {
                         let (least, most) = (0, i64::MAX as u64 - self.offset);
-                        return Err(Error::Range { offset, field: "length of the stream", least, most, found: header.len });
+                        return Err(Error::Range {
+                            offset,
+                            field: "length of the stream",
+                            least,
+                            most,
+                            found: header.len,
+                        });
                     }
                     self.state = State::Data(header.id(), header.len);
                     return Ok(Some(Step::Other(Event::Stream(Stream { offset, header }))));

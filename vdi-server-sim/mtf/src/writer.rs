@@ -57,13 +57,7 @@ impl Default for Writer {
 impl Writer {
     /// A writer at the start of a medium.
     pub fn new() -> Self {
-        Writer {
-            offset: 0,
-            state: State::Block,
-            sequence: Sequence::Start,
-            block: BlockId::Tape,
-            scratch: Vec::new(),
-        }
+        Writer { offset: 0, state: State::Block, sequence: Sequence::Start, block: BlockId::Tape, scratch: Vec::new() }
     }
 
     /// Bytes written so far.
@@ -115,7 +109,9 @@ impl Writer {
                     self.scratch.resize((offset.next_multiple_of(4) - offset) as usize, 0);
                 }
             }
-            (State::BlockEnd | State::FilemarkEnd, Event::BlockEnd(id)) if *id == self.block => self.state = State::Block,
+            (State::BlockEnd | State::FilemarkEnd, Event::BlockEnd(id)) if *id == self.block => {
+                self.state = State::Block
+            }
             (State::Block, Event::SetEnd) if self.sequence == Sequence::Complete => {}
             (_, event) => {
                 let found = match event {

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use common::damage::{each_cut_is_reported, each_flip_of_a_header_is_reported, headers};
 use common::{Random, parse_in_pieces, real_backups};
 use vdi_mtf::Error;
@@ -11,6 +13,8 @@ use vdi_mtf::inspector::{BackupSet, Inspector, Medium};
 use vdi_mtf::listing::{Header, Label, file_list};
 use vdi_mtf::page::{PAGE_LEN, Protection, verify};
 use vdi_mtf::sqlserver::config::{BackupKind, FileType};
+use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader, PREFIX_LEN};
+use vdi_mtf::value::{PageAddress, PageId};
 use vdi_mtf::writer::Writer;
 
 #[test]
@@ -156,7 +160,11 @@ fn each_backup_keeps_the_rules_of_its_kind() {
             assert_eq!(set.start.attributes, if differential { 8 } else { 4 }, "{name}");
             assert_eq!(database.flags & 0x800 != 0, differential, "{name}");
             assert_eq!(set.data.is_empty(), header.kind == BackupKind::Log, "{name}");
-            let sums = set.data.iter().map(|s| s.checksum).chain(set.log.iter().filter_map(|(_, s)| Some(s.as_ref()?.checksum)));
+            let sums = set
+                .data
+                .iter()
+                .map(|s| s.checksum)
+                .chain(set.log.iter().filter_map(|(_, s)| Some(s.as_ref()?.checksum)));
             assert!(sums.into_iter().all(|sum| sum.is_some() == header.has_checksums), "{name}");
             assert_eq!(differential, header.differential_base.is_some(), "{name}");
             assert!(header.first_lsn <= header.last_lsn && header.start <= header.finish, "{name}");
@@ -168,7 +176,8 @@ fn each_backup_keeps_the_rules_of_its_kind() {
             let label = Label::of(&medium);
             assert_eq!((label.vendor_id, label.software_name.as_str()), (4608, "Microsoft SQL Server"), "{name}");
             if label.family_count == 1 && header.kind != BackupKind::Log {
-                let pages: u64 = set.config().files.iter().filter(|f| f.type_number == 1).map(|f| u64::from(f.pages)).sum();
+                let pages: u64 =
+                    set.config().files.iter().filter(|f| f.type_number == 1).map(|f| u64::from(f.pages)).sum();
                 assert_eq!(pages, set.data.last().unwrap().pages.pages, "{name}");
             }
         }
@@ -199,4 +208,67 @@ fn families_of_real_backups_are_told_apart() {
         }
         assert_eq!(medium.sets[0].log.iter().any(|(_, s)| s.is_some()), medium.media_set.family_number == 1);
     }
+}
+
+/// The extents that the families of a media set have, by file, and the pages, with the last image of each.
+fn placed(families: &[(&[u8], &Medium)]) -> BTreeMap<PageAddress, Vec<u8>> {
+    let mut pages = BTreeMap::new();
+    let passes = families[0].1.sets[0].data.len();
+    for pass in 0..passes {
+        for (bytes, medium) in families {
+            let stream = &medium.sets[0].data[pass];
+            let mut data = &bytes[(stream.offset - PREFIX_LEN) as usize..(stream.offset + stream.len) as usize];
+            let (mut extents, mut at) = (ExtentReader::new(0), None);
+            while let Some(event) = extents.next(&mut data).unwrap() {
+                match event {
+                    ExtentEvent::Extent(first) => at = first,
+                    ExtentEvent::Bytes(bytes) => {
+                        let Some(PageAddress { file, page }) = at else { continue };
+                        for (index, bytes) in bytes.chunks_exact(PAGE_LEN).enumerate() {
+                            pages.insert(PageAddress { file, page: PageId(page.0 + index as u32) }, bytes.to_vec());
+                        }
+                    }
+                }
+            }
+        }
+    }
+    pages
+}
+
+/// A page per file says which extents a backup has: the GAM the allocated ones, the differential map the changed ones.
+#[test]
+fn the_extents_of_each_backup_are_those_of_its_maps() {
+    let real = real_backups("the_extents_of_each_backup_are_those_of_its_maps");
+    let media: Vec<(&[u8], Medium)> = real
+        .iter()
+        .map(|real| {
+            let mut inspector = Inspector::new();
+            inspector.read(&real.bytes).unwrap();
+            (&real.bytes[..], inspector.into_medium())
+        })
+        .collect();
+    let mut files = 0;
+    for (_, medium) in media.iter().filter(|(_, medium)| !medium.sets[0].data.is_empty()) {
+        let same = |other: &&(&[u8], Medium)| other.1.media_set.id == medium.media_set.id;
+        let families: Vec<_> = media.iter().filter(same).map(|(bytes, medium)| (*bytes, medium)).collect();
+        if families.len() < usize::from(medium.media_set.family_count) {
+            continue;
+        }
+        let pages = placed(&families);
+        let set = &medium.sets[0];
+        let full = Header::of(set).kind == BackupKind::Full;
+        for entry in file_list(set.config()).iter().filter(|file| file.file_type == FileType::Data) {
+            let map = &pages[&PageAddress { file: entry.file_id, page: PageId(if full { 2 } else { 6 }) }];
+            // The second row, behind its header of four bytes. A bit that is set: free in the GAM, changed in the differential map.
+            let row = usize::from(u16::from_le_bytes([map[PAGE_LEN - 4], map[PAGE_LEN - 3]])) + 4;
+            let bit = |extent: usize| map[row + extent / 8] >> (extent % 8) & 1;
+            let extents = (entry.size / 65536) as usize;
+            let mapped: BTreeSet<usize> = (0..extents).filter(|&extent| bit(extent) == u8::from(!full)).collect();
+            let found: BTreeSet<usize> =
+                pages.keys().filter(|page| page.file == entry.file_id).map(|page| page.page.0 as usize / 8).collect();
+            assert_eq!(mapped, found, "file {} of {} families", entry.file_id, families.len());
+            files += 1;
+        }
+    }
+    assert!(files > 0 || real.is_empty());
 }

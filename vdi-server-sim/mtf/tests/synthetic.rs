@@ -6,6 +6,7 @@ use common::damage::{damages, each_cut_is_reported, each_flip_of_a_header_is_rep
 use common::synthetic::{Pages, Shape, Synthetic, append, backup};
 use common::{Random, parse_in_pieces};
 use proptest::prelude::*;
+use vdi_mtf::Error;
 use vdi_mtf::builder::Builder;
 use vdi_mtf::families;
 use vdi_mtf::inspector::{Inspector, Medium};
@@ -16,7 +17,6 @@ use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader, PREFIX_LEN};
 use vdi_mtf::stream::{HEADER_LEN, StreamId};
 use vdi_mtf::value::{PageAddress, PageId};
 use vdi_mtf::writer::Writer;
-use vdi_mtf::Error;
 
 fn inspected(bytes: &[u8]) -> Medium {
     let mut inspector = Inspector::new();
@@ -73,12 +73,27 @@ fn restored(bytes: &[u8], seed: u64) -> Restored {
 }
 
 fn shapes() -> impl Strategy<Value = Shape> {
-    let numbers = (prop::sample::select(vec![9_u8, 10, 11, 16]), prop::sample::select(vec![512_u32, 4096]), 1..4_u16, 1..3_u16);
-    let more = (1..4_u32, any::<(bool, bool, bool)>(), prop::collection::vec(1..9_u16, 1..4), "[a-zé]{1,12}", any::<u64>());
+    let numbers =
+        (prop::sample::select(vec![9_u8, 10, 11, 16]), prop::sample::select(vec![512_u32, 4096]), 1..4_u16, 1..3_u16);
+    let more =
+        (1..4_u32, any::<(bool, bool, bool)>(), prop::collection::vec(1..9_u16, 1..4), "[a-zé]{1,12}", any::<u64>());
     (numbers, more).prop_map(|((major, filemark_len, families, files), (extents, flags, log_blocks, name, seed))| {
         let (checksum, second_pass, torn_bits) = flags;
         let quiet = false;
-        Shape { major, filemark_len, checksum, torn_bits, families, files, extents, second_pass, log_blocks, name, quiet, seed }
+        Shape {
+            major,
+            filemark_len,
+            checksum,
+            torn_bits,
+            families,
+            files,
+            extents,
+            second_pass,
+            log_blocks,
+            name,
+            quiet,
+            seed,
+        }
     })
 }
 
@@ -105,6 +120,10 @@ fn came_back(shape: &Shape, made: &Synthetic) {
         let set = &medium.sets[0];
         assert_eq!(set.trailing.as_ref().unwrap().encode().unwrap(), made.trailing.encode().unwrap());
         assert_eq!(set.leading.encode().unwrap(), made.leading.encode().unwrap());
+        let mut headers = Inspector::headers_only();
+        headers.read(bytes).unwrap();
+        assert_eq!(headers.damage_count(), 0);
+        assert_eq!((&headers.medium().sets[0].trailing, &headers.medium().sets[0].map), (&set.trailing, &set.map));
         let header = Header::of(set);
         assert_eq!((header.database_name.as_str(), header.backup_name.as_str()), (shape.name.as_str(), "nightly"));
         assert_eq!((header.user_name.as_str(), header.machine_name.as_str()), ("sa", "machine"));
@@ -200,7 +219,8 @@ fn sets_are_appended() {
     for number in 2..=4 {
         let media: Vec<Medium> = made.media.iter().map(|bytes| inspected(bytes)).collect();
         let mut builders: Vec<Builder> = media.iter().map(Builder::append).collect();
-        made = append(&Shape { seed: u64::from(number), ..shape.clone() }, number, &mut builders, &mut made.media.clone());
+        made =
+            append(&Shape { seed: u64::from(number), ..shape.clone() }, number, &mut builders, &mut made.media.clone());
     }
     for bytes in &made.media {
         let medium = inspected(bytes);

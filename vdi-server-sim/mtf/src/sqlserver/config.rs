@@ -24,6 +24,15 @@ pub struct Config {
     pub files: Vec<FileRecord>,
 }
 
+/// File ids are stored in 32 bits, and have 15.
+pub(super) fn check_file_id(found: u32, offset: u64) -> Result<(), Error> {
+    let (field, least, most) = ("file id", 1, 32767);
+    match u64::from(found) {
+        found if (least..=most).contains(&found) => Ok(()),
+        found => Err(Error::Range { offset, field, least, most, found }),
+    }
+}
+
 impl Config {
     /// Reads the data of the stream. `offset` is where it begins, for errors.
     ///
@@ -46,7 +55,10 @@ impl Config {
                     databases += 1;
                 }
                 b"SFGI" => config.filegroups.push(Filegroup::read(record, place)?),
-                b"SFIN" => config.files.push(FileRecord::read(record, place)?),
+                b"SFIN" => {
+                    check_file_id(get(record, 20).unwrap_or(0), place)?;
+                    config.files.push(FileRecord::read(record, place)?);
+                }
                 _ => return Err(Error::UnknownRecord { offset: place, found: tag }),
             }
             let files_began = !config.files.is_empty() && &tag.0 != b"SFIN";

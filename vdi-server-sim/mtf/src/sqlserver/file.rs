@@ -1,7 +1,7 @@
 //! The records of filegroups (`SFGI`) and files (`SFIN`).
 
 use crate::layout::record;
-use crate::value::{Guid, Lsn};
+use crate::value::{FileId, Guid, Lsn};
 
 /// Bits of [`FileRecord::flags`].
 pub mod flags {
@@ -72,7 +72,7 @@ record! {
         /// Bytes of a page: 8192.
         page_len: u32 = 16,
         /// The file, 1 for the primary data file.
-        file_id: u32 = 20,
+        file_id: FileId = 20,
         /// Pages in the backup, over all families. In a log file: 0, and in the trailing copy the used log in units of 8192 bytes.
         pages: u32 = 24,
         /// 1 data, 2 log; see [`FileRecord::file_type`].
@@ -120,7 +120,7 @@ record! {
 
 impl FileRecord {
     /// A record as server version `major` writes it, with all sizes zero.
-    pub fn new(major: u8, file_id: u32, file_type: FileType) -> Self {
+    pub fn new(major: u8, file_id: FileId, file_type: FileType) -> Self {
         let (len, at) = match major {
             0..=9 => (400, None),
             10 => (1024, None),

@@ -9,7 +9,7 @@ use crate::checksum::{SECTOR_LEN, SectorSum};
 use crate::error::Error;
 use crate::layout::{fields, get, record};
 use crate::media::finish;
-use crate::value::Lsn;
+use crate::value::{FileId, Lsn};
 
 record! {
     /// A virtual log file (block `MSTL`).
@@ -21,7 +21,7 @@ record! {
         /// The byte of the log file after the last that is in the backup. Equal to `start` if none.
         end: u64 = 68,
         /// The log file.
-        file_id: u32 = 76,
+        file_id: FileId = 76,
         /// Bytes of the row from 92 on: 36, 500 or 504 by version.
         row_len: u16 = 80,
         /// Where the row begins: 92.
@@ -46,7 +46,7 @@ record! {
 
 impl Vlf {
     /// A block as server version `major` writes it.
-    pub fn new(major: u8, file_id: u32, offset: u64, size: u64) -> Self {
+    pub fn new(major: u8, file_id: FileId, offset: u64, size: u64) -> Self {
         let (row_len, version) = match major {
             0..=9 => (36, 2),
             10 => (500, 4),
@@ -74,8 +74,13 @@ impl Vlf {
         let vlf = Self::read(&block.body(BlockId::Log)?, block.offset)?;
         let offset = block.offset;
         let range = |field, least: u64, most: u64, found: u64| {
-            if (least..=most).contains(&found) { Ok(()) } else { Err(Error::Range { offset, field, least, most, found }) }
+            if (least..=most).contains(&found) {
+                Ok(())
+            } else {
+                Err(Error::Range { offset, field, least, most, found })
+            }
         };
+        super::config::check_file_id(get(block.bytes, 76).unwrap_or(0), offset)?;
         range("end of the log range", vlf.start, vlf.start.saturating_add(MAX_RANGE), vlf.end)?;
         range("offset of the log file's row", 92, 92, u64::from(vlf.row_offset))?;
         range("length of the log file's row", 36, block.bytes.len() as u64 - 92, u64::from(vlf.row_len))?;
@@ -100,8 +105,8 @@ impl Vlf {
     }
 }
 
-/// The longest range of a virtual log file that is read.
-const MAX_RANGE: u64 = 1 << 42;
+/// The longest range of a virtual log file: more than a log file can have.
+pub const MAX_RANGE: u64 = 1 << 42;
 
 fields! {
     /// The header of a log block.
@@ -238,7 +243,7 @@ impl LogVerifier {
         let offset = self.offset + taken as u64 - BLOCK_HEADER_LEN as u64;
         self.block_len = usize::from(header.len);
         let (found, most) = (u64::from(header.len), self.range_len - start);
-        if found == 0 || found > most || self.block_len % SECTOR_LEN != 0 {
+        if found == 0 || found > most || !self.block_len.is_multiple_of(SECTOR_LEN) {
             report(Error::Range { offset, field: "length of the log block", least: SECTOR_LEN as u64, most, found });
             self.stopped = true;
             return;

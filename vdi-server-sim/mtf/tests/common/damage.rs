@@ -36,7 +36,10 @@ pub(crate) fn each_flip_of_a_header_is_reported(name: &str, bytes: &[u8]) {
 pub(crate) fn each_cut_is_reported(name: &str, bytes: &[u8], cuts: impl Iterator<Item = usize>) {
     for cut in cuts {
         let error = super::parse(&bytes[..cut]).expect_err(name);
-        assert!(matches!(error, Error::Truncated { offset, .. } if offset == cut as u64), "{name} cut at {cut:#x}: {error}");
+        assert!(
+            matches!(error, Error::Truncated { offset, .. } if offset == cut as u64),
+            "{name} cut at {cut:#x}: {error}"
+        );
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) fn real_backups(test: &str) -> Vec<Real> {
     found.sort_by(|a, b| a.name.cmp(&b.name));
     if found.is_empty() {
         // Not captured by the test harness.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: no real backups; VDI_REAL_BACKUPS names a folder with some");
+        let _ =
+            writeln!(std::io::stderr(), "SKIPPED {test}: no real backups; VDI_REAL_BACKUPS names a folder with some");
     }
     found
 }

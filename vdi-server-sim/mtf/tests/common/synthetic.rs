@@ -173,8 +173,8 @@ fn config(shape: &Shape) -> Config {
         database.flags |= database_flags::CHECKSUMS;
     }
     let mut files = Vec::new();
-    for number in 1..=u32::from(shape.files) {
-        let file_id = if number == 1 { 1 } else { number + 1 };
+    for number in 1..=shape.files {
+        let file_id = FileId(if number == 1 { 1 } else { number + 1 });
         let size = u64::from(shape.extents) * 65536;
         let (pages, name) = (shape.extents * 8, format!("{}{file_id}", shape.name));
         files.push(FileRecord {
@@ -191,7 +191,7 @@ fn config(shape: &Shape) -> Config {
         size: 1 << 20,
         logical_name: "log".into(),
         physical_name: "C:\\data\\log.ldf".into(),
-        ..FileRecord::new(shape.major, 2, FileType::Log)
+        ..FileRecord::new(shape.major, FileId(2), FileType::Log)
     });
     Config { database, filegroups: vec![Filegroup::new(shape.major, 1, "PRIMARY")], files }
 }
@@ -229,17 +229,12 @@ pub(crate) fn append(shape: &Shape, number: u16, builders: &mut [Builder], media
     if shape.second_pass {
         passes.push(deal(shape, &mut pages, 1, 1));
     }
-    let volume = Volume {
-        attributes: 2,
-        date: date(),
-        device: "C:".into(),
-        machine: "machine".into(),
-        ..Volume::default()
-    };
-    let mut vlf = Vlf::new(shape.major, 2, 8192, 1 << 18);
+    let volume =
+        Volume { attributes: 2, date: date(), device: "C:".into(), machine: "machine".into(), ..Volume::default() };
+    let mut vlf = Vlf::new(shape.major, FileId(2), 8192, 1 << 18);
     (vlf.sequence, vlf.parity, vlf.start) = (40, 0x80, 8192 + 16 * 512);
     vlf.end = vlf.start + log.len() as u64;
-    let mut unused = Vlf::new(shape.major, 2, 8192 + (1 << 18), 1 << 18);
+    let mut unused = Vlf::new(shape.major, FileId(2), 8192 + (1 << 18), 1 << 18);
     unused.parity = 0;
 
     let mut size = 0;

@@ -7,6 +7,7 @@ use vdi_mtf::parser::{Event, Parser};
 use vdi_mtf::sqlserver::config::Config;
 use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader};
 use vdi_mtf::sqlserver::log::{LogVerifier, Vlf};
+use vdi_mtf::value::FileId;
 use vdi_mtf::writer::Writer;
 
 /// The longest medium.
@@ -140,7 +141,7 @@ fn inspected(medium: &[u8], seed: u64) -> (Inspector, Result<(), Error>) {
 fn verified(bytes: &[u8], seed: u64) -> Vec<String> {
     let mut reports = Vec::new();
     let (mut pages, mut extents) = (PageVerifier::new(0), ExtentReader::new(0));
-    let mut vlf = Vlf::new(16, 2, 8192, 1 << 20);
+    let mut vlf = Vlf::new(16, FileId(2), 8192, 1 << 20);
     (vlf.start, vlf.end, vlf.parity) = (0, bytes.len() as u64 / 2, 0x40);
     let mut log = LogVerifier::new(&vlf, 0);
     let (mut placed, mut failed, mut total) = (0, false, 0);
