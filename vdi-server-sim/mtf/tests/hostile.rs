@@ -1,4 +1,5 @@
 //! Inputs that are no backups, or no backups that can be read.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Backups that SQL Server wrote. Skipped where there are none.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Backups that the builder wrote.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Real backups, and inputs cut into pieces.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 pub(crate) mod damage;
 pub(crate) mod synthetic;

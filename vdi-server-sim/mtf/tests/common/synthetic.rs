@@ -87,7 +87,7 @@ fn page(shape: &Shape, address: PageAddress, image: u64) -> Vec<u8> {
     if !shape.quiet {
         page[96..].fill_with(&mut next);
     }
-    let is_pfs = number == 1 || number % PFS_INTERVAL == 0 && number > 0;
+    let is_pfs = number == 1 || number > 0 && number.is_multiple_of(PFS_INTERVAL);
     let page_type = match number {
         0 => page_type::FILE_HEADER,
         _ if is_pfs => page_type::PFS,
