@@ -8,8 +8,9 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use vdi_mtf::families;
-use vdi_mtf::inspector::{BackupSet, Inspector, Medium};
+use vdi_mtf::inspector::Inspector;
 use vdi_mtf::listing::{Header, Label, file_list};
+use vdi_mtf::medium::{BackupSet, Medium};
 use vdi_mtf::sqlserver::config::{BackupKind, FileType};
 
 /// Reads a file to its end, or to what cannot be read.

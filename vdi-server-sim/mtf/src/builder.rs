@@ -18,9 +18,9 @@
 use crate::block::{BlockId, reseal};
 use crate::checksum::SectorSum;
 use crate::error::Error;
-use crate::inspector::Medium;
 use crate::layout::put;
 use crate::media::{Filemark, MediaSet, Tape, finish};
+use crate::medium::Medium;
 use crate::page::{PAGE_LEN, PageHeader, page_type, protect};
 use crate::set::{MapSet, MapVolume, SetEnd, SetMap, SetStart, Volume};
 use crate::sqlserver::config::Config;

@@ -11,7 +11,7 @@
 //! (Observed in sixteen sets of two families of SQL Server 2008 to 2025.)
 
 use crate::error::Error;
-use crate::inspector::Medium;
+use crate::medium::Medium;
 
 /// Checks that `media` are all families of one media set. Returns for each family, in the order of their numbers, its index in `media`.
 ///

@@ -5,10 +5,11 @@ use crate::checksum::SectorSum;
 use crate::error::Error;
 use crate::layout::get;
 use crate::media::{Filemark, MediaSet, Tape};
-use crate::page::{PageCounts, PageState, PageVerifier};
+use crate::medium::{BackupSet, DataStream, LogStream, Medium};
+use crate::page::{PageState, PageVerifier};
 use crate::parser::{Event, Parser};
-use crate::set::{SetEnd, SetMap, SetStart, Volume};
-use crate::sqlserver::config::{self, Config};
+use crate::set::{MapSet, MapVolume, SetEnd, SetMap, SetStart, Volume};
+use crate::sqlserver::config::{self, Config, Database, FileRecord, Filegroup};
 use crate::sqlserver::data::{PREFIX_LEN, check_len};
 use crate::sqlserver::log::{LogVerifier, Vlf};
 use crate::stream::{StreamId, attributes};
@@ -20,85 +21,12 @@ pub const MAX_DAMAGES: usize = 1000;
 /// more for each virtual log file.
 pub const MAX_HEADERS: u64 = 256 << 20;
 
-/// What is on a medium: one family of a media set, with its backup sets.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Medium {
-    /// The label.
-    pub label: Tape,
-    /// The media set and the family.
-    pub media_set: MediaSet,
-    /// The backup sets, in their order.
-    pub sets: Vec<BackupSet>,
-    /// Where the filemarks begin.
-    pub filemarks: Vec<u64>,
-    /// Bytes up to the end of the last complete set: where a set can be appended.
-    pub len: u64,
-}
-
-/// A backup set on a medium.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BackupSet {
-    /// Where its SSET begins.
-    pub offset: u64,
-    /// The start of the set.
-    pub start: SetStart,
-    /// The volume.
-    pub volume: Volume,
-    /// The configuration when the backup began.
-    pub leading: Config,
-    /// The configuration when the backup ended. `None` until it was read.
-    pub trailing: Option<Config>,
-    /// The streams of pages.
-    pub data: Vec<DataStream>,
-    /// The virtual log files, each with its stream, if it has one.
-    pub log: Vec<(Vlf, Option<LogStream>)>,
-    /// Where its MSLS begins.
-    pub summary_offset: u64,
-    /// The set map.
-    pub map: SetMap,
-    /// The second ESET.
-    pub end: SetEnd,
-    /// Whether the set was read to its end.
-    pub complete: bool,
-}
-
-impl BackupSet {
-    /// The configuration to go by: the trailing one, or the leading one while there is no other.
-    pub fn config(&self) -> &Config {
-        self.trailing.as_ref().unwrap_or(&self.leading)
-    }
-}
-
-/// A stream of pages.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DataStream {
-    /// Where the first page begins on the medium.
-    pub offset: u64,
-    /// Bytes of pages.
-    pub len: u64,
-    /// What the pages are.
-    pub pages: PageCounts,
-    /// The backup checksum, if the backup has one.
-    pub checksum: Option<u32>,
-}
-
-/// A stream of log.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogStream {
-    /// Where the first log byte begins on the medium.
-    pub offset: u64,
-    /// Bytes of log and padding.
-    pub len: u64,
-    /// Complete log blocks.
-    pub blocks: u64,
-    /// The backup checksum, if the backup has one.
-    pub checksum: Option<u32>,
-}
-
 /// What the current stream's data is given to.
 #[derive(Debug)]
 enum Target {
     Nothing,
+    /// Zeros.
+    Padding,
     Collect(StreamId, Vec<u8>),
     Data(PageVerifier),
     Log(LogVerifier),
@@ -359,6 +287,7 @@ impl Contents {
         };
         let first = offset + crate::stream::HEADER_LEN as u64 + PREFIX_LEN;
         Ok(match id {
+            _ if id.is_padding() => Target::Padding,
             StreamId::MEDIA_SET => bounded(64)?,
             StreamId::SUM => bounded(4)?,
             StreamId::CONFIGURATION => bounded(config::MAX_LEN)?,
@@ -399,12 +328,10 @@ impl Contents {
         let mut target = core::mem::replace(&mut self.target, Target::Nothing);
         match &mut target {
             Target::Nothing => {}
+            Target::Padding => self.zeros(bytes, bytes),
             Target::Collect(_, collected) => collected.extend_from_slice(bytes),
             Target::Data(verifier) => {
-                if let Some(at) = bytes[..prefix].iter().position(|&byte| byte != 0) {
-                    let offset = self.data_offset + self.position - bytes.len() as u64 + at as u64;
-                    self.damage(Error::Padding { offset, found: bytes[at] });
-                }
+                self.zeros(&bytes[..prefix], bytes);
                 let mut counts = self.set().data.last().map(|stream| stream.pages).unwrap_or_default();
                 verifier.update(body, |_, state| {
                     counts.add(&state);
@@ -421,6 +348,14 @@ impl Contents {
         self.target = target;
     }
 
+    /// Checks that `part`, the first bytes of the last `piece`, are zeros.
+    fn zeros(&mut self, part: &[u8], piece: &[u8]) {
+        if let Some(at) = part.iter().position(|&byte| byte != 0) {
+            let offset = self.data_offset + self.position - piece.len() as u64 + at as u64;
+            self.damage(Error::Padding { offset, found: part[at] });
+        }
+    }
+
     fn stream_end(&mut self) -> Result<(), Error> {
         let offset = self.data_offset;
         match core::mem::replace(&mut self.target, Target::Nothing) {
@@ -433,7 +368,7 @@ impl Contents {
                     stream.blocks = verifier.blocks();
                 }
             }
-            Target::Nothing | Target::Collect(..) | Target::Data(_) => {}
+            Target::Nothing | Target::Padding | Target::Collect(..) | Target::Data(_) => {}
         }
         Ok(())
     }
@@ -458,13 +393,7 @@ impl Contents {
             self.set().leading = config;
             return;
         }
-        let leading = &self.set().leading;
-        let names = |config: &Config| {
-            let files: Vec<_> =
-                config.files.iter().map(|f| (f.file_id, f.logical_name.clone(), f.physical_name.clone())).collect();
-            (config.database.name.clone(), config.database.binding_id, config.database.kind_letter, files)
-        };
-        let sound = names(leading) == names(&config);
+        let sound = constants(&self.set().leading) == constants(&config);
         self.check(sound, offset, "the configuration at the end");
         self.set().trailing = Some(config);
     }
@@ -477,10 +406,55 @@ impl Contents {
         self.expect(offset, "family of the set map", u64::from(self.medium.label.family_id), u64::from(map.family_id));
         let set = self.set();
         let size = set.config().database.backup_size;
-        if let Some((entry, _)) = map.sets.last() {
-            let found = entry.size;
-            self.expect(offset, "size of the set in the set map", size, found);
-        }
+        let expected = SetMap::entry_of(&set.start, &set.volume, size);
+        let sound = map.sets.last().is_some_and(|found| same_entry(found, &expected));
+        self.check(sound, offset, "the set in the set map");
         self.set().map = map;
     }
+}
+
+/// Whether two entries of a set map say the same.
+fn same_entry(found: &(MapSet, Vec<MapVolume>), expected: &(MapSet, Vec<MapVolume>)) -> bool {
+    // The length and the unknown bytes are the written entry's own.
+    let set = |set: &MapSet| MapSet { len: 0, raw: Vec::new(), ..set.clone() };
+    let volume = |volume: &MapVolume| MapVolume { len: 0, raw: Vec::new(), ..volume.clone() };
+    set(&found.0) == set(&expected.0) && found.1.iter().map(volume).eq(expected.1.iter().map(volume))
+}
+
+/// What does not change from the start of a backup to its end.
+fn constants(config: &Config) -> (Database, Vec<Filegroup>, Vec<FileRecord>) {
+    let d = &config.database;
+    let database = Database {
+        flags: d.flags,
+        software_build: d.software_build,
+        software_minor: d.software_minor,
+        software_major: d.software_major,
+        created: d.created,
+        start: d.start,
+        kind_letter: d.kind_letter,
+        database_id: d.database_id,
+        database_version: d.database_version,
+        unicode_locale: d.unicode_locale,
+        unicode_comparison: d.unicode_comparison,
+        binding_id: d.binding_id,
+        recovery_fork: d.recovery_fork,
+        collation: d.collation,
+        family: d.family,
+        name: d.name.clone(),
+        server: d.server.clone(),
+        ..Database::default()
+    };
+    let group = |g: &Filegroup| Filegroup { id: g.id, guid: g.guid, name: g.name.clone(), ..Filegroup::default() };
+    let file = |f: &FileRecord| FileRecord {
+        page_len: f.page_len,
+        file_id: f.file_id,
+        type_number: f.type_number,
+        source_block: f.source_block,
+        filegroup: f.filegroup,
+        unique_id: f.unique_id,
+        logical_name: f.logical_name.clone(),
+        physical_name: f.physical_name.clone(),
+        ..FileRecord::default()
+    };
+    (database, config.filegroups.iter().map(group).collect(), config.files.iter().map(file).collect())
 }

@@ -1,18 +1,8 @@
-//! Reads and writes SQL Server's uncompressed backups: the Microsoft Tape Format, as SQL Server uses it.
+#![doc = include_str!("../README.md")]
 //!
-//! The crate has no I/O: bytes come in pieces of any size, from files, pipes or virtual devices, and events go out. Page data is passed
-//! through without a copy. Every length is bounded, no input makes it panic, and it has no `unsafe`.
+//! # The format
 //!
-//! | module | what it does |
-//! |---|---|
-//! | [`parser`] | bytes in, events out: blocks, streams, data. Validates headers and the order |
-//! | [`writer`] | the mirror: the events of a medium give the same bytes |
-//! | [`inspector`] | typed contents of a medium; verifies pages, log, backup checksums |
-//! | [`listing`] | what RESTORE LABELONLY, HEADERONLY and FILELISTONLY show |
-//! | [`builder`] | lays backups out: addresses, alignment, filemarks, set map, checksums |
-//! | [`families`] | striped backups |
-//!
-//! The format, from the outside in:
+//! From the outside in:
 //!
 //! | module | what it describes |
 //! |---|---|
@@ -46,11 +36,6 @@
 //! writing it gives the bytes that were read.
 #![forbid(unsafe_code)]
 
-/// The README's example is a documentation test.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
-
 mod layout;
 mod sequence;
 
@@ -62,6 +47,7 @@ pub mod families;
 pub mod inspector;
 pub mod listing;
 pub mod media;
+pub mod medium;
 pub mod page;
 pub mod parser;
 pub mod set;

@@ -3,7 +3,7 @@
 //! The fields are named after the statements' columns. Columns whose place in the format is not known are left out: ExpirationDate,
 //! IsCopyOnly and other options, CreateLSN, DropLSN, ReadOnlyLSN, ReadWriteLSN.
 
-use crate::inspector::{BackupSet, Medium};
+use crate::medium::{BackupSet, Medium};
 use crate::sqlserver::config::{BackupKind, Config, FileType, RecoveryModel};
 use crate::value::{DateTime, FileId, Guid, Lsn};
 

@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use vdi_mtf::Error;
 use vdi_mtf::builder::Builder;
 use vdi_mtf::families;
-use vdi_mtf::inspector::{Inspector, Medium};
+use vdi_mtf::inspector::Inspector;
 use vdi_mtf::listing::{Header, Label, file_list};
+use vdi_mtf::medium::Medium;
 use vdi_mtf::page::PAGE_LEN;
 use vdi_mtf::parser::Event;
 use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader, PREFIX_LEN};
@@ -262,4 +263,37 @@ fn an_extent_without_an_address_is_refused() {
     let mut extents = ExtentReader::new(offset as u64 - 2);
     let error = extents.next(&mut &damaged[offset - 2..]).unwrap_err();
     assert_eq!(error, Error::ExtentAddress { offset: offset as u64, found });
+}
+
+/// The bodies of blocks have no checksum. What stands twice in them is compared, and padding is zero.
+#[test]
+fn values_that_stand_twice_are_compared() {
+    let made = backup(&Shape::default());
+    let bytes = &made.media[0];
+    let find = |tag: &[u8; 4]| bytes.windows(4).position(|window| window == tag).unwrap();
+    let (start, volume, map) = (find(b"SSET"), find(b"VOLB"), find(b"TSMP"));
+    let second = map + 4 + bytes[map + 4..].windows(4).position(|window| window == b"ESET").unwrap();
+    let last_mark = bytes.len() - 512;
+    let at = [
+        ("padding", 800),
+        ("attributes", start + 52),
+        ("position", start + 62),
+        ("address", start + 80),
+        ("date", start + 88),
+        ("time zone", start + 95),
+        ("name", start + 122),
+        ("machine", volume + 78),
+        ("date of the volume", volume + 70),
+        ("family", map + 22),
+        ("entry", map + 22 + 8 + 52),
+        ("position at the end", second + 78),
+        ("filemarks", last_mark + 72),
+        ("database", find(b"SCIN") + 400),
+        ("file", find(b"SFIN") + 186),
+    ];
+    for (what, at) in at {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 2;
+        assert!(!damages(&damaged).is_empty(), "{what}");
+    }
 }
