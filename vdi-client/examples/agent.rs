@@ -6,7 +6,7 @@ use std::{env, fmt::Display, time::Duration};
 use vdi_client::media::FileMedia;
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, Progress, VdConfig};
 
-/// For people: standard output may be the backup, and nobody may read standard error.
+/// Prints to standard error, since standard output may be the backup. A standard error that is closed is no failure.
 fn say(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }

@@ -8,7 +8,7 @@ use std::{env, fmt::Display, time::Duration};
 
 use vdi_client::{BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, ErrorReport, VdConfig};
 
-/// For people: nobody may read standard error.
+/// Prints to standard error. A standard error that is closed is no failure.
 fn say(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }

@@ -9,7 +9,7 @@ use std::{env, fmt::Display, time::Duration};
 use vdi_client::media::FileMedia;
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, CompletionCode, ErrorReport, Features, Progress, VdConfig};
 
-/// For people: nobody may read standard error.
+/// Prints to standard error. A standard error that is closed is no failure.
 fn say(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }

@@ -11,7 +11,7 @@ use signal_hook::iterator::Signals;
 use vdi_client::media::FileMedia;
 use vdi_client::{BackEnd, Canceller, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig};
 
-/// For people: nobody may read standard error.
+/// Prints to standard error. A standard error that is closed is no failure.
 fn say(line: impl Display) {
     let _ = writeln!(stderr(), "{line}");
 }

@@ -44,6 +44,7 @@ pub const MAX_INFORMATION_SEVERITY: u8 = 10;
 
 /// Which of the two statements a message speaks of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Verb {
     /// BACKUP.
     Backup,

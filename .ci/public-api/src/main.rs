@@ -98,7 +98,9 @@ fn list(root: &Path, name: &str) -> Result<String, Box<dyn Error>> {
         .omit_auto_trait_impls(true)
         .sorted(true)
         .build()?;
-    Ok(api.items().map(|item| format!("{item}\n")).collect())
+    // The pages of documentation are modules for rustdoc only: no program can name them.
+    let pages = format!("pub mod {}::docs", name.replace('-', "_"));
+    Ok(api.items().map(|item| format!("{item}\n")).filter(|item| !item.starts_with(&pages)).collect())
 }
 
 /// Has rustdoc describe a crate.

@@ -1,4 +1,13 @@
-//! The C interface to `vdi-client`: for C, and for every language that can call C.
+// The first definition of a link counts: those of the README lead to its files, these to pages of the documentation.
+#![doc = "[..]: ../vdi_client/index.html"]
+#![doc = "[../sqlvdi]: ../sqlvdi/index.html"]
+#![doc = "[examples/agent.c]: docs::examples#c"]
+#![doc = "[examples/agent.py]: docs::examples#python"]
+#![doc = "[../../vdi-shm/docs/runtime-directory.md#root-beside-a-service-user]: ../vdi_shm/docs/runtime_directory/index.html#root-beside-a-service-user"]
+#![doc = "[vdi_c.pc]: docs::pkg_config"]
+#![doc = "[include/vdi_c.h]: docs::header"]
+#![doc = include_str!("../README.md")]
+//! # The implementation
 //!
 //! What C sees is `include/vdi_c.h`, which is made from this crate. Its beginning says what holds for all functions;
 //! its paragraph "MEMORY" is the contract of every `unsafe` function here. The rules of the interface are those of
@@ -28,6 +37,8 @@ compile_error!("the numbers of objects must not be addresses of the program: thi
 pub mod buffers;
 pub mod constants;
 pub mod device;
+#[cfg(doc)]
+pub mod docs;
 pub mod errors;
 mod objects;
 pub mod set;

@@ -1,5 +1,9 @@
-//! What the binary interfaces of [`vdi_client`] share: the drop-in C++ library (`vdi-sqlvdi`) and the C interface
-//! (`vdi-capi`). It exports no symbol and knows no layout of either interface.
+// The first definition of a link counts: those of the README lead to its files, these to pages of the documentation.
+#![doc = "[..]: ../vdi_client/index.html"]
+#![doc = "[../sqlvdi]: ../sqlvdi/index.html"]
+#![doc = "[../capi]: ../vdi_c/index.html"]
+#![doc = include_str!("../README.md")]
+//! # Modules
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -7,8 +11,6 @@
 //! | [`call`](mod@call) | the body of an exported function: panics, failures, status codes, time-outs |
 //! | [`registry`] | live objects by number: stale and foreign pointers are refused |
 //! | [`log`] | messages on standard error, without SIGPIPE |
-//!
-//! Commands that foreign code holds are in [`vdi_client::raw`], which both interfaces use.
 
 pub mod argument;
 pub mod call;
@@ -18,7 +20,3 @@ pub mod registry;
 pub use argument::Argument;
 pub use call::{Failure, call};
 pub use registry::{Key, Missing, Registry};
-
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

@@ -1,8 +1,13 @@
-//! The drop-in libsqlvdi.so: the two C++ classes of SQL Server's Virtual Device Interface on Linux, with the binary
-//! interface that programs compiled against Microsoft's header expect, over [`vdi_client`]. Our own header is
-//! `include/vdi.h`.
-//!
-//! # Invariants
+// The first definition of a link counts: those of the README lead to its files, these to pages of the documentation.
+#![doc = "[..]: ../vdi_client/index.html"]
+#![doc = "[../../vdi-server-sim]: ../vdi_server_sim/index.html"]
+#![doc = "[../../vdi-shm/docs/runtime-directory.md#root-beside-a-service-user]: ../vdi_shm/docs/runtime_directory/index.html#root-beside-a-service-user"]
+#![doc = "[../../vdi-server-sim/docs/sqlcmd.md]: ../vdi_server_sim/docs/sqlcmd/index.html"]
+#![doc = "[../../vdi-server-sim/tests/programs]: docs"]
+#![doc = "[include/vdi.h]: docs::header"]
+#![doc = "[../ffi-base]: ../vdi_ffi/index.html"]
+#![doc = include_str!("../README.md")]
+//! # Invariants of the implementation
 //!
 //! 1. Exactly the 19 functions below are exported. The classes have no virtual functions, and an object is 8 bytes: a
 //!    key, which its constructor writes, and by which the library looks up what the object stands for
@@ -26,6 +31,17 @@
 
 mod abi;
 mod device;
+#[cfg(doc)]
+pub mod docs {
+    //! The header. The agents in C++ are in the repository, in `vdi-server-sim/tests/programs`.
+
+    pub mod header {
+        //! `include/vdi.h`
+        //! ```cpp
+        #![doc = include_str!("../include/vdi.h")]
+        //! ```
+    }
+}
 mod report;
 mod set;
 

@@ -23,6 +23,7 @@ pub const MAX_PACKET: usize = 1024;
 
 /// Why a packet was not sent or received.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum LinkError {
     /// The system refused.
     #[error(transparent)]

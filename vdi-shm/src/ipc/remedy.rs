@@ -6,6 +6,7 @@ use rustix::io::Errno;
 
 /// What an operation needs of the system. One error number means different things for different operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Operation {
     /// Making or asking for an object of the kernel: a socket, a connection, a thread, random numbers.
     Object,

@@ -29,6 +29,7 @@ pub use crate::ipc::sys::{MAP_ALIGNMENT, SegmentIdentity};
 
 /// Why memory could not be created, received or mapped.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SegmentError {
     /// The system refused.
     #[error("could not {action} a shared segment of {len} bytes: {source}{}", remedy(Operation::Memory, source))]

@@ -47,6 +47,7 @@ const RECLAIM_SPINS: u32 = 32;
 
 /// Why a buffer is not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum BufferError {
     /// VD_E_PROTOCOL.
     #[error("the set is not open")]

@@ -114,6 +114,7 @@ const fn segment_fault(error: &SegmentError) -> Fault {
 
 /// Why a configuration was not taken.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ConfigureError {
     /// A field differs from the request, or is out of range.
     #[error(transparent)]

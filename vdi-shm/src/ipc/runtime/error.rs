@@ -8,6 +8,7 @@ use crate::ipc::error::{SystemError, Untrusted};
 
 /// Why a runtime directory was not opened.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DirError {
     /// There is none, and it was not to be created.
     #[error("there is no runtime directory {}; set VDI_RUNTIME_DIR to the one that the other side uses", path.display())]
@@ -25,6 +26,7 @@ pub enum DirError {
 
 /// Why a name was not bound.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ListenError {
     /// A live process listens under this name.
     #[error("a process listens at {} already; end it or choose another name", path.display())]
@@ -42,6 +44,7 @@ pub enum ListenError {
 
 /// Why a name was not connected to.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ConnectError {
     /// Nothing listens under this name.
     #[error("nothing listens at {}; start the other side first, with the same runtime directory (VDI_RUNTIME_DIR)", path.display())]

@@ -127,6 +127,7 @@ struct Device {
 
 /// Why a segment could not be made or attached as a control segment.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum AttachError {
     /// The memory could not be made, taken or mapped.
     #[error(transparent)]
