@@ -1,12 +1,15 @@
 //! A process a device: `secondaries SET DEVICES FOLDER`, then back a database up to SET, SET-1, SET-2 and so on.
 //!
 //! The primary creates the set and opens no device. Each secondary joins it, opens a device of its own, and serves it.
+//!
+//! FOLDER holds one backup: files that are there already are not replaced. Each takes its place on its own, so a statement that
+//! fails between two of them would leave neither backup whole.
 use std::io::{Write, stderr};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::{env, fmt::Display, time::Duration};
 
-use vdi_client::media::FileMedia;
+use vdi_client::media::{FileMedia, MediaError};
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, CompletionCode, ErrorReport, Features, Progress, VdConfig};
 
 /// Prints to standard error. A standard error that is closed is no failure.
@@ -62,6 +65,11 @@ fn secondary(name: &str, device: &str, path: &Path) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.open_in_secondary(name)?;
     let media = |_, agreed: &VdConfig| match agreed.features.contains(Features::WRITE_MEDIA) {
+        true if path.is_file() => {
+            let what = format!("{} is of an earlier backup, and is not replaced", path.display());
+            let remedy = "name another folder, and remove the old backup when the new one is good";
+            Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy(remedy))
+        }
         true => FileMedia::create(path),
         false => FileMedia::open(path),
     };

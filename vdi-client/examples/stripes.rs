@@ -1,15 +1,18 @@
 //! An agent for several devices: `stripes SET FOLDER [DEVICES]`, then send the statement that names SET, SET-1, SET-2 and so on
 //! (four unless told otherwise). Each device has its own thread and its own file. A line a second tells how far it is.
 //!
-//! Ctrl-C cancels: the statement fails, and the files of an earlier backup stay. A second Ctrl-C ends the program at once.
+//! FOLDER holds one backup: stripes that are there already are not replaced. Each file takes its place on its own, so a statement
+//! that fails between two of them would leave neither backup whole.
+//!
+//! Ctrl-C cancels: the statement fails. A second Ctrl-C ends the program at once.
 use std::io::{Write, stderr};
 use std::path::Path;
 use std::{env, fmt::Display, process, thread, time::Duration};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use vdi_client::media::FileMedia;
-use vdi_client::{BackEnd, Canceller, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig};
+use vdi_client::media::{FileMedia, MediaError};
+use vdi_client::{BackEnd, Canceller, ClientVirtualDeviceSet, CompletionCode, ErrorReport, Features, VdConfig};
 
 /// Prints to standard error. A standard error that is closed is no failure.
 fn say(line: impl Display) {
@@ -36,12 +39,22 @@ fn main() -> Result<(), ErrorReport> {
 
     let media = |index, agreed: &VdConfig| {
         let path = Path::new(folder).join(format!("stripe-{index}.vdi"));
-        if agreed.features.contains(Features::WRITE_MEDIA) { FileMedia::create(path) } else { FileMedia::open(path) }
+        if agreed.features.contains(Features::WRITE_MEDIA) { create(&path) } else { FileMedia::open(path) }
     };
     set.serve_with_progress(&names, media, |progress| say(progress))?;
     set.close()?;
     say("done");
     Ok(())
+}
+
+/// A stripe of a new backup. Pipes and devices may be there already.
+fn create(path: &Path) -> Result<FileMedia, MediaError> {
+    if path.is_file() {
+        let what = format!("{} is of an earlier backup, and is not replaced", path.display());
+        let remedy = "name another folder, and remove the old backup when the new one is good";
+        return Err(MediaError::new(CompletionCode::IO_DEVICE, what).with_remedy(remedy));
+    }
+    FileMedia::create(path)
 }
 
 /// Has SIGINT and SIGTERM cancel the work. The second one ends the process.

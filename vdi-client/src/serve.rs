@@ -89,6 +89,9 @@ impl ClientVirtualDeviceSet {
     /// `names` are devices of the set, each once: all of them, or fewer where other processes serve the rest. The first is
     /// usually the set's own name.
     ///
+    /// Each medium is committed on its own. A statement that fails between two commits leaves one target new and the other old, so
+    /// a backup to several devices gets names of its own, and never those of a backup that is still needed.
+    ///
     /// - **Time-out**: none. To limit the wait for the statement call [`ClientVirtualDeviceSet::get_configuration`] with a time-out
     ///   before; it may be repeated.
     /// - **Cancel**: [`ClientVirtualDeviceSet::canceller`], from any thread. The set is aborted if it was configured, and
@@ -108,7 +111,7 @@ impl ClientVirtualDeviceSet {
     ///     set.create("nightly", &VdConfig { device_count: 2, features, ..VdConfig::default() })?;
     ///     // BACKUP DATABASE ... TO VIRTUAL_DEVICE='nightly', VIRTUAL_DEVICE='nightly-1'
     ///     let reports = set.serve(&["nightly", "nightly-1"], |index, agreed| {
-    ///         let path = format!("/backup/stripe-{index}");
+    ///         let path = format!("/backup/2031-01-31/stripe-{index}");
     ///         match agreed.features.contains(Features::WRITE_MEDIA) {
     ///             true => FileMedia::create(path),
     ///             false => FileMedia::open(path),
@@ -142,7 +145,7 @@ impl ClientVirtualDeviceSet {
     /// ```no_run
     /// # use vdi_client::{ClientVirtualDeviceSet, Error, media::FileMedia};
     /// # fn f(set: &ClientVirtualDeviceSet) -> Result<(), Error> {
-    /// let media = |index, _: &_| FileMedia::create(format!("/backup/stripe-{index}"));
+    /// let media = |index, _: &_| FileMedia::create(format!("/backup/2031-01-31/stripe-{index}"));
     /// set.serve_with_progress(&["nightly", "nightly-1"], media, |progress| eprintln!("{progress}"))?;
     /// # Ok(()) }
     /// ```

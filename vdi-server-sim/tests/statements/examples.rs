@@ -225,6 +225,32 @@ fn four_stripes_are_served_by_a_thread_each() {
     folders.assert_clean(4);
 }
 
+/// One stripe after another takes its place, so a backup that fails in between would leave neither whole.
+#[test]
+fn stripes_of_an_earlier_backup_are_not_replaced() {
+    let folders = Folders::new();
+    let backup = folders.path("backup");
+    let folder = backup.to_str().unwrap();
+    for (program, arguments, files) in [
+        ("stripes", ["stripes", folder, "2"], ["stripe-0.vdi", "stripe-1.vdi"]),
+        ("secondaries", ["stripes", "2", folder], ["stripes.vdi", "stripes-1.vdi"]),
+    ] {
+        let [new, old] = files.map(|name| backup.join(name));
+        std::fs::write(&old, b"the old backup").unwrap();
+        let client = Client::start(&example(program), &arguments, &folders.path("runtime"));
+        let statement = "BACKUP DATABASE db TO VIRTUAL_DEVICE='stripes', VIRTUAL_DEVICE='stripes-1'";
+        let said = folders.statement(statement).output().unwrap();
+        let said = String::from_utf8(said.stdout).unwrap();
+        assert!(said.contains("stripes-1\": ") && said.contains("of an earlier backup, and is not replaced"), "{said}");
+        let (status, text) = client.ended();
+        assert_eq!(status.code(), Some(1), "{text}");
+        assert_eq!(std::fs::read(&old).unwrap(), b"the old backup");
+        assert!(!new.exists());
+        std::fs::remove_file(&old).unwrap();
+    }
+    folders.assert_clean(0);
+}
+
 #[test]
 fn ctrl_c_cancels_the_stripes() {
     let (folders, stripes) = (Folders::new(), example("stripes"));
