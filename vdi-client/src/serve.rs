@@ -18,8 +18,9 @@
 //!    An abort that followed from another device's failure never hides that failure.
 //! 5. A panic, in a medium's code or in the callback, is resumed in the calling thread once all threads have ended.
 //!
-//! A cancel ends the waits of the set's calls, in every stage. Code of the program is not interrupted: a medium that blocks
-//! keeps its thread, and so `serve`, until it returns.
+//! A cancel ends the waits of the set's calls, in every stage, and a medium's wait for the other end of a named pipe while the media
+//! are made; so does the end of the set. Code of the program is not interrupted: a medium that blocks keeps its thread, and so
+//! `serve`, until it returns.
 
 use core::any::Any;
 use core::time::Duration;
@@ -40,7 +41,7 @@ use crate::back_end::Session;
 use crate::canceller::Canceller;
 use crate::device::ClientVirtualDevice;
 use crate::error::{Error, ErrorKind};
-use crate::media::{Media, MediaError};
+use crate::media::{Media, MediaError, waiting};
 use crate::progress::{Progress, Watch};
 use crate::pump::pump_counted;
 use crate::set::ClientVirtualDeviceSet;
@@ -166,7 +167,8 @@ impl ClientVirtualDeviceSet {
         let counters = watch.counters();
         let prepare = |session: &Session, agreed: &VdConfig| {
             let works = names.iter().zip(counters).enumerate().map(|(index, (name, counters))| {
-                let mut media = media(index, agreed).map_err(|failure| not_made(session, name, failure))?;
+                let made = waiting::make_for(session, CALL, || media(index, agreed))?;
+                let mut media = made.map_err(|failure| not_made(session, name, failure))?;
                 Ok(move |device: &mut ClientVirtualDevice| pump_counted(device, &mut media, Some(counters)))
             });
             works.collect()

@@ -144,6 +144,15 @@ static uint32_t read_all(struct medium *medium, const vdi_command *command, uint
     return done == size ? VDI_ERROR_SUCCESS : VDI_ERROR_HANDLE_EOF;
 }
 
+/* Whether FILE.partial is still the file that was opened, and not what another program has put there. */
+static int has_partial(const struct medium *medium)
+{
+    struct stat opened, named;
+
+    return fstat(medium->file, &opened) == 0 && lstat(medium->partial, &named) == 0 &&
+           named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+}
+
 /* Only what is on the disk is written. */
 static uint32_t flush(struct medium *medium)
 {
@@ -172,6 +181,10 @@ static uint32_t commit(struct medium *medium)
     if (lstat(medium->path, &found) == 0 && !S_ISREG(found.st_mode)) {
         errno = EEXIST;
         return failed(medium, "replace what is no regular file");
+    }
+    if (!has_partial(medium)) {
+        errno = EEXIST;
+        return failed(medium, "rename the backup: FILE.partial has been replaced or removed");
     }
     if (rename(medium->partial, medium->path) != 0)
         return failed(medium, "rename the backup");
@@ -276,7 +289,7 @@ static int open_standard(struct medium *medium)
 /* Opens FILE.partial, which no other agent uses. */
 static int open_partial(struct medium *medium)
 {
-    struct stat opened, named;
+    struct stat opened;
 
     snprintf(medium->partial, sizeof medium->partial, "%.*s.partial", (int)(sizeof medium->partial - sizeof ".partial"),
              medium->path);
@@ -291,7 +304,7 @@ static int open_partial(struct medium *medium)
         if (flock(medium->file, LOCK_EX | LOCK_NB) != 0)
             return refuse(medium->path, "is being written by another agent: give every device a file of its own");
         /* The agent that had it may have renamed or removed it meanwhile. */
-        if (lstat(medium->partial, &named) == 0 && named.st_dev == opened.st_dev && named.st_ino == opened.st_ino)
+        if (has_partial(medium))
             break;
         close(medium->file);
     }
@@ -404,7 +417,7 @@ static int session(vdi_set *set, const char *name, struct medium *medium)
     if (result == 0)
         result = closed(medium);
     /* While it is still locked. */
-    if (medium->replaces && !medium->committed)
+    if (medium->replaces && !medium->committed && has_partial(medium))
         unlink(medium->partial);
     close(medium->file);
     if (result == 0 && vdi_set_close(set) != 0)
@@ -421,7 +434,7 @@ int main(int argc, char **argv)
 
     /* A reader that is gone is an error of the write, and no sudden end. */
     signal(SIGPIPE, SIG_IGN);
-    if (argc != 3 || strlen(argv[2]) + sizeof ".partial" > sizeof medium.partial) {
+    if (argc != 3 || argv[2][0] == '\0' || strlen(argv[2]) + sizeof ".partial" > sizeof medium.partial) {
         fprintf(stderr, "usage: agent SET FILE\n");
         return 2;
     }

@@ -124,14 +124,19 @@ def open_partial(path):
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise OSError(f"{path}.partial is no regular file: remove it, or choose another name")
         lock(file, path)
-        try:
-            # The agent that had it may have renamed or removed it meanwhile.
-            if os.path.samestat(os.fstat(file), os.lstat(path + ".partial")):
-                os.ftruncate(file, 0)
-                return file
-        except FileNotFoundError:
-            pass
+        # The agent that had it may have renamed or removed it meanwhile.
+        if is_at(file, path + ".partial"):
+            os.ftruncate(file, 0)
+            return file
         os.close(file)
+
+
+def is_at(file, path):
+    """Whether a file that is open is still what a name leads to, and not what another program has put there."""
+    try:
+        return os.path.samestat(os.fstat(file), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def lock(file, path):
@@ -283,6 +288,8 @@ class Medium:
         # It may have changed since it was opened.
         if os.path.lexists(self.path) and not stat.S_ISREG(os.lstat(self.path).st_mode):
             raise OSError(f"{self.path} is no regular file any more, and is not replaced")
+        if not is_at(self.file.fileno(), self.partial):
+            raise OSError(f"{self.partial} has been replaced or removed, so the backup cannot be renamed")
         os.rename(self.partial, self.path)
         self.committed = True
         directory = os.open(os.path.dirname(os.path.abspath(self.path)), os.O_RDONLY | os.O_DIRECTORY)
@@ -303,7 +310,7 @@ class Medium:
     def close(self):
         """A backup that is not complete leaves nothing."""
         # While it is still locked.
-        if self.partial and not self.committed:
+        if self.partial and not self.committed and is_at(self.file.fileno(), self.partial):
             os.unlink(self.partial)
         self.file.close()
 
@@ -357,7 +364,7 @@ def main(library, name, path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) != 4 or not sys.argv[3]:
         sys.exit("usage: agent.py LIBRARY SET FILE")
     try:
         main(*sys.argv[1:])

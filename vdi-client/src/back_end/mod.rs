@@ -155,6 +155,8 @@ part! {
         /// Ends the waits of this process, until `resume`.
         fn cancel(self: &Self);
         fn resume(self: &Self);
+        /// Why a wait in this set must end now, if it must.
+        fn interruption(self: &Self, call: &'static str) -> Option<Error>;
     }
 }
 

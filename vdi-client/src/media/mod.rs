@@ -55,6 +55,7 @@ mod target;
 mod tests;
 mod transfer;
 mod volume_set;
+pub(crate) mod waiting;
 
 pub use error::MediaError;
 pub use file::FileMedia;

@@ -13,6 +13,7 @@ use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, tee};
 use vdi_proto::completion::CompletionCode;
 
 use super::error::MediaError;
+use super::waiting;
 
 /// How long a named pipe's other end is waited for.
 pub(super) const FIFO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,7 +32,7 @@ pub(super) fn create(path: &Path, found: &Metadata, fifo_timeout: Duration) -> R
         let deadline = Instant::now() + fifo_timeout;
         let pipe = loop {
             match open(OFlags::WRONLY | OFlags::NONBLOCK) {
-                Err(Errno::NXIO) if Instant::now() < deadline => std::thread::sleep(INTERVAL),
+                Err(Errno::NXIO) if goes_on(deadline) => std::thread::sleep(INTERVAL),
                 Err(Errno::NXIO) => return Err(nobody(path, fifo_timeout, "reads", "reader")),
                 opened => break opened.map_err(cannot)?,
             }
@@ -58,7 +59,7 @@ pub(super) fn open(path: &Path, found: &Metadata, fifo_timeout: Duration) -> Res
     }
     let deadline = Instant::now() + fifo_timeout;
     while !has_writer(&file).map_err(cannot)? {
-        if Instant::now() >= deadline {
+        if !goes_on(deadline) {
             return Err(nobody(path, fifo_timeout, "writes", "writer"));
         }
         std::thread::sleep(INTERVAL);
@@ -82,6 +83,11 @@ fn has_writer(pipe: &File) -> io::Result<bool> {
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether the other end of a pipe is still waited for.
+fn goes_on(deadline: Instant) -> bool {
+    Instant::now() < deadline && !waiting::has_ended()
 }
 
 fn nobody(path: &Path, waited: Duration, does: &str, role: &str) -> MediaError {

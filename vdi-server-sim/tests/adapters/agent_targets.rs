@@ -48,6 +48,11 @@ fn two_agents_with_one_file_do_not_destroy_each_others_backup() {
     for_each_agent(|agent| targets::assert_agent_has_its_target_alone(agent));
 }
 
+#[test]
+fn a_partial_file_of_another_program_is_neither_renamed_nor_removed() {
+    for_each_agent(|agent| targets::assert_agent_keeps_a_foreign_partial(agent));
+}
+
 /// The agents with no patience at all.
 #[test]
 fn a_named_pipe_without_its_other_end_ends_the_wait() {

@@ -175,3 +175,26 @@ pub(crate) fn assert_agent_has_its_target_alone(agent: impl Fn(&str, &str) -> Co
         bench.assert_output(&["db.bak"]);
     }
 }
+
+/// A backup that another program has put to the name FILE.partial meanwhile is neither renamed nor removed.
+#[track_caller]
+pub(crate) fn assert_agent_keeps_a_foreign_partial(agent: impl Fn(&str, &str) -> Command) {
+    let bench = bench();
+    let (file, partial) = (bench.out().join("db.bak"), bench.out().join("db.bak.partial"));
+    let client = start(&bench, agent("partial", file.to_str().unwrap()), ":");
+    let mut server = Server::with_features(&bench, "partial", 1, Features::WRITE_MEDIA);
+    server.write(0, 7);
+    assert!(server.completed().0.is_success());
+    fs::remove_file(&partial).unwrap();
+    fs::write(&partial, "another backup").unwrap();
+    server.plain(0, CommandCode::FLUSH);
+    assert!(server.completed().0.is_success());
+    server.plain(0, CommandCode::COMPLETE);
+    assert!(!server.completed().0.is_success());
+    let _ = server.set.close();
+    server.agent_ended();
+    let Outcome { status, text } = client.outcome();
+    assert!(!status.success() && text.contains("has been replaced or removed"), "{text}");
+    assert_eq!(fs::read(&partial).unwrap(), b"another backup");
+    bench.assert_output(&["db.bak.partial"]);
+}

@@ -290,7 +290,7 @@ impl Attachment {
 
     /// Why a wait in this set must end now, if it must.
     #[inline]
-    pub(super) fn interruption(&self, call: &'static str) -> Option<Error> {
+    pub(crate) fn interruption(&self, call: &'static str) -> Option<Error> {
         if self.is_over() || self.session.is_cancelled() { self.interrupted(call) } else { None }
     }
 
