@@ -438,7 +438,8 @@ fn a_cancel_while_media_are_made_aborts_the_set() {
 }
 
 /// The error of serving a named pipe whose reader never comes, while `end` happens.
-fn serve_without_reader(bench: &Bench, end: impl FnOnce(&ClientVirtualDeviceSet, &Server)) -> Error {
+fn serve_without_reader(end: impl FnOnce(&ClientVirtualDeviceSet, &Server)) -> Error {
+    let bench = Bench::new();
     let path = stripe(&bench.out(), 0);
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     let set = bench.create(SET, &config(1));
@@ -452,7 +453,7 @@ fn serve_without_reader(bench: &Bench, end: impl FnOnce(&ClientVirtualDeviceSet,
             })
         })
     };
-    let server = Server::with_features(bench, SET, 1, Features::WRITE_MEDIA);
+    let server = Server::with_features(&bench, SET, 1, Features::WRITE_MEDIA);
     made.recv_timeout(PATIENCE).unwrap();
     end(&set, &server);
     let error = serving.result().unwrap_err();
@@ -462,10 +463,9 @@ fn serve_without_reader(bench: &Bench, end: impl FnOnce(&ClientVirtualDeviceSet,
 
 #[test]
 fn a_cancel_and_the_end_of_the_set_end_the_wait_for_a_pipes_reader() {
-    let bench = Bench::new();
-    assert_cancelled(&serve_without_reader(&bench, |set, _| set.canceller().unwrap().cancel()));
-    let bench = Bench::new();
-    let error = serve_without_reader(&bench, |_, server| server.set.signal_abort().unwrap());
+    let cancelled = serve_without_reader(|set, _| set.canceller().unwrap().cancel());
+    assert_cancelled(&cancelled);
+    let error = serve_without_reader(|_, server| server.set.signal_abort().unwrap());
     assert_eq!((error.code(), error.kind()), (VdError::Abort, ErrorKind::Ended), "{error}");
 }
 
