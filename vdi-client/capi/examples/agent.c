@@ -47,6 +47,10 @@ struct medium {
     int failed;    /* for good: nothing after it is reported as a success */
 };
 
+/* Why FILE is no use: the server is told, too. */
+static uint32_t reason_code = VDI_ERROR_IO_DEVICE;
+static char reason[512];
+
 /* Prints the library's error. */
 static int vdi_failed(void)
 {
@@ -59,15 +63,18 @@ static uint32_t failed(struct medium *medium, const char *what)
 {
     int error = errno;
 
-    fprintf(stderr, "agent: cannot %s: %s\n", what, strerror(error));
+    snprintf(reason, sizeof reason, "%s: cannot %s: %s", medium->name, what, strerror(error));
+    reason_code = error == ENOSPC ? VDI_ERROR_DISK_FULL : VDI_ERROR_IO_DEVICE;
+    fprintf(stderr, "agent: %s\n", reason);
     medium->failed = 1;
-    return error == ENOSPC ? VDI_ERROR_DISK_FULL : VDI_ERROR_IO_DEVICE;
+    return reason_code;
 }
 
 /* Prints why a file is no use. */
 static int refuse(const char *path, const char *why)
 {
-    fprintf(stderr, "agent: %s %s\n", path, why);
+    snprintf(reason, sizeof reason, "%s %s", path, why);
+    fprintf(stderr, "agent: %s\n", reason);
     return -1;
 }
 
@@ -411,8 +418,10 @@ static int session(vdi_set *set, const char *name, struct medium *medium)
         result = open_standard(medium);
     else
         result = medium->backup ? open_target(medium) : open_source(medium);
-    if (result != 0)
+    if (result != 0) {
+        vdi_set_signal_abort_because(set, reason_code, reason);
         return -1;
+    }
     result = transfer(set, name, medium);
     if (result == 0)
         result = closed(medium);

@@ -74,6 +74,7 @@ def load(path):
         "vdi_set_create": [string, string, out(Config), out(pointer)],
         "vdi_set_get_configuration": [pointer, ctypes.c_int64, out(Config)],
         "vdi_set_open_device": [pointer, string, out(pointer)],
+        "vdi_set_signal_abort_because": [pointer, ctypes.c_uint32, string],
         "vdi_set_close": [pointer],
         "vdi_set_free": [pointer],
         "vdi_device_get_command": [pointer, ctypes.c_int64, out(Command)],
@@ -336,7 +337,13 @@ def session(library, vdi_set, name, path):
     agreed, device = Config(), ctypes.c_void_p()
     library.vdi_set_get_configuration(vdi_set, 600_000, agreed)
     features = agreed.features
-    medium = Medium(path, bool(features & VDF_WRITE_MEDIA), bool(features & VDF_COMPLETE_ENABLED))
+    try:
+        medium = Medium(path, bool(features & VDF_WRITE_MEDIA), bool(features & VDF_COMPLETE_ENABLED))
+    except OSError as error:
+        # The messages of the statement say why, too.
+        code = DISK_FULL if error.errno == errno.ENOSPC else IO_DEVICE
+        library.vdi_set_signal_abort_because(vdi_set, code, str(error).encode())
+        raise
     try:
         library.vdi_set_open_device(vdi_set, name, device)
         try:

@@ -585,6 +585,19 @@ int32_t vdi_set_open_device(struct vdi_set *set, const char *name, struct vdi_de
 int32_t vdi_set_signal_abort(struct vdi_set *set);
 
 /**
+ * As vdi_set_signal_abort, and says why: the messages of the statement and the errors of the other processes have the
+ * reason.
+ *
+ * code: the completion code that stands for it, such as VDI_ERROR_DISK_FULL. reason: a string; the others get its first 512
+ * bytes. With VDI_LIBRARY the reason stays here: the interface has no place for it.
+ *
+ * Returns 0; VD_E_PROTOCOL when the set is closed or its work has ended; VD_E_INVALID for a bad pointer or string.
+ */
+int32_t vdi_set_signal_abort_because(struct vdi_set *set,
+                                     uint32_t code,
+                                     const char *reason);
+
+/**
  * Closes the set in this process. The waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where the close
  * aborted the set. A primary ends the set for all processes, a secondary leaves it. The set, its devices and its
  * mapped buffers still have to be freed; data of commands and mapped buffers stay readable until then.

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 use std::sync::OnceLock;
 
-use vdi_client::{BackEnd, ClientVirtualDeviceSet, EnvironmentError, VdConfig};
+use vdi_client::{BackEnd, ClientVirtualDeviceSet, CompletionCode, EnvironmentError, VdConfig};
 use vdi_ffi::{Argument, Failure};
 
 use crate::device;
@@ -157,6 +157,23 @@ pub unsafe extern "C" fn vdi_set_open_device(
 #[unsafe(no_mangle)]
 pub extern "C" fn vdi_set_signal_abort(set: *mut SetHandle) -> i32 {
     call("vdi_set_signal_abort", || Ok(SETS.get(set)?.signal_abort()?))
+}
+
+/// As vdi_set_signal_abort, and says why: the messages of the statement and the errors of the other processes have the
+/// reason.
+///
+/// code: the completion code that stands for it, such as VDI_ERROR_DISK_FULL. reason: a string; the others get its first 512
+/// bytes. With VDI_LIBRARY the reason stays here: the interface has no place for it.
+///
+/// Returns 0; VD_E_PROTOCOL when the set is closed or its work has ended; VD_E_INVALID for a bad pointer or string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn vdi_set_signal_abort_because(set: *mut SetHandle, code: u32, reason: *const c_char) -> i32 {
+    // SAFETY: the caller promises NULL or a string (header, "MEMORY").
+    let reason = unsafe { Argument::new(reason) };
+    call("vdi_set_signal_abort_because", || {
+        let reason = reason.text("the reason")?;
+        Ok(SETS.get(set)?.signal_abort_because(CompletionCode::new(code), &reason)?)
+    })
 }
 
 /// Closes the set in this process. The waits of other threads end with VD_E_PROTOCOL, or VD_E_ABORT where the close

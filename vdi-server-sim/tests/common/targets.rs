@@ -37,9 +37,10 @@ fn succeed(bench: &Bench, agent: Statement, statement: &str) {
     assert!(status.success(), "{text}");
 }
 
+/// The agent refuses its target. Its messages and those of the statement say why.
 #[track_caller]
 fn fail(bench: &Bench, agent: Statement, said: &str) {
-    bench.sql(BACKUP).outcome().assert_failure(&[]);
+    bench.sql(BACKUP).outcome().assert_failure(&[said]);
     let Outcome { status, text } = agent.outcome();
     assert!(status.code() == Some(1) && text.contains(said) && !text.contains("panicked"), "{said}: {status} {text}");
 }
