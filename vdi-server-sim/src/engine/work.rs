@@ -291,7 +291,7 @@ impl Work {
         let own = failure.is_the_servers_own();
         let mut state = self.state();
         let first = state.failure.is_none() && !state.settled;
-        let (code, why) = (failure.code(), failure.to_string());
+        let (code, why) = (failure.code(), failure.evidence());
         if first {
             event!(INFO, set = self.set_name(), failure = %failure, "statement fails");
             state.failure = Some(failure);
@@ -308,7 +308,7 @@ impl Work {
 
     /// The statement fails before its threads run, or after: the client learns why, unless the set has ended.
     fn give_up(&self, failure: &Failure) {
-        let _ = self.set.signal_abort_because(failure.code(), failure);
+        let _ = self.set.signal_abort_because(failure.code(), failure.evidence());
     }
 
     /// Tells the devices that can do it to throw away what they have.

@@ -291,11 +291,7 @@ impl Monitor {
     fn admit(&mut self, from: usize, role: JoinRole, instance: &str, set: &str) -> Result<(), NotAdmitted> {
         let refused = |status, why: String| Err(NotAdmitted::Refused(status, why));
         let (name, peer) = (self.session.name(), &self.connections[from].peer);
-        if name.set() != set || name.instance() != instance {
-            let found = format!("it asked for set {set:?} of {}", show_instance(instance));
-            let why = format!("this is set {:?} of {}, {found}", name.set(), show_instance(name.instance()));
-            return refused(VdError::Invalid, why);
-        }
+        // First: who is not allowed learns nothing about the set.
         if !self.access.allows(peer) {
             let why = format!(
                 "the set admits {}, not uid {} with gid {}; set VDI_ALLOW_UID={} where the set is created, or run both as the \
@@ -306,6 +302,11 @@ impl Monitor {
                 peer.uid
             );
             return refused(VdError::Security, why);
+        }
+        if name.set() != set || name.instance() != instance {
+            let found = format!("it asked for set {set:?} of {}", show_instance(instance));
+            let why = format!("this is set {:?} of {}, {found}", name.set(), show_instance(name.instance()));
+            return refused(VdError::Invalid, why);
         }
         if let Some(abort) = self.session.aborted() {
             return Err(NotAdmitted::Aborted(abort));
