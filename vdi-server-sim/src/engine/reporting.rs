@@ -125,6 +125,8 @@ impl Failure {
             Failure::Set(error) if error.code == VdError::Memory => {
                 format!("{self}; lower BUFFERCOUNT or MAXTRANSFERSIZE")
             }
+            // Only the client knows why.
+            Failure::Device { .. } => format!("{self}; look at the messages of the client"),
             _ => self.to_string(),
         }
     }

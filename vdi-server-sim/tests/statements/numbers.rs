@@ -315,6 +315,7 @@ const ROWS: &[Row] = &[
         says: &[
             "\nWrite on \"nightly\" failed: 112(There is not enough space on the disk.)\n",
             "write on device \"nightly\" failed: ",
+            "; look at the messages of the client",
         ],
         log: &[18210, 3041],
         logs: &[
