@@ -78,6 +78,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
+use vdi_proto::abort::Cause;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
 use vdi_proto::status::VdError;
@@ -246,7 +247,18 @@ fn show_bytes(bytes: u32, size: u32) -> String {
 }
 
 fn show_abort(abort: Option<&Abort>) -> String {
-    abort.map_or_else(|| "its reason was overwritten".to_owned(), Abort::to_string)
+    let Some(abort) = abort else { return "its reason was overwritten".to_owned() };
+    let remedy = match abort.reason.cause {
+        Cause::Died => {
+            "; look for the end of that process in its log and the system's, then run the statement again with a new set"
+        }
+        Cause::ClosedEarly | Cause::AbandonedCommand | Cause::AbandonedDevice => {
+            "; look at the messages of that process, then run the statement again with a new set"
+        }
+        // The text of the abort says what to do, or its cause says it all.
+        _ => "",
+    };
+    format!("{abort}{remedy}")
 }
 
 impl Failure {

@@ -14,6 +14,7 @@ use vdi_proto::completion::CompletionCode;
 
 use super::error::MediaError;
 use super::waiting;
+use crate::error::show_duration;
 
 /// How long a named pipe's other end is waited for.
 pub(super) const FIFO_TIMEOUT: Duration = Duration::from_secs(30);
@@ -91,7 +92,8 @@ fn goes_on(deadline: Instant) -> bool {
 }
 
 fn nobody(path: &Path, waited: Duration, does: &str, role: &str) -> MediaError {
-    let what = format!("cannot open the named pipe {}: no process {does} it after {waited:?}", path.display());
+    let waited = show_duration(waited);
+    let what = format!("cannot open the named pipe {}: no process {does} it after {waited}", path.display());
     MediaError::io(what, ErrorKind::TimedOut.into()).with_remedy(format!("start its {role} first"))
 }
 

@@ -27,6 +27,7 @@ use crate::database::DatabaseError;
 use crate::messages::{Message, OsError, Verb};
 use crate::stream::{SetError, StreamError};
 use crate::tsql::Statement;
+use crate::vds::VdsError;
 
 /// What [`Failure::System`] calls the start of a thread.
 pub(super) const START_A_THREAD: &str = "start a thread";
@@ -93,7 +94,7 @@ impl Failure {
                     (call, _) if OPENING.contains(&call) => ("BackupVirtualDeviceSet::Initialize", call),
                     (call, _) => ("BackupIoRequest::ReportIoError", call),
                 };
-                vec![Message::device_failure(function, operation, device, status(error.code, error.call))]
+                vec![Message::device_failure(function, operation, device, status(error))]
             }
             Failure::Device { device, operation, code, clear_error, .. } => {
                 let failed = io_failure(operation, device, (*code).into());
@@ -117,13 +118,15 @@ impl Failure {
         messages
     }
 
-    /// What was found, where, and what to do.
-    fn evidence(&self) -> String {
+    /// What was found, where, and what to do: for the statement's client, and for the client of the set.
+    pub(super) fn evidence(&self) -> String {
         match self {
             // The set knows nothing of the statement's options.
             Failure::Set(error) if error.code == VdError::Memory => {
                 format!("{self}; lower BUFFERCOUNT or MAXTRANSFERSIZE")
             }
+            // Only the client knows why.
+            Failure::Device { .. } => format!("{self}; look at the messages of the client"),
             _ => self.to_string(),
         }
     }
@@ -147,7 +150,7 @@ impl Failure {
             Failure::Set(error) => {
                 let device = error.device.as_deref().unwrap_or(&error.set);
                 let state = if error.call == "Open" { 7 } else { 6 };
-                Message::cannot_open_device(device, status(error.code, error.call)).in_state(state)
+                Message::cannot_open_device(device, status(error)).in_state(state)
             }
             Failure::DeviceCount { .. } => Message::unusable_configuration(),
             Failure::Device { device, operation, code, .. } => device_error(operation, device, (*code).into()),
@@ -174,9 +177,9 @@ impl Failure {
 }
 
 /// The status of a call as the operating system's error that SQL Server shows for it.
-fn status(code: VdError, call: &str) -> OsError {
-    match code {
-        VdError::Invalid if call == "Open" => OsError::NO_SUCH_SET,
+fn status(error: &VdsError) -> OsError {
+    match error.code {
+        VdError::Invalid if error.is_no_such_set() => OsError::NO_SUCH_SET,
         VdError::Security => OsError::ACCESS_DENIED,
         VdError::Memory => OsError::OUT_OF_MEMORY,
         code => code.into(),

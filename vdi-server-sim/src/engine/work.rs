@@ -202,7 +202,8 @@ impl Work {
     /// The cause of a failure: a call that an abort has made impossible failed because of the abort.
     pub(super) fn explain(&self, failure: Failure) -> Failure {
         match failure {
-            Failure::Set(_) if self.is_aborted() => self.aborted(),
+            // A cancel in another thread says so before its abort has its reason.
+            Failure::Set(_) if self.state().cancelled || self.is_aborted() => self.aborted(),
             failure => failure,
         }
     }
@@ -291,7 +292,7 @@ impl Work {
         let own = failure.is_the_servers_own();
         let mut state = self.state();
         let first = state.failure.is_none() && !state.settled;
-        let (code, why) = (failure.code(), failure.to_string());
+        let (code, why) = (failure.code(), failure.evidence());
         if first {
             event!(INFO, set = self.set_name(), failure = %failure, "statement fails");
             state.failure = Some(failure);
@@ -308,7 +309,7 @@ impl Work {
 
     /// The statement fails before its threads run, or after: the client learns why, unless the set has ended.
     fn give_up(&self, failure: &Failure) {
-        let _ = self.set.signal_abort_because(failure.code(), failure);
+        let _ = self.set.signal_abort_because(failure.code(), failure.evidence());
     }
 
     /// Tells the devices that can do it to throw away what they have.

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use vdi_proto::status::VdError;
+use vdi_shm::set::error::JoinError;
 
 use crate::trace;
 
@@ -54,6 +55,12 @@ impl VdsError {
     ) -> Self {
         let what = error.to_string();
         VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.traced()
+    }
+
+    /// Whether there is no such set. A set that refuses this process is there.
+    pub(crate) fn is_no_such_set(&self) -> bool {
+        let joining = self.source.as_deref().and_then(|source| source.downcast_ref::<JoinError>());
+        self.call == "Open" && joining.is_none_or(|error| matches!(error, JoinError::NoSuchSet { .. }))
     }
 
     #[cold]

@@ -8,12 +8,14 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
+use common::PATIENCE;
 use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Conduct, Kept};
 use common::processes::Outcome;
 use vdi_client::media::{FileMedia, Media, MediaError};
 use vdi_client::{CommandCode, CompletionCode, VdConfig};
+use vdi_server_sim::vds::ServerVirtualDeviceSet;
 
 /// A bench with a database `sales`, and an error log.
 struct Trial(Bench);
@@ -185,6 +187,37 @@ const ROWS: &[Row] = &[
         logs: &["BackupVirtualDeviceSet::Initialize: Open failure"],
     },
     Row {
+        situation: "a set that another server has",
+        run: |trial| {
+            let _set = trial.0.create("nightly", &config(1));
+            let first = ServerVirtualDeviceSet::with_options(trial.0.options());
+            first.open("", "nightly").unwrap();
+            trial.run(&backup())
+        },
+        client: &[(3201, 7), (3013, 1)],
+        // It is there.
+        says: &[
+            "Operating system error 0x80770006(A parameter of the virtual device call is invalid.).",
+            "the set has a server: ",
+        ],
+        log: &[18210, 3041],
+        logs: &["BackupVirtualDeviceSet::Initialize: Open failure on backup device 'nightly'."],
+    },
+    Row {
+        situation: "the client of a BACKUP closes its set early",
+        run: |trial| {
+            let set = trial.0.create("nightly", &config(1));
+            let statement = trial.0.sql_with(&backup(), |command| _ = command.arg("--log").arg(trial.log()));
+            set.get_configuration(PATIENCE).unwrap();
+            let _ = set.close();
+            statement.outcome()
+        },
+        client: &[(3202, 1), (3013, 1)],
+        says: &["the primary client closed the set before the work had ended; look at the messages of that process"],
+        log: &[18210, 3041],
+        logs: &[ABORTED],
+    },
+    Row {
         situation: "a device that cannot be opened",
         run: |trial| {
             let _set = trial.0.create("nightly", &config(1));
@@ -282,6 +315,7 @@ const ROWS: &[Row] = &[
         says: &[
             "\nWrite on \"nightly\" failed: 112(There is not enough space on the disk.)\n",
             "write on device \"nightly\" failed: ",
+            "; look at the messages of the client",
         ],
         log: &[18210, 3041],
         logs: &[

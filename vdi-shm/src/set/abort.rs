@@ -16,7 +16,7 @@ pub struct Abort {
     /// The completion code, system error or status (HRESULT) behind it; 0 where there is none.
     pub code: u32,
     /// What the process that aborted the set knows about it; empty where the reason says it all. A peer wrote it: it has no
-    /// control characters, but it may say anything.
+    /// control characters and is one line, but it may say anything.
     pub text: String,
 }
 
@@ -30,9 +30,16 @@ impl Abort {
     }
 }
 
-/// A text of a peer for a line of a log: line breaks and other control characters are blanks.
+/// A text of a peer for a line of a log: line breaks, other control characters, and characters that change the order in which
+/// others are shown, are blanks.
 pub(crate) fn printable(text: &str) -> String {
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let shown: String = text.chars().map(|c| if c.is_control() || is_layout(c) { ' ' } else { c }).collect();
+    shown.trim().to_owned()
+}
+
+/// Whether a character separates lines, or changes the direction of text.
+const fn is_layout(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 impl From<AbortReason> for Abort {
@@ -46,6 +53,26 @@ impl fmt::Display for Abort {
         match &*self.text {
             "" => write!(f, "{}", self.reason),
             text => write!(f, "{}: {text}", self.reason),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_peers_are_one_line_in_one_direction() {
+        for (text, shown) in [
+            ("the disk is full", "the disk is full"),
+            ("a\r\nMsg 3014, Level 0", "a  Msg 3014, Level 0"),
+            ("\u{1b}[2J\u{0}x\u{9b}y\u{7f}", "[2J x y"),
+            ("ok\u{2028}next\u{2029}", "ok next"),
+            ("\u{202e}lluf si\u{202c} \u{2066}x\u{2069}", "lluf si   x"),
+            ("\n\t", ""),
+            ("Größe 磁盘 مساحة", "Größe 磁盘 مساحة"),
+        ] {
+            assert_eq!(printable(text), shown, "{text:?}");
         }
     }
 }

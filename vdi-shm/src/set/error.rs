@@ -248,7 +248,7 @@ pub enum JoinError {
         why: String,
     },
     /// The set was aborted: VD_E_ABORT.
-    #[error("the set was aborted: {0}")]
+    #[error("the set was aborted: {0}; no process can join it any more: have its client create a new one")]
     Aborted(Abort),
     /// The set's creator did not answer: VD_E_TIMEOUT.
     #[error("timed out waiting for {step}")]

@@ -156,6 +156,27 @@ fn both_sides_have_to_allow_each_other() {
     }
 }
 
+/// A process that is not allowed learns nothing about the set, not even that it asked for another one.
+#[test]
+fn users_that_are_not_allowed_are_told_nothing_of_the_set() {
+    if !is_root() {
+        return skip("users_that_are_not_allowed_are_told_nothing_of_the_set", NO_ROOT);
+    }
+    let dir = directory(0o755);
+    let mut primary = Child::new(dir.path());
+    primary.ok("create weekly");
+    let weekly = dir.path().join(&names(dir.path())[0]);
+    primary.ok("close");
+    primary.ok("allow 65532");
+    primary.ok("create nightly");
+    std::fs::hard_link(socket_in(dir.path()), &weekly).unwrap();
+    let said = other_user(dir.path(), 65533).ask("join server weekly");
+    assert!(said.contains("Security") && said.contains("not uid 65533"), "{said}");
+    assert!(!said.contains("nightly"), "{said}");
+    std::fs::remove_file(weekly).unwrap();
+    serves(dir.path());
+}
+
 /// A link on the path is followed where this user or root owns it, and not where another user could change it.
 #[test]
 fn links_on_the_path() {

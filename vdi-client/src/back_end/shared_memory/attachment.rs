@@ -349,7 +349,8 @@ impl Attachment {
         };
         let remedy = match abort.reason.cause {
             Cause::Died => {
-                "; look for the end of that process in its log and the system's, then run the statement again"
+                "; look for the end of that process in its log and the system's, then run the statement again with \
+                 a new set"
             }
             Cause::TimedOut => "; this client did not complete its commands in time: raise serverTimeOut or be faster",
             Cause::BrokeProtocol => "; check that all processes use the same version of this library",

@@ -82,8 +82,9 @@ impl Attachment {
             Some(_) => "look at the messages of the statement and at what its server waits for",
             None => {
                 "check that the statement was sent and did not fail, that its first VIRTUAL_DEVICE is this name (letter case \
-                 counts) and its instance this one, and that the server looks in the same directory: VDI_RUNTIME_DIR, else \
-                 XDG_RUNTIME_DIR, else TMPDIR, as each side has them"
+                 counts) and its instance this one, that the server looks in the same directory (VDI_RUNTIME_DIR, else \
+                 XDG_RUNTIME_DIR, else TMPDIR, as each side has them), and that each side allows the other where they run as \
+                 different users (VDI_ALLOW_UID)"
             }
         };
         format!(

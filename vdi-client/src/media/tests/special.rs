@@ -72,12 +72,12 @@ fn a_named_pipe_without_its_other_end_is_waited_for_and_then_refused() {
     let short = Duration::from_millis(50);
     let error = OneFile::create(&place.target, Naming::Unnamed, short).unwrap_err().to_string();
     assert!(
-        error.contains("a.bak: no process reads it after 50ms") && error.contains("start its reader first"),
+        error.contains("a.bak: no process reads it after 0.05 s") && error.contains("start its reader first"),
         "{error}"
     );
     let error = OneFile::open(&place.target, short).unwrap_err().to_string();
     assert!(
-        error.contains("a.bak: no process writes it after 50ms") && error.contains("start its writer first"),
+        error.contains("a.bak: no process writes it after 0.05 s") && error.contains("start its writer first"),
         "{error}"
     );
 }
