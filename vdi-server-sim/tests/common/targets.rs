@@ -39,8 +39,18 @@ fn succeed(bench: &Bench, agent: Statement, statement: &str) {
 
 /// The agent refuses its target. Its messages and those of the statement say why.
 #[track_caller]
+fn refuse(bench: &Bench, agent: Statement, said: &str) {
+    fail_with(bench, agent, said, &[said]);
+}
+
+#[track_caller]
 fn fail(bench: &Bench, agent: Statement, said: &str) {
-    bench.sql(BACKUP).outcome().assert_failure(&[said]);
+    fail_with(bench, agent, said, &[]);
+}
+
+#[track_caller]
+fn fail_with(bench: &Bench, agent: Statement, said: &str, messages: &[&str]) {
+    bench.sql(BACKUP).outcome().assert_failure(messages);
     let Outcome { status, text } = agent.outcome();
     assert!(status.code() == Some(1) && text.contains(said) && !text.contains("panicked"), "{said}: {status} {text}");
 }
@@ -94,9 +104,9 @@ pub(crate) fn assert_agent_refuses_its_own_streams(agent: impl Fn(&str, &str) ->
     fs::write(&log, "a log").unwrap();
     let append = format!("exec >>'{}'", log.display());
     for target in [log.to_str().unwrap(), "/dev/stdout", "/dev/fd/1"] {
-        fail(&bench, start(&bench, agent("c", target), &append), "is where this pro");
+        refuse(&bench, start(&bench, agent("c", target), &append), "is where this pro");
     }
-    fail(&bench, start(&bench, agent("c", "/dev/stderr"), ":"), "is where this pro");
+    refuse(&bench, start(&bench, agent("c", "/dev/stderr"), ":"), "is where this pro");
     assert_eq!(fs::read(&log).unwrap(), b"a log");
     bench.assert_output(&["log"]);
 }
@@ -116,7 +126,7 @@ pub(crate) fn assert_agent_replaces_files_only(agent: impl Fn(&str, &str) -> Com
     succeed(&bench, agent("link"), BACKUP);
     assert!(fs::read(path("db.bak")).unwrap() != b"the old backup");
     succeed(&bench, agent("null"), BACKUP);
-    fail(&bench, agent("dangling"), "is a symbolic link to");
+    refuse(&bench, agent("dangling"), "is a symbolic link to");
     for (link, to) in [("link", "db.bak"), ("null", "/dev/null"), ("dangling", "nowhere")] {
         assert_eq!(fs::read_link(path(link)).unwrap().to_str(), Some(to));
     }

@@ -197,7 +197,10 @@ static void session(const char *name)
         vdi_device_get_command(device, 0, &taken);
     } while (vdi_last_error_code() != VD_E_TIMEOUT || strstr(vdi_last_error_text(), "another thread") == NULL);
     SHOW(vdi_device_free(device));
-    SHOW(vdi_set_signal_abort(set));
+    SHOW(vdi_set_signal_abort_because(set, VDI_ERROR_DISK_FULL, NULL));
+    SHOW(vdi_set_signal_abort_because(set, VDI_ERROR_DISK_FULL, "\xff"));
+    SHOW(vdi_set_signal_abort_because(NULL, VDI_ERROR_DISK_FULL, "the disk is full"));
+    SHOW(vdi_set_signal_abort_because(set, VDI_ERROR_DISK_FULL, "the disk is full"));
     pthread_join(thread, NULL);
     printf("the other thread's wait: %s\n", vdi_error_name(shared_status));
     SHOW(vdi_device_get_command(device, -1, &command));
