@@ -382,7 +382,7 @@ fn a_wrong_order_and_an_abort_end_with_codes() {
     let bench = Bench::new();
     bench.database("db", 1 << 20);
     let client = Client::start(&bench, misuse.command(&["session", "c"]));
-    bench.sql(BACKUP).outcome().assert_failure(&["the set was aborted: the primary client called SignalAbort"]);
+    bench.sql(BACKUP).outcome().assert_failure(&["the set was aborted: the primary client gave up: the disk is full"]);
     let said = client.finish();
     let (session, freed) = said.split_once("freed objects\n").unwrap();
     assert_eq!(session, include_str!("../programs/c_misuse.session.txt"));
