@@ -91,6 +91,11 @@ impl OpenSet {
         }
     }
 
+    /// What a call would answer now, without making it.
+    pub(super) fn would_answer(&self, call: Call) -> Result<(), VdError> {
+        server::step(self.state(), call).answer
+    }
+
     /// The configuration, once EndConfiguration has succeeded.
     pub(super) fn negotiated(&self) -> Option<&VdConfig> {
         self.session.negotiated()

@@ -390,11 +390,7 @@ impl ServerVirtualDeviceSet {
     /// VD_E_PROTOCOL without a set.
     #[doc(alias = "SignalAbort")]
     pub fn signal_abort(&self) -> Result<(), VdsError> {
-        const CALL: &str = "SignalAbort";
-        let opened = self.step(CALL, Call::SignalAbort)?;
-        trace::event!(DEBUG, call = CALL, set = opened.set.session.set_name(), "abort signalled");
-        opened.set.session.abort(Cause::Signalled);
-        Ok(())
+        self.abort_by(|session| session.abort(Cause::Signalled))
     }
 
     /// As [`ServerVirtualDeviceSet::signal_abort`], and tells the client why: its errors have `reason`. `code` is the system error
@@ -403,10 +399,16 @@ impl ServerVirtualDeviceSet {
     /// # Errors
     /// VD_E_PROTOCOL without a set.
     pub fn signal_abort_because(&self, code: u32, reason: impl std::fmt::Display) -> Result<(), VdsError> {
+        self.abort_by(|session| session.give_up(code, reason))
+    }
+
+    /// The abort changes the state by itself: a call of another thread that is refused because of it finds the reason.
+    fn abort_by(&self, abort: impl FnOnce(&Session)) -> Result<(), VdsError> {
         const CALL: &str = "SignalAbort";
-        let opened = self.step(CALL, Call::SignalAbort)?;
+        let opened = self.opened(CALL)?;
+        opened.set.would_answer(Call::SignalAbort).map_err(|code| opened.set.error(CALL, code))?;
         trace::event!(DEBUG, call = CALL, set = opened.set.session.set_name(), "abort signalled");
-        opened.set.session.give_up(code, reason);
+        abort(&opened.set.session);
         Ok(())
     }
 
