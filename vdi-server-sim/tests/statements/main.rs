@@ -11,6 +11,7 @@ mod numbers;
 mod readers;
 mod readme;
 mod reasons;
+mod session;
 mod sqlcmd;
 mod statements;
 mod tracing;

@@ -1,0 +1,544 @@
+//! Sessions: what a batch answers in which order, what lasts between batches, and what ends one.
+
+use crate::common;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use common::PATIENCE;
+use common::bench::Bench;
+use common::client::{backup_statement, config, execute, restore_statement, stripe};
+use common::conduct::{Kept, Quirk, With};
+use proptest::prelude::*;
+use vdi_client::CommandCode;
+use vdi_client::media::MediaError;
+use vdi_server_sim::engine::{Cancel, Engine, Failure};
+use vdi_server_sim::messages::Message;
+use vdi_server_sim::session::{Answer, BatchError, Done, Output, Session};
+use vdi_server_sim::types::{Column, Parameter, SqlType, Value};
+
+/// Nobody creates this set.
+const NOBODY: &str = "BACKUP DATABASE sales TO VIRTUAL_DEVICE='nobody'";
+
+/// An answer that is checked as it comes: the order of [`Output`], and the types of the rows.
+#[derive(Default)]
+struct Checked {
+    answer: Answer,
+    columns: Option<Vec<Column>>,
+    /// Statements that have begun to answer and are not done.
+    open: bool,
+}
+
+impl Output for Checked {
+    fn message(&mut self, message: Message) {
+        assert!(message.line >= 1 && !message.text.is_empty(), "{message:?}");
+        self.open = true;
+        self.answer.message(message);
+    }
+
+    fn columns(&mut self, columns: &[Column]) {
+        assert!(self.columns.is_none() && !columns.is_empty());
+        self.open = true;
+        self.columns = Some(columns.to_vec());
+        self.answer.columns(columns);
+    }
+
+    fn row(&mut self, row: Vec<Value>) {
+        let columns = self.columns.as_ref().expect("columns come before rows");
+        assert_eq!(row.len(), columns.len());
+        assert!(row.iter().zip(columns).all(|(value, column)| fits(value, column)), "{row:?} {columns:?}");
+        self.answer.row(row);
+    }
+
+    fn done(&mut self, done: Done) {
+        self.open = false;
+        let rows = self.columns.take().map(|_| self.answer.results.last().unwrap().rows.len() as u64);
+        assert!(done.rows.is_none() || done.rows == rows, "{done:?}");
+        assert!(!(done.failed && done.summary.is_some()));
+        self.answer.done(done);
+    }
+}
+
+fn fits(value: &Value, column: &Column) -> bool {
+    match (value, column.sql_type) {
+        (Value::Null, _) => column.nullable,
+        (Value::Int(_), SqlType::Int) => true,
+        (Value::Numeric { unscaled, scale }, SqlType::Numeric { precision, scale: of_type }) => {
+            *scale == of_type && scale <= &precision && unscaled.unsigned_abs() < 10_u128.pow(precision.into())
+        }
+        (Value::Text(text), SqlType::VarChar { length } | SqlType::NVarChar { length }) => {
+            length.is_none_or(|length| text.chars().count() <= usize::from(length))
+        }
+        _ => false,
+    }
+}
+
+/// Runs a batch without parameters; its answer has come in order.
+fn run(session: &mut Session<'_>, sql: &str) -> (Result<(), BatchError>, Answer) {
+    run_with(session, sql, &[], &Cancel::new())
+}
+
+fn run_with(
+    session: &mut Session<'_>,
+    sql: &str,
+    parameters: &[Parameter],
+    cancel: &Cancel,
+) -> (Result<(), BatchError>, Answer) {
+    let mut out = Checked::default();
+    let outcome = session.batch(sql, parameters, &mut out, cancel);
+    // A batch that was refused as a whole has messages only.
+    let is_refused = matches!(outcome, Err(BatchError::Refused(_)));
+    assert_eq!(out.open, is_refused, "{sql}: {outcome:?}");
+    assert!(!is_refused || out.answer.done.is_empty(), "{sql}");
+    (outcome, out.answer)
+}
+
+fn numbers(answer: &Answer) -> Vec<u32> {
+    answer.messages.iter().map(|message| message.number).collect()
+}
+
+fn bench() -> Bench {
+    let bench = Bench::new();
+    bench.database("sales", 400_000);
+    bench
+}
+
+fn engine(bench: &Bench) -> Engine {
+    Engine::new(bench.data(), bench.options()).unwrap()
+}
+
+#[test]
+fn answers_are_typed_and_have_their_lines() {
+    let bench = bench();
+    let engine = engine(&bench).with_instance("PROD");
+    let mut session = engine.session();
+    assert_eq!((session.database(), session.transactions()), ("master", 0));
+    let sql = "USE sales\nSELECT 5 AS five SELECT N'ü' u; SELECT 0.50\nPRINT 'done'\nSELECT @@SERVERNAME";
+    let (outcome, answer) = run(&mut session, sql);
+    outcome.unwrap();
+    assert_eq!(session.database(), "sales");
+    let messages: Vec<_> = answer.messages.iter().map(|message| (message.number, message.line)).collect();
+    assert_eq!(messages, [(5701, 1), (0, 3)]);
+    let columns = [
+        ("five", SqlType::Int, Value::Int(5)),
+        ("u", SqlType::NVarChar { length: Some(1) }, Value::Text("ü".to_owned())),
+        ("", SqlType::Numeric { precision: 2, scale: 2 }, Value::Numeric { unscaled: 50, scale: 2 }),
+        ("", SqlType::NVarChar { length: Some(128) }, Value::Text(r"vdi-sim\PROD".to_owned())),
+    ];
+    assert_eq!(answer.results.len(), columns.len());
+    for (result, (name, sql_type, value)) in answer.results.iter().zip(columns) {
+        assert_eq!(result.columns, [Column { name: name.to_owned(), sql_type, nullable: false }]);
+        assert_eq!(result.rows, [[value]]);
+    }
+    let rows: Vec<_> = answer.done.iter().map(|done| done.rows).collect();
+    assert_eq!(rows, [None, Some(1), Some(1), Some(1), None, Some(1)]);
+    // NOCOUNT lasts until it is switched off.
+    run(&mut session, "SET NOCOUNT ON").0.unwrap();
+    let (_, answer) = run(&mut session, "SELECT 5 SET NOCOUNT OFF SELECT 6");
+    assert_eq!(answer.done.iter().map(|done| done.rows).collect::<Vec<_>>(), [None, None, Some(1)]);
+}
+
+#[test]
+fn a_refused_or_failed_batch_leaves_the_session_usable() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let mut session = engine.session();
+    run(&mut session, "USE sales BEGIN TRAN").0.unwrap();
+    // Nothing of a batch runs that is not understood.
+    let (outcome, answer) = run(&mut session, "USE master COMMIT;\nEXEC p");
+    assert!(matches!(outcome, Err(BatchError::Refused(_))), "{outcome:?}");
+    assert_eq!((numbers(&answer), answer.messages[0].line), (vec![50000], 2));
+    assert_eq!((session.database(), session.transactions()), ("sales", 1));
+    // The first failure is the batch's, and the other statements run all the same.
+    let (outcome, answer) = run(&mut session, &format!("{NOBODY}\nCOMMIT COMMIT {NOBODY} PRINT 'on'"));
+    let Err(BatchError::State { message }) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((message.number, message.line), (3021, 1));
+    let failed: Vec<_> = answer.done.iter().map(|done| (done.failed, done.in_transaction)).collect();
+    assert_eq!(failed, [(true, true), (false, false), (true, false), (true, false), (false, false)]);
+    let errors: Vec<_> = answer.messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
+    assert_eq!(errors, [3021, 3013, 3902, 3201, 3013]);
+    // USE of an unknown database ends its batch, and the database stays.
+    let (outcome, answer) = run(&mut session, "USE gone PRINT 'never'");
+    assert!(matches!(outcome, Err(BatchError::State { .. })), "{outcome:?}");
+    assert_eq!((numbers(&answer), answer.done.len(), session.database()), (vec![911], 1, "sales"));
+    let (outcome, _) = run(&mut session, NOBODY);
+    assert!(matches!(outcome, Err(BatchError::Failed(Failure::Set(_)))), "{outcome:?}");
+    let agent = bench.writing_agent("nightly", &config(1));
+    let (outcome, answer) = run(&mut session, &backup_statement("sales", "nightly", 1, ""));
+    outcome.unwrap();
+    agent.result().unwrap();
+    assert_eq!(answer.summary().map(|summary| summary.bytes), Some(400_000));
+}
+
+#[test]
+fn parameters_are_variables_of_their_batch() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let mut session = engine.session();
+    let parameters = [
+        Parameter::new("@db", Value::Text("sales".to_owned())),
+        Parameter::new("@device", Value::Text("nightly".to_owned())),
+        Parameter::new("@stats", Value::Int(5)),
+    ];
+    let sql = "BACKUP DATABASE @db TO VIRTUAL_DEVICE = @Device WITH NAME = @db";
+    let agent = bench.writing_agent("nightly", &config(1));
+    let (outcome, answer) = run_with(&mut session, sql, &parameters, &Cancel::new());
+    outcome.unwrap();
+    agent.result().unwrap();
+    assert_eq!(answer.messages.last().unwrap().number, 3014);
+    let (outcome, answer) = run(&mut session, &format!("PRINT 'never'\n{sql}"));
+    assert!(matches!(outcome, Err(BatchError::Refused(_))), "{outcome:?}");
+    assert_eq!(answer.messages[0], Message::undeclared_variable("@db").at_line(2));
+    assert_eq!((answer.messages[0].severity, answer.messages[0].state), (15, 2));
+    let sql = "BACKUP DATABASE @stats TO VIRTUAL_DEVICE='nightly'";
+    let (_, answer) = run_with(&mut session, sql, &parameters, &Cancel::new());
+    assert!(answer.messages[0].text.contains("the variable @stats is int: give it a string"), "{answer:?}");
+}
+
+/// Cancels when a message with this text comes.
+struct CancelsAt<'a> {
+    text: &'a str,
+    cancel: Cancel,
+    checked: Checked,
+}
+
+impl Output for CancelsAt<'_> {
+    fn message(&mut self, message: Message) {
+        if message.text.contains(self.text) {
+            self.cancel.cancel();
+        }
+        self.checked.message(message);
+    }
+
+    fn columns(&mut self, columns: &[Column]) {
+        self.checked.columns(columns);
+    }
+
+    fn row(&mut self, row: Vec<Value>) {
+        self.checked.row(row);
+    }
+
+    fn done(&mut self, done: Done) {
+        self.checked.done(done);
+    }
+}
+
+fn cancelled_at(session: &mut Session<'_>, sql: &str, text: &str) -> Answer {
+    let mut out = CancelsAt { text, cancel: Cancel::new(), checked: Checked::default() };
+    let cancel = out.cancel.clone();
+    let outcome = session.batch(sql, &[], &mut out, &cancel);
+    assert!(matches!(outcome, Err(BatchError::Failed(Failure::Cancelled))), "{outcome:?}");
+    assert!(!out.checked.open);
+    out.checked.answer
+}
+
+#[test]
+fn a_cancel_between_two_statements_ends_the_batch() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let mut session = engine.session();
+    for next in ["PRINT 'never'", "COMMIT", NOBODY] {
+        let answer = cancelled_at(&mut session, &format!("BEGIN TRAN PRINT 'stop' {next}"), "stop");
+        // The statement that was under way is done, and nothing is said of those behind it.
+        assert_eq!((numbers(&answer), answer.done.len()), (vec![0], 2), "{next}");
+    }
+    // What was done before stays, and the next batch runs.
+    assert_eq!(session.transactions(), 3);
+    run(&mut session, "ROLLBACK").0.unwrap();
+}
+
+#[test]
+fn a_batch_that_is_cancelled_before_it_begins_does_nothing() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let mut session = engine.session();
+    let cancel = Cancel::new();
+    cancel.cancel();
+    for (sql, expected) in [
+        ("PRINT 'never'", &[][..]),
+        (NOBODY, &[3204, 50000, 3013]),
+        ("USE sales BACKUP DATABASE d TO VIRTUAL_DEVICE='n'", &[]),
+    ] {
+        let (outcome, answer) = run_with(&mut session, sql, &[], &cancel);
+        assert!(matches!(outcome, Err(BatchError::Failed(Failure::Cancelled))), "{sql}: {outcome:?}");
+        assert_eq!(numbers(&answer), expected, "{sql}");
+    }
+    assert_eq!(session.database(), "master");
+}
+
+#[test]
+fn an_output_that_is_gone_may_end_the_statement() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let mut session = engine.session();
+    // The remark comes before the set is opened.
+    let agent = bench.writing_agent("nightly", &config(1));
+    let sql = backup_statement("sales", "nightly", 1, "COMPRESSION");
+    let answer = cancelled_at(&mut session, &sql, "stays uncompressed");
+    assert_eq!(numbers(&answer), [50000, 3204, 50000, 3013]);
+    let (outcome, _) = run(&mut session, &sql);
+    outcome.unwrap();
+    agent.result().unwrap();
+    // Here the statement moves data: the message of 1 percent comes while the client waits for the cancel.
+    let (cancelled, goes_on) = channel();
+    let agent = bench.agent("nightly", &config(1), {
+        let (out, goes_on) = (bench.out(), std::sync::Mutex::new(Some(goes_on)));
+        move |index| Ok(waiting(stripe(&out, index), goes_on.lock().unwrap().take().unwrap()))
+    });
+    let cancel = Cancel::new();
+    let mut out = Gone { cancel: cancel.clone(), cancelled };
+    let sql = backup_statement("sales", "nightly", 1, "STATS = 1, BUFFERCOUNT = 2");
+    let outcome = session.batch(&sql, &[], &mut out, &cancel);
+    assert!(matches!(outcome, Err(BatchError::Failed(Failure::Cancelled))), "{outcome:?}");
+    agent.result().unwrap_err();
+}
+
+/// Cancels at the first message of progress, and says so.
+struct Gone {
+    cancel: Cancel,
+    cancelled: Sender<()>,
+}
+
+impl Output for Gone {
+    fn message(&mut self, message: Message) {
+        if message.number == 3211 {
+            self.cancel.cancel();
+            let _ = self.cancelled.send(());
+        }
+    }
+
+    fn columns(&mut self, _: &[Column]) {}
+
+    fn row(&mut self, _: Vec<Value>) {}
+
+    fn done(&mut self, _: Done) {}
+}
+
+/// Waits for an event at its fourth command, when some data is through.
+struct WaitsFor {
+    commands: u32,
+    event: Receiver<()>,
+}
+
+impl Quirk for WaitsFor {
+    fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
+        self.commands += 1;
+        if self.commands == 4 {
+            self.event.recv_timeout(PATIENCE).expect("the statement reports its progress");
+        }
+        Ok(())
+    }
+}
+
+fn waiting(path: PathBuf, event: Receiver<()>) -> With<WaitsFor> {
+    With { media: Kept::File.media(&path, false), quirk: WaitsFor { commands: 0, event } }
+}
+
+/// Goes on only when the other client has a command, too.
+struct Meets {
+    here: Sender<()>,
+    there: Receiver<()>,
+    met: bool,
+}
+
+impl Quirk for Meets {
+    fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
+        if !self.met {
+            let _ = self.here.send(());
+            self.there.recv_timeout(PATIENCE).expect("both statements run at the same time");
+            self.met = true;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn sessions_of_one_engine_run_at_the_same_time() {
+    let bench = bench();
+    bench.database("other", 400_000);
+    let engine = engine(&bench);
+    let ((to_left, from_right), (to_right, from_left)) = (channel(), channel());
+    let ends = [("sales", to_right, from_right), ("other", to_left, from_left)];
+    let agents = ends.map(|(name, here, there)| {
+        let (path, quirk) = (bench.out().join(name), std::sync::Mutex::new(Some(Meets { here, there, met: false })));
+        bench.agent(name, &config(1), move |_| {
+            Ok(With { media: Kept::File.media(&path, false), quirk: quirk.lock().unwrap().take().unwrap() })
+        })
+    });
+    std::thread::scope(|scope| {
+        for name in ["sales", "other"] {
+            let engine = &engine;
+            scope.spawn(move || {
+                let mut session = engine.session();
+                let sql = format!("USE {name} {}", backup_statement(name, name, 1, ""));
+                let (outcome, answer) = run(&mut session, &sql);
+                outcome.unwrap();
+                assert_eq!((session.database(), answer.messages.last().unwrap().number), (name, 3014));
+            });
+        }
+    });
+    for agent in agents {
+        agent.result().unwrap();
+    }
+}
+
+#[test]
+fn vdi_sim_sql_runs_a_batch() {
+    let bench = bench();
+    let sql = |text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
+        command.args(["sql", "--data"]).arg(bench.data()).args(["-Q", text]).env("VDI_RUNTIME_DIR", bench.runtime());
+        let output = command.output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let answer = "Changed database context to 'sales'.\nname\n-------\nvdi-sim\n";
+    assert_eq!(sql("USE sales; SELECT @@SERVERNAME AS name"), (0, answer.to_owned()));
+    let (status, text) = sql(&format!("BEGIN TRAN\n{NOBODY} COMMIT PRINT 'on'"));
+    assert!(status == 1 && text.starts_with("Msg 3021, Level 16, State 0, Server vdi-sim, Line 2\n"), "{text}");
+    assert!(text.ends_with("\non\n"), "{text}");
+    for text in ["", " ; -- nothing"] {
+        assert_eq!(sql(text), (1, "vdi-sim: the text holds no statement; give one with -Q\n".to_owned()));
+    }
+}
+
+/// A session as it should be.
+struct Model {
+    database: &'static str,
+    transactions: u32,
+    count_rows: bool,
+}
+
+/// The statements of the model's batches.
+const MENU: [&str; 11] = [
+    "USE sales",
+    "USE [master]",
+    "USE gone",
+    "SET NOCOUNT ON",
+    "SET NOCOUNT OFF",
+    "SET ANSI_NULLS ON",
+    "BEGIN TRAN",
+    "COMMIT",
+    "ROLLBACK",
+    "SELECT 5",
+    NOBODY,
+];
+
+impl Model {
+    /// The numbers of the errors, or 0, and what is counted; `None` behind what ends the batch.
+    fn step(&mut self, statement: &str) -> (u32, Option<u64>) {
+        match statement {
+            "USE sales" => self.database = "sales",
+            "USE [master]" => self.database = "master",
+            "USE gone" => return (911, None),
+            "SET NOCOUNT ON" => self.count_rows = false,
+            "SET NOCOUNT OFF" => self.count_rows = true,
+            "BEGIN TRAN" => self.transactions += 1,
+            "COMMIT" if self.transactions == 0 => return (3902, None),
+            "COMMIT" => self.transactions -= 1,
+            "ROLLBACK" if self.transactions == 0 => return (3903, None),
+            "ROLLBACK" => self.transactions = 0,
+            "SELECT 5" => return (0, self.count_rows.then_some(1)),
+            NOBODY if self.transactions > 0 => return (3021, None),
+            NOBODY => return (3201, None),
+            _ => {}
+        }
+        (0, None)
+    }
+}
+
+#[test]
+fn a_session_is_its_model() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let batches = prop::collection::vec(prop::collection::vec(prop::sample::select(&MENU[..]), 0..8), 0..6);
+    proptest!(ProptestConfig::with_cases(64), |(batches in batches)| {
+        let mut session = engine.session();
+        let mut model = Model { database: "master", transactions: 0, count_rows: true };
+        for batch in batches {
+            let (outcome, answer) = run(&mut session, &batch.join("\n"));
+            let mut expected = Vec::new();
+            for statement in batch {
+                let (error, rows) = model.step(statement);
+                expected.push((error, rows, model.transactions > 0));
+                if error == 911 {
+                    break;
+                }
+            }
+            let errors: Vec<_> = answer.messages.iter().filter(|message| message.is_error()).collect();
+            // 3013 belongs to the error before it.
+            let mut numbers = errors.iter().map(|message| message.number).filter(|number| *number != 3013);
+            for (done, (error, rows, in_transaction)) in answer.done.iter().zip(&expected) {
+                prop_assert_eq!((done.failed, done.rows, done.in_transaction), (*error > 0, *rows, *in_transaction));
+                if *error > 0 {
+                    prop_assert_eq!(numbers.next(), Some(*error));
+                }
+            }
+            prop_assert_eq!((answer.done.len(), numbers.next()), (expected.len(), None));
+            prop_assert_eq!(outcome.is_err(), expected.iter().any(|(error, ..)| *error > 0));
+            prop_assert_eq!((session.database(), session.transactions()), (model.database, model.transactions));
+        }
+    });
+}
+
+#[test]
+fn any_text_is_answered_in_order() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let words = prop::collection::vec(
+        prop::sample::select(vec![
+            "USE",
+            "sales",
+            "SET",
+            "NOCOUNT",
+            "ON",
+            "BEGIN",
+            "TRAN",
+            "COMMIT",
+            "PRINT",
+            "SELECT",
+            "'x'",
+            "N'",
+            "5.5",
+            "@p",
+            ";",
+            "\n",
+            "BACKUP",
+            "RESTORE",
+            "DATABASE",
+            "TO",
+            "FROM",
+            "VIRTUAL_DEVICE",
+            "=",
+            "--",
+            "/*",
+            "@@VERSION",
+            "AS",
+            "é",
+        ]),
+        0..16,
+    );
+    proptest!(|(words in words, text in "\\PC{0,40}")| {
+        let mut session = engine.session();
+        let p = Parameter::new("@p", Value::Text("sales".to_owned()));
+        let _ = run_with(&mut session, &words.join(" "), std::slice::from_ref(&p), &Cancel::new());
+        let _ = run_with(&mut session, &text, &[], &Cancel::new());
+    });
+}
+
+#[test]
+fn one_session_backs_up_and_restores() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let agent = bench.writing_agent("nightly", &config(1));
+    execute(&engine, &backup_statement("sales", "nightly", 1, "")).unwrap();
+    agent.result().unwrap();
+    let agent = bench.reading_agent("nightly", &config(1));
+    let mut session = engine.session();
+    let sql = format!("{} USE copy", restore_statement("copy", "nightly", 1, ""));
+    run(&mut session, &sql).0.unwrap();
+    agent.result().unwrap();
+    assert_eq!(session.database(), "copy");
+    bench.assert_identical("sales", "copy");
+}
