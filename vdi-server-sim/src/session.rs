@@ -47,6 +47,8 @@ mod output;
 
 pub use output::{Answer, Done, Output, ResultSet};
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
 use thiserror::Error;
 
 use crate::engine::{Cancel, Engine, Failure, Summary};
@@ -218,10 +220,20 @@ impl Session<'_> {
         out: &mut dyn Output,
         cancel: &Cancel,
     ) -> Result<Outcome, BatchError> {
+        let mut panic = None;
         // The engine knows nothing of the statement's place in the batch.
-        let mut report = |message: Message| out.message(message.at_line(line));
-        let summary = self.engine.execute(statement, cancel, &mut report)?;
-        Ok(Outcome { rows: None, summary: Some(summary) })
+        let mut report = |message: Message| {
+            if panic.is_none() {
+                let taken = catch_unwind(AssertUnwindSafe(|| out.message(message.at_line(line))));
+                // The threads of the statement would wait for this one for ever.
+                panic = taken.inspect_err(|_| cancel.cancel()).err();
+            }
+        };
+        let executed = self.engine.execute(statement, cancel, &mut report);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        Ok(Outcome { rows: None, summary: Some(executed?) })
     }
 
     fn selected(&self, value: &Selected) -> (SqlType, Value) {

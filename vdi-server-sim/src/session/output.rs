@@ -23,7 +23,8 @@ use crate::types::{Column, Value};
 ///
 /// All calls come from the thread that called `batch`. A call that takes long delays the steps of the statement, not the data that
 /// its devices are moving. A call cannot fail: an implementation whose reader is gone drops what comes, or ends the statement by
-/// [`Cancel::cancel`](crate::engine::Cancel::cancel), which it may call from here. It must not panic.
+/// [`Cancel::cancel`](crate::engine::Cancel::cancel), which it may call from here. A panic cancels the statement, too, and goes on in the
+/// caller of `batch` when the statement is over.
 pub trait Output {
     /// A message. Its line is that of the batch.
     fn message(&mut self, message: Message);

@@ -2,17 +2,20 @@
 
 use crate::common;
 
-use std::path::PathBuf;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config, execute, restore_statement, stripe};
+use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Kept, Quirk, With};
+use common::tasks::Task;
 use proptest::prelude::*;
-use vdi_client::CommandCode;
 use vdi_client::media::MediaError;
+use vdi_client::pump::Report;
+use vdi_client::{CommandCode, Error};
 use vdi_server_sim::engine::{Cancel, Engine, Failure};
 use vdi_server_sim::messages::Message;
 use vdi_server_sim::session::{Answer, BatchError, Done, Output, Session};
@@ -100,7 +103,7 @@ fn numbers(answer: &Answer) -> Vec<u32> {
 
 fn bench() -> Bench {
     let bench = Bench::new();
-    bench.database("sales", 400_000);
+    bench.database("sales", 49 * 8192);
     bench
 }
 
@@ -168,7 +171,7 @@ fn a_refused_or_failed_batch_leaves_the_session_usable() {
     let (outcome, answer) = run(&mut session, &backup_statement("sales", "nightly", 1, ""));
     outcome.unwrap();
     agent.result().unwrap();
-    assert_eq!(answer.summary().map(|summary| summary.bytes), Some(400_000));
+    assert_eq!(answer.summary().map(|summary| summary.bytes), Some(49 * 8192));
 }
 
 #[test]
@@ -280,31 +283,55 @@ fn an_output_that_is_gone_may_end_the_statement() {
     let (outcome, _) = run(&mut session, &sql);
     outcome.unwrap();
     agent.result().unwrap();
-    // Here the statement moves data: the message of 1 percent comes while the client waits for the cancel.
-    let (cancelled, goes_on) = channel();
-    let agent = bench.agent("nightly", &config(1), {
-        let (out, goes_on) = (bench.out(), std::sync::Mutex::new(Some(goes_on)));
-        move |index| Ok(waiting(stripe(&out, index), goes_on.lock().unwrap().take().unwrap()))
-    });
+    // Here the statement moves data.
     let cancel = Cancel::new();
-    let mut out = Gone { cancel: cancel.clone(), cancelled };
-    let sql = backup_statement("sales", "nightly", 1, "STATS = 1, BUFFERCOUNT = 2");
-    let outcome = session.batch(&sql, &[], &mut out, &cancel);
+    let (mut out, agent) = gone(&bench, {
+        let cancel = cancel.clone();
+        move || cancel.cancel()
+    });
+    let outcome = session.batch(PROGRESS, &[], &mut out, &cancel);
     assert!(matches!(outcome, Err(BatchError::Failed(Failure::Cancelled))), "{outcome:?}");
     agent.result().unwrap_err();
 }
 
-/// Cancels at the first message of progress, and says so.
-struct Gone {
-    cancel: Cancel,
-    cancelled: Sender<()>,
+#[test]
+fn an_output_that_panics_ends_the_statement() {
+    let bench = bench();
+    let engine = engine(&bench);
+    let mut session = engine.session();
+    let (mut out, agent) = gone(&bench, || std::panic::resume_unwind(Box::new("the output panics")));
+    let batch = AssertUnwindSafe(|| session.batch(PROGRESS, &[], &mut out, &Cancel::new()));
+    let panic = catch_unwind(batch).unwrap_err();
+    assert_eq!(panic.downcast_ref(), Some(&"the output panics"));
+    agent.result().unwrap_err();
+    run(&mut session, "PRINT 'on'").0.unwrap();
 }
 
-impl Output for Gone {
+/// The statement of [`gone`].
+const PROGRESS: &str = "BACKUP DATABASE sales TO VIRTUAL_DEVICE='nightly' WITH STATS = 1, BUFFERCOUNT = 2";
+
+/// An output that does something at the first message of progress, while the client waits for that.
+fn gone<F: FnMut()>(bench: &Bench, act: F) -> (Gone<F>, Task<Result<Vec<Report>, Error>>) {
+    let (acts, goes_on) = channel();
+    let (out, goes_on) = (bench.out(), Mutex::new(Some(goes_on)));
+    let agent = bench.agent("nightly", &config(1), move |index| {
+        let quirk = WaitsFor { commands: 0, event: goes_on.lock().unwrap().take().unwrap() };
+        Ok(With { media: Kept::File.media(&stripe(&out, index), false), quirk })
+    });
+    (Gone { act, acts }, agent)
+}
+
+struct Gone<F> {
+    act: F,
+    acts: Sender<()>,
+}
+
+impl<F: FnMut()> Output for Gone<F> {
     fn message(&mut self, message: Message) {
         if message.number == 3211 {
-            self.cancel.cancel();
-            let _ = self.cancelled.send(());
+            // The client goes on when it is told, or when nobody can tell it any more.
+            let _ = self.acts.send(());
+            (self.act)();
         }
     }
 
@@ -331,10 +358,6 @@ impl Quirk for WaitsFor {
     }
 }
 
-fn waiting(path: PathBuf, event: Receiver<()>) -> With<WaitsFor> {
-    With { media: Kept::File.media(&path, false), quirk: WaitsFor { commands: 0, event } }
-}
-
 /// Goes on only when the other client has a command, too.
 struct Meets {
     here: Sender<()>,
@@ -356,12 +379,12 @@ impl Quirk for Meets {
 #[test]
 fn sessions_of_one_engine_run_at_the_same_time() {
     let bench = bench();
-    bench.database("other", 400_000);
+    bench.database("other", 49 * 8192);
     let engine = engine(&bench);
     let ((to_left, from_right), (to_right, from_left)) = (channel(), channel());
     let ends = [("sales", to_right, from_right), ("other", to_left, from_left)];
     let agents = ends.map(|(name, here, there)| {
-        let (path, quirk) = (bench.out().join(name), std::sync::Mutex::new(Some(Meets { here, there, met: false })));
+        let (path, quirk) = (bench.out().join(name), Mutex::new(Some(Meets { here, there, met: false })));
         bench.agent(name, &config(1), move |_| {
             Ok(With { media: Kept::File.media(&path, false), quirk: quirk.lock().unwrap().take().unwrap() })
         })
@@ -531,11 +554,11 @@ fn any_text_is_answered_in_order() {
 fn one_session_backs_up_and_restores() {
     let bench = bench();
     let engine = engine(&bench);
+    let mut session = engine.session();
     let agent = bench.writing_agent("nightly", &config(1));
-    execute(&engine, &backup_statement("sales", "nightly", 1, "")).unwrap();
+    run(&mut session, &backup_statement("sales", "nightly", 1, "")).0.unwrap();
     agent.result().unwrap();
     let agent = bench.reading_agent("nightly", &config(1));
-    let mut session = engine.session();
     let sql = format!("{} USE copy", restore_statement("copy", "nightly", 1, ""));
     run(&mut session, &sql).0.unwrap();
     agent.result().unwrap();
