@@ -59,7 +59,7 @@ use crate::types::{Column, Parameter, SqlType, Value};
 /// What every SQL Server has; a data folder need not.
 const SYSTEM_DATABASES: [&str; 4] = ["master", "model", "msdb", "tempdb"];
 
-/// One client's session with the server, made by [`Engine::session`].
+/// One client's session with the server, made by [`Engine::session`]. To reset it, make a new one.
 #[derive(Debug)]
 pub struct Session<'engine> {
     engine: &'engine Engine,

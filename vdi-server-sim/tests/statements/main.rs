@@ -12,6 +12,7 @@ mod readers;
 mod readme;
 mod reasons;
 mod session;
+mod session_model;
 mod sqlcmd;
 mod statements;
 mod tracing;

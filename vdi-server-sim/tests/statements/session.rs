@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use common::PATIENCE;
 use common::bench::Bench;
+use common::checked::{Checked, run, run_with};
 use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Kept, Quirk, With};
 use common::tasks::Task;
-use proptest::prelude::*;
 use vdi_client::media::MediaError;
 use vdi_client::pump::Report;
 use vdi_client::{CommandCode, Error};
@@ -23,79 +23,6 @@ use vdi_server_sim::types::{Column, Parameter, SqlType, Value};
 
 /// Nobody creates this set.
 const NOBODY: &str = "BACKUP DATABASE sales TO VIRTUAL_DEVICE='nobody'";
-
-/// An answer that is checked as it comes: the order of [`Output`], and the types of the rows.
-#[derive(Default)]
-struct Checked {
-    answer: Answer,
-    columns: Option<Vec<Column>>,
-    /// Statements that have begun to answer and are not done.
-    open: bool,
-}
-
-impl Output for Checked {
-    fn message(&mut self, message: Message) {
-        assert!(message.line >= 1 && !message.text.is_empty(), "{message:?}");
-        self.open = true;
-        self.answer.message(message);
-    }
-
-    fn columns(&mut self, columns: &[Column]) {
-        assert!(self.columns.is_none() && !columns.is_empty());
-        self.open = true;
-        self.columns = Some(columns.to_vec());
-        self.answer.columns(columns);
-    }
-
-    fn row(&mut self, row: Vec<Value>) {
-        let columns = self.columns.as_ref().expect("columns come before rows");
-        assert_eq!(row.len(), columns.len());
-        assert!(row.iter().zip(columns).all(|(value, column)| fits(value, column)), "{row:?} {columns:?}");
-        self.answer.row(row);
-    }
-
-    fn done(&mut self, done: Done) {
-        self.open = false;
-        let rows = self.columns.take().map(|_| self.answer.results.last().unwrap().rows.len() as u64);
-        assert!(done.rows.is_none() || done.rows == rows, "{done:?}");
-        assert!(!(done.failed && done.summary.is_some()));
-        self.answer.done(done);
-    }
-}
-
-fn fits(value: &Value, column: &Column) -> bool {
-    match (value, column.sql_type) {
-        (Value::Null, _) => column.nullable,
-        (Value::Int(_), SqlType::Int) => true,
-        (Value::Numeric { unscaled, scale }, SqlType::Numeric { precision, scale: of_type }) => {
-            *scale == of_type && scale <= &precision && unscaled.unsigned_abs() < 10_u128.pow(precision.into())
-        }
-        (Value::Text(text), SqlType::VarChar { length } | SqlType::NVarChar { length }) => {
-            length.is_none_or(|length| text.chars().count() <= usize::from(length))
-        }
-        _ => false,
-    }
-}
-
-/// Runs a batch without parameters; its answer has come in order.
-fn run(session: &mut Session<'_>, sql: &str) -> (Result<(), BatchError>, Answer) {
-    run_with(session, sql, &[], &Cancel::new())
-}
-
-fn run_with(
-    session: &mut Session<'_>,
-    sql: &str,
-    parameters: &[Parameter],
-    cancel: &Cancel,
-) -> (Result<(), BatchError>, Answer) {
-    let mut out = Checked::default();
-    let outcome = session.batch(sql, parameters, &mut out, cancel);
-    // A batch that was refused as a whole has messages only.
-    let is_refused = matches!(outcome, Err(BatchError::Refused(_)));
-    assert_eq!(out.open, is_refused, "{sql}: {outcome:?}");
-    assert!(!is_refused || out.answer.done.is_empty(), "{sql}");
-    (outcome, out.answer)
-}
 
 fn numbers(answer: &Answer) -> Vec<u32> {
     answer.messages.iter().map(|message| message.number).collect()
@@ -424,130 +351,6 @@ fn vdi_sim_sql_runs_a_batch() {
     for text in ["", " ; -- nothing"] {
         assert_eq!(sql(text), (1, "vdi-sim: the text holds no statement; give one with -Q\n".to_owned()));
     }
-}
-
-/// A session as it should be.
-struct Model {
-    database: &'static str,
-    transactions: u32,
-    count_rows: bool,
-}
-
-/// The statements of the model's batches.
-const MENU: [&str; 11] = [
-    "USE sales",
-    "USE [master]",
-    "USE gone",
-    "SET NOCOUNT ON",
-    "SET NOCOUNT OFF",
-    "SET ANSI_NULLS ON",
-    "BEGIN TRAN",
-    "COMMIT",
-    "ROLLBACK",
-    "SELECT 5",
-    NOBODY,
-];
-
-impl Model {
-    /// The numbers of the errors, or 0, and what is counted; `None` behind what ends the batch.
-    fn step(&mut self, statement: &str) -> (u32, Option<u64>) {
-        match statement {
-            "USE sales" => self.database = "sales",
-            "USE [master]" => self.database = "master",
-            "USE gone" => return (911, None),
-            "SET NOCOUNT ON" => self.count_rows = false,
-            "SET NOCOUNT OFF" => self.count_rows = true,
-            "BEGIN TRAN" => self.transactions += 1,
-            "COMMIT" if self.transactions == 0 => return (3902, None),
-            "COMMIT" => self.transactions -= 1,
-            "ROLLBACK" if self.transactions == 0 => return (3903, None),
-            "ROLLBACK" => self.transactions = 0,
-            "SELECT 5" => return (0, self.count_rows.then_some(1)),
-            NOBODY if self.transactions > 0 => return (3021, None),
-            NOBODY => return (3201, None),
-            _ => {}
-        }
-        (0, None)
-    }
-}
-
-#[test]
-fn a_session_is_its_model() {
-    let bench = bench();
-    let engine = engine(&bench);
-    let batches = prop::collection::vec(prop::collection::vec(prop::sample::select(&MENU[..]), 0..8), 0..6);
-    proptest!(ProptestConfig::with_cases(64), |(batches in batches)| {
-        let mut session = engine.session();
-        let mut model = Model { database: "master", transactions: 0, count_rows: true };
-        for batch in batches {
-            let (outcome, answer) = run(&mut session, &batch.join("\n"));
-            let mut expected = Vec::new();
-            for statement in batch {
-                let (error, rows) = model.step(statement);
-                expected.push((error, rows, model.transactions > 0));
-                if error == 911 {
-                    break;
-                }
-            }
-            let errors: Vec<_> = answer.messages.iter().filter(|message| message.is_error()).collect();
-            // 3013 belongs to the error before it.
-            let mut numbers = errors.iter().map(|message| message.number).filter(|number| *number != 3013);
-            for (done, (error, rows, in_transaction)) in answer.done.iter().zip(&expected) {
-                prop_assert_eq!((done.failed, done.rows, done.in_transaction), (*error > 0, *rows, *in_transaction));
-                if *error > 0 {
-                    prop_assert_eq!(numbers.next(), Some(*error));
-                }
-            }
-            prop_assert_eq!((answer.done.len(), numbers.next()), (expected.len(), None));
-            prop_assert_eq!(outcome.is_err(), expected.iter().any(|(error, ..)| *error > 0));
-            prop_assert_eq!((session.database(), session.transactions()), (model.database, model.transactions));
-        }
-    });
-}
-
-#[test]
-fn any_text_is_answered_in_order() {
-    let bench = bench();
-    let engine = engine(&bench);
-    let words = prop::collection::vec(
-        prop::sample::select(vec![
-            "USE",
-            "sales",
-            "SET",
-            "NOCOUNT",
-            "ON",
-            "BEGIN",
-            "TRAN",
-            "COMMIT",
-            "PRINT",
-            "SELECT",
-            "'x'",
-            "N'",
-            "5.5",
-            "@p",
-            ";",
-            "\n",
-            "BACKUP",
-            "RESTORE",
-            "DATABASE",
-            "TO",
-            "FROM",
-            "VIRTUAL_DEVICE",
-            "=",
-            "--",
-            "/*",
-            "@@VERSION",
-            "AS",
-            "é",
-        ]),
-        0..16,
-    );
-    proptest!(|(words in words, text in "\\PC{0,40}")| {
-        let mut session = engine.session();
-        let p = Parameter::new("@p", Value::Text("sales".to_owned()));
-        let _ = run_with(&mut session, &words.join(" "), std::slice::from_ref(&p), &Cancel::new());
-        let _ = run_with(&mut session, &text, &[], &Cancel::new());
-    });
 }
 
 #[test]
