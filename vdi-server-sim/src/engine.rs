@@ -1,5 +1,7 @@
 //! The engine: carries statements out as the server, with the databases of a data folder and the devices of a set.
 //!
+//! Statements reach it through a [`Session`](crate::session::Session).
+//!
 //! # Backup
 //!
 //! ```text
@@ -90,7 +92,7 @@ use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
-use crate::tsql::{self, Backup, Restore, Statement, TsqlError};
+use crate::tsql::{Backup, Restore, Statement};
 use crate::vds::{Abort, Options, VdsError};
 
 /// A server instance: where its databases are, and how it finds sets.
@@ -130,9 +132,6 @@ impl Summary {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Failure {
-    /// It is no statement that can be carried out.
-    #[error(transparent)]
-    Statement(#[from] TsqlError),
     /// SQL Server backs up or restores no database of this name in this way.
     #[error("the system database {name} {what}")]
     SystemDatabase {
@@ -266,8 +265,7 @@ impl Failure {
     fn is_the_servers_own(&self) -> bool {
         match self {
             Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
-            Failure::Statement(_)
-            | Failure::SystemDatabase { .. }
+            Failure::SystemDatabase { .. }
             | Failure::Set(_)
             | Failure::DeviceCount { .. }
             | Failure::Device { .. }
@@ -348,35 +346,22 @@ impl Engine {
         &self.folder
     }
 
-    /// Carries out one statement in T-SQL. Every message to the client is reported as it arises, those of a failure included.
-    ///
-    /// # Errors
-    /// [`Failure`], after its messages were reported.
-    pub fn execute(&self, sql: &str, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
-        self.execute_with(sql, &Cancel::new(), report)
+    /// The server's name: `vdi-sim`, or `vdi-sim\INSTANCE`. Messages carry it, and `@@SERVERNAME` answers it.
+    #[must_use]
+    pub fn server_name(&self) -> String {
+        if self.instance.is_empty() { "vdi-sim".to_owned() } else { format!(r"vdi-sim\{}", self.instance) }
     }
 
-    /// As [`Engine::execute`]; `cancel` ends the statement from any thread.
-    ///
-    /// # Errors
-    /// [`Failure`], after its messages were reported; [`Failure::Cancelled`] where it was cancelled in time.
-    pub fn execute_with(
+    /// Carries out one statement. Every message to the client is reported as it arises, those of a failure included.
+    pub(crate) fn execute(
         &self,
-        sql: &str,
+        statement: &Statement,
         cancel: &Cancel,
         report: &mut dyn FnMut(Message),
     ) -> Result<Summary, Failure> {
-        let statement = match tsql::parse(sql) {
-            Ok(statement) => statement,
-            Err(error) => {
-                let failure = Failure::Statement(error);
-                failure.messages(tsql::verb(sql)).into_iter().for_each(report);
-                return Err(failure);
-            }
-        };
-        self.run(&statement, cancel, report).inspect_err(|failure| {
-            self.log.write(&failure.log(&statement));
-            failure.messages(Some(statement.verb())).into_iter().for_each(&mut *report);
+        self.run(statement, cancel, report).inspect_err(|failure| {
+            self.log.write(&failure.log(statement));
+            failure.messages(statement.verb()).into_iter().for_each(&mut *report);
         })
     }
 

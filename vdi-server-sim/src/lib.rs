@@ -65,9 +65,11 @@ pub mod engine;
 pub mod faults;
 pub mod messages;
 pub mod sample;
+pub mod session;
 pub mod stream;
 mod trace;
 pub mod tsql;
+pub mod types;
 pub mod vds;
 
 /// The rules and numbers of the interface. Re-exported, so that a test needs one dependency.

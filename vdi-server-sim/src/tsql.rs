@@ -12,6 +12,9 @@
 //!            | COMPRESSION [(ALGORITHM = word {, LEVEL = word})]
 //! ```
 //!
+//! [`parse_batch`] takes several statements, among them those that clients send around BACKUP and RESTORE. There a name and a
+//! string may be a variable.
+//!
 //! Keywords are accepted in any case. What SQL Server has and this simulator does not do yet is answered with
 //! [`TsqlError::NotSupportedYet`], never with a syntax error and never by silently ignoring it: an option that is accepted is
 //! either honoured or asks for nothing that a virtual device could do (a name, a description, a hint about tapes). The options
@@ -33,12 +36,14 @@
 //! # Ok::<(), vdi_server_sim::tsql::TsqlError>(())
 //! ```
 
+mod batch;
 mod cursor;
 mod error;
 mod options;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Action, Refusal, Selected, Step, parse_batch};
 pub use error::TsqlError;
 pub use options::{BackupOptions, RestoreOptions};
 
@@ -97,29 +102,25 @@ impl Statement {
     }
 }
 
-/// Understands one statement.
+/// Understands one statement, without variables.
 ///
 /// # Errors
 /// [`TsqlError`]: the text is not a statement, is one of SQL Server's that the simulator does not do yet, or its
 /// names, devices or options break a rule. Total: no text makes it panic.
 pub fn parse(sql: &str) -> Result<Statement, TsqlError> {
-    let mut cursor = Cursor::new(sql)?;
+    statement(&mut Cursor::new(&cursor::words(sql)?, &[]))
+}
+
+fn statement(cursor: &mut Cursor) -> Result<Statement, TsqlError> {
     if cursor.take_keyword("BACKUP") {
-        backup(&mut cursor).map(Statement::Backup)
+        backup(cursor).map(Statement::Backup)
     } else if cursor.take_keyword("RESTORE") {
-        restore(&mut cursor).map(Statement::Restore)
+        restore(cursor).map(Statement::Restore)
     } else if let Some(word) = cursor.peek_reserved() {
         Err(cursor.not_supported_yet(format!("the {word} statement"), "use BACKUP DATABASE or RESTORE DATABASE"))
     } else {
         Err(cursor.syntax("BACKUP or RESTORE"))
     }
-}
-
-/// The verb that a text begins with, whether or not it is a statement that [`parse`] takes.
-#[must_use]
-pub fn verb(sql: &str) -> Option<Verb> {
-    let cursor = Cursor::new(sql).ok()?;
-    [Verb::Backup, Verb::Restore].into_iter().find(|verb| cursor.peek_keyword(&verb.to_string()))
 }
 
 fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
@@ -185,7 +186,10 @@ fn refuse_parts(cursor: &Cursor) -> Result<(), TsqlError> {
 
 fn database_name(cursor: &mut Cursor) -> Result<String, TsqlError> {
     let at = cursor.mark();
-    let name = cursor.identifier("the name of a database")?;
+    let name = match cursor.string_variable()? {
+        Some(name) => name,
+        None => cursor.identifier("the name of a database")?,
+    };
     let reason = if name.is_empty() {
         "it is empty; give 1 to 128 characters"
     } else if name.chars().count() > MAX_NAME {

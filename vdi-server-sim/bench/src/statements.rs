@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use vdi_client::media::{FileMedia, Media, StreamMedia};
 use vdi_client::{ClientVirtualDeviceSet, Features, INFINITE, VdConfig, pump};
-use vdi_server_sim::engine::Engine;
+use vdi_server_sim::engine::{Cancel, Engine};
+use vdi_server_sim::session::Answer;
 
 use crate::costs::cpu_time;
 use crate::database::{BLOCK, DATABASE, RESTORED, remove, size};
@@ -60,12 +61,12 @@ impl Statement {
         self.client.say("run")?;
         self.client.hear()?;
         let (before, started) = (cpu_time()?, Instant::now());
-        let mut last = None;
-        let result = self.engine.execute(&self.text, &mut |message| last = Some(message));
+        let mut answer = Answer::default();
+        let result = self.engine.session().batch(&self.text, &[], &mut answer, &Cancel::new());
         // Where the statement failed its error says more than the client's.
         let told = self.client.hear();
         let (elapsed, own) = (started.elapsed(), cpu_time()? - before);
-        result.map_err(|failure| format!("{}: {failure} ({last:?})", self.text))?;
+        result.map_err(|error| format!("{}: {error} ({:?})", self.text, answer.messages.last()))?;
         let told = told?;
         let (moved, cpu) = told.split_once(' ').ok_or("the client prints two numbers")?;
         let moved: u64 = moved.parse()?;

@@ -14,10 +14,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Ends statements from any thread, as the attention of SQL Server's clients does: Ctrl-C in `sqlcmd`, for example.
 ///
-/// Clones cancel the same statements. A statement that begins after the cancel fails at once.
+/// Clones cancel the same statements. A BACKUP or RESTORE that begins after the cancel fails at once, so each batch wants a `Cancel`
+/// of its own.
 ///
 /// ```
-/// use vdi_server_sim::engine::{Cancel, Engine, Failure};
+/// use vdi_server_sim::engine::{Cancel, Engine};
+/// use vdi_server_sim::session::Answer;
 /// use vdi_server_sim::vds::Options;
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -28,7 +30,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// let cancel = Cancel::new();
 /// let statement = std::thread::spawn({
 ///     let cancel = cancel.clone();
-///     move || engine.execute_with("BACKUP DATABASE sales TO VIRTUAL_DEVICE = 'nightly'", &cancel, &mut |_| {})
+///     move || {
+///         let sql = "BACKUP DATABASE sales TO VIRTUAL_DEVICE = 'nightly'";
+///         engine.session().batch(sql, &[], &mut Answer::default(), &cancel)
+///     }
 /// });
 /// cancel.cancel();
 /// assert!(statement.join().unwrap().is_err());

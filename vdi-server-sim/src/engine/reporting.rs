@@ -64,17 +64,14 @@ impl fmt::Debug for ErrorLog {
 }
 
 impl Failure {
-    /// The messages that a server sends to the client for this failure of a statement, ending with 3013 where it had begun.
+    /// The messages that a server sends to the client for this failure of a statement, ending with 3013.
     #[must_use]
-    pub fn messages(&self, verb: Option<Verb>) -> Vec<Message> {
-        if let Failure::Statement(error) = self {
-            return error.messages(verb);
-        }
+    pub fn messages(&self, verb: Verb) -> Vec<Message> {
         let mut messages = match self.number(verb) {
             Some(message) => vec![message, Message::own_information(self.evidence())],
             None => vec![Message::own(self.to_string())],
         };
-        messages.extend(verb.map(Message::terminating));
+        messages.push(Message::terminating(verb));
         messages
     }
 
@@ -132,8 +129,7 @@ impl Failure {
     }
 
     /// SQL Server's message, where it has one for the case.
-    fn number(&self, verb: Option<Verb>) -> Option<Message> {
-        let verb = verb.unwrap_or(Verb::Backup);
+    fn number(&self, verb: Verb) -> Option<Message> {
         Some(match self {
             Failure::Database(error) => return database_error(error, verb),
             Failure::SystemDatabase { name, .. } if name.eq_ignore_ascii_case("master") => {
@@ -171,7 +167,7 @@ impl Failure {
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)
             }
-            Failure::Statement(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => return None,
+            Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => return None,
         })
     }
 }
@@ -311,7 +307,7 @@ mod tests {
             (&system(std::io::ErrorKind::OutOfMemory, "make a list"), Verb::Backup, 701),
             (&system(std::io::ErrorKind::Other, "get random numbers"), Verb::Backup, 50000),
         ] {
-            let messages = failure.messages(Some(verb));
+            let messages = failure.messages(verb);
             let errors: Vec<_> = messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
             assert_eq!(errors, [expected, 3013], "{failure}: {messages:?}");
             assert!(messages.iter().any(|message| message.text == failure.to_string()), "{messages:?}");

@@ -64,6 +64,9 @@ catalog! {
     /// 113: a comment is never closed.
     113, 15, 1: pub fn unclosed_comment() => "Missing end comment mark '*/'.";
 
+    /// 137: the batch has no variable of this name.
+    137, 15, 2: pub fn undeclared_variable(variable: &str = "@d") => "Must declare the scalar variable \"{variable}\".";
+
     /// 155: no option has this name.
     155, 15, 1: pub fn unknown_option(option: &str = "FROB", verb: Verb = Verb::Backup) =>
         "'{option}' is not a recognized {verb} option.";

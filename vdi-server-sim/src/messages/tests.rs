@@ -8,6 +8,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     (103, 15, 4, "The identifier that starts with 'aaaa' is too long. Maximum length is 128."),
     (105, 15, 1, "Unclosed quotation mark after the character string 'x'."),
     (113, 15, 1, "Missing end comment mark '*/'."),
+    (137, 15, 2, "Must declare the scalar variable \"@d\"."),
     (155, 15, 1, "'FROB' is not a recognized BACKUP option."),
     (156, 15, 1, "Incorrect syntax near the keyword 'TO'."),
     (701, 17, 123, "There is insufficient system memory in resource pool 'default' to run this query."),

@@ -4,38 +4,50 @@ use sqlparser::dialect::MsSqlDialect;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::error::{Mark, TsqlError};
+use crate::types::{Parameter, Value};
 
 /// Longest excerpt of the statement that an error repeats, in characters.
 const EXCERPT: usize = 64;
 
 /// A place in the words of one statement. Nothing is ever taken back: the grammar decides by looking at the next word.
-pub(super) struct Cursor {
-    tokens: Vec<TokenWithSpan>,
+pub(super) struct Cursor<'a> {
+    tokens: &'a [TokenWithSpan],
+    variables: &'a [Parameter],
     next: usize,
     end: Location,
 }
 
-impl Cursor {
-    /// Cuts the text into words and drops the space and the comments between them.
-    pub(super) fn new(sql: &str) -> Result<Self, TsqlError> {
-        let mut tokens = Tokenizer::new(&MsSqlDialect {}, sql)
-            .tokenize_with_location()
-            .map_err(|error| unreadable(sql, error.location))?;
-        tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+/// Cuts a text into words and drops the space and the comments between them.
+pub(super) fn words(sql: &str) -> Result<Vec<TokenWithSpan>, TsqlError> {
+    let mut tokens = Tokenizer::new(&MsSqlDialect {}, sql)
+        .tokenize_with_location()
+        .map_err(|error| unreadable(sql, error.location))?;
+    tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    Ok(tokens)
+}
+
+/// A word without quotes, as it is written.
+pub(super) fn bare(token: &Token) -> Option<&str> {
+    match token {
+        Token::Word(Word { value, quote_style: None, .. }) => Some(value),
+        _ => None,
+    }
+}
+
+impl<'a> Cursor<'a> {
+    /// At the first of the words, which may use these variables.
+    pub(super) fn new(tokens: &'a [TokenWithSpan], variables: &'a [Parameter]) -> Self {
         let end = tokens.last().map_or(Location::new(1, 1), |token| token.span.end);
-        Ok(Self { tokens, next: 0, end })
+        Self { tokens, variables, next: 0, end }
     }
 
-    fn peek(&self) -> Option<&Token> {
+    fn peek(&self) -> Option<&'a Token> {
         self.tokens.get(self.next).map(|token| &token.token)
     }
 
     /// The next word, if it is one that is not quoted: only such a word can be a keyword.
-    fn peek_bare(&self) -> Option<&str> {
-        match self.peek() {
-            Some(Token::Word(Word { value, quote_style: None, .. })) => Some(value),
-            _ => None,
-        }
+    fn peek_bare(&self) -> Option<&'a str> {
+        self.peek().and_then(bare)
     }
 
     fn take_if(&mut self, wanted: bool) -> bool {
@@ -116,9 +128,11 @@ impl Cursor {
 
     /// A name: bare, in brackets or in double quotes.
     pub(super) fn identifier(&mut self, expected: &str) -> Result<String, TsqlError> {
-        self.refuse_variable()?;
+        let is_variable = self.peek_variable().is_some();
         match self.peek() {
-            Some(Token::Word(word)) if word.quote_style.is_some() || self.peek_reserved().is_none() => {
+            Some(Token::Word(word))
+                if !is_variable && (word.quote_style.is_some() || self.peek_reserved().is_none()) =>
+            {
                 let name = word.value.clone();
                 self.next += 1;
                 Ok(name)
@@ -127,9 +141,11 @@ impl Cursor {
         }
     }
 
-    /// A string: `'x'` or `N'x'`.
+    /// A string: `'x'` or `N'x'`, or a variable that holds one.
     pub(super) fn string(&mut self, expected: &str) -> Result<String, TsqlError> {
-        self.refuse_variable()?;
+        if let Some(text) = self.string_variable()? {
+            return Ok(text);
+        }
         match self.peek() {
             Some(Token::SingleQuotedString(text) | Token::NationalStringLiteral(text)) => {
                 let text = text.clone();
@@ -142,7 +158,10 @@ impl Cursor {
 
     /// A number as it is written.
     pub(super) fn number(&mut self, expected: &str) -> Result<String, TsqlError> {
-        self.refuse_variable()?;
+        if let Some(name) = self.peek_variable() {
+            let what = format!("the variable {} as a number", excerpt(name));
+            return Err(self.not_supported_yet(what, "write its value in its place"));
+        }
         match self.peek() {
             Some(Token::Number(digits, _)) => {
                 let digits = digits.clone();
@@ -153,14 +172,22 @@ impl Cursor {
         }
     }
 
-    /// `@name`: a parameter of a remote procedure call, or a variable of a batch.
-    fn refuse_variable(&self) -> Result<(), TsqlError> {
-        match self.peek_bare() {
-            Some(word) if word.starts_with('@') => {
-                Err(self.not_supported_yet(format!("the variable {}", excerpt(word)), "write its value in its place"))
-            }
-            _ => Ok(()),
-        }
+    /// The next word, if it is a variable: `@name`.
+    fn peek_variable(&self) -> Option<&'a str> {
+        self.peek_bare().filter(|word| word.starts_with('@'))
+    }
+
+    /// The string that the next word stands for, if that is a variable.
+    pub(super) fn string_variable(&mut self) -> Result<Option<String>, TsqlError> {
+        let Some(name) = self.peek_variable() else { return Ok(None) };
+        let Some(variable) = self.variables.iter().find(|variable| variable.name.eq_ignore_ascii_case(name)) else {
+            return Err(self.mark().undeclared_variable(excerpt(name)));
+        };
+        let Value::Text(text) = &variable.value else {
+            return Err(self.mark().variable_type(excerpt(name), variable.value.type_name()));
+        };
+        self.next += 1;
+        Ok(Some(text.clone()))
     }
 
     /// The grammar cannot go on at the next word; where the statement ends too early, SQL Server blames its last word.

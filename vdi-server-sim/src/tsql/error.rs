@@ -68,6 +68,38 @@ pub enum TsqlError {
         /// Column where it begins.
         column: u32,
     },
+    /// A statement that the batches of this simulator do not have.
+    #[error("{what}")]
+    NotSupported {
+        /// What is not supported, and what is.
+        what: &'static str,
+        /// Line where the statement begins.
+        line: u32,
+        /// Column where the statement begins.
+        column: u32,
+    },
+    /// No parameter of the batch has this name (message 137).
+    #[error("line {line}, column {column}: the variable {name} has no value: give it one as a parameter of the batch")]
+    UndeclaredVariable {
+        /// The name with its `@`.
+        name: String,
+        /// Line of the variable.
+        line: u32,
+        /// Column of the variable.
+        column: u32,
+    },
+    /// A variable stands for a name or a text, and holds something else.
+    #[error("line {line}, column {column}: the variable {name} is {found}: give it a string")]
+    VariableType {
+        /// The name with its `@`.
+        name: String,
+        /// The type of its value, or NULL.
+        found: &'static str,
+        /// Line of the variable.
+        line: u32,
+        /// Column of the variable.
+        column: u32,
+    },
     /// No option has this name (message 155).
     #[error("line {line}, column {column}: '{option}' is not a recognized {verb} option")]
     UnknownOption {
@@ -189,6 +221,9 @@ impl TsqlError {
             | Self::UnclosedQuote { line, column, .. }
             | Self::UnclosedComment { line, column }
             | Self::NotSupportedYet { line, column, .. }
+            | Self::NotSupported { line, column, .. }
+            | Self::UndeclaredVariable { line, column, .. }
+            | Self::VariableType { line, column, .. }
             | Self::UnknownOption { line, column, .. }
             | Self::OptionNotForVerb { line, column, .. }
             | Self::ConflictingOptions { line, column, .. }
@@ -215,6 +250,7 @@ impl TsqlError {
             Self::Keyword { keyword, .. } => Message::incorrect_syntax_keyword(keyword),
             Self::UnclosedQuote { text, .. } => Message::unclosed_quote(text),
             Self::UnclosedComment { .. } => Message::unclosed_comment(),
+            Self::UndeclaredVariable { name, .. } => Message::undeclared_variable(name),
             Self::UnknownOption { option, verb, .. } => Message::unknown_option(option, *verb),
             Self::OptionNotForVerb { option, .. } => Message::options_not_supported(&option.to_ascii_lowercase()),
             Self::ConflictingOptions { option, other, .. } => {
@@ -231,9 +267,11 @@ impl TsqlError {
             Self::InvalidName { what: DATABASE, found, .. } => Message::invalid_database_name(&excerpt(found)),
             Self::InvalidName { found, .. } if found.is_empty() => Message::device_name_empty(),
             Self::InvalidName { found, .. } if is_long(found) => Message::device_name_too_long(MAX_NAME),
-            Self::NotSupportedYet { .. } | Self::InvalidName { .. } | Self::DuplicateDevice { .. } => {
-                Message::own(self.to_string())
-            }
+            Self::NotSupportedYet { .. }
+            | Self::NotSupported { .. }
+            | Self::VariableType { .. }
+            | Self::InvalidName { .. }
+            | Self::DuplicateDevice { .. } => Message::own(self.to_string()),
         };
         message.at_line(self.line())
     }
@@ -297,6 +335,21 @@ impl Mark {
     pub(super) fn not_supported_yet(self, what: String, remedy: &'static str) -> TsqlError {
         let Self { line, column } = self;
         TsqlError::NotSupportedYet { what, remedy, line, column }
+    }
+
+    pub(super) fn not_supported(self, what: &'static str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::NotSupported { what, line, column }
+    }
+
+    pub(super) fn undeclared_variable(self, name: String) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::UndeclaredVariable { name, line, column }
+    }
+
+    pub(super) fn variable_type(self, name: String, found: &'static str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::VariableType { name, found, line, column }
     }
 
     pub(super) fn unknown_option(self, option: String, verb: Verb) -> TsqlError {

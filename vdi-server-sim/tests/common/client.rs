@@ -6,6 +6,8 @@ use std::sync::Arc;
 use vdi_client::media::{FileMedia, Media, MediaError};
 use vdi_client::pump::Report;
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Error, Features, VdConfig, pump};
+use vdi_server_sim::engine::{Cancel, Engine, Failure, Summary};
+use vdi_server_sim::session::{Answer, BatchError};
 
 use super::PATIENCE;
 use super::bench::Bench;
@@ -32,6 +34,16 @@ pub(crate) fn backup_statement(database: &str, set: &str, count: u32, options: &
 
 pub(crate) fn restore_statement(database: &str, set: &str, count: u32, options: &str) -> String {
     format!("RESTORE DATABASE [{database}] FROM {}{}", devices(set, count), with(options))
+}
+
+/// Carries out one BACKUP or RESTORE in a session of its own.
+pub(crate) fn execute(engine: &Engine, statement: &str) -> Result<Summary, Failure> {
+    let mut answer = Answer::default();
+    match engine.session().batch(statement, &[], &mut answer, &Cancel::new()) {
+        Ok(()) => Ok(answer.summary().unwrap()),
+        Err(BatchError::Failed(failure)) => Err(failure),
+        Err(error) => panic!("{statement}: {error}"),
+    }
 }
 
 pub(crate) fn stripe(folder: &Path, index: u32) -> PathBuf {

@@ -6,6 +6,7 @@
 #![allow(dead_code)]
 
 pub(crate) mod bench;
+pub(crate) mod checked;
 pub(crate) mod client;
 pub(crate) mod conduct;
 pub(crate) mod examples;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::PATIENCE;
 use common::bench::{Bench, tree};
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, execute, restore_statement, stripe};
 use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
@@ -424,7 +424,7 @@ fn faults_are_switched_on_from_code_too() {
     let agent = bench.writing_agent(SET, &config(1));
     let faults = Faults::seeded(1).with("delay=1".parse().unwrap()).with(Fault::AbortAt { command: 3 });
     let engine = Engine::new(bench.data(), bench.options()).unwrap().with_faults(faults);
-    let failure = engine.execute(&backup_statement("sales", SET, 1, ""), &mut |_| ()).unwrap_err();
+    let failure = execute(&engine, &backup_statement("sales", SET, 1, "")).unwrap_err();
     assert!(matches!(failure, Failure::Aborted { .. }), "{failure}");
     assert_eq!(agent.result().unwrap_err().code(), VdError::Abort);
 }

@@ -1,11 +1,12 @@
-//! Texts for `sqlcmd`.
+//! Texts for `sqlcmd`, and the batches in them.
 
 // It belongs to the program, so it is not the library's to give.
 #[path = "../../src/bin/vdi-sim/sqlcmd/script.rs"]
 mod program;
 
-use program::{Directive, Step, directive, is_open, steps, substitute};
-use vdi_server_sim::tsql;
+use program::{Directive, directive, is_open, substitute};
+use vdi_server_sim::tsql::{Action, Step, parse, parse_batch};
+use vdi_server_sim::types::{Parameter, Value};
 
 /// Lines for sqlcmd itself, variables and batches are read totally; a batch of one statement is that statement, in its place;
 /// whatever is refused is refused in a place of the batch.
@@ -15,28 +16,31 @@ pub(crate) fn script(bytes: &[u8]) -> bool {
         a_line(line);
     }
     let lines = text.matches('\n').count() as u32 + 1;
-    let alone = tsql::parse(text);
-    match steps(text) {
+    let alone = parse(text);
+    match parse_batch(text, &[]) {
         Ok(steps) => {
             assert!(!is_open(text));
             assert!(
-                steps.is_sorted_by_key(|(line, _)| *line) && steps.iter().all(|(line, _)| (1..=lines).contains(line))
+                steps.is_sorted_by_key(|step| step.line) && steps.iter().all(|step| (1..=lines).contains(&step.line))
             );
-            for (line, step) in &steps {
-                if let Step::Engine(statement) = step {
-                    assert!(tsql::parse(statement).is_ok(), "{statement:?}");
-                    let before = statement.len() - statement.trim_start_matches(['\n', ' ']).len();
-                    assert_eq!(statement[..before].matches('\n').count() as u32 + 1, *line, "{statement:?}");
-                }
+            if let Ok(alone) = alone {
+                let [Step { action: Action::Statement(statement), .. }] = &steps[..] else {
+                    panic!("{text:?} is one statement: {steps:?}")
+                };
+                assert_eq!(**statement, alone);
             }
-            if let Ok(alone) = &alone {
-                let [(_, Step::Engine(statement))] = &steps[..] else { panic!("{text:?} is one statement: {steps:?}") };
-                assert_eq!(tsql::parse(statement).as_ref(), Ok(alone));
-            }
+            // A variable that is not used changes nothing.
+            let unused = [Parameter::new("@", Value::Null)];
+            assert_eq!(parse_batch(text, &unused).as_ref(), Ok(&steps));
+            // A line before the batch moves its statements and nothing else.
+            let moved = parse_batch(&format!("\n{text}"), &[]);
+            let down = |step: &Step| Step { line: step.line + 1, action: step.action.clone() };
+            assert_eq!(moved, Ok(steps.iter().map(down).collect()));
             !steps.is_empty()
         }
-        Err(messages) => {
-            assert!(alone.is_err(), "{text:?} is a statement: {messages:?}");
+        Err(refusal) => {
+            assert!(alone.is_err(), "{text:?} is a statement: {refusal:?}");
+            let messages = refusal.messages();
             assert!(messages.first().is_some_and(|message| message.is_error()), "{messages:?}");
             for message in &messages {
                 assert!(!message.text.is_empty());

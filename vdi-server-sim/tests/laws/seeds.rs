@@ -66,6 +66,7 @@ fn script() -> Vec<Seed> {
         "SELECT 5 n SELECT 'x' AS [y] SELECT @@SERVERNAME PRINT N'ü'",
         "PRINT '$(db)$(set) $( $() $(a b)'",
         "SET NOCOUNT OFF",
+        "BEGIN TRAN t; SELECT 99999999999.50 COMMIT TRANSACTION t\nROLLBACK WORK",
     ])
 }
 

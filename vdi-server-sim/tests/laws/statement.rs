@@ -1,5 +1,6 @@
 //! The parser of statements.
 
+use vdi_server_sim::messages::Verb;
 use vdi_server_sim::tsql::{BackupOptions, MAX_DEVICES, MAX_NAME, RestoreOptions, Statement, parse};
 
 /// Parsing is total; what it takes keeps the rules, and is read again from the text that is written for it here; what it
@@ -19,7 +20,7 @@ pub(crate) fn statement(bytes: &[u8]) -> bool {
             let (line, column) = error.position();
             assert!(line >= 1 && column >= 1, "{error}");
             assert!(line as usize <= sql.matches('\n').count() + 1, "{error} of {sql:?}");
-            for message in error.messages(vdi_server_sim::tsql::verb(sql)) {
+            for message in error.messages(Some(Verb::Backup)) {
                 assert!(!message.text.is_empty() && message.line == line, "{message:?} of {error}");
             }
             let message = error.message();

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, device_name, restore_statement, stripe};
+use common::client::{backup_statement, config, device_name, execute, restore_statement, stripe};
 use common::processes::{Stage, take_part};
 use common::server::Server;
 use common::tasks::{Task, task};
@@ -31,7 +31,7 @@ fn names(count: u32) -> Vec<String> {
 /// The engine carries a statement out, in a thread of this process.
 fn statement(bench: &Bench, sql: String) -> Task<Result<Summary, Failure>> {
     let engine = Engine::new(bench.data(), bench.options()).unwrap();
-    task("the server", move || engine.execute(&sql, &mut |_| ()))
+    task("the server", move || execute(&engine, &sql))
 }
 
 fn backup(bench: &Bench, devices: u32) -> Task<Result<Summary, Failure>> {

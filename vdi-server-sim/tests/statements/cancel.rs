@@ -20,8 +20,9 @@ use common::{PATIENCE, eventually};
 use rustix::process::Signal;
 use vdi_client::media::MediaError;
 use vdi_client::{ClientVirtualDeviceSet, CommandCode, Error, Features, VdConfig, VdError};
-use vdi_server_sim::engine::{Cancel, Engine, Failure, Summary};
+use vdi_server_sim::engine::{Cancel, Engine, Failure};
 use vdi_server_sim::messages::Message;
+use vdi_server_sim::session::{Answer, BatchError};
 
 const SET: &str = "nightly";
 
@@ -43,14 +44,14 @@ fn backup() -> String {
 
 /// What a statement came to in this process.
 struct Ran {
-    outcome: Result<Summary, Failure>,
+    outcome: Result<(), BatchError>,
     messages: Vec<Message>,
 }
 
 impl Ran {
     #[track_caller]
     fn assert_cancelled(&self) {
-        assert!(matches!(self.outcome, Err(Failure::Cancelled)), "{:?}", self.outcome);
+        assert!(matches!(self.outcome, Err(BatchError::Failed(Failure::Cancelled))), "{:?}", self.outcome);
         let numbers: Vec<_> = self.messages.iter().map(|message| message.number).collect();
         assert_eq!((numbers.first(), numbers.last()), (Some(&3204), Some(&3013)), "{:?}", self.messages);
         assert!(self.messages.iter().all(|message| ![3014, 18210].contains(&message.number)), "{:?}", self.messages);
@@ -69,9 +70,9 @@ fn engine(bench: &Bench) -> Engine {
 }
 
 fn execute(engine: &Engine, statement: &str, cancel: &Cancel) -> Ran {
-    let mut messages = Vec::new();
-    let outcome = engine.execute_with(statement, cancel, &mut |message| messages.push(message));
-    Ran { outcome, messages }
+    let mut answer = Answer::default();
+    let outcome = engine.session().batch(statement, &[], &mut answer, cancel);
+    Ran { outcome, messages: answer.messages }
 }
 
 fn assert_aborted(error: &Error) {

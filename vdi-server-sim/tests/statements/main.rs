@@ -11,6 +11,8 @@ mod numbers;
 mod readers;
 mod readme;
 mod reasons;
+mod session;
+mod session_model;
 mod sqlcmd;
 mod statements;
 mod tracing;

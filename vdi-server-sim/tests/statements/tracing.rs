@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config};
+use common::client::{backup_statement, config, execute};
 use common::processes::{Outcome, after};
 use common::server::{BUFFER, Server, pair};
 use tracing::field::{Field, Visit};
@@ -105,7 +105,7 @@ fn a_backup_tells_exactly_what_happened_on_both_sides() {
     bench.database("small", 100_000);
     let agent = bench.writing_agent("nightly", &config(1));
     let engine = Engine::new(bench.data(), bench.options()).unwrap();
-    let summary = engine.execute(&backup_statement("small", "nightly", 1, ""), &mut drop).unwrap();
+    let summary = execute(&engine, &backup_statement("small", "nightly", 1, "")).unwrap();
     agent.result().unwrap();
     let (client, server) = (told(CLIENT), told(SERVER));
     assert!(client.iter().chain(&server).all(|told| told.get("set") == "nightly"));

@@ -10,6 +10,7 @@ mod say;
 mod server;
 mod sql;
 mod sqlcmd;
+mod table;
 mod transcript;
 mod write;
 
@@ -27,7 +28,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs one T-SQL statement as the server, for a set that another program has created
+    /// Runs T-SQL as the server, for a set that another program has created
     Sql(sql::Arguments),
     /// Lists the faults that a statement can be given
     Faults,

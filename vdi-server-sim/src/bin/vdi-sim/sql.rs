@@ -1,20 +1,23 @@
-//! `vdi-sim sql`: one statement, as the server.
+//! `vdi-sim sql`: one batch, as the server.
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use vdi_server_sim::faults::TABLE;
 use vdi_server_sim::messages::Message;
+use vdi_server_sim::session::{Done, Output};
+use vdi_server_sim::types::{Column, Value};
 
 use crate::interrupt::Interrupt;
 use crate::say;
 use crate::server::Server;
+use crate::table::Table;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     server: Server,
-    /// The statement, for example: BACKUP DATABASE d TO VIRTUAL_DEVICE='set'
+    /// The statement or statements, for example: BACKUP DATABASE d TO VIRTUAL_DEVICE='set'
     #[arg(short = 'Q', long = "query", value_name = "STATEMENT")]
     query: String,
     /// The server's name in error messages
@@ -25,24 +28,57 @@ pub(crate) struct Arguments {
     end_with_input: bool,
 }
 
-/// Runs the statement, and prints the messages as they arise. Fails when the statement does, which SIGINT and SIGTERM cancel.
+/// Runs the batch, and prints what it answers. Fails when a statement does; SIGINT and SIGTERM cancel the batch.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     if arguments.end_with_input {
         crate::children::end_with_input();
     }
-    let mut print = |message: Message| say::out(message.display(&arguments.server_name));
-    let watched = Interrupt::watch().map_err(Box::<dyn Error>::from);
-    let started = watched.and_then(|interrupt| Ok((interrupt, arguments.server.start(&arguments.query)?)));
-    let outcome = match started {
-        Ok((interrupt, engine)) => {
-            engine.execute_with(&arguments.query, interrupt.cancel(), &mut print).map(drop).map_err(drop)
-        }
-        Err(error) => {
-            say::err(format_args!("vdi-sim: {error}"));
-            Err(())
-        }
-    };
-    if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let outcome = run_batch(arguments).unwrap_or_else(|error| {
+        say::err(format_args!("vdi-sim: {error}"));
+        false
+    });
+    if outcome { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Whether every statement succeeded.
+fn run_batch(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    let interrupt = Interrupt::watch()?;
+    let engine = arguments.server.start(&arguments.query)?;
+    let mut printer = Printer { server: &arguments.server_name, statements: 0, table: Table::default() };
+    // The messages say what came of it.
+    let outcome = engine.session().batch(&arguments.query, &[], &mut printer, interrupt.cancel());
+    if outcome.is_ok() && printer.statements == 0 {
+        return Err("the text holds no statement; give one with -Q".into());
+    }
+    Ok(outcome.is_ok())
+}
+
+/// Prints what the batch answers, as it arises.
+struct Printer<'a> {
+    server: &'a str,
+    /// Statements that are over.
+    statements: u64,
+    /// The result set of the statement that runs.
+    table: Table,
+}
+
+impl Output for Printer<'_> {
+    fn message(&mut self, message: Message) {
+        say::out(message.display(self.server));
+    }
+
+    fn columns(&mut self, columns: &[Column]) {
+        self.table = Table::new(columns);
+    }
+
+    fn row(&mut self, row: Vec<Value>) {
+        self.table.push(&row);
+    }
+
+    fn done(&mut self, _: Done) {
+        self.statements += 1;
+        std::mem::take(&mut self.table).lines(true).iter().for_each(say::out);
+    }
 }
 
 /// Prints every fault with what it does.

@@ -1,6 +1,7 @@
 //! `vdi-sim` under the name `sqlcmd`: backup agents run it in the place of SQL Server's program, unchanged.
 //!
-//! What an agent sees is what sqlcmd shows it: options, messages, exit status. Statements go to the engine instead of a server.
+//! What an agent sees is what sqlcmd shows it: options, messages, exit status. Batches go to a session of the engine instead of a
+//! server's.
 //!
 //! # Invariants
 //!
@@ -8,10 +9,10 @@
 //! 2. 1 is the exit status of all that sqlcmd would fail with before a statement reaches the server.
 //! 3. SIGINT (Ctrl-C) and SIGTERM cancel the statement that runs, and nothing runs after it. **Decision**: published documents do not
 //!    say how sqlcmd ends then; here the messages 3204 and 3013 count as every error does.
-//! 4. Nobody who reads slowly, not at all, or no more changes what a statement does: see [`output`].
+//! 4. Nobody who reads slowly, not at all, or no more changes what a statement does: see [`printer`].
 
 mod options;
-mod output;
+mod printer;
 mod script;
 
 use std::ffi::OsStr;
@@ -19,18 +20,14 @@ use std::io::BufRead;
 use std::path::Path;
 use std::process::ExitCode;
 
-use vdi_server_sim::engine::Engine;
-use vdi_server_sim::messages::{MAX_INFORMATION_SEVERITY, Message};
-use vdi_server_sim::tsql;
+use vdi_server_sim::messages::MAX_INFORMATION_SEVERITY;
+use vdi_server_sim::session::Session;
 
 use crate::interrupt::Interrupt;
 use crate::server::{DATA, Server};
 use options::{Options, Stop};
-use output::Output;
-use script::{Directive, Placed, Step, Value};
-
-/// What every SQL Server has; a data folder need not.
-const SYSTEM_DATABASES: [&str; 4] = ["master", "model", "msdb", "tempdb"];
+use printer::Printer;
+use script::Directive;
 
 /// The variable that no statement gets.
 const PASSWORD: &str = "SQLCMDPASSWORD";
@@ -75,7 +72,6 @@ fn run_with(options: &Options) -> Result<u8, String> {
         (None, None) => String::new(),
     };
     let interrupt = Interrupt::watch().map_err(|error| format!("could not watch signals: {error}"))?;
-    let name = if instance.is_empty() { "vdi-sim".to_owned() } else { format!(r"vdi-sim\{instance}") };
     // Read before anything happens: a file that is missing is no reason to stop halfway.
     let texts: Vec<String> = match options.query.iter().chain(&options.first_query).cloned().collect::<Vec<_>>() {
         queries if queries.is_empty() => options.files.iter().map(|file| read(file)).collect::<Result<_, _>>()?,
@@ -83,29 +79,19 @@ fn run_with(options: &Options) -> Result<u8, String> {
     };
     let told = if texts.is_empty() { "(the standard input)".to_owned() } else { texts.join("\n") };
     let engine = Server::from_environment(instance)?.start(&told).map_err(|error| error.to_string())?;
+    let mut session = engine.session();
     let database = options.database.clone().or_else(|| environment(options, "SQLCMDDBNAME"));
-    if let Some(database) = database.filter(|name| !has_database(&engine, name)) {
+    if let Some(database) = database.filter(|name| session.use_database(name).is_err()) {
         return Err(format!(
             "cannot open the database {database:?} that the login asks for: it is not in {DATA}, {}",
             engine.folder().path().display()
         ));
     }
-    let output = Output::new(options, name.clone())?;
-    let mut session = Session {
-        options,
-        engine,
-        interrupt,
-        output,
-        name,
-        batch: String::new(),
-        status: 0,
-        stop: false,
-        count_rows: true,
-        transactions: 0,
-    };
-    let outcome = session.run(&texts);
-    let Session { output, status, .. } = session;
-    output.finish();
+    let printer = Printer::new(options, engine.server_name())?;
+    let mut program = Program { options, session, interrupt, printer, batch: String::new(), status: 0, stop: false };
+    let outcome = program.run(&texts);
+    let Program { printer, status, .. } = program;
+    printer.finish();
     outcome.map(|()| status)
 }
 
@@ -115,29 +101,20 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
 
-fn has_database(engine: &Engine, name: &str) -> bool {
-    SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name))
-        || engine.folder().contains(name).unwrap_or_default()
-}
-
 /// What lasts from batch to batch.
-struct Session<'a> {
+struct Program<'a> {
     options: &'a Options,
-    engine: Engine,
+    session: Session<'a>,
     interrupt: Interrupt,
-    output: Output,
-    name: String,
+    printer: Printer,
     /// The lines of the batch so far.
     batch: String,
     status: u8,
     /// No more batches.
     stop: bool,
-    count_rows: bool,
-    /// Transactions that were begun and not ended.
-    transactions: u32,
 }
 
-impl Session<'_> {
+impl Program<'_> {
     /// Runs the texts, and the standard input behind them where the options say so.
     fn run(&mut self, texts: &[String]) -> Result<(), String> {
         for text in texts {
@@ -201,88 +178,17 @@ impl Session<'_> {
             return;
         }
         for _ in 0..count {
+            self.stop |= self.interrupt.cancel().is_cancelled();
             if self.stop {
                 break;
             }
             if self.options.echo {
-                self.output.line(batch.trim_end());
+                self.printer.line(batch.trim_end());
             }
-            match script::steps(&batch) {
-                Ok(steps) => self.run_steps(&steps),
-                Err(messages) => messages.iter().for_each(|message| self.tell(message)),
-            }
+            // The messages say what came of it.
+            let _ = self.session.batch(&batch, &[], &mut self.printer, self.interrupt.cancel());
+            self.printer.take_severities().into_iter().for_each(|severity| self.count(severity));
         }
-    }
-
-    fn run_steps(&mut self, steps: &[Placed]) {
-        for (line, step) in steps {
-            if self.interrupt.cancel().is_cancelled() {
-                self.stop = true;
-                return;
-            }
-            match step {
-                Step::Engine(statement) if self.transactions > 0 => {
-                    let remedy = "a transaction is open: end it by COMMIT or ROLLBACK before the statement";
-                    let refused = [Message::within_transaction(), Message::own_information(remedy)];
-                    let ends = tsql::verb(statement).map(Message::terminating);
-                    refused.into_iter().chain(ends).for_each(|message| self.tell(&message.at_line(*line)));
-                }
-                Step::Engine(statement) => {
-                    let mut messages = Vec::new();
-                    let Session { engine, interrupt, output, .. } = &*self;
-                    // The server knows the line of the statement, not of its words, once it runs.
-                    let mut report = |message: Message| {
-                        let message = message.at_line(*line);
-                        output.message(&message);
-                        messages.push(message.severity);
-                    };
-                    // The messages say what came of it.
-                    let _ = engine.execute_with(statement, interrupt.cancel(), &mut report);
-                    messages.into_iter().for_each(|severity| self.count(severity));
-                }
-                Step::Use(database) if has_database(&self.engine, database) => {
-                    self.tell(&Message::changed_database(database).at_line(*line));
-                }
-                Step::Use(database) => {
-                    self.tell(&Message::no_such_database(database).at_line(*line));
-                    // It ends the batch, as the server's does.
-                    return;
-                }
-                Step::Nothing => {}
-                Step::Begin => self.transactions = self.transactions.saturating_add(1),
-                Step::Commit if self.transactions > 0 => self.transactions -= 1,
-                Step::Commit => self.tell(&Message::commit_without_begin().at_line(*line)),
-                Step::Rollback if self.transactions > 0 => self.transactions = 0,
-                Step::Rollback => self.tell(&Message::rollback_without_begin().at_line(*line)),
-                Step::CountRows(count) => self.count_rows = *count,
-                Step::Print(text) => self.tell(&Message::new(0, 0, &**text).at_line(*line)),
-                Step::Select { value, column } => self.select(value, column),
-            }
-        }
-    }
-
-    fn select(&self, value: &Value, column: &str) {
-        let value = match value {
-            Value::Literal(text) => text.clone(),
-            // Agents take the build number from behind the first hyphen.
-            Value::Version => {
-                format!("Microsoft SQL Server (simulated) - 16.0.0.0 (X64), vdi-sim {}", env!("CARGO_PKG_VERSION"))
-            }
-            Value::ServerName => self.name.clone(),
-        };
-        if self.options.headers >= 0 {
-            self.output.line(column);
-            self.output.line(&"-".repeat(value.chars().count().max(column.chars().count())));
-        }
-        self.output.line(&value);
-        if self.count_rows {
-            self.output.line("\n(1 rows affected)");
-        }
-    }
-
-    fn tell(&mut self, message: &Message) {
-        self.output.message(message);
-        self.count(message.severity);
     }
 
     /// What a message means for the exit status, and for the batches to come.

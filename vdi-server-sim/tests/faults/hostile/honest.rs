@@ -12,7 +12,7 @@ use vdi_server_sim::engine::Engine;
 
 use super::case::{Case, Moment, Verb};
 use crate::common::PATIENCE;
-use crate::common::client::{config, device_name, stripe};
+use crate::common::client::{config, device_name, execute, stripe};
 use crate::common::conduct::{Quirk, With};
 use crate::common::processes::Stage;
 
@@ -41,7 +41,7 @@ fn flat(text: &str) -> String {
 
 /// Carries out a statement and says how it went.
 pub(crate) fn run(stage: &Stage, engine: &Engine, tag: &str, sql: &str) {
-    match engine.execute(sql, &mut |_| {}) {
+    match execute(engine, sql) {
         Ok(_) => stage.say(&format!("{tag} done ok")),
         Err(failure) => stage.say(&format!("{tag} done {}", flat(&failure.to_string()))),
     }

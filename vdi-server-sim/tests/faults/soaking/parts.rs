@@ -12,7 +12,7 @@ use vdi_server_sim::faults::Faults;
 
 use super::Leak;
 use crate::common::PATIENCE;
-use crate::common::client::{config, device_name, stripe};
+use crate::common::client::{config, device_name, execute, stripe};
 use crate::common::conduct::{Conduct, Kept, serve};
 use crate::common::processes::Stage;
 
@@ -42,9 +42,9 @@ pub(crate) fn server(stage: &Stage) {
         let (fault, statement) = order.split_once('\t').unwrap();
         let before = cpu_time();
         let outcome = if fault.is_empty() {
-            plain.execute(statement, &mut |_| {})
+            execute(&plain, statement)
         } else {
-            engine(Faults::seeded(7).with(fault.parse().unwrap())).execute(statement, &mut |_| {})
+            execute(&engine(Faults::seeded(7).with(fault.parse().unwrap())), statement)
         };
         let spent = (cpu_time() - before).as_nanos();
         if leaks(stage, Leak::Descriptor) {

@@ -14,8 +14,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use vdi_server_sim::messages::Message;
+use vdi_server_sim::session::{Done, Output};
+use vdi_server_sim::types::{Column, Value};
 
 use super::options::Options;
+use crate::table::Table;
 
 #[derive(Clone, Copy)]
 enum Stream {
@@ -23,18 +26,23 @@ enum Stream {
     Err,
 }
 
-/// The output, and which messages go where.
-pub(crate) struct Output {
+/// Prints what batches answer, and keeps the severities of their messages.
+pub(crate) struct Printer {
     lines: Sender<(Stream, String)>,
     writer: JoinHandle<()>,
     /// The name of the server in messages.
     server: String,
     least_severity: i32,
     to_stderr: Option<u8>,
+    headers: bool,
+    /// Of the messages since they were last taken.
+    severities: Vec<u8>,
+    /// The result set of the statement that runs.
+    table: Table,
 }
 
-impl Output {
-    pub(crate) fn new(options: &Options, server: String) -> Result<Output, String> {
+impl Printer {
+    pub(crate) fn new(options: &Options, server: String) -> Result<Printer, String> {
         let file = options.output.as_deref().map(create).transpose()?;
         let (lines, arriving) = channel::<(Stream, String)>();
         let write = move || {
@@ -64,7 +72,16 @@ impl Output {
         };
         let writer =
             std::thread::Builder::new().spawn(write).map_err(|error| format!("could not start a thread: {error}"))?;
-        Ok(Output { lines, writer, server, least_severity: options.message_severity, to_stderr: options.to_stderr })
+        Ok(Printer {
+            lines,
+            writer,
+            server,
+            least_severity: options.message_severity,
+            to_stderr: options.to_stderr,
+            headers: options.headers >= 0,
+            severities: Vec::new(),
+            table: Table::default(),
+        })
     }
 
     /// A line that is no message.
@@ -72,16 +89,9 @@ impl Output {
         self.send(Stream::Out, text);
     }
 
-    /// A message of the server, if its severity is to be printed.
-    pub(crate) fn message(&self, message: &Message) {
-        if i32::from(message.severity) >= self.least_severity {
-            let stream = match self.to_stderr {
-                Some(0) if message.is_error() => Stream::Err,
-                Some(1..) => Stream::Err,
-                _ => Stream::Out,
-            };
-            self.send(stream, &message.display(&self.server).to_string());
-        }
+    /// The severities of all messages since this was last called, printed or not.
+    pub(crate) fn take_severities(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.severities)
     }
 
     fn send(&self, stream: Stream, text: &str) {
@@ -92,6 +102,36 @@ impl Output {
     pub(crate) fn finish(self) {
         drop(self.lines);
         let _ = self.writer.join();
+    }
+}
+
+impl Output for Printer {
+    fn message(&mut self, message: Message) {
+        self.severities.push(message.severity);
+        if i32::from(message.severity) >= self.least_severity {
+            let stream = match self.to_stderr {
+                Some(0) if message.is_error() => Stream::Err,
+                Some(1..) => Stream::Err,
+                _ => Stream::Out,
+            };
+            self.send(stream, &message.display(&self.server).to_string());
+        }
+    }
+
+    fn columns(&mut self, columns: &[Column]) {
+        self.table = Table::new(columns);
+    }
+
+    fn row(&mut self, row: Vec<Value>) {
+        self.table.push(&row);
+    }
+
+    fn done(&mut self, done: Done) {
+        let table = std::mem::take(&mut self.table);
+        table.lines(self.headers).iter().for_each(|line| self.line(line));
+        if let Some(rows) = done.rows {
+            self.line(&format!("\n({rows} rows affected)"));
+        }
     }
 }
 

@@ -1,0 +1,251 @@
+//! Sessions: batches of T-SQL for an [`Engine`], one after the other, and what lasts between them.
+//!
+//! The programs `vdi-sim sql` and `sqlcmd` are faces of this module: they read texts and options, and write what the [`Output`] gets.
+//!
+//! ```
+//! use vdi_server_sim::engine::{Cancel, Engine};
+//! use vdi_server_sim::session::Answer;
+//! use vdi_server_sim::types::{Parameter, Value};
+//! use vdi_server_sim::vds::Options;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let data = tempfile::tempdir()?;
+//! # std::fs::create_dir(data.path().join("sales"))?;
+//! # std::fs::write(data.path().join("sales/sales.mdf"), b"123456789")?;
+//! let engine = Engine::new(data.path(), Options::default())?;
+//! let mut session = engine.session();
+//!
+//! let mut answer = Answer::default();
+//! session.batch("USE sales; SELECT 5 AS five", &[], &mut answer, &Cancel::new())?;
+//! assert_eq!(answer.messages[0].text, "Changed database context to 'sales'.");
+//! assert_eq!(answer.results[0].rows, [[Value::Int(5)]]);
+//! assert_eq!(session.database(), "sales");
+//!
+//! // No client has created this set.
+//! let device = Parameter::new("@device", Value::Text("nightly".to_owned()));
+//! let mut answer = Answer::default();
+//! let backup = "BACKUP DATABASE sales TO VIRTUAL_DEVICE = @device";
+//! session.batch(backup, &[device], &mut answer, &Cancel::new()).unwrap_err();
+//! assert_eq!((answer.messages[0].number, answer.done[0].failed), (3201, true));
+//! # Ok(()) }
+//! ```
+//!
+//! # Invariants
+//!
+//! 1. A batch is understood as a whole before its first statement begins. What cannot be understood is refused, and nothing of it
+//!    runs.
+//! 2. The [`Output`] gets the answers in the order that is written there, from the thread that called [`Session::batch`].
+//! 3. A statement that fails does not end the batch, but USE of an unknown database does, as with SQL Server.
+//! 4. A session is usable after any batch, whether it was refused, failed or was cancelled. What its statements changed before
+//!    that stays: the database, the transactions, SET.
+//! 5. A cancel ends the BACKUP or RESTORE that runs ([`Cancel`] says how), and no statement begins after it. A batch that is
+//!    cancelled before it begins still begins a BACKUP or RESTORE in its first place, which answers 3204 and touches no set.
+//! 6. Parameters are variables of their batch only.
+//! 7. Sessions of one engine do not see each other, and may run at the same time.
+
+mod output;
+
+pub use output::{Answer, Done, Output, ResultSet};
+
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use thiserror::Error;
+
+use crate::engine::{Cancel, Engine, Failure, Summary};
+use crate::messages::Message;
+use crate::tsql::{self, Action, Refusal, Selected, Statement, Step};
+use crate::types::{Column, Parameter, SqlType, Value};
+
+/// What every SQL Server has; a data folder need not.
+const SYSTEM_DATABASES: [&str; 4] = ["master", "model", "msdb", "tempdb"];
+
+/// One client's session with the server, made by [`Engine::session`]. To reset it, make a new one.
+#[derive(Debug)]
+pub struct Session<'engine> {
+    engine: &'engine Engine,
+    database: String,
+    /// Transactions that were begun and not ended.
+    transactions: u32,
+    /// NOCOUNT is off.
+    count_rows: bool,
+}
+
+/// Why a batch failed. The [`Output`] has got the messages.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// It cannot be understood, and nothing of it has run.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A BACKUP or RESTORE failed; or the batch was cancelled ([`Failure::Cancelled`]).
+    #[error(transparent)]
+    Failed(#[from] Failure),
+    /// The session refused a statement, with this message: 911, 3021, 3902 or 3903.
+    #[error("{}", message.text)]
+    State {
+        /// The first message to the client.
+        message: Message,
+    },
+}
+
+/// What a statement of a batch came to.
+#[derive(Default)]
+struct Outcome {
+    rows: Option<u64>,
+    summary: Option<Summary>,
+}
+
+impl Engine {
+    /// A new session: its database is `master`, no transaction is open, NOCOUNT is off.
+    #[must_use]
+    pub fn session(&self) -> Session<'_> {
+        Session { engine: self, database: "master".to_owned(), transactions: 0, count_rows: true }
+    }
+}
+
+impl Session<'_> {
+    /// The current database.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Transactions that were begun and not ended, as `@@TRANCOUNT` counts them.
+    #[must_use]
+    pub fn transactions(&self) -> u32 {
+        self.transactions
+    }
+
+    /// Makes a database the current one, as USE and a login do.
+    ///
+    /// # Errors
+    /// [`BatchError::State`] with message 911: it is neither in the data folder nor a system database. The current database stays.
+    pub fn use_database(&mut self, name: &str) -> Result<(), BatchError> {
+        let is_system = SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name));
+        if !is_system && !self.engine.folder().contains(name).unwrap_or_default() {
+            return Err(BatchError::State { message: Message::no_such_database(name) });
+        }
+        name.clone_into(&mut self.database);
+        Ok(())
+    }
+
+    /// Runs a batch. `out` gets the answers; `cancel` ends the batch from any thread.
+    ///
+    /// Variables in the text have the values of `parameters`. They may stand for the names of databases and devices and the texts of
+    /// options.
+    ///
+    /// # Errors
+    /// [`BatchError`] of the first statement that failed, after its messages. The statements behind it have run, unless it was
+    /// USE or the batch was cancelled or refused as a whole.
+    pub fn batch(
+        &mut self,
+        sql: &str,
+        parameters: &[Parameter],
+        out: &mut dyn Output,
+        cancel: &Cancel,
+    ) -> Result<(), BatchError> {
+        let steps = tsql::parse_batch(sql, parameters)
+            .inspect_err(|refusal| refusal.messages().into_iter().for_each(|message| out.message(message)))?;
+        let mut batch = Ok(());
+        for (index, Step { line, action }) in steps.iter().enumerate() {
+            let answers_itself = index == 0 && matches!(action, Action::Statement(_));
+            if cancel.is_cancelled() && !answers_itself {
+                return batch.and(Err(Failure::Cancelled.into()));
+            }
+            let outcome = self.step(*line, action, out, cancel);
+            let (failed, Outcome { rows, summary }) = match outcome {
+                Ok(outcome) => (false, outcome),
+                Err(error) => {
+                    batch = batch.and(Err(error));
+                    (true, Outcome::default())
+                }
+            };
+            let rows = rows.filter(|_| self.count_rows);
+            out.done(Done { failed, rows, in_transaction: self.transactions > 0, summary });
+            if failed && matches!(action, Action::Use(_)) {
+                break;
+            }
+        }
+        batch
+    }
+
+    fn step(
+        &mut self,
+        line: u32,
+        action: &Action,
+        out: &mut dyn Output,
+        cancel: &Cancel,
+    ) -> Result<Outcome, BatchError> {
+        let refused = |out: &mut dyn Output, message: Message| {
+            let message = message.at_line(line);
+            out.message(message.clone());
+            Err(BatchError::State { message })
+        };
+        match action {
+            Action::Statement(statement) if self.transactions > 0 => {
+                let refused = refused(out, Message::within_transaction());
+                let remedy = "a transaction is open: end it by COMMIT or ROLLBACK before the statement";
+                for message in [Message::own_information(remedy), Message::terminating(statement.verb())] {
+                    out.message(message.at_line(line));
+                }
+                return refused;
+            }
+            Action::Statement(statement) => return self.statement(line, statement, out, cancel),
+            Action::Use(database) => match self.use_database(database) {
+                Ok(()) => out.message(Message::changed_database(database).at_line(line)),
+                Err(_) => return refused(out, Message::no_such_database(database)),
+            },
+            Action::Set => {}
+            Action::CountRows(count) => self.count_rows = *count,
+            Action::Begin => self.transactions = self.transactions.saturating_add(1),
+            Action::Commit if self.transactions > 0 => self.transactions -= 1,
+            Action::Commit => return refused(out, Message::commit_without_begin()),
+            Action::Rollback if self.transactions > 0 => self.transactions = 0,
+            Action::Rollback => return refused(out, Message::rollback_without_begin()),
+            Action::Print(text) => out.message(Message::new(0, 0, &**text).at_line(line)),
+            Action::Select { value, column } => {
+                let (sql_type, value) = self.selected(value);
+                out.columns(&[Column { name: column.clone(), sql_type, nullable: false }]);
+                out.row(vec![value]);
+                return Ok(Outcome { rows: Some(1), summary: None });
+            }
+        }
+        Ok(Outcome::default())
+    }
+
+    fn statement(
+        &self,
+        line: u32,
+        statement: &Statement,
+        out: &mut dyn Output,
+        cancel: &Cancel,
+    ) -> Result<Outcome, BatchError> {
+        let mut panic = None;
+        // The engine knows nothing of the statement's place in the batch.
+        let mut report = |message: Message| {
+            if panic.is_none() {
+                let taken = catch_unwind(AssertUnwindSafe(|| out.message(message.at_line(line))));
+                // The threads of the statement would wait for this one for ever.
+                panic = taken.inspect_err(|_| cancel.cancel()).err();
+            }
+        };
+        let executed = self.engine.execute(statement, cancel, &mut report);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        Ok(Outcome { rows: None, summary: Some(executed?) })
+    }
+
+    fn selected(&self, value: &Selected) -> (SqlType, Value) {
+        match value {
+            Selected::Literal(sql_type, value) => (*sql_type, value.clone()),
+            // Agents take the build number from behind the first hyphen.
+            Selected::Version => {
+                let version =
+                    format!("Microsoft SQL Server (simulated) - 16.0.0.0 (X64), vdi-sim {}", env!("CARGO_PKG_VERSION"));
+                (SqlType::NVarChar { length: Some(300) }, Value::Text(version))
+            }
+            Selected::ServerName => (SqlType::NVarChar { length: Some(128) }, Value::Text(self.engine.server_name())),
+        }
+    }
+}
