@@ -19,12 +19,15 @@
 //! database of that name, if there is one, stays as it is until the new one is complete and durable, and is then replaced
 //! in a single step.
 //!
+//! A statement holds a [`DatabaseLock`] for as long as it works on a database: see [`DataFolder::lock`].
+//!
 //! A [`DatabaseWriter`] changes a database in use. [`Database::freeze`] stops all of them, in whatever process, until the [`Frozen`]
 //! is dropped or its process dies; [`DataFolder::verify`] tells whether a database is what it was then.
 
 mod compare;
 mod error;
 mod freeze;
+mod lock;
 pub mod page;
 mod staging;
 mod target;
@@ -34,6 +37,7 @@ mod writer;
 
 pub use error::DatabaseError;
 pub use freeze::Frozen;
+pub use lock::DatabaseLock;
 pub use target::{Committed, RestoreTarget};
 pub use writer::{DatabaseWriter, Turn};
 

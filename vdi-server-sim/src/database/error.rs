@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::messages::Verb;
+
 /// Why a database cannot be listed, read or built.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -134,6 +136,14 @@ pub enum DatabaseError {
         old: Option<PathBuf>,
         /// What the system answered.
         source: io::Error,
+    },
+    /// Another statement works on the database.
+    #[error("database '{name}' is in use by another {holder} statement: run this one again when that has ended")]
+    InUse {
+        /// The database.
+        name: String,
+        /// The statement that holds the lock.
+        holder: Verb,
     },
     /// Somebody else kept the database from being frozen.
     #[error(

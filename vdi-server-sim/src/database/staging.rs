@@ -117,9 +117,9 @@ pub(super) fn remove_tree(path: &std::path::Path) -> io::Result<()> {
     }
 }
 
-/// A lock on the data folder, for the short moments in which staging folders are made or looked through. It is taken on a handle
+/// A lock on the data folder, for the short moments in which staging folders are made or looked through, or a database is locked. It is taken on a handle
 /// of its own, because two users of one handle would share the lock.
-fn lock_folder(folder: &DataFolder) -> Result<OwnedFd, DatabaseError> {
+pub(super) fn lock_folder(folder: &DataFolder) -> Result<OwnedFd, DatabaseError> {
     let lock = || -> rustix::io::Result<OwnedFd> {
         let handle = rustix::fs::openat(&folder.handle, ".", FOLDER_FLAGS, Mode::empty())?;
         loop {

@@ -23,8 +23,9 @@ use super::{DataFolder, DatabaseError, DatabaseFile, FOLDER_FLAGS, check_files, 
 ///
 /// All methods but `commit` take `&self`: several threads may write at once.
 ///
-/// Each file stays open until the end, so the limit of open files (`ulimit -n`) bounds the number of files. Two restores
-/// of one database at the same time do not disturb each other; the one that commits last wins, or, without `replace`, fails.
+/// Each file stays open until the end, so the limit of open files (`ulimit -n`) bounds the number of files. Two targets
+/// of one database at the same time do not disturb each other; the one that commits last wins, or, without `replace`, fails. So a
+/// RESTORE locks its database before: see [`DataFolder::lock`].
 #[derive(Debug)]
 pub struct RestoreTarget {
     folder_path: PathBuf,

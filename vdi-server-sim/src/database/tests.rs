@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod freeze;
+mod lock;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

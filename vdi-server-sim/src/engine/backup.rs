@@ -71,8 +71,7 @@ pub(super) fn run(
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
     let options = &statement.options;
-    let database = engine.folder.open(&statement.database)?;
-    let catalog: Arc<[u8]> = Catalog::new(database.files().to_vec())?.encode().into();
+    refuse_unknown(engine, &statement.database)?;
     let devices = &statement.devices;
     let sizes =
         Sizes::new(options.max_transfer_size.unwrap_or(TRANSFER_UNIT), options.block_size.unwrap_or(MIN_BLOCK_SIZE));
@@ -83,6 +82,9 @@ pub(super) fn run(
     let set_id = new_set_id()?;
 
     Work::with(engine, devices, cancel, |work| {
+        let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
+        let database = engine.folder.open(&statement.database)?;
+        let catalog: Arc<[u8]> = Catalog::new(database.files().to_vec())?.encode().into();
         let started = Instant::now();
         let terms = ServerTerms {
             features: Features::WRITE_MEDIA,
@@ -177,6 +179,16 @@ pub(super) fn run(
             elapsed: started.elapsed(),
         })
     })
+}
+
+/// **Decision**: as SQL Server does, BACKUP of an unknown database says 911 and does not open the set. What else is wrong with the
+/// database is found after that, and the client learns it.
+pub(super) fn refuse_unknown(engine: &Engine, name: &str) -> Result<(), DatabaseError> {
+    match engine.folder.contains(name) {
+        Ok(false) => Err(DatabaseError::NotFound { name: name.to_owned(), folder: engine.folder.path().to_owned() }),
+        Err(error @ DatabaseError::InvalidName { .. }) => Err(error),
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// Threads that read files: more than one keeps the disk busy while another checks its bytes.

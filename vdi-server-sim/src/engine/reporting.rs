@@ -253,6 +253,9 @@ fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {
             Message::no_such_database(name)
         }
         DatabaseError::Exists { name, .. } => Message::log_tail_not_backed_up(name),
+        DatabaseError::InUse { .. } if restores => Message::database_in_use(),
+        DatabaseError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
+        DatabaseError::InUse { .. } => Message::backup_must_be_serialized(),
         DatabaseError::NotFrozen { .. } if restores => Message::database_in_use(),
         DatabaseError::NotFrozen { .. } => Message::backup_must_be_serialized(),
         DatabaseError::InvalidPath { .. } | DatabaseError::InvalidSize { .. } | DatabaseError::BeyondEnd { .. } => {

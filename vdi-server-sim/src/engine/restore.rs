@@ -15,7 +15,7 @@ use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
 use super::work::{Gate, Stopped, Work};
 use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, report_files};
-use crate::database::{DataFolder, DatabaseError, RestoreTarget};
+use crate::database::{DataFolder, DatabaseError, DatabaseLock, RestoreTarget, check_name};
 use crate::messages::{Message, Verb};
 use crate::stream::{
     Action, Catalog, Expectations, Identity, SegmentHeader, SegmentKind, SetVerifier, StreamError, StreamParser,
@@ -30,15 +30,8 @@ pub(super) fn run(
     cancel: &Cancel,
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
+    check_name(&statement.database)?;
     let options = &statement.options;
-    // The answer of RestoreTarget comes later; this one costs the client nothing.
-    if !options.replace && engine.folder.contains(&statement.database)? {
-        return Err(DatabaseError::Exists {
-            name: statement.database.clone(),
-            path: engine.folder.database_path(&statement.database),
-        }
-        .into());
-    }
     let devices = &statement.devices;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
@@ -138,7 +131,7 @@ struct Incoming<'a> {
     name: &'a str,
     replace: bool,
     families: Mutex<Families>,
-    target: RwLock<Option<RestoreTarget>>,
+    target: RwLock<Option<(DatabaseLock, RestoreTarget)>>,
     tally: Tally,
 }
 
@@ -185,7 +178,11 @@ impl Incoming<'_> {
             Action::Catalog(catalog) => {
                 let mut target = self.target.write().unwrap_or_else(PoisonError::into_inner);
                 if target.is_none() {
-                    *target = Some(RestoreTarget::create(self.folder, self.name, catalog.files(), self.replace)?);
+                    // As in SQL Server, the database is not looked at before the set is open and its header read. So the client
+                    // learns why it is refused.
+                    let lock = self.folder.lock(self.name, Verb::Restore)?;
+                    let made = RestoreTarget::create(self.folder, self.name, catalog.files(), self.replace)?;
+                    *target = Some((lock, made));
                     self.tally.expect(catalog.total_bytes());
                 }
                 Ok(0)
@@ -193,7 +190,7 @@ impl Incoming<'_> {
             Action::Data { file_index, file_offset, range } => {
                 let target = self.target.read().unwrap_or_else(PoisonError::into_inner);
                 // The parser gives no data before the catalog.
-                if let (Some(target), Some(data)) = (&*target, bytes.get(range.clone())) {
+                if let (Some((_, target)), Some(data)) = (&*target, bytes.get(range.clone())) {
                     target.write_at(*file_index, *file_offset, data)?;
                 }
                 Ok(range.len() as u64)
@@ -208,7 +205,7 @@ impl Incoming<'_> {
         complete.map_err(|source| Failure::Devices { device: None, earlier: None, source })?;
         let target = self.target.write().unwrap_or_else(PoisonError::into_inner).take();
         match target {
-            Some(target) => Ok(target.commit()?.leftover),
+            Some((_lock, target)) => Ok(target.commit()?.leftover),
             // A finished verifier has seen a catalog, which made the target.
             None => Ok(None),
         }

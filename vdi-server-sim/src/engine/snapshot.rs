@@ -28,6 +28,7 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
+use super::backup::refuse_unknown;
 use super::driver::Driver;
 use super::list::{Home, Homes, LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
@@ -35,7 +36,7 @@ use super::tally::Tally;
 use super::work::{Stopped, Work};
 use super::writes::Writes;
 use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
-use crate::database::{Database, DatabaseError, Frozen};
+use crate::database::{Database, DatabaseError, Frozen, check_name};
 use crate::messages::{Message, Verb};
 use crate::stream::{
     Catalog, Expectations, Identity, SetVerifier, Snapshot, StreamError, StreamParser, StreamWriter, WriteError,
@@ -57,17 +58,19 @@ pub(super) fn backup(
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
     let options = &statement.options;
-    let database = engine.folder.open(&statement.database)?;
-    let catalog = Catalog::new(database.files().to_vec())?;
+    refuse_unknown(engine, &statement.database)?;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let small = block_size.max(LEAST_SMALL);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
     let set_id = new_set_id()?;
     let identity = Identity { set_id, family_index: 0, family_count: 1 };
-    let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
 
     Work::with(engine, &statement.devices, cancel, |work| {
+        let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
+        let database = engine.folder.open(&statement.database)?;
+        let catalog = Catalog::new(database.files().to_vec())?;
+        let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
         let started = Instant::now();
         let terms =
             ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
@@ -239,10 +242,9 @@ pub(super) fn restore(
     cancel: &Cancel,
     report: &mut dyn FnMut(Message),
 ) -> Result<Summary, Failure> {
+    check_name(&statement.database)?;
     let options = &statement.options;
     let incoming = Incoming { engine, name: &statement.database, replace: options.replace };
-    // Costs the client nothing; it is looked at once more before the client puts anything there.
-    incoming.existing()?;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
@@ -317,6 +319,8 @@ impl Mounter<'_> {
     fn mount(&mut self, done: &Sender<Arc<Catalog>>) -> Result<(), Stopped> {
         let work = self.reads.driver.work;
         let (catalog, snapshot) = self.read()?;
+        let Incoming { engine, name, .. } = *self.incoming;
+        let _lock = engine.folder.lock(name, Verb::Restore).map_err(|error| work.stop(error))?;
         let existing = self.incoming.existing().map_err(|error| work.stop(error))?;
         let frozen = existing.as_ref().map(|database| freeze(work, database)).transpose()?;
         self.reads.driver.command(CommandCode::MOUNT_SNAPSHOT, 0, 0)?;

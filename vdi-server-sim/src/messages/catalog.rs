@@ -82,6 +82,10 @@ catalog! {
     911, 16, 1: pub fn no_such_database(database: &str = "d") =>
         "Database '{database}' does not exist. Make sure that the name is entered correctly.";
 
+    /// 927: a RESTORE of the database is under way.
+    927, 14, 2: pub fn database_in_restore(database: &str = "d") =>
+        "Database '{database}' cannot be opened. It is in the middle of a restore.";
+
     /// 1038: a name is empty.
     1038, 15, 4: pub fn name_missing() =>
         "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. For other \

@@ -13,6 +13,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     (156, 15, 1, "Incorrect syntax near the keyword 'TO'."),
     (701, 17, 123, "There is insufficient system memory in resource pool 'default' to run this query."),
     (911, 16, 1, "Database 'd' does not exist. Make sure that the name is entered correctly."),
+    (927, 14, 2, "Database 'd' cannot be opened. It is in the middle of a restore."),
     (
         1038,
         15,

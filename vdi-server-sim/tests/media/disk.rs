@@ -206,10 +206,13 @@ fn a_file_that_vanished_or_is_no_file_fails_the_backup() {
     ]);
     script.result();
 
-    // Something that would block whoever opens it is refused before the set is touched.
+    // Something that would block whoever opens it is refused, and the client learns why.
     rustix::fs::mknodat(rustix::fs::CWD, &second, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let agent = bench.writing_agent("nightly", &config(1));
     let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome();
     outcome.assert_failure(&["Msg 50000", sample::FILES[1], "remove or replace it"]);
+    let told = agent.result().unwrap_err().to_string();
+    assert!(told.contains("remove or replace it"), "{told}");
 }
 
 #[test]

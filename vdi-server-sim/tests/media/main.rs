@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod gated;
 mod writer;
 
 mod clients;
@@ -11,6 +12,7 @@ mod device_errors;
 mod devices;
 mod disk;
 mod freeze;
+mod locks;
 mod pumping;
 mod serving;
 mod snapshot;

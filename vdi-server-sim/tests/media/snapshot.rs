@@ -77,10 +77,6 @@ fn client(
     (set, serve)
 }
 
-fn done(_: CommandCode) -> Completion {
-    Completion::done()
-}
-
 /// A client that stops at a command: the test learns of it, and gives the answer.
 struct Hold {
     reached: Receiver<CommandCode>,
@@ -282,6 +278,9 @@ fn a_restore_freezes_what_it_replaces() {
     let statement = bench.sql(&restore_statement("db", "nightly", 1, "SNAPSHOT, REPLACE"));
     hold.wait(CommandCode::MOUNT_SNAPSHOT);
     assert!(!is_free(&bench, "db"));
+    let beside = bench.writing_agent("second", &config(1));
+    bench.sql(&backup_statement("db", "second", 1, "")).outcome().assert_failure(&["Msg 927, Level 14, State 2,"]);
+    assert!(beside.result().is_err());
     copy(&bench.out().join("copy"), &bench.data().join("db"));
     hold.answer(Completion::done());
     statement.outcome().assert_success();
@@ -465,13 +464,10 @@ fn the_two_kinds_of_backup_are_told_apart() {
     let cut = snapshot.stored[..snapshot.stored.len() - 512].to_vec();
     let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", cut, || panic!("mounted"));
     outcome.assert_failure(&["without an End segment"]);
-    let (client_set, waiting) = client(&bench, "early", &config(1), Vec::new(), done);
-    let statement = restore_statement("db", "early", 1, "SNAPSHOT");
-    bench.sql(&statement).outcome().assert_failure(&["Use the WITH REPLACE"]);
-    // That cost the client nothing: its set is still there.
-    bench.sql(&backup_statement("db", "early", 1, "SNAPSHOT")).outcome().assert_success();
-    assert!(waiting.result().end.is_close());
-    client_set.close().unwrap();
+    let (outcome, served) = restore(&bench, &config(1), "db", "SNAPSHOT", snapshot.stored, || panic!("mounted"));
+    outcome.assert_failure(&["Use the WITH REPLACE"]);
+    let told = served.end.to_string();
+    assert!(told.contains("restore WITH REPLACE"), "{told}");
     bench.assert_databases(&["db"]);
 }
 

@@ -506,7 +506,13 @@ const ROWS: &[Row] = &[
     },
     Row {
         situation: "RESTORE over a database that exists",
-        run: |trial| trial.run(&restore_statement("sales", "nightly", 1, "")),
+        run: |trial| {
+            trial.0.back_up("sales", 1, "");
+            let agent = trial.0.reading_agent("nightly", &config(1));
+            let outcome = trial.run(&restore_statement("sales", "nightly", 1, ""));
+            assert!(agent.result().is_err());
+            outcome
+        },
         client: &[(3159, 1), (3013, 1)],
         says: &["The tail of the log for the database \"sales\" has not been backed up.", "restore WITH REPLACE"],
         log: &[],
@@ -644,7 +650,7 @@ fn both_programs_say_the_same() {
         restore("MOVE 'a' TO 'b'"),
         backup_statement("Sales", "nightly", 1, "COMPRESSION"),
         backup_statement("sales", "nightly", 65, ""),
-        restore_statement("sales", "nightly", 1, ""),
+        restore_statement("master", "nightly", 1, ""),
         "BACKUP DATABASE sales TOO x".to_owned(),
         "BACKUP DATABASE sales TO VIRTUAL_DEVICE='x' WITH STATS = 0".to_owned(),
         "BACKUP DATABASE sales TO VIRTUAL_DEVICE='x".to_owned(),

@@ -207,8 +207,11 @@ fn a_database_that_exists_is_not_replaced_without_replace() {
     bench.database("sales", 300_000);
     bench.back_up("sales", 1, "");
     bench.database("copy", 10_000);
-    let _set = bench.create("nightly", &config(1));
+    let agent = bench.reading_agent("nightly", &config(1));
     bench.sql(&restore_statement("copy", "nightly", 1, "")).outcome().assert_failure(&["Msg 3159,", "exists already"]);
+    // The header was read, so the client waits no more and knows why.
+    let told = agent.result().unwrap_err().to_string();
+    assert!(told.contains("exists already"), "{told}");
     assert_eq!(sample::verify(&bench.data().join("copy")).unwrap().pages, 2);
 }
 
