@@ -179,7 +179,7 @@ fn fill(bytes: &mut [u8], file: u32, page: u64, count: u64, sample: Sample) {
 }
 
 /// The finishing function of the SplitMix64 generator: every bit of the result depends on every bit of `value`.
-fn mix(mut value: u64) -> u64 {
+pub(crate) fn mix(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     value ^ (value >> 31)

@@ -53,7 +53,8 @@ pub enum DatabaseError {
     },
     /// A file has not the length any more that was listed.
     #[error(
-        "{} has {found} bytes, but had {expected} when the database was listed: do not write to a database during its backup",
+        "{} has {found} bytes, but had {expected} when the database was listed: no program may change a database's files while a \
+         statement works on them; run the statement again",
         path.display()
     )]
     Changed {
@@ -63,6 +64,16 @@ pub enum DatabaseError {
         expected: u64,
         /// Its length in bytes now.
         found: u64,
+    },
+    /// A program that does not take the database's locks has written to a file while a statement worked on it.
+    #[error(
+        "{} was written to, or cut and made longer again, while the statement worked on it: no program may change a database's \
+         files meanwhile; run the statement again",
+        path.display()
+    )]
+    Modified {
+        /// The file.
+        path: PathBuf,
     },
     /// The database to be built exists, and replacing it was not allowed.
     #[error("database '{name}' exists already at {}: restore WITH REPLACE to overwrite it, or restore to another name", path.display())]
@@ -170,7 +181,7 @@ pub enum DatabaseError {
         path: PathBuf,
     },
     /// Something else stands in the place of a database's folder or first file than when it was opened.
-    #[error("{} was replaced since it was opened: open the database again", path.display())]
+    #[error("{} was replaced since it was opened: open the database again, or run the statement again", path.display())]
     Replaced {
         /// The folder or file.
         path: PathBuf,

@@ -19,13 +19,13 @@
 //!    database has open writers: no statement adds files to a database, a restore exchanges its folder.
 //!
 //! The locks are of the simulator's own making, as a database server's locks are its own: programs that write to the files
-//! without a [`DatabaseWriter`](super::DatabaseWriter) are not stopped.
+//! without a [`DatabaseWriter`](super::DatabaseWriter) are not stopped. [`Frozen::check_unchanged`] finds what they did.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::compare::checksum;
@@ -41,6 +41,27 @@ pub struct Frozen<'a> {
     database: &'a Database,
     turnstile: OwnedFd,
     resource: OwnedFd,
+    /// Of each file, when the database was frozen.
+    files: Vec<FileState>,
+}
+
+/// What tells that a file was replaced or changed. Every write and every change of the length sets the time, and no program can set
+/// it to an earlier one (`st_ctime`).
+#[derive(Debug, PartialEq, Eq)]
+struct FileState {
+    inode: (u64, u64),
+    size: u64,
+    changed: (i64, u64),
+}
+
+impl FileState {
+    fn of(stat: &Stat) -> FileState {
+        FileState {
+            inode: (stat.st_dev, stat.st_ino),
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            changed: (stat.st_ctime, stat.st_ctime_nsec),
+        }
+    }
 }
 
 impl Database {
@@ -85,10 +106,13 @@ impl Database {
         }
         self.check_places(&resource)?;
         // The lengths are known to be right from here on: there is nobody who could change them.
-        for index in 0..self.files.len() {
-            self.open_file(index)?;
+        let mut files = Vec::with_capacity(self.files.len());
+        for (index, file) in self.files.iter().enumerate() {
+            let stat = rustix::fs::fstat(self.open_file(index)?)
+                .map_err(|source| DatabaseError::io("examine", self.path.join(&file.path), source))?;
+            files.push(FileState::of(&stat));
         }
-        Ok(Frozen { database: self, turnstile, resource })
+        Ok(Frozen { database: self, turnstile, resource, files })
     }
 
     /// Opens turnstile and resource, for one holder.
@@ -134,6 +158,38 @@ impl Frozen<'_> {
     pub fn is_in_place(&self) -> bool {
         // A writer that begins needs the turnstile, and none had begun.
         same_file(&self.database.path, &self.turnstile).is_ok()
+    }
+
+    /// Whether folder and files are still what they were when the database was frozen. A program that does not take the locks can
+    /// change them nevertheless; what was read meanwhile is then of no use.
+    ///
+    /// A file that was written to a few milliseconds before the freeze and again right after it may pass: the time of its last change
+    /// is as coarse as the system's clock tick.
+    ///
+    /// # Errors
+    /// [`DatabaseError::Replaced`], [`DatabaseError::Changed`] or [`DatabaseError::Modified`] for the first file that is not.
+    /// [`DatabaseError::Io`].
+    pub fn check_unchanged(&self) -> Result<(), DatabaseError> {
+        let Self { database, files, .. } = self;
+        same_file(&database.path, &self.turnstile)?;
+        for (file, before) in database.files.iter().zip(files) {
+            let path = database.path.join(&file.path);
+            let stat = match rustix::fs::statat(&database.handle, &file.path, AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => return Err(DatabaseError::Replaced { path }),
+                stat => stat.map_err(|source| DatabaseError::io("examine", &path, source))?,
+            };
+            let now = FileState::of(&stat);
+            if now.inode != before.inode {
+                return Err(DatabaseError::Replaced { path });
+            }
+            if now.size != before.size {
+                return Err(DatabaseError::Changed { path, expected: before.size, found: now.size });
+            }
+            if now != *before {
+                return Err(DatabaseError::Modified { path });
+            }
+        }
+        Ok(())
     }
 
     /// The database.

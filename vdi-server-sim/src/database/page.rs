@@ -9,7 +9,7 @@
 //! | 12 | 4 | CRC-32 of the page with zeros in this field |
 //! | 16 | 8 | number of the page in its file, from 0 |
 //! | 24 | 8 | sequence: which write this was |
-//! | 32 | | bytes that depend on the sequence |
+//! | 32 | | words of 8 bytes, each of which depends on the sequence and on its place |
 //!
 //! ```
 //! use vdi_server_sim::database::page::Stamp;
@@ -21,6 +21,8 @@
 //! page[300] ^= 1;
 //! assert_eq!(Stamp::read(&page), None);
 //! ```
+
+use crate::sample::mix;
 
 /// Bytes of the header, and of the smallest page.
 pub const HEADER_BYTES: usize = 32;
@@ -41,8 +43,10 @@ pub struct Stamp {
 impl Stamp {
     /// Fills all of `page`. One of fewer than [`HEADER_BYTES`] bytes is filled with zeros, which is no page.
     pub fn fill(&self, page: &mut [u8]) {
-        for (index, byte) in page.iter_mut().enumerate() {
-            *byte = (self.sequence as u8).wrapping_add(index as u8);
+        // Every eight bytes depend on the whole sequence: a page of two writes is damaged wherever they meet.
+        for (index, word) in (0..).zip(page.chunks_mut(8)) {
+            let bytes = mix(self.sequence ^ mix(index)).to_le_bytes();
+            word.copy_from_slice(&bytes[..word.len()]);
         }
         let Some(header) = page.first_chunk_mut::<HEADER_BYTES>() else { return page.fill(0) };
         header[..8].copy_from_slice(&MAGIC);

@@ -3,6 +3,7 @@
 
 mod freeze;
 mod lock;
+mod stamp;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

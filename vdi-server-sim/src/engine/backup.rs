@@ -18,7 +18,7 @@ use super::work::{Gate, Stopped, Work};
 use super::writes::Writes;
 use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
 use crate::database::{Database, DatabaseError};
-use crate::messages::{Message, Verb};
+use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{Catalog, Checksum, DataPiece, Identity, StreamWriter, payload_capacity};
 use crate::tsql::Backup;
 use crate::vds::{CompletionReader, ServerBuffer};
@@ -58,8 +58,11 @@ impl Sizes {
         self.block + length.next_multiple_of(self.block)
     }
 
+    /// Most bytes of a file in a transfer: whole pages, so that no page comes in two pieces.
     fn capacity(self) -> u32 {
-        payload_capacity(self.transfer as usize - self.payload_at, self.block)
+        let capacity = payload_capacity(self.transfer as usize - self.payload_at, self.block);
+        // MAXTRANSFERSIZE is 64 KB or more, of which a header takes at most half.
+        capacity - capacity % PAGE_BYTES as u32
     }
 }
 
@@ -85,6 +88,8 @@ pub(super) fn run(
         let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
         let database = engine.folder.open(&statement.database)?;
         let catalog: Arc<[u8]> = Catalog::new(database.files().to_vec())?.encode().into();
+        // There is no log that would tell what writers do meanwhile, so they wait until all is read and flushed.
+        let mut frozen = Some(work.freeze(&database)?);
         let started = Instant::now();
         let terms = ServerTerms {
             features: Features::WRITE_MEDIA,
@@ -155,7 +160,10 @@ pub(super) fn run(
                     recv(flushed.arrivals()) -> _ => {
                         arrived[0] += 1;
                         if arrived[0] == writing {
-                            flushed.open();
+                            match frozen.take().map_or(Ok(()), |frozen| frozen.check_unchanged()) {
+                                Ok(()) => flushed.open(),
+                                Err(error) => work.fail(error.into()),
+                            }
                         }
                     }
                     recv(done.arrivals()) -> _ => {
@@ -279,6 +287,9 @@ impl Reader<'_, '_> {
                 let entry = &self.pieces.database.files()[index as usize];
                 let path = self.pieces.database.path().join(&entry.path);
                 self.work.stop(match (source.kind(), file.metadata()) {
+                    (std::io::ErrorKind::UnexpectedEof, Ok(now)) if now.len() == entry.size => {
+                        DatabaseError::Modified { path }
+                    }
                     (std::io::ErrorKind::UnexpectedEof, Ok(now)) => {
                         DatabaseError::Changed { path, expected: entry.size, found: now.len() }
                     }

@@ -21,7 +21,7 @@
 //! 4. Before MountSnapshot the restore has read the stream to its end, and nothing of the database has changed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam::channel::{Sender, bounded};
 use vdi_proto::command::CommandCode;
@@ -33,7 +33,7 @@ use super::driver::Driver;
 use super::list::{Home, Homes, LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
-use super::work::{Stopped, Work};
+use super::work::{FREEZE_TIMEOUT, Stopped, Work};
 use super::writes::Writes;
 use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
 use crate::database::{Database, DatabaseError, Frozen, check_name};
@@ -43,9 +43,6 @@ use crate::stream::{
     file_info,
 };
 use crate::tsql::{Backup, Restore};
-
-/// How long writers have to end before the statement gives up.
-const FREEZE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A segment takes a small buffer and a large one; a second small one lets the end follow at once.
 const SMALL_BUFFERS: u32 = 2;
@@ -130,7 +127,7 @@ fn through<'scope>(
 
 /// Stops the writers of a database. An abort meanwhile is what the statement fails by.
 fn freeze<'a>(work: &Work, database: &'a Database) -> Result<Frozen<'a>, Stopped> {
-    database.freeze(FREEZE_PATIENCE, || work.is_aborted()).map_err(|error| stop(work, error))
+    database.freeze(FREEZE_TIMEOUT, || work.is_aborted()).map_err(|error| stop(work, error))
 }
 
 fn stop(work: &Work, error: DatabaseError) -> Stopped {

@@ -29,6 +29,7 @@ use vdi_proto::features::Features;
 use super::cancel::{Cancel, Registered};
 use super::reporting::START_A_THREAD;
 use super::{Engine, Failure};
+use crate::database::{Database, DatabaseError, Frozen};
 use crate::faults::Running;
 use crate::trace::{Span, event};
 use crate::vds::{
@@ -41,6 +42,9 @@ const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How often a wait of the configuration, during which no agent runs, looks whether the set was aborted.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How long writers have to end what they have begun before a statement that needs the database at rest gives up.
+pub(super) const FREEZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the clients have, all together, to answer Discard.
 const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
@@ -170,6 +174,14 @@ impl Work {
             }
         }
         refusal.map_or(Ok(()), |code| Err(refused(call, &self.first_device, code)))
+    }
+
+    /// Stops the writers of a database, before the threads of the work run. An abort meanwhile is what the statement fails by.
+    pub(super) fn freeze<'a>(&self, database: &'a Database) -> Result<Frozen<'a>, Failure> {
+        database.freeze(FREEZE_TIMEOUT, || self.is_aborted()).map_err(|error| match error {
+            DatabaseError::Stopped { .. } => self.aborted(),
+            error => error.into(),
+        })
     }
 
     /// The name of the set.

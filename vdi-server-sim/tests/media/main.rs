@@ -12,6 +12,7 @@ mod device_errors;
 mod devices;
 mod disk;
 mod freeze;
+mod in_use;
 mod locks;
 mod pumping;
 mod serving;

@@ -1,0 +1,95 @@
+//! BACKUP of a database in use: what comes out is the database of one moment, or the backup fails.
+
+use crate::common;
+use crate::gated;
+use crate::writer;
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use common::bench::Bench;
+use common::client::{backup_statement, config, stripe};
+use gated::{Gate, GatedFile};
+use vdi_client::media::FileMedia;
+use vdi_server_sim::sample;
+use writer::{PAGE, Writer, stamps, written};
+
+/// A writer waits from before the first page is read until all are stored. The number of pages is a multiple of 256, so that the
+/// sequences of one page's writes are alike in their lowest byte.
+#[test]
+fn a_backup_of_a_database_in_use_is_of_one_moment() {
+    let bench = Bench::new();
+    bench.database("db", 256 * PAGE as u64);
+    let folder = bench.data().join("db");
+    let mut writer = Writer::start(&bench, "db", &[]);
+    let mut reported = 0;
+    while reported < 256 {
+        reported = writer.wrote();
+    }
+    for call in [1, 20] {
+        let (gate, held) = Gate::at_call(call);
+        let path = stripe(&bench.out(), 0);
+        let client = bench.agent("nightly", &config(1), move |_| Ok(GatedFile::new(FileMedia::create(&path)?, &held)));
+        let statement = bench.sql(&backup_statement("db", "nightly", 1, "BUFFERCOUNT = 4"));
+        gate.wait();
+        let at_first = stamps(&folder);
+        // Read what it had reported before, so that nothing but the backup can stop it.
+        while reported + 64 <= written(&at_first) {
+            reported = writer.wrote();
+        }
+        writer.wait_until_asleep();
+        assert_eq!(stamps(&folder), at_first);
+        gate.open();
+        statement.outcome().assert_success();
+        client.result().unwrap();
+        reported = writer.goes_on(written(&at_first));
+        bench.restore("copy", 1, "REPLACE");
+        assert_eq!(stamps(&bench.data().join("copy")), at_first);
+    }
+    writer.end();
+}
+
+/// What another program does to a file of the database, and how the backup fails.
+type Change = (fn(&Path), &'static str);
+
+const CHANGES: &[Change] = &[
+    (|path| shorten(path, 0), "was written to, or cut and made longer again"),
+    (|path| OpenOptions::new().write(true).open(path).unwrap().write_all_at(b"x", 100_000).unwrap(), "was written to"),
+    (
+        |path| {
+            let copy = path.with_extension("copy");
+            fs::copy(path, &copy).unwrap();
+            fs::rename(copy, path).unwrap();
+        },
+        "was replaced since it was opened",
+    ),
+    (|path| shorten(path, PAGE as u64), "no program may change a database's files"),
+];
+
+/// Cuts a file, and makes it as long again except for `less`.
+fn shorten(path: &Path, less: u64) {
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    file.set_len(0).unwrap();
+    file.set_len(length - less).unwrap();
+}
+
+#[test]
+fn a_file_that_is_changed_during_its_backup_fails_it() {
+    for (change, text) in CHANGES {
+        let bench = Bench::new();
+        bench.database("sales", 5_000_000);
+        let (gate, held) = Gate::at_call(2);
+        let path = stripe(&bench.out(), 0);
+        let client = bench.agent("nightly", &config(1), move |_| Ok(GatedFile::new(FileMedia::create(&path)?, &held)));
+        let statement = bench.sql(&backup_statement("sales", "nightly", 1, ""));
+        gate.wait();
+        change(&bench.data().join("sales").join(sample::FILES[0]));
+        gate.open();
+        statement.outcome().assert_failure(&["Msg 50000", sample::FILES[0], text]);
+        let told = client.result().unwrap_err().to_string();
+        assert!(told.contains(text), "{told}");
+        bench.assert_output(&[]);
+    }
+}
