@@ -28,6 +28,7 @@ mod compare;
 mod error;
 mod freeze;
 mod lock;
+mod owner;
 pub mod page;
 mod staging;
 mod target;

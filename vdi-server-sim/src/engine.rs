@@ -25,6 +25,9 @@
 //! | disk-like | SetPosition to the beginning; every Write says where it goes |
 //! | removable ones | after ERROR_END_OF_MEDIA: ClearError, what is not stored again, Flush, Load of the next medium |
 //!
+//! The database's writers wait from before the files are read until all devices are flushed. Then files that another program has
+//! changed meanwhile are looked for. They fail the statement.
+//!
 //! # Restore
 //!
 //! A thread a device reads, follows the stream, and writes the bytes from the shared buffer straight into the files of a
@@ -37,6 +40,9 @@
 //! | tape-like | Rewind; GetPosition behind the catalog; SkipMarks to the end of the data, where the end is read; SkipBlocks and SkipMarks backwards; SetPosition to the data |
 //! | disk-like | SetPosition and GetPosition; the header at 0 is read first, then all from 0 |
 //! | removable ones | at the end of a medium's data: ClearError, Load of the next |
+//!
+//! The database is looked at when the first header is read. From then on the statement holds the database's
+//! [lock](crate::database::DataFolder::lock), as a BACKUP does from its beginning.
 //!
 //! # Snapshots
 //!

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
+use super::owner::Owners;
 use super::staging::{Staging, remove_stale, remove_tree};
 use super::{DataFolder, DatabaseError, DatabaseFile, FOLDER_FLAGS, check_files, check_name};
 
@@ -211,7 +212,8 @@ impl RestoreTarget {
     }
 
     /// Makes the new database durable and puts it in the place of its name. It is either there completely or not at all; the
-    /// folder keeps the permissions of the one that it replaces.
+    /// folder keeps the permissions of the one that it replaces. Files and folders get the owner of what they replace, else of the
+    /// database's folder, and in a new database of the data folder, where this process may give files away.
     ///
     /// # Errors
     /// [`DatabaseError::Exists`]: a database of this name has appeared in the meantime, and `replace` is false.
@@ -221,8 +223,10 @@ impl RestoreTarget {
     /// old one is kept beside it.
     pub fn commit(mut self) -> Result<Committed, DatabaseError> {
         self.reach(Step::SyncFiles)?;
+        let owners = self.owners()?;
         for (spec, file) in self.specs.iter().zip(&self.files) {
             let path = || self.path_of(spec);
+            owners.give(file, &spec.path).map_err(|source| DatabaseError::io("set the owner of", path(), source))?;
             rustix::fs::fchmod(file, Mode::from_raw_mode(spec.mode & super::PERMISSIONS))
                 .map_err(|source| DatabaseError::io("set the permissions of", path(), source))?;
             file.sync_all().map_err(|source| DatabaseError::io("make durable", path(), source))?;
@@ -266,15 +270,24 @@ impl RestoreTarget {
         Ok(folders)
     }
 
-    /// Makes the names of the files durable: the staging folder and its subfolders.
+    /// Gives the staging folder and its subfolders to their owner, and makes them durable, which are the names of the files.
     fn sync_staging(&self, folders: &BTreeSet<String>) -> Result<(), DatabaseError> {
         let Some(staging) = &self.staging else { return Ok(()) };
+        let owners = self.owners()?;
         for folder in folders.iter().map(String::as_str).chain(["."]) {
             rustix::fs::openat(&staging.handle, folder, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())
-                .and_then(rustix::fs::fsync)
+                .and_then(|handle| {
+                    owners.give(&handle, folder)?;
+                    rustix::fs::fsync(handle)
+                })
                 .map_err(|source| DatabaseError::io("make durable", staging.path.join(folder), source))?;
         }
         Ok(())
+    }
+
+    fn owners(&self) -> Result<Owners<'_>, DatabaseError> {
+        Owners::of(&self.folder, &self.name)
+            .map_err(|source| DatabaseError::io("find the owner of", self.folder_path.join(&self.name), source))
     }
 
     /// Puts the staging folder in the database's place, and what was there in the place of the staging folder. Says whether

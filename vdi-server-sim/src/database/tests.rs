@@ -3,6 +3,7 @@
 
 mod freeze;
 mod lock;
+mod owner;
 mod stamp;
 
 use std::fs;

@@ -1,6 +1,6 @@
 //! `vdi-sim write`: a database in use.
 //!
-//! It overwrites page after page of all files, each with a [`Stamp`], and waits while the database is frozen. It ends between two
+//! It overwrites page after page of all files, each with a [`Stamp`], and waits while the database is backed up or frozen. It ends between two
 //! pages: nobody who asks it to end finds half a page.
 
 use std::error::Error;
