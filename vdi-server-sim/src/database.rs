@@ -1,7 +1,7 @@
 //! Databases made of real files.
 //!
 //! A *data folder* holds one folder for each database, and a database is every regular file below its folder, subfolders
-//! included:
+//! included. Empty folders go with it:
 //!
 //! ```text
 //! DIR/                    the data folder
@@ -135,12 +135,13 @@ impl DataFolder {
         let path = self.database_path(name);
         let handle = rustix::fs::openat(&self.handle, name, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty())
             .map_err(|source| DatabaseError::io("open the database's folder", &path, source))?;
-        let mut files = list(&handle, &path)?;
+        let (mut files, mut empty_folders) = list(&handle, &path)?;
         if files.is_empty() {
             return Err(DatabaseError::Empty { path });
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(Database { name: name.to_owned(), path, handle, files })
+        empty_folders.sort();
+        Ok(Database { name: name.to_owned(), path, handle, files, empty_folders })
     }
 }
 
@@ -151,6 +152,7 @@ pub struct Database {
     path: PathBuf,
     handle: OwnedFd,
     files: Vec<DatabaseFile>,
+    empty_folders: Vec<String>,
 }
 
 impl Database {
@@ -170,6 +172,12 @@ impl Database {
     #[must_use]
     pub fn files(&self) -> &[DatabaseFile] {
         &self.files
+    }
+
+    /// Paths of the folders in it that hold nothing, sorted, relative to the database's folder.
+    #[must_use]
+    pub fn empty_folders(&self) -> &[String] {
+        &self.empty_folders
     }
 
     /// All files' bytes together.
@@ -203,21 +211,23 @@ impl Database {
     }
 }
 
-/// Every regular file below the open folder `root`, unsorted. `root_path` is for errors only.
-fn list(root: &OwnedFd, root_path: &Path) -> Result<Vec<DatabaseFile>, DatabaseError> {
-    let mut files = Vec::new();
+/// Every regular file and every empty folder below the open folder `root`, unsorted. `root_path` is for errors only.
+fn list(root: &OwnedFd, root_path: &Path) -> Result<(Vec<DatabaseFile>, Vec<String>), DatabaseError> {
+    let (mut files, mut empty_folders) = (Vec::new(), Vec::new());
     let mut folders = vec![String::new()];
     while let Some(folder) = folders.pop() {
         let path = root_path.join(&folder);
         let read = |source| DatabaseError::io("read the folder", &path, source);
         let inside = if folder.is_empty() { "." } else { folder.as_str() };
         let handle = rustix::fs::openat(root, inside, FOLDER_FLAGS | OFlags::NOFOLLOW, Mode::empty()).map_err(read)?;
+        let mut is_empty = true;
         for entry in Dir::read_from(&handle).map_err(read)? {
             let entry = entry.map_err(read)?;
             let name = entry.file_name();
             if name == c"." || name == c".." {
                 continue;
             }
+            is_empty = false;
             let Ok(text) = name.to_str() else {
                 return Err(DatabaseError::UnsupportedFile {
                     path: path.join(String::from_utf8_lossy(name.to_bytes()).as_ref()),
@@ -241,8 +251,11 @@ fn list(root: &OwnedFd, root_path: &Path) -> Result<Vec<DatabaseFile>, DatabaseE
                 other => return Err(DatabaseError::UnsupportedFile { path: full, kind: kind_of(other) }),
             }
         }
+        if is_empty && !folder.is_empty() {
+            empty_folders.push(folder);
+        }
     }
-    Ok(files)
+    Ok((files, empty_folders))
 }
 
 fn kind_of(kind: FileType) -> &'static str {
@@ -279,32 +292,32 @@ pub fn check_name(name: &str) -> Result<(), DatabaseError> {
     Err(DatabaseError::InvalidName { name: name.to_owned(), reason })
 }
 
-/// The rule of the files of a database that comes out of a backup, which may be damaged or made by an enemy: every path
-/// stays inside the database's folder, and no path stands in another's way.
+/// The rule of the files and empty folders of a database that comes out of a backup, which may be damaged or made by an enemy: every
+/// path stays inside the database's folder, and no path stands in another's way.
 ///
 /// # Errors
 /// [`DatabaseError::Empty`] for no files at all, [`DatabaseError::InvalidPath`] and [`DatabaseError::InvalidSize`] for the first
 /// one that breaks the rule.
-fn check_files(database: &Path, files: &[DatabaseFile]) -> Result<(), DatabaseError> {
+fn check_files(database: &Path, files: &[DatabaseFile], empty_folders: &[String]) -> Result<(), DatabaseError> {
     if files.is_empty() {
         return Err(DatabaseError::Empty { path: database.to_owned() });
     }
     let mut paths = BTreeSet::new();
-    for file in files {
-        let refuse = |reason| Err(DatabaseError::InvalidPath { path: file.path.clone(), reason });
-        if file.path.is_empty() {
+    for path in files.iter().map(|file| &file.path).chain(empty_folders) {
+        let refuse = |reason| Err(DatabaseError::InvalidPath { path: path.clone(), reason });
+        if path.is_empty() {
             return refuse("it is empty");
         }
-        if file.path.len() > MAX_PATH_BYTES {
+        if path.len() > MAX_PATH_BYTES {
             return refuse("it has more than 4095 bytes");
         }
-        if file.path.starts_with('/') {
+        if path.starts_with('/') {
             return refuse("it is absolute");
         }
-        if file.path.contains('\0') {
+        if path.contains('\0') {
             return refuse("it contains a NUL character");
         }
-        for component in file.path.split('/') {
+        for component in path.split('/') {
             match component {
                 "" => return refuse("it has an empty component"),
                 "." | ".." => return refuse("it has a component '.' or '..'"),
@@ -312,9 +325,11 @@ fn check_files(database: &Path, files: &[DatabaseFile]) -> Result<(), DatabaseEr
                 _ => {}
             }
         }
-        if !paths.insert(file.path.as_str()) {
+        if !paths.insert(path.as_str()) {
             return refuse("it is listed twice");
         }
+    }
+    for file in files {
         if i64::try_from(file.size).is_err() {
             return Err(DatabaseError::InvalidSize { path: file.path.clone(), size: file.size });
         }
@@ -324,7 +339,7 @@ fn check_files(database: &Path, files: &[DatabaseFile]) -> Result<(), DatabaseEr
         if let Some(folder) = folders.find(|folder| paths.contains(folder)) {
             return Err(DatabaseError::InvalidPath {
                 path: folder.to_owned(),
-                reason: "it is a file here and a folder in another path",
+                reason: "it is a file or an empty folder here, and a folder with something in it in another path",
             });
         }
     }

@@ -34,6 +34,7 @@ pub struct RestoreTarget {
     name: String,
     replace: bool,
     specs: Vec<DatabaseFile>,
+    empty_folders: Vec<String>,
     files: Vec<File>,
     /// The staging folder, from the start where the files must have names.
     staging: Option<Staging>,
@@ -109,7 +110,7 @@ impl RestoreTarget {
         placement: Placement,
     ) -> Result<Self, DatabaseError> {
         check_name(name)?;
-        check_files(&folder.database_path(name), files)?;
+        check_files(&folder.database_path(name), files, &[])?;
         if folder.contains(name)? && !replace {
             return Err(DatabaseError::Exists { name: name.to_owned(), path: folder.database_path(name) });
         }
@@ -122,6 +123,7 @@ impl RestoreTarget {
             name: name.to_owned(),
             replace,
             specs: files.to_vec(),
+            empty_folders: Vec::new(),
             files: Vec::with_capacity(files.len()),
             staging: None,
             #[cfg(test)]
@@ -171,6 +173,16 @@ impl RestoreTarget {
             self.files.push(File::from(file));
         }
         Ok(())
+    }
+
+    /// The same target, whose database has these folders besides, which hold nothing.
+    ///
+    /// # Errors
+    /// [`DatabaseError::InvalidPath`] if one cannot be in this database.
+    pub fn with_empty_folders(mut self, empty_folders: &[String]) -> Result<Self, DatabaseError> {
+        check_files(&self.folder_path.join(&self.name), &self.specs, empty_folders)?;
+        self.empty_folders = empty_folders.to_vec();
+        Ok(self)
     }
 
     /// The database's name.
@@ -250,17 +262,23 @@ impl RestoreTarget {
         Ok(Committed { replaced, leftover })
     }
 
-    /// Gathers the files in the staging folder. Gives the subfolders that they are in.
+    /// Gathers the files in the staging folder, and makes the empty folders. Gives all subfolders.
     fn name_files(&mut self) -> Result<BTreeSet<String>, DatabaseError> {
         let mut folders = BTreeSet::new();
-        if self.staging.is_some() {
+        let named = self.staging.is_some();
+        if named {
             folders.extend(self.specs.iter().flat_map(|spec| parents(&spec.path)).map(str::to_owned));
-            self.reach(Step::NameFiles)?;
-            return Ok(folders);
+        } else {
+            self.staging = Some(Staging::create(&self.data_folder()?, &self.name)?);
         }
-        self.staging = Some(Staging::create(&self.data_folder()?, &self.name)?);
         self.reach(Step::NameFiles)?;
         let Some(staging) = &self.staging else { return Ok(folders) };
+        for folder in &self.empty_folders {
+            make_parents(staging, &format!("{folder}/"), &mut folders)?;
+        }
+        if named {
+            return Ok(folders);
+        }
         for (spec, file) in self.specs.iter().zip(&self.files) {
             make_parents(staging, &spec.path, &mut folders)?;
             let source = format!("/proc/self/fd/{}", file.as_raw_fd());

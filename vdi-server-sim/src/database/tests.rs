@@ -274,6 +274,11 @@ fn paths_of_a_backup_stay_inside_the_database() {
         let error = RestoreTarget::create(&folder, "db", &files, false).unwrap_err();
         assert!(matches!(error, DatabaseError::InvalidPath { .. }), "{paths:?}: {error}");
     }
+    for path in ["/a", "../x", "a/..", "", "new.mdf", "new.mdf/x", "a", "a/b/", "c\0"] {
+        let target = RestoreTarget::create(&folder, "db", &new_files(), false).unwrap();
+        let error = target.with_empty_folders(&[path.to_owned()]).unwrap_err();
+        assert!(matches!(error, DatabaseError::InvalidPath { .. }), "{path:?}: {error}");
+    }
     let long = [file(&"x".repeat(256), 1, 0o600)];
     assert!(matches!(RestoreTarget::create(&folder, "db", &long, false), Err(DatabaseError::InvalidPath { .. })));
     let deep = [file(&"x/".repeat(3000), 1, 0o600)];
@@ -289,6 +294,18 @@ fn paths_of_a_backup_stay_inside_the_database() {
     let error = RestoreTarget::create(&folder, "db", &[file("x", i64::MAX as u64, 0o600)], false).unwrap_err();
     assert!(error.to_string().contains("db/x"), "{error}");
     assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn empty_folders_come_back() {
+    for placement in PLACEMENTS {
+        let (dir, folder) = data_folder();
+        let folders = ["a/none", "deep/er/est", "z"].map(str::to_owned);
+        target(&folder, false, placement).unwrap().with_empty_folders(&folders).unwrap().commit().unwrap();
+        assert_new_database(&folder);
+        assert_eq!(folder.open("db").unwrap().empty_folders(), folders);
+        assert_eq!(names(dir.path()), ["db"]);
+    }
 }
 
 #[test]

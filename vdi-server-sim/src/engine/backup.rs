@@ -87,7 +87,7 @@ pub(super) fn run(
     Work::with(engine, devices, cancel, |work| {
         let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
         let database = engine.folder.open(&statement.database)?;
-        let catalog: Arc<[u8]> = Catalog::new(database.files().to_vec())?.encode().into();
+        let catalog: Arc<[u8]> = Catalog::of(&database)?.encode().into();
         // There is no log that would tell what writers do meanwhile, so they wait until all is read and flushed.
         let mut frozen = Some(work.freeze(&database)?);
         let started = Instant::now();

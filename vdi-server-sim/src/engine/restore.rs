@@ -182,7 +182,7 @@ impl Incoming<'_> {
                     // learns why it is refused.
                     let lock = self.folder.lock(self.name, Verb::Restore)?;
                     let made = RestoreTarget::create(self.folder, self.name, catalog.files(), self.replace)?;
-                    *target = Some((lock, made));
+                    *target = Some((lock, made.with_empty_folders(catalog.empty_folders())?));
                     self.tally.expect(catalog.total_bytes());
                 }
                 Ok(0)

@@ -66,7 +66,7 @@ pub(super) fn backup(
     Work::with(engine, &statement.devices, cancel, |work| {
         let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
         let database = engine.folder.open(&statement.database)?;
-        let catalog = Catalog::new(database.files().to_vec())?;
+        let catalog = Catalog::of(&database)?;
         let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
         let started = Instant::now();
         let terms =

@@ -1,9 +1,10 @@
 //! The list of a database's files as it travels with every device.
 //!
 //! Encoded, little-endian: the number of files (4 bytes), then for each file its size (8), permissions (4), length of the path
-//! (2), and the path in UTF-8.
+//! (2), and the path in UTF-8. Where the database has empty folders, their number (4) follows, then for each the length of its path
+//! (2), and the path.
 
-use crate::database::DatabaseFile;
+use crate::database::{Database, DatabaseFile};
 
 use super::CatalogError;
 use super::header::Fields;
@@ -12,8 +13,11 @@ use super::header::Fields;
 /// that a damaged or hostile stream can make a restore use.
 pub const MAX_CATALOG_BYTES: u64 = 64 << 20;
 
-/// Encoded bytes of an entry without its path.
+/// Encoded bytes of a file's entry without its path.
 const ENTRY_BYTES: usize = 8 + 4 + 2;
+
+/// Encoded bytes of a folder's entry without its path.
+const FOLDER_BYTES: usize = 2;
 
 /// The files of a database, numbered from 0 in this order.
 ///
@@ -22,9 +26,18 @@ const ENTRY_BYTES: usize = 8 + 4 + 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalog {
     files: Vec<DatabaseFile>,
+    empty_folders: Vec<String>,
 }
 
 impl Catalog {
+    /// The catalog of a database.
+    ///
+    /// # Errors
+    /// As [`Catalog::new`] and [`Catalog::with_empty_folders`].
+    pub fn of(database: &Database) -> Result<Self, CatalogError> {
+        Self::new(database.files().to_vec())?.with_empty_folders(database.empty_folders().to_vec())
+    }
+
     /// A catalog of these files.
     ///
     /// # Errors
@@ -42,13 +55,32 @@ impl Catalog {
         if needed > MAX_CATALOG_BYTES {
             return Err(CatalogError::TooLong { needed });
         }
-        Ok(Self { files })
+        Ok(Self { files, empty_folders: Vec::new() })
+    }
+
+    /// The same catalog, of a database that has these folders besides, which hold nothing.
+    ///
+    /// # Errors
+    /// [`CatalogError::PathTooLong`] or [`CatalogError::TooLong`]: the format cannot hold them.
+    pub fn with_empty_folders(mut self, empty_folders: Vec<String>) -> Result<Self, CatalogError> {
+        if let Some((index, path)) = (0..).zip(&empty_folders).find(|(_, path)| u16::try_from(path.len()).is_err()) {
+            return Err(CatalogError::PathTooLong { index: self.files.len() + index, length: path.len() });
+        }
+        self.empty_folders = empty_folders;
+        let needed = self.encode().len() as u64;
+        if needed > MAX_CATALOG_BYTES { Err(CatalogError::TooLong { needed }) } else { Ok(self) }
     }
 
     /// The files.
     #[must_use]
     pub fn files(&self) -> &[DatabaseFile] {
         &self.files
+    }
+
+    /// Paths of the folders that hold nothing.
+    #[must_use]
+    pub fn empty_folders(&self) -> &[String] {
+        &self.empty_folders
     }
 
     /// Bytes of all files together.
@@ -69,6 +101,13 @@ impl Catalog {
             bytes.extend_from_slice(&file.mode.to_le_bytes());
             bytes.extend_from_slice(&(file.path.len() as u16).to_le_bytes());
             bytes.extend_from_slice(file.path.as_bytes());
+        }
+        if !self.empty_folders.is_empty() {
+            bytes.extend_from_slice(&(self.empty_folders.len() as u32).to_le_bytes());
+        }
+        for path in &self.empty_folders {
+            bytes.extend_from_slice(&(path.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(path.as_bytes());
         }
         bytes
     }
@@ -96,16 +135,43 @@ impl Catalog {
                 return Err(short(at + ENTRY_BYTES));
             }
             let (size, mode, length) = (fields.u64(), fields.u32(), usize::from(fields.u16()));
-            let Some((path, rest)) = fields.rest.split_at_checked(length) else {
-                return Err(short(at + ENTRY_BYTES + length));
-            };
-            fields.rest = rest;
-            let path = std::str::from_utf8(path).map_err(|_| CatalogError::Path { index })?.to_owned();
+            let path = take_path(&mut fields, length, index).ok_or_else(|| short(at + ENTRY_BYTES + length))??;
             files.push(DatabaseFile { path, size, mode });
+        }
+        let catalog = Self::new(files)?;
+        if fields.rest.is_empty() {
+            return Ok(catalog);
+        }
+        let at = bytes.len() - fields.rest.len();
+        if fields.rest.len() < 4 {
+            return Err(short(at));
+        }
+        let folders = fields.u32() as usize;
+        let least = folders.saturating_mul(FOLDER_BYTES).saturating_add(at + 4);
+        // Without empty folders there is not even their number.
+        if folders == 0 || least > bytes.len() {
+            return Err(short(if folders == 0 { at } else { least }));
+        }
+        let mut empty_folders = Vec::with_capacity(folders);
+        for index in count..count + folders {
+            let at = bytes.len() - fields.rest.len();
+            if fields.rest.len() < FOLDER_BYTES {
+                return Err(short(at + FOLDER_BYTES));
+            }
+            let length = usize::from(fields.u16());
+            let path = take_path(&mut fields, length, index).ok_or_else(|| short(at + FOLDER_BYTES + length))??;
+            empty_folders.push(path);
         }
         if !fields.rest.is_empty() {
             return Err(short(bytes.len() - fields.rest.len()));
         }
-        Self::new(files)
+        catalog.with_empty_folders(empty_folders)
     }
+}
+
+/// A path of `length` bytes; `None` if they are not there. `index` is the entry's, for errors.
+fn take_path(fields: &mut Fields<'_>, length: usize, index: usize) -> Option<Result<String, CatalogError>> {
+    let (path, rest) = fields.rest.split_at_checked(length)?;
+    fields.rest = rest;
+    Some(std::str::from_utf8(path).map(str::to_owned).map_err(|_| CatalogError::Path { index }))
 }

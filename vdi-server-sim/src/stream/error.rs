@@ -63,15 +63,15 @@ pub enum CatalogError {
         needed: usize,
     },
     /// A path is not UTF-8.
-    #[error("the catalog is damaged: the path of file {index} is not UTF-8")]
+    #[error("the catalog is damaged: the path of entry {index} is not UTF-8")]
     Path {
-        /// The file's number, from 0.
+        /// The entry's number, from 0: files, then empty folders.
         index: usize,
     },
     /// A path is longer than the format can tell.
-    #[error("the path of file {index} has {length} bytes, more than the 65535 that a catalog can hold: shorten it")]
+    #[error("the path of entry {index} has {length} bytes, more than the 65535 that a catalog can hold: shorten it")]
     PathTooLong {
-        /// The file's number, from 0.
+        /// The entry's number, from 0: files, then empty folders.
         index: usize,
         /// The path's length.
         length: usize,

@@ -458,6 +458,22 @@ fn a_catalog_keeps_to_its_format() {
         Err(CatalogError::PathTooLong { index: 0, .. })
     ));
     assert_eq!(Catalog::new(vec![file("a", u64::MAX), file("b", 1)]), Err(CatalogError::TooManyBytes));
+    let folders = catalog.clone().with_empty_folders(vec!["a/ö".to_owned(), "d".to_owned()]).unwrap();
+    let more = folders.encode();
+    assert_eq!((&more[..bytes.len()], Catalog::decode(&more)), (&bytes[..], Ok(folders)));
+    for length in bytes.len() + 1..more.len() {
+        assert!(matches!(Catalog::decode(&more[..length]), Err(CatalogError::Length { .. })), "{length}");
+    }
+    for end in [&[0; 4][..], &[1, 0, 0, 0, 0], &[0xFF; 4]] {
+        assert!(matches!(Catalog::decode(&[&bytes[..], end].concat()), Err(CatalogError::Length { .. })), "{end:?}");
+    }
+    let mut broken = more.clone();
+    broken[bytes.len() + 6] = 0xFF;
+    assert_eq!(Catalog::decode(&broken), Err(CatalogError::Path { index: 2 }));
+    assert!(matches!(
+        catalog.with_empty_folders(vec!["x".repeat(65_536)]),
+        Err(CatalogError::PathTooLong { index: 2, .. })
+    ));
     let many = vec![file(&"x".repeat(60_000), 0); 1200];
     assert!(matches!(Catalog::new(many), Err(CatalogError::TooLong { .. })));
 }

@@ -101,6 +101,7 @@ fn files_in_subfolders_and_empty_ones_come_back() {
     let bench = Bench::new();
     let folder = bench.data().join("odd");
     fs::create_dir_all(folder.join("a/b")).unwrap();
+    fs::create_dir_all(folder.join("a/empty/within")).unwrap();
     fs::write(folder.join("empty"), []).unwrap();
     fs::write(folder.join("a/one byte"), [1]).unwrap();
     fs::write(folder.join("a/b/größer"), vec![7; 200_001]).unwrap();
