@@ -94,6 +94,10 @@ fn a_writer_that_is_stopped_by_a_freeze_ends_with_its_input() {
     let database = DataFolder::new(bench.data()).unwrap().open("db").unwrap();
     let frozen = database.freeze(PATIENCE, || false).unwrap();
     writer.end();
+    // One that is started meanwhile waits to open the database.
+    let late = Writer::start(&bench, "db", &[]);
+    late.wait_until_asleep();
+    late.end();
     drop(frozen);
 }
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use vdi_server_sim::database::page::{HEADER_BYTES, Stamp};
-use vdi_server_sim::database::{DataFolder, DatabaseWriter};
+use vdi_server_sim::database::{DataFolder, Database, DatabaseFile, DatabaseWriter};
 
 use crate::say;
 
@@ -39,18 +39,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if !(HEADER_BYTES..=1 << 24).contains(&(arguments.page as usize)) {
         return Err(format!("a page of {} bytes: give {HEADER_BYTES} to {}", arguments.page, 1 << 24).into());
     }
-    let mut writer = DatabaseWriter::open(&DataFolder::new(&arguments.data)?, &arguments.database)?;
+    let folder = DataFolder::new(&arguments.data)?;
     let page_bytes = u64::from(arguments.page);
-    let pages: Vec<(u32, u64)> = (0..)
-        .zip(writer.database().files())
-        .flat_map(|(file, listed)| (0..listed.size / page_bytes).map(move |page| (file, page)))
-        .collect();
-    if pages.is_empty() {
-        return Err(
-            format!("no file of {} has a page of {page_bytes} bytes", writer.database().path().display()).into()
-        );
-    }
+    // Says what is wrong before the end of the input can end the process.
+    pages(&folder.open(&arguments.database)?, page_bytes)?;
+    // Before anything that waits: opening does, while the database is backed up or frozen.
     std::thread::Builder::new().spawn(end_with_input)?;
+    let mut writer = DatabaseWriter::open(&folder, &arguments.database)?;
+    let pages = pages(writer.database(), page_bytes)?;
     let mut bytes = vec![0; arguments.page as usize];
     let mut written = 0;
     let sequence = 0..arguments.count.unwrap_or(u64::MAX);
@@ -71,6 +67,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         say::out(format_args!("wrote {written}"));
     }
     Ok(())
+}
+
+/// The pages of a database, at least one: the file's place, and the page's place in it.
+fn pages(database: &Database, page_bytes: u64) -> Result<Vec<(u32, u64)>, Box<dyn Error>> {
+    let of_file = |(file, listed): (u32, &DatabaseFile)| (0..listed.size / page_bytes).map(move |page| (file, page));
+    let pages: Vec<_> = (0..).zip(database.files()).flat_map(of_file).collect();
+    if pages.is_empty() {
+        return Err(format!("no file of {} has a page of {page_bytes} bytes", database.path().display()).into());
+    }
+    Ok(pages)
 }
 
 /// Ends this process well when its standard input closes.
