@@ -5,9 +5,13 @@ use crate::common;
 use crate::gated;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, execute, restore_statement, stripe};
+use common::tasks::task;
 use gated::{Gate, GatedFile};
 use vdi_client::media::{FileMedia, StreamMedia};
+use vdi_server_sim::database::DatabaseError;
+use vdi_server_sim::engine::{Engine, Failure};
+use vdi_server_sim::messages::Verb;
 
 const SIZE: u64 = 700_000;
 
@@ -75,6 +79,31 @@ fn statements_beside_a_backup_are_refused() {
     std::fs::rename(stripe(&bench.out(), 1), stripe(&bench.out(), 0)).unwrap();
     bench.restore("again", 1, "");
     bench.assert_identical("sales", "again");
+}
+
+/// As between two processes.
+#[test]
+fn two_engines_of_one_process_exclude_each_other() {
+    let bench = bench();
+    let (gate, held) = Gate::at_call(1);
+    let path = stripe(&bench.out(), 1);
+    let client = bench.agent("first", &config(1), move |_| Ok(GatedFile::new(FileMedia::create(&path)?, &held)));
+    let engine = || Engine::new(bench.data(), bench.options()).unwrap();
+    let (one, other) = (engine(), engine());
+    let first = task("the server", move || execute(&one, &backup_statement("sales", "first", 1, "")));
+    gate.wait();
+    for statement in [backup_statement("sales", "second", 1, ""), restore_statement("sales", "second", 1, "REPLACE")] {
+        let agent = bench.reading_agent("second", &config(1));
+        let failure = execute(&other, &statement).unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Database(DatabaseError::InUse { name, holder: Verb::Backup }) if name == "sales"),
+            "{statement}: {failure}"
+        );
+        assert!(agent.result().is_err());
+    }
+    gate.open();
+    first.result().unwrap();
+    client.result().unwrap();
 }
 
 #[test]
