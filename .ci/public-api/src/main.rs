@@ -9,8 +9,14 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-/// The crates that Rust programs may depend on. The other two are libraries for C and C++, whose headers tests compare.
-const CRATES: [&str; 4] = ["vdi-proto", "vdi-shm", "vdi-client", "vdi-server-sim"];
+/// The crates that Rust programs may depend on, with their folders. The libraries for C and C++ have headers, which tests compare.
+const CRATES: [(&str, &str); 5] = [
+    ("vdi-proto", "vdi-proto"),
+    ("vdi-shm", "vdi-shm"),
+    ("vdi-client", "vdi-client"),
+    ("vdi-server-sim", "vdi-server-sim"),
+    ("vdi-mtf", "vdi-server-sim/mtf"),
+];
 
 const ACCEPT: &str = "bash .ci/public-api/check --accept";
 
@@ -24,12 +30,12 @@ fn main() -> ExitCode {
         }
     };
     let mut changed = 0;
-    for name in CRATES {
-        match judge(name, accept) {
+    for (name, folder) in CRATES {
+        match judge(name, folder, accept) {
             Ok(Verdict::Same(items)) => println!("{name}: {items} public items, as listed"),
             Ok(Verdict::Accepted(items)) => println!("{name}: {items} public items, listed anew"),
             Ok(Verdict::Changed(difference)) => {
-                println!("{name}: its public interface is not as listed in {name}/public-api.txt:\n{difference}");
+                println!("{name}: its public interface is not as listed in {folder}/public-api.txt:\n{difference}");
                 changed += 1;
             }
             Err(error) => {
@@ -53,14 +59,14 @@ enum Verdict {
     Changed(String),
 }
 
-fn judge(name: &str, accept: bool) -> Result<Verdict, Box<dyn Error>> {
+fn judge(name: &str, folder: &str, accept: bool) -> Result<Verdict, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let found = list(&root, name)?;
     let items = found.lines().count();
     if items == 0 {
         return Err("nothing public was found: the listing is not to be trusted".into());
     }
-    let path = root.join(name).join("public-api.txt");
+    let path = root.join(folder).join("public-api.txt");
     let listed = match std::fs::read_to_string(&path) {
         Ok(listed) => listed,
         // A first listing shows as all new.
