@@ -379,6 +379,9 @@ fn abort_for(session: &Session, error: &Error) {
     match (error.media_error(), error.device()) {
         (Some(failure), Some(device)) => abort(session, failure.code, &format!("device {device:?}: {failure}")),
         _ if error.kind() == ErrorKind::Ended => {}
+        _ if error.kind() == ErrorKind::Cancelled => {
+            abort(session, CompletionCode::OPERATION_ABORTED, "its program cancelled the work");
+        }
         _ => abort(session, CompletionCode::OPERATION_ABORTED, &error.to_string()),
     }
 }

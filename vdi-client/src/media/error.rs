@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, ErrorKind};
 
+use rustix::io::Errno;
 use thiserror::Error;
 use vdi_proto::completion::CompletionCode;
 
@@ -67,7 +68,7 @@ impl MediaError {
     /// size is used up, else ERROR_IO_DEVICE.
     #[must_use]
     pub fn io(what: impl Into<String>, source: io::Error) -> Self {
-        let (code, remedy) = classify(source.kind());
+        let (code, remedy) = classify(&source);
         let remedy = Cow::Borrowed(remedy);
         MediaError { code, bytes: 0, what: what.into(), remedy, source: Some(source), passing: false }
     }
@@ -156,10 +157,16 @@ impl fmt::Display for MediaError {
 }
 
 /// The completion code and the remedy of a system's error.
-fn classify(kind: ErrorKind) -> (CompletionCode, &'static str) {
+fn classify(error: &io::Error) -> (CompletionCode, &'static str) {
     let full = CompletionCode::DISK_FULL;
     let device = CompletionCode::IO_DEVICE;
-    match kind {
+    if Errno::from_io_error(error) == Some(Errno::LOOP) {
+        return (
+            device,
+            "the path leads over symbolic links in a circle, or over too many: mend them, or choose another path",
+        );
+    }
+    match error.kind() {
         ErrorKind::StorageFull => (full, "free some space there or write to another file system, then start again"),
         ErrorKind::QuotaExceeded => (full, "raise the quota of this user or write elsewhere, then start again"),
         ErrorKind::FileTooLarge => (

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
+use vdi_proto::completion::CompletionCode;
 
 use super::error::MediaError;
 use super::lock::TargetLock;
@@ -45,6 +46,10 @@ impl Output {
     /// Opens what `path` stands for; nothing that is there already is changed, apart from special files being opened.
     pub(super) fn create(path: &Path, naming: Naming, fifo_timeout: Duration) -> Result<Output, MediaError> {
         let cannot = |error| MediaError::io(format!("cannot create {}", path.display()), error);
+        if path.as_os_str().is_empty() {
+            return Err(MediaError::new(CompletionCode::IO_DEVICE, "no file is named")
+                .with_remedy("name a file for the backup"));
+        }
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => Err(is_directory(path)),
             Ok(found) if found.is_file() => {

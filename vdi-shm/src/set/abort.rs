@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use vdi_proto::abort::{AbortReason, reason_text};
+use vdi_proto::abort::{AbortReason, MAX_REASON_BYTES};
 use vdi_proto::wire::join::Message;
 
 /// Why a set was aborted, in full.
@@ -22,12 +22,22 @@ pub struct Abort {
 
 impl Abort {
     pub(crate) fn new(reason: AbortReason, code: u32, text: &str) -> Abort {
-        Abort { reason, code, text: printable(text) }
+        Abort { reason, code, text: cut(printable(text)) }
     }
 
     pub(crate) fn message(&self) -> Message<'_> {
-        Message::Aborted { reason: self.reason, code: self.code, text: reason_text(&self.text) }
+        Message::Aborted { reason: self.reason, code: self.code, text: &self.text }
     }
+}
+
+/// A text of at most [`MAX_REASON_BYTES`]; three dots stand for what was cut.
+fn cut(mut text: String) -> String {
+    const DOTS: &str = "...";
+    if text.len() > MAX_REASON_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_REASON_BYTES - DOTS.len()));
+        text.push_str(DOTS);
+    }
+    text
 }
 
 /// A text of a peer for a line of a log: line breaks, other control characters, and characters that change the order in which
@@ -60,6 +70,16 @@ impl fmt::Display for Abort {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_that_is_too_long_shows_that_it_was_cut() {
+        assert_eq!(cut("x".repeat(MAX_REASON_BYTES)), "x".repeat(MAX_REASON_BYTES));
+        let text = cut("ü".repeat(MAX_REASON_BYTES));
+        assert!(
+            text.ends_with("ü...") && text.len() > MAX_REASON_BYTES - 4 && text.len() <= MAX_REASON_BYTES,
+            "{text}"
+        );
+    }
 
     #[test]
     fn texts_of_peers_are_one_line_in_one_direction() {

@@ -249,3 +249,18 @@ fn boxes_and_references_are_media_too() {
     assert_eq!(media.bytes(), 3);
     assert_eq!(place.content().unwrap(), b"new");
 }
+
+/// Nothing is made, and the error says what to do.
+#[test]
+fn a_circle_of_links_and_an_empty_path_have_their_own_remedies() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+    std::os::unix::fs::symlink(&other, &one).unwrap();
+    std::os::unix::fs::symlink(&one, &other).unwrap();
+    for error in [FileMedia::create(&one).unwrap_err(), FileMedia::open(&one).unwrap_err()] {
+        assert!(error.to_string().contains("symbolic links in a circle"), "{error}");
+    }
+    let error = FileMedia::create("").unwrap_err().to_string();
+    assert!(error.starts_with("no file is named; name a file"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
