@@ -455,8 +455,8 @@ fn cause(outcome: &Outcome) -> String {
     let number = first.split(',').next().unwrap_or_default();
     let told = outcome.text.lines().find_map(|line| {
         let (_, cause) = line.split_once("the set was aborted: ")?;
-        // Without the remedy.
-        Some(format!("aborted: {}", cause.split("; look ").next()?))
+        // Without the text of the process that aborted it, and the remedy.
+        Some(format!("aborted: {}", cause.split([':', ';']).next()?))
     });
     let told = told.or_else(|| {
         let (_, code) = outcome.text.split_once("VD_E_")?;

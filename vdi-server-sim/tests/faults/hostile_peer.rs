@@ -223,7 +223,7 @@ fn judge(case: &Case, verb: Verb, played: &Played, tally: &mut Tally) {
 fn cause(said: Option<&str>) -> String {
     let Some(said) = said else { return "died".to_owned() };
     let reason = match said.split_once("the set was aborted: ") {
-        Some((_, reason)) => reason.split([';', '(']).next().unwrap_or_default().trim(),
+        Some((_, reason)) => reason.split([':', ';', '(']).next().unwrap_or_default().trim(),
         None => said.split(": ").nth(1).unwrap_or(said).split(['(', ',']).next().unwrap_or_default().trim(),
     };
     reason.chars().filter(|c| !c.is_ascii_digit()).collect::<String>().replace("  ", " ")
