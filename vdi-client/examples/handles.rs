@@ -14,7 +14,7 @@ fn say(line: impl Display) {
 }
 
 /// How long the server may be silent.
-const PATIENCE: Duration = Duration::from_secs(600);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -30,13 +30,13 @@ fn primary(name: &str, workers: usize) -> Result<(), ErrorReport> {
     let set = ClientVirtualDeviceSet::with_back_end(BackEnd::from_env()?)?;
     set.create(name, &VdConfig::default())?;
     say(format_args!("ready for BACKUP DATABASE ... TO VIRTUAL_DEVICE='{name}'"));
-    set.get_configuration(PATIENCE)?;
+    set.get_configuration(TIMEOUT)?;
     // From here on others may join.
     let mut workers = (0..workers.max(1)).map(|_| start_worker(name)).collect::<Result<Vec<_>, _>>()?;
     let mut device = set.open_device(name)?;
     let (mut handles, mut total) = (0, 0u64);
     loop {
-        let command = match device.get_command(PATIENCE) {
+        let command = match device.get_command(TIMEOUT) {
             Ok(command) => command,
             Err(end) if end.is_close() => break,
             Err(error) => return Err(error.into()),

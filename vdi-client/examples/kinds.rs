@@ -47,7 +47,7 @@ fn main() -> Result<(), ErrorReport> {
     Ok(())
 }
 
-/// Messages are for people, and for standard error. One that nobody reads any more changes nothing.
+/// Messages are for people, and for standard error. A message that no process reads changes nothing.
 fn say(line: &str) {
     let _ = writeln!(stderr(), "{line}");
 }

@@ -339,7 +339,7 @@ fn start<'scope, W: DeviceWork + 'scope>(
             let end = end.and_then(|report| if device.is_closed() { Ok(report) } else { Err(ended_early(&device)) });
             // Before the device is dropped, which aborts without a text.
             let end = end.inspect_err(|error| abort_for(session, error));
-            // Nobody listens after a panic of the callback.
+            // Fails only after a panic of the callback, which drops the receiver.
             let _ = told.send((index, end));
         });
         match spawned {

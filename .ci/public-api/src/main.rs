@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     };
     let mut changed = 0;
     for (name, folder) in CRATES {
-        match judge(name, folder, accept) {
+        match compare(name, folder, accept) {
             Ok(Verdict::Same(items)) => println!("{name}: {items} public items, as listed"),
             Ok(Verdict::Accepted(items)) => println!("{name}: {items} public items, listed anew"),
             Ok(Verdict::Changed(difference)) => {
@@ -59,7 +59,7 @@ enum Verdict {
     Changed(String),
 }
 
-fn judge(name: &str, folder: &str, accept: bool) -> Result<Verdict, Box<dyn Error>> {
+fn compare(name: &str, folder: &str, accept: bool) -> Result<Verdict, Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let found = list(&root, name)?;
     let items = found.lines().count();

@@ -89,7 +89,7 @@ def load(path):
 
 
 def say(text):
-    """Messages are for people. One that nobody reads any more changes nothing."""
+    """Messages are for people. A message that no process reads changes nothing."""
     try:
         os.write(2, f"{text}\n".encode())
     except OSError:

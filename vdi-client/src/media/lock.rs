@@ -6,7 +6,7 @@
 //! each other like those of two. Symbolic links are resolved before. Another hard link of a file is another name.
 //!
 //! A directory cannot be opened for writing, which an exclusive lock would need. So each medium takes a shared lock, and then tests
-//! whether somebody else's is there. Two that begin at the same moment see each other: both let go, and try again after pauses of
+//! whether another medium has one there. Two that begin at the same moment see each other: both let go, and try again after pauses of
 //! different lengths.
 
 use std::collections::hash_map::RandomState;

@@ -34,7 +34,7 @@ pub(super) fn create(path: &Path, found: &Metadata, fifo_timeout: Duration) -> R
         let pipe = loop {
             match open(OFlags::WRONLY | OFlags::NONBLOCK) {
                 Err(Errno::NXIO) if goes_on(deadline) => std::thread::sleep(INTERVAL),
-                Err(Errno::NXIO) => return Err(nobody(path, fifo_timeout, "reads", "reader")),
+                Err(Errno::NXIO) => return Err(no_other_end(path, fifo_timeout, "reads", "reader")),
                 opened => break opened.map_err(cannot)?,
             }
         };
@@ -61,7 +61,7 @@ pub(super) fn open(path: &Path, found: &Metadata, fifo_timeout: Duration) -> Res
     let deadline = Instant::now() + fifo_timeout;
     while !has_writer(&file).map_err(cannot)? {
         if !goes_on(deadline) {
-            return Err(nobody(path, fifo_timeout, "writes", "writer"));
+            return Err(no_other_end(path, fifo_timeout, "writes", "writer"));
         }
         std::thread::sleep(INTERVAL);
     }
@@ -91,7 +91,7 @@ fn goes_on(deadline: Instant) -> bool {
     Instant::now() < deadline && !waiting::has_ended()
 }
 
-fn nobody(path: &Path, waited: Duration, does: &str, role: &str) -> MediaError {
+fn no_other_end(path: &Path, waited: Duration, does: &str, role: &str) -> MediaError {
     let waited = show_duration(waited);
     let what = format!("cannot open the named pipe {}: no process {does} it after {waited}", path.display());
     MediaError::io(what, ErrorKind::TimedOut.into()).with_remedy(format!("start its {role} first"))

@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //!
-//! 1. A signal reaches the worker or nobody. A process's number is another's once it was waited for, and that may happen at any time: by
+//! 1. A signal reaches the worker or no process. A process's number is another's once it was waited for, and that may happen at any time: by
 //!    the system, where this process ignores SIGCHLD, or by a host that waits for all of its children. So the worker is held by a
 //!    descriptor (pidfd), and only a child of this process that was not waited for gets a signal.
 //! 2. That somebody else has waited for it is no failure: how it ended is unknown then.

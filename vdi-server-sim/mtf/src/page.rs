@@ -165,11 +165,11 @@ pub fn verify(page: &[u8; PAGE_LEN], offset: u64) -> Result<Protection, Error> {
     for (sector, mark) in marks.iter_mut().enumerate() {
         *mark = page[(sector + 2) * SECTOR_LEN - 1];
     }
-    judge(&header, || checksum(page), &marks, offset)
+    validate(&header, || checksum(page), &marks, offset)
 }
 
 /// `marks`: the last bytes of sectors 1 to 15.
-fn judge(header: &PageHeader, sum: impl Fn() -> u32, marks: &[u8; 15], offset: u64) -> Result<Protection, Error> {
+fn validate(header: &PageHeader, sum: impl Fn() -> u32, marks: &[u8; 15], offset: u64) -> Result<Protection, Error> {
     let page = header.address();
     if header.flags & flags::CHECKSUM != 0 {
         let (expected, found) = (sum(), header.protection);
@@ -383,7 +383,8 @@ impl PageVerifier {
     fn state(&mut self, header: &PageHeader) -> PageState {
         let found = header.address();
         let sectors_after = (PAGE_LEN / SECTOR_LEN - 1) as u32;
-        let judged = judge(header, || self.sum.without(header.protection, sectors_after), &self.marks, self.offset);
+        let validated =
+            validate(header, || self.sum.without(header.protection, sectors_after), &self.marks, self.offset);
         if self.index == 0 {
             self.filler = header.is_filler();
             let valid = found.file.0 != 0 && found.page.0.is_multiple_of(EXTENT_PAGES);
@@ -398,7 +399,7 @@ impl PageVerifier {
         let Some(first) = self.extent else { return PageState::Free };
         let expected = PageAddress { file: first.file, page: PageId(first.page.0.saturating_add(self.index)) };
         let allocated = self.allocation.as_ref().and_then(|allocation| allocation.is_allocated(expected));
-        match judged {
+        match validated {
             Ok(protection) if found == expected => PageState::Sound(protection),
             Err(error) if found == expected && allocated != Some(false) => PageState::Damaged(error),
             _ if allocated == Some(true) => {

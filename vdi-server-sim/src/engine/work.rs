@@ -214,8 +214,7 @@ impl Work {
     /// The cause of a failure: a call that an abort has made impossible failed because of the abort.
     pub(super) fn explain(&self, failure: Failure) -> Failure {
         match failure {
-            // A cancel in another thread says so before its abort has its reason.
-            Failure::Set(_) if self.state().cancelled || self.is_aborted() => self.aborted(),
+            Failure::Set(_) if self.is_aborted() => self.aborted(),
             failure => failure,
         }
     }

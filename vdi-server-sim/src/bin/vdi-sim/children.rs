@@ -3,7 +3,7 @@
 //! # Invariants
 //!
 //! 1. A child is on the list from its start until it was waited for, and is waited for under the list's lock. So the number of a child
-//!    on the list is its own, and no signal goes to another process. Nobody else waits: the system does not either ([`wait_for_own`]).
+//!    on the list is its own, and no signal goes to another process. No other code waits for a child: the system does not either ([`wait_for_own`]).
 //! 2. A signal that ends the demo kills the children first. What the demo then does is to fail, and to clean up on the way. The second
 //!    signal ends it at once.
 //! 3. A child that is started by [`start`] has a pipe from the demo as its standard input, and ends when that closes: also

@@ -82,7 +82,7 @@ pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Er
     let handles = pool.handles_passed();
     set.close()?;
     for status in pool.finish()? {
-        // The system waits for nobody in this process.
+        // The system waits for no child of this process.
         if let Some(status) = status.filter(|status| !status.success()) {
             return Err(format!("a worker ended with {status}").into());
         }

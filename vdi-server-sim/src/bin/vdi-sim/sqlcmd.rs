@@ -9,7 +9,7 @@
 //! 2. 1 is the exit status of all that sqlcmd would fail with before a statement reaches the server.
 //! 3. SIGINT (Ctrl-C) and SIGTERM cancel the statement that runs, and nothing runs after it. **Decision**: published documents do not
 //!    say how sqlcmd ends then; here the messages 3204 and 3013 count as every error does.
-//! 4. Nobody who reads slowly, not at all, or no more changes what a statement does: see [`printer`].
+//! 4. A reader that is slow, or gone, does not change what a statement does: see [`printer`].
 
 mod options;
 mod printer;
