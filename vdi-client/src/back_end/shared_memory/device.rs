@@ -106,7 +106,7 @@ impl Device {
         let control = self.shared.set.control();
         let unopened = |device: &DeviceIndex| matches!(control.client_word(*device), Ok(ClientWord::Unopened));
         let name = |device| control.device_name(device).ok().flatten();
-        control.devices().filter(unopened).filter_map(name).map(|name| name.to_string()).collect()
+        control.devices().filter(unopened).filter_map(name).collect()
     }
 
     pub(crate) fn give_up(&self, code: CompletionCode, why: &str) {
