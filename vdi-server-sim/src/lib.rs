@@ -40,6 +40,7 @@
 //! relaxed load an event while nobody listens.
 #![forbid(unsafe_code)]
 
+pub mod catalog;
 pub mod database;
 #[cfg(doc)]
 pub mod docs {
@@ -66,6 +67,7 @@ pub mod faults;
 pub mod messages;
 pub mod sample;
 pub mod session;
+pub mod storage;
 pub mod stream;
 mod trace;
 pub mod tsql;

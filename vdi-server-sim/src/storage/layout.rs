@@ -1,0 +1,1 @@
+//! Where fixed pages are, and what they say.

@@ -1,0 +1,1 @@
+//! Log files: virtual log files, checkpoints.
