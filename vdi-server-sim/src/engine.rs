@@ -373,8 +373,9 @@ impl Engine {
 
     fn run(&self, statement: &Statement, cancel: &Cancel, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
         let (verb, database, devices) = match statement {
-            Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices),
-            Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices),
+            Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices.names),
+            Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices.names),
+            Statement::Inspect(_) => todo!(),
         };
         refuse_system_database(statement)?;
         if let Statement::Backup(statement) = statement {
@@ -390,6 +391,7 @@ impl Engine {
             }
             Statement::Backup(statement) => backup::run(self, statement, cancel, report),
             Statement::Restore(statement) => restore::run(self, statement, cancel, report),
+            Statement::Inspect(_) => todo!(),
         })?;
         if self.faults.list().contains(&Fault::FailAfterClose) {
             return Err(Failure::AfterClose { database: database.clone() });

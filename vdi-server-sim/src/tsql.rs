@@ -27,7 +27,7 @@
 //! let sql = "backup database [Sales] to virtual_device = N'set', virtual_device='set1' with STATS = 5, COPY_ONLY;";
 //! let Statement::Backup(backup) = parse(sql)? else { unreachable!() };
 //! assert_eq!(backup.database, "Sales");
-//! assert_eq!(backup.devices, ["set", "set1"]);
+//! assert_eq!(backup.devices.names, ["set", "set1"]);
 //! assert_eq!(backup.options.stats, Some(5));
 //!
 //! let error = parse("BACKUP DATABASE Sales\nFORM VIRTUAL_DEVICE = 'set'").unwrap_err();
@@ -65,6 +65,8 @@ pub enum Statement {
     Backup(Backup),
     /// `RESTORE DATABASE`.
     Restore(Restore),
+    /// `RESTORE LABELONLY` and its like.
+    Inspect(Inspect),
 }
 
 /// `BACKUP DATABASE name TO VIRTUAL_DEVICE = '...' [, ...] [WITH ...]`.
@@ -72,9 +74,10 @@ pub enum Statement {
 pub struct Backup {
     /// The database's name with its quoting taken off, 1 to [`MAX_NAME`] characters.
     pub database: String,
-    /// The virtual devices in the statement's order, 1 to [`MAX_DEVICES`], all different. The first one is also the name of
-    /// the virtual device set.
-    pub devices: Vec<String>,
+    /// FILE and FILEGROUP: the parts to back up. Empty: the whole database.
+    pub parts: Vec<BackupPart>,
+    /// Where the backup goes.
+    pub devices: Devices,
     /// What stands behind WITH.
     pub options: BackupOptions,
 }
@@ -84,11 +87,73 @@ pub struct Backup {
 pub struct Restore {
     /// The database's name with its quoting taken off, 1 to [`MAX_NAME`] characters.
     pub database: String,
-    /// The virtual devices in the statement's order, 1 to [`MAX_DEVICES`], all different. The first one is also the name of
-    /// the virtual device set.
-    pub devices: Vec<String>,
+    /// Where the backup comes from.
+    pub devices: Devices,
     /// What stands behind WITH.
     pub options: RestoreOptions,
+}
+
+/// `RESTORE {LABELONLY | HEADERONLY | FILELISTONLY | VERIFYONLY} FROM ...`: looks at a backup and restores nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspect {
+    /// What is asked for.
+    pub what: Inspection,
+    /// Where the backup comes from.
+    pub devices: Devices,
+    /// What stands behind WITH.
+    pub options: RestoreOptions,
+}
+
+/// What [`Inspect`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inspection {
+    /// LABELONLY: the medium.
+    Label,
+    /// HEADERONLY: the backup sets.
+    Header,
+    /// FILELISTONLY: the files of a set.
+    FileList,
+    /// VERIFYONLY: whether a set is sound.
+    Verify,
+}
+
+/// The devices of a statement, all of one type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices {
+    /// Their type.
+    pub device_type: DeviceType,
+    /// Names of virtual devices, or paths of files, in the statement's order, 1 to [`MAX_DEVICES`], all different. The first virtual device
+    /// is also the name of the virtual device set.
+    pub names: Vec<String>,
+}
+
+/// The type of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceType {
+    /// `VIRTUAL_DEVICE`.
+    Virtual,
+    /// `DISK`: a file of the server.
+    Disk,
+}
+
+impl DeviceType {
+    /// `device_type` of msdb's `backupmediafamily`.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            DeviceType::Disk => 2,
+            DeviceType::Virtual => 7,
+        }
+    }
+}
+
+/// A part of a database that a BACKUP names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BackupPart {
+    /// `FILE = '...'`: a file by its logical name.
+    File(String),
+    /// `FILEGROUP = '...'`.
+    Filegroup(String),
 }
 
 impl Statement {
@@ -97,7 +162,7 @@ impl Statement {
     pub fn verb(&self) -> Verb {
         match self {
             Self::Backup(_) => Verb::Backup,
-            Self::Restore(_) => Verb::Restore,
+            Self::Restore(_) | Self::Inspect(_) => Verb::Restore,
         }
     }
 }
@@ -134,7 +199,12 @@ fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
     }
     let options = with_clause(cursor, Verb::Backup, &devices)?.into_backup();
     end(cursor)?;
-    Ok(Backup { database, devices, options })
+    Ok(Backup {
+        database,
+        parts: Vec::new(),
+        devices: Devices { device_type: DeviceType::Virtual, names: devices },
+        options,
+    })
 }
 
 fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
@@ -149,7 +219,7 @@ fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
     let devices = devices(cursor)?;
     let options = with_clause(cursor, Verb::Restore, &devices)?.into_restore();
     end(cursor)?;
-    Ok(Restore { database, devices, options })
+    Ok(Restore { database, devices: Devices { device_type: DeviceType::Virtual, names: devices }, options })
 }
 
 /// What else BACKUP and RESTORE can be followed by in SQL Server, apart from DATABASE.

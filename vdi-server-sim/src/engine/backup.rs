@@ -75,7 +75,7 @@ pub(super) fn run(
 ) -> Result<Summary, Failure> {
     let options = &statement.options;
     refuse_unknown(engine, &statement.database)?;
-    let devices = &statement.devices;
+    let devices = &statement.devices.names;
     let sizes =
         Sizes::new(options.max_transfer_size.unwrap_or(TRANSFER_UNIT), options.block_size.unwrap_or(MIN_BLOCK_SIZE));
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(1);

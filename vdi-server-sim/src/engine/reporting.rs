@@ -79,8 +79,9 @@ impl Failure {
     #[must_use]
     pub fn log(&self, statement: &Statement) -> Vec<Message> {
         let (verb, database, devices) = match statement {
-            Statement::Backup(backup) => (Verb::Backup, &backup.database, &backup.devices),
-            Statement::Restore(restore) => (Verb::Restore, &restore.database, &restore.devices),
+            Statement::Backup(backup) => (Verb::Backup, &backup.database, &backup.devices.names),
+            Statement::Restore(restore) => (Verb::Restore, &restore.database, &restore.devices.names),
+            Statement::Inspect(_) => todo!(),
         };
         let mut messages = match self {
             Failure::Set(error) => {

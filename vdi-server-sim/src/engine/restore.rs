@@ -32,7 +32,7 @@ pub(super) fn run(
 ) -> Result<Summary, Failure> {
     check_name(&statement.database)?;
     let options = &statement.options;
-    let devices = &statement.devices;
+    let devices = &statement.devices.names;
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     Work::with(engine, devices, cancel, |work| {

@@ -63,7 +63,7 @@ pub(super) fn backup(
     let set_id = new_set_id()?;
     let identity = Identity { set_id, family_index: 0, family_count: 1 };
 
-    Work::with(engine, &statement.devices, cancel, |work| {
+    Work::with(engine, &statement.devices.names, cancel, |work| {
         let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
         let database = engine.folder.open(&statement.database)?;
         let catalog = Catalog::of(&database)?;
@@ -72,7 +72,7 @@ pub(super) fn backup(
         let terms =
             ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
         let (config, opened) =
-            work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices)?;
+            work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices.names)?;
         let tally = Tally::new(database.size(), None);
         let (large, small) = (List::fill(work, transfer, buffers)?, List::fill(work, small, SMALL_BUFFERS)?);
         let homes = Homes::new(&small, std::slice::from_ref(&large));
@@ -245,11 +245,11 @@ pub(super) fn restore(
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
-    Work::with(engine, &statement.devices, cancel, |work| {
+    Work::with(engine, &statement.devices.names, cancel, |work| {
         let started = Instant::now();
         let terms =
             ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
-        let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices)?;
+        let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices.names)?;
         let tally = Tally::new(0, None);
         let driver = opened.into_iter().next().map(|device| Driver::new(work, device, config, None, &tally));
         // Whatever the number of devices that the backup was made to, a backup with data is one, and that comes first.

@@ -8,6 +8,7 @@ use vdi_mtf::sqlserver::config::Config;
 use vdi_mtf::sqlserver::log::Vlf;
 use vdi_mtf::value::{FileId, PageAddress};
 
+use super::lock::LockFile;
 use super::{DataFolder, StorageError};
 use crate::catalog::DatabaseRow;
 
@@ -16,6 +17,7 @@ use crate::catalog::DatabaseRow;
 pub struct Database {
     row: DatabaseRow,
     files: Vec<File>,
+    locks: LockFile,
 }
 
 /// A database whose writers are stopped, in all processes. Dropping it thaws.
@@ -45,6 +47,11 @@ pub struct FileExtents {
 }
 
 impl Database {
+    /// Opens the files of a database that is online.
+    pub(super) fn open(_row: DatabaseRow, _locks: LockFile) -> Result<Database, StorageError> {
+        todo!()
+    }
+
     /// What the catalog says of it.
     #[must_use]
     pub fn row(&self) -> &DatabaseRow {

@@ -48,6 +48,19 @@ pub struct BackupOptions {
     pub block_size: Option<u32>,
     /// BUFFERCOUNT: number of buffers of MAXTRANSFERSIZE for all devices together, at least 1.
     pub buffer_count: Option<u32>,
+    /// CONTINUE_AFTER_ERROR: damaged pages do not end the backup.
+    pub continue_after_error: bool,
+    /// RETAINDAYS or EXPIREDATE: when the backup may be overwritten.
+    pub expires: Option<Expiry>,
+}
+
+/// When a backup set may be overwritten.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expiry {
+    /// RETAINDAYS.
+    Days(u32),
+    /// EXPIREDATE, as `YYYY-MM-DD hh:mm:ss` in local time.
+    Date(String),
 }
 
 /// The options of a RESTORE. `None` means that the statement does not say; SQL Server's default is given with each field.
@@ -77,6 +90,10 @@ pub struct RestoreOptions {
     pub block_size: Option<u32>,
     /// BUFFERCOUNT: number of buffers of MAXTRANSFERSIZE for all devices together, at least 1.
     pub buffer_count: Option<u32>,
+    /// MOVE: logical names of files, and where they go.
+    pub moves: Vec<(String, String)>,
+    /// CONTINUE_AFTER_ERROR: damaged pages do not end the restore.
+    pub continue_after_error: bool,
 }
 
 impl BackupOptions {
@@ -145,6 +162,8 @@ impl Values {
             max_transfer_size: self.max_transfer_size,
             block_size: self.block_size,
             buffer_count: self.buffer_count,
+            continue_after_error: false,
+            expires: None,
         }
     }
 
@@ -161,6 +180,8 @@ impl Values {
             max_transfer_size: self.max_transfer_size,
             block_size: self.block_size,
             buffer_count: self.buffer_count,
+            moves: Vec::new(),
+            continue_after_error: false,
         }
     }
 }
