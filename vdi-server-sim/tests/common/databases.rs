@@ -8,13 +8,14 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use fastrand::Rng;
 use rusqlite::{Connection, OpenFlags};
 use vdi_mtf::page::{PAGE_LEN, PageHeader, page_type};
-use vdi_mtf::sqlserver::config::FileType;
+use vdi_mtf::sqlserver::config::{FileType, RecoveryModel};
 use vdi_mtf::value::{FileId, PageAddress, PageId};
-use vdi_server_sim::catalog::{self, DatabaseRow};
-use vdi_server_sim::storage::DataFolder;
+use vdi_server_sim::catalog::{self, Catalog, DatabaseRow};
 use vdi_server_sim::storage::content::{self, Stamp};
+use vdi_server_sim::storage::{CreateDatabase, DataFolder};
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = PAGE_LEN;
@@ -51,6 +52,14 @@ impl Databases {
         DataFolder::open(&self.0).unwrap()
     }
 
+    /// The rows of the databases, read without what opening the folder does: it removes what killed processes left.
+    fn rows(&self) -> Vec<DatabaseRow> {
+        if !self.0.join(catalog::FILE_NAME).exists() {
+            return Vec::new();
+        }
+        Catalog::open(&self.0).unwrap().databases().unwrap()
+    }
+
     /// Makes a sample database.
     #[track_caller]
     pub(crate) fn create(&self, name: &str, bytes: u64, seed: u64) {
@@ -69,26 +78,28 @@ impl Databases {
 
     /// The names of the databases, sorted.
     pub(crate) fn names(&self) -> Vec<String> {
-        let mut names: Vec<_> =
-            self.open().catalog().databases().unwrap().into_iter().map(|database| database.name).collect();
+        let mut names: Vec<_> = self.rows().into_iter().map(|database| database.name).collect();
         names.sort();
         names
     }
 
+    fn find(&self, name: &str) -> Option<DatabaseRow> {
+        self.rows().into_iter().find(|row| row.name.eq_ignore_ascii_case(name))
+    }
+
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.open().catalog().find(name).unwrap().is_some()
+        self.find(name).is_some()
     }
 
     #[track_caller]
     pub(crate) fn row(&self, name: &str) -> DatabaseRow {
-        self.open().catalog().find(name).unwrap().unwrap_or_else(|| panic!("there is no database {name}"))
+        self.find(name).unwrap_or_else(|| panic!("there is no database {name}"))
     }
 
     /// Removes a database, if it is there.
     pub(crate) fn remove(&self, name: &str) {
-        let folder = self.open();
-        if folder.catalog().find(name).unwrap().is_some() {
-            folder.drop_database(name).unwrap();
+        if self.contains(name) {
+            self.open().drop_database(name).unwrap();
         }
     }
 
@@ -172,7 +183,7 @@ impl Databases {
             let files = row.files.iter().map(|file| (file.path.clone(), fs::read(&file.path).unwrap())).collect();
             (row.name.clone(), Image { row, files })
         };
-        self.open().catalog().databases().unwrap().into_iter().map(image).collect()
+        self.rows().into_iter().map(image).collect()
     }
 
     #[track_caller]
@@ -188,21 +199,12 @@ impl Databases {
     /// What lies in the data folder and is neither the catalog's nor a file of a database; and what the catalog knows of files that
     /// belong to no database. What killed processes left is still there.
     pub(crate) fn litter(&self) -> Vec<String> {
-        // Before the folder is opened, which removes it.
         let found = super::bench::names(&self.0);
         if found.is_empty() {
             return Vec::new();
         }
         let mut litter = self.pending();
-        let known: Vec<PathBuf> = self
-            .open()
-            .catalog()
-            .databases()
-            .unwrap()
-            .into_iter()
-            .flat_map(|row| row.files)
-            .map(|file| file.path)
-            .collect();
+        let known: Vec<PathBuf> = self.rows().into_iter().flat_map(|row| row.files).map(|file| file.path).collect();
         let in_use = self.is_in_use();
         let own = |name: &str| {
             [catalog::FILE_NAME, LOCK_FILE].contains(&name)
@@ -269,6 +271,57 @@ impl Databases {
         let lsn = PageHeader::decode(&page).unwrap().lsn;
         Stamp { page: address, sequence }.fill(lsn, &mut page);
         file.write_all_at(&page, address.file_offset()).unwrap();
+    }
+}
+
+/// What a random database holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Nothing: it was created.
+    Nothing,
+    /// So many bytes of stamped pages.
+    Sample(u64),
+    /// Files of a user: how many, and bytes of each at most.
+    Files(usize, usize),
+}
+
+impl Holds {
+    /// Something of at most so many bytes.
+    pub(crate) fn random(random: &mut Rng, most: usize) -> Holds {
+        match random.u8(..8) {
+            0 => Holds::Nothing,
+            1 => Holds::Sample(random.u64(1..2000)),
+            2 => Holds::Sample(65536 * random.u64(1..8)),
+            3 | 4 => Holds::Files(random.usize(1..=4), random.usize(..most / 4)),
+            _ => Holds::Sample(random.u64(1..most as u64)),
+        }
+    }
+}
+
+impl Databases {
+    /// Makes a database, in place of one of the same name. The same seed gives the same content.
+    pub(crate) fn make(&self, name: &str, holds: Holds, seed: u64) {
+        self.remove(name);
+        match holds {
+            Holds::Nothing => self.create_empty(name),
+            Holds::Sample(bytes) => self.create(name, bytes, seed),
+            Holds::Files(count, most) => {
+                let mut random = Rng::with_seed(seed);
+                let mut file = |_| {
+                    let mut bytes = vec![0; random.usize(..=most)];
+                    random.fill(&mut bytes);
+                    bytes
+                };
+                self.import(name, &(0..count).map(&mut file).collect::<Vec<_>>());
+            }
+        }
+    }
+
+    /// CREATE DATABASE without anything else.
+    pub(crate) fn create_empty(&self, name: &str) {
+        let recovery_model = RecoveryModel::Simple;
+        let request = CreateDatabase { name: name.to_owned(), data_files: Vec::new(), log_file: None, recovery_model };
+        self.open().create_database(&request).unwrap();
     }
 }
 
