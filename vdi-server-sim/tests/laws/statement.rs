@@ -1,6 +1,5 @@
 //! The parser of statements.
 
-use vdi_server_sim::messages::Verb;
 use vdi_server_sim::tsql::{
     Backup, BackupOptions, BackupPart, DeviceType, Devices, Expiry, Inspect, MAX_DEVICES, MAX_NAME, MAX_PATH, Restore,
     RestoreOptions, Statement, parse,
@@ -23,7 +22,7 @@ pub(crate) fn statement(bytes: &[u8]) -> bool {
             let (line, column) = error.position();
             assert!(line >= 1 && column >= 1, "{error}");
             assert!(line as usize <= sql.matches('\n').count() + 1, "{error} of {sql:?}");
-            for message in error.messages(Some(Verb::Backup)) {
+            for message in error.messages(Some("BACKUP DATABASE")) {
                 assert!(!message.text.is_empty() && message.line == line, "{message:?} of {error}");
             }
             let message = error.message();
