@@ -21,6 +21,7 @@
 pub mod content;
 mod database;
 mod error;
+mod fixed_page;
 mod folder;
 mod layout;
 mod lock;
