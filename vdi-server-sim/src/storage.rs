@@ -22,6 +22,9 @@ pub mod content;
 mod database;
 mod error;
 mod fixed_page;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod fixture;
 mod folder;
 mod layout;
 mod lock;

@@ -12,6 +12,8 @@ mod carry;
 mod check;
 mod sample;
 mod stamp;
+#[cfg(test)]
+mod tests;
 
 pub use carry::{export, import};
 pub use check::{check, compare};

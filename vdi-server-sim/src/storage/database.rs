@@ -17,6 +17,9 @@
 //!
 //! Programs that write to the files without a [`DatabaseWriter`] are not stopped. [`Frozen::check_unchanged`] finds what they did.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;

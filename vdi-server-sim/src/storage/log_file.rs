@@ -16,6 +16,9 @@
 //!    of power was never reported as written.
 //! 2. All bytes of a header that change are in its first sector, so the system writes them all or none.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -3,6 +3,9 @@
 //! An extent is allocated when its bit in the GAM page is clear. A backup holds exactly the allocated extents. The first page of each
 //! has a header that names its place, also in a new file.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
