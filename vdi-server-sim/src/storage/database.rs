@@ -106,10 +106,10 @@ impl Database {
     /// Opens the files of a database that is online, and validates their lengths, the headers of all files, and the log.
     ///
     /// # Errors
-    /// [`StorageError::Io`], [`StorageError::NotAFile`] or [`StorageError::Resized`] for a file that cannot be used;
+    /// [`StorageError::Io`], [`StorageError::FileMissing`] or [`StorageError::FileSize`] for a file that cannot be used;
     /// [`StorageError::DamagedPage`], [`StorageError::Page`] or [`StorageError::Log`] for one that is damaged.
     pub(super) fn open(row: DatabaseRow, locks: LockFile) -> Result<Database, StorageError> {
-        let files = row.files.iter().map(|file| open_file(file, !row.is_foreign)).collect::<Result<_, _>>()?;
+        let files = row.files.iter().map(|file| open_file(&row.name, file, !row.is_foreign)).collect::<Result<_, _>>()?;
         let database = Database { row, files, locks };
         for (row, file) in database.all_files() {
             match row.file_type {
@@ -212,7 +212,7 @@ impl Database {
     ///
     /// # Errors
     /// [`StorageError::NotFrozen`] after the timeout; [`StorageError::Stopped`] if `stop` said so; [`StorageError::Replaced`] or
-    /// [`StorageError::Resized`] if the files are not those any more that were opened; [`StorageError::Io`]. Then no writer is stopped.
+    /// [`StorageError::FileSize`] if the files are not those any more that were opened; [`StorageError::Io`]. Then no writer is stopped.
     pub fn freeze(&self, timeout: Duration, stop: impl Fn() -> bool) -> Result<Frozen<'_>, StorageError> {
         let locks = self.locks.locks(&self.row.name)?;
         let begin = Instant::now();
@@ -245,7 +245,7 @@ impl Database {
             if ours.inode != found.inode {
                 return Err(StorageError::Replaced { path: row.path.clone() });
             }
-            check_size(row, found.size)
+            check_size(&self.row.name, row, found.size)
         })
     }
 }
@@ -285,7 +285,7 @@ impl Frozen<'_> {
     /// is as coarse as the system's clock tick.
     ///
     /// # Errors
-    /// [`StorageError::Replaced`], [`StorageError::Resized`] or [`StorageError::Modified`] for the first file that is not.
+    /// [`StorageError::Replaced`], [`StorageError::FileSize`] or [`StorageError::Modified`] for the first file that is not.
     /// [`StorageError::Io`].
     pub fn check_unchanged(&self) -> Result<(), StorageError> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
@@ -294,7 +294,7 @@ impl Frozen<'_> {
             if now.inode != before.inode {
                 return Err(StorageError::Replaced { path: row.path.clone() });
             }
-            check_size(row, now.size)?;
+            check_size(&self.database.row.name, row, now.size)?;
             if now == *before { Ok(()) } else { Err(StorageError::Modified { path: row.path.clone() }) }
         })
     }
@@ -434,26 +434,27 @@ impl Drop for WriteGuard<'_> {
     }
 }
 
-fn open_file(row: &FileRow, writable: bool) -> Result<File, StorageError> {
+fn open_file(name: &str, row: &FileRow, writable: bool) -> Result<File, StorageError> {
     let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
     let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::open(&row.path, flags, Mode::empty())
-        .map_err(|source| StorageError::io("open", &row.path, source))?;
-    let file = File::from(file);
+    let missing = |found| Err(StorageError::FileMissing { name: name.to_owned(), path: row.path.clone(), found });
+    let file = match rustix::fs::open(&row.path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::NOENT) => return missing("missing"),
+        Err(Errno::ISDIR | Errno::LOOP | Errno::NXIO) => return missing("no regular file"),
+        Err(source) => return Err(StorageError::io("open", &row.path, source)),
+    };
     let stat = stat(&file, &row.path)?;
     if Kind::from_raw_mode(stat.st_mode) != Kind::RegularFile {
-        return Err(StorageError::NotAFile { path: row.path.clone() });
+        return missing("no regular file");
     }
-    check_size(row, FileState::of(&stat).size)?;
+    check_size(name, row, FileState::of(&stat).size)?;
     Ok(file)
 }
 
-fn check_size(row: &FileRow, found: u64) -> Result<(), StorageError> {
-    if found == row.size {
-        Ok(())
-    } else {
-        Err(StorageError::Resized { path: row.path.clone(), expected: row.size, found })
-    }
+fn check_size(name: &str, row: &FileRow, found: u64) -> Result<(), StorageError> {
+    let (name, path, expected) = (name.to_owned(), row.path.clone(), row.size);
+    if found == expected { Ok(()) } else { Err(StorageError::FileSize { name, path, expected, found }) }
 }
 
 fn stat(file: &File, path: &Path) -> Result<Stat, StorageError> {

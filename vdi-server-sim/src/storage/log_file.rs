@@ -75,11 +75,11 @@ fn vlf_sizes(size: u64) -> Vec<u64> {
 /// Formats the log file of a new database. The log has one block.
 ///
 /// # Errors
-/// [`StorageError::FileSize`] or [`StorageError::Io`].
+/// [`StorageError::InvalidSize`] or [`StorageError::Io`].
 pub(super) fn format(file: &File, row: &FileRow, major: u8) -> Result<(), StorageError> {
     let least = FIRST_VLF + 4 * LEAST_VLF;
     if !(least..=MAX_SIZE).contains(&row.size) || !row.size.is_multiple_of(PAGE_LEN as u64) {
-        return Err(StorageError::FileSize { path: row.path.clone(), size: row.size, least, most: MAX_SIZE });
+        return Err(StorageError::InvalidSize { path: row.path.clone(), size: row.size, least, most: MAX_SIZE });
     }
     file.set_len(row.size).map_err(|source| StorageError::io("set the length of", &row.path, source))?;
     let mut offset = FIRST_VLF;

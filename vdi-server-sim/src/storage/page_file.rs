@@ -29,7 +29,7 @@ const BATCH: u32 = 16;
 /// fixed pages are written, so the files take little space on the disk.
 ///
 /// # Errors
-/// [`StorageError::FileSize`] for a size that a file cannot have; [`StorageError::Io`].
+/// [`StorageError::InvalidSize`] for a size that a file cannot have; [`StorageError::Io`].
 pub(super) fn format(row: &DatabaseRow, files: &[File]) -> Result<(), StorageError> {
     for (file, handle) in row.files.iter().zip(files) {
         match file.file_type {
@@ -44,7 +44,7 @@ fn format_data(configuration: &Config, row: &FileRow, handle: &File) -> Result<(
     let least = layout::pages_for(row.file_id, 0) * PAGE_LEN as u64;
     let most = u64::from(MAX_PAGES) * PAGE_LEN as u64;
     if !(least..=most).contains(&row.size) || !row.size.is_multiple_of(EXTENT_LEN) {
-        return Err(StorageError::FileSize { path: row.path.clone(), size: row.size, least, most });
+        return Err(StorageError::InvalidSize { path: row.path.clone(), size: row.size, least, most });
     }
     handle.set_len(row.size).map_err(|source| StorageError::io("set the length of", &row.path, source))?;
     let file = PageFile::new(row, handle);

@@ -13,7 +13,9 @@ const MB: u64 = 1 << 20;
 const LONG: Duration = Duration::from_secs(60);
 
 fn lock_file(folder: &Path) -> LockFile {
-    LockFile { path: folder.join("catalog.lock") }
+    let locks = LockFile::of(folder);
+    std::fs::OpenOptions::new().append(true).create(true).open(&locks.path).unwrap();
+    locks
 }
 
 fn open(folder: &Path, row: &DatabaseRow) -> Database {
@@ -172,7 +174,7 @@ fn what_other_programs_change_in_a_frozen_database_is_found() {
     frozen.check_unchanged().unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.set_len(MB + 8192).unwrap();
-    assert!(matches!(frozen.check_unchanged(), Err(StorageError::Resized { found, .. }) if found == MB + 8192));
+    assert!(matches!(frozen.check_unchanged(), Err(StorageError::FileSize { found, .. }) if found == MB + 8192));
     file.set_len(MB).unwrap();
     assert!(matches!(frozen.check_unchanged(), Err(StorageError::Modified { .. })));
     let copy = dir.path().join("copy");
@@ -186,7 +188,7 @@ fn what_other_programs_change_in_a_frozen_database_is_found() {
     assert!(matches!(error, StorageError::Replaced { path: ref found } if found == path), "{error}");
     std::fs::remove_file(path).unwrap();
     let error = Database::open(row.clone(), lock_file(dir.path())).unwrap_err();
-    assert!(matches!(error, StorageError::Io { .. }), "{error}");
+    assert!(matches!(error, StorageError::FileMissing { found: "missing", .. }), "{error}");
 }
 
 #[test]
@@ -198,15 +200,15 @@ fn files_that_are_not_the_databases_are_refused() {
 
     let whole = std::fs::read(second).unwrap();
     std::fs::write(second, &whole[..whole.len() - 1]).unwrap();
-    assert!(matches!(refused(), StorageError::Resized { found: 1_048_575, .. }));
+    assert!(matches!(refused(), StorageError::FileSize { found: 1_048_575, .. }));
     std::fs::copy(first, second).unwrap();
     assert!(matches!(refused(), StorageError::Page { field: "file", expected: 3, found: 1, .. }));
     std::fs::remove_file(second).unwrap();
     std::fs::create_dir(second).unwrap();
-    refused();
+    assert!(matches!(refused(), StorageError::FileMissing { found: "no regular file", .. }));
     std::fs::remove_dir(second).unwrap();
     std::os::unix::fs::symlink(first, second).unwrap();
-    assert!(matches!(refused(), StorageError::Io { .. }));
+    assert!(matches!(refused(), StorageError::FileMissing { found: "no regular file", .. }));
     std::fs::remove_file(second).unwrap();
     std::fs::write(second, &whole).unwrap();
     open(dir.path(), &row);

@@ -135,7 +135,7 @@ fn sizes_that_cannot_be_are_refused() {
         row.files[0].path = dir.path().join(size.to_string());
         let files = [fixture::make_file(&row.files[0].path)];
         let error = format(&row, &files).unwrap_err();
-        assert!(matches!(error, StorageError::FileSize { .. }), "{size}: {error}");
+        assert!(matches!(error, StorageError::InvalidSize { .. }), "{size}: {error}");
     }
 }
 
