@@ -32,10 +32,8 @@ fn put(catalog: &Catalog, folder: &std::path::Path, name: &str, configuration: &
         built: folder.join(format!("{name}.{extension}.new")),
         replaces: false,
     });
-    let id = match catalog.find(name)? {
-        Some(row) => row.id,
-        None => catalog.new_id()?,
-    };
+    let id = catalog.find(name)?.map(|row| row.id);
+    let id = catalog.begin_files(name, id, &files.each_ref().map(|file| file.built.clone()))?;
     let new = NewDatabase { id, name, is_foreign: false, generation: 7, configuration, files: &files };
     catalog.put_database(&new, None)
 }
@@ -71,7 +69,7 @@ fn a_file_belongs_to_one_database() {
         replaces: false,
     });
     let config = configuration("b", 2);
-    let id = catalog.new_id().unwrap();
+    let id = catalog.begin_files("b", None, &files.each_ref().map(|file| file.built.clone())).unwrap();
     let new = NewDatabase { id, name: "b", is_foreign: false, generation: 1, configuration: &config, files: &files };
     match catalog.put_database(&new, None).unwrap_err() {
         CatalogError::FileInUse { database, .. } => assert_eq!(database, "Sales"),
@@ -79,6 +77,12 @@ fn a_file_belongs_to_one_database() {
     }
     // Nothing of it stays.
     assert_eq!(catalog.databases().unwrap().len(), 1);
+
+    // Nor can a file be one that another database is about to remove.
+    catalog.remove_database(5, "Sales").unwrap();
+    assert!(matches!(catalog.put_database(&new, None), Err(CatalogError::FileInUse { .. })));
+    catalog.end_pending(&[files[0].path.clone()]).unwrap();
+    catalog.put_database(&new, None).unwrap();
 }
 
 #[test]
@@ -304,7 +308,7 @@ fn the_clock_gives_a_date_and_a_time_zone() {
 fn pending_files_are_listed_until_they_are_gone() {
     let (folder, catalog) = catalog();
     let paths: Vec<PathBuf> = ["a", "b"].iter().map(|name| folder.path().join(name)).collect();
-    catalog.add_pending("Sales", &paths).unwrap();
+    assert_eq!(catalog.begin_files("Sales", Some(5), &paths).unwrap(), 5);
     assert_eq!(catalog.unsettled().unwrap(), ["Sales"]);
     assert!(catalog.take_pending("other").unwrap().is_empty());
     assert_eq!(catalog.take_pending("sALES").unwrap(), paths);
