@@ -71,6 +71,7 @@
 mod backup;
 mod cancel;
 mod driver;
+mod inspect;
 mod list;
 mod reads;
 mod reporting;
@@ -99,6 +100,7 @@ use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, Restore, Statement};
+use crate::types::{Column, Value};
 use crate::vds::{Abort, Options, VdsError};
 
 /// A server instance: where its databases are, and how it finds sets.
@@ -132,6 +134,16 @@ impl Summary {
     pub fn pages(&self) -> u64 {
         self.bytes.div_ceil(PAGE_BYTES)
     }
+}
+
+/// Takes what a statement answers while it runs, in the order in which it arises.
+pub(crate) trait Report {
+    /// A message. Its line is that of the statement.
+    fn message(&mut self, message: Message);
+    /// The result set begins.
+    fn columns(&mut self, columns: &[Column]);
+    /// The next row of the result set, a value for each column.
+    fn row(&mut self, row: Vec<Value>);
 }
 
 /// Why a statement failed.
@@ -358,25 +370,37 @@ impl Engine {
         if self.instance.is_empty() { "vdi-sim".to_owned() } else { format!(r"vdi-sim\{}", self.instance) }
     }
 
-    /// Carries out one statement. Every message to the client is reported as it arises, those of a failure included.
+    /// Carries out one statement. Every message to the client is reported as it arises, those of a failure included. An inspection
+    /// (RESTORE HEADERONLY and its like) has no summary.
     pub(crate) fn execute(
         &self,
         statement: &Statement,
         cancel: &Cancel,
-        report: &mut dyn FnMut(Message),
-    ) -> Result<Summary, Failure> {
+        report: &mut dyn Report,
+    ) -> Result<Option<Summary>, Failure> {
         self.run(statement, cancel, report).inspect_err(|failure| {
             self.log.write(&failure.log(statement));
-            failure.messages(statement.verb()).into_iter().for_each(&mut *report);
+            failure.messages(statement).into_iter().for_each(|message| report.message(message));
         })
     }
 
-    fn run(&self, statement: &Statement, cancel: &Cancel, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+    fn run(
+        &self,
+        statement: &Statement,
+        cancel: &Cancel,
+        answers: &mut dyn Report,
+    ) -> Result<Option<Summary>, Failure> {
         let (verb, database, devices) = match statement {
-            Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices.names),
-            Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices.names),
-            Statement::Inspect(_) => todo!(),
+            Statement::Backup(statement) => ("BACKUP", &*statement.database, &statement.devices),
+            Statement::Restore(statement) => ("RESTORE", &*statement.database, &statement.devices),
+            Statement::Inspect(statement) => ("RESTORE", "", &statement.devices),
         };
+        let devices = &devices.names;
+        if let Statement::Inspect(statement) = statement {
+            let span = statement_span(verb, database, devices.first().map_or("", String::as_str));
+            return span.within(|| inspect::run(self, statement, cancel, answers)).map(|()| None);
+        }
+        let report = &mut |message| answers.message(message);
         refuse_system_database(statement)?;
         if let Statement::Backup(statement) = statement {
             statement.options.remarks().for_each(|remark| report(Message::own_information(remark)));
@@ -391,13 +415,13 @@ impl Engine {
             }
             Statement::Backup(statement) => backup::run(self, statement, cancel, report),
             Statement::Restore(statement) => restore::run(self, statement, cancel, report),
-            Statement::Inspect(_) => todo!(),
+            Statement::Inspect(_) => unreachable!(),
         })?;
         if self.faults.list().contains(&Fault::FailAfterClose) {
-            return Err(Failure::AfterClose { database: database.clone() });
+            return Err(Failure::AfterClose { database: database.to_owned() });
         }
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
-        Ok(summary)
+        Ok(Some(summary))
     }
 }
 

@@ -51,7 +51,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use thiserror::Error;
 
-use crate::engine::{Cancel, Engine, Failure, Summary};
+use crate::engine::{Cancel, Engine, Failure, Report, Summary};
 use crate::messages::Message;
 use crate::tsql::{self, Action, Refusal, Selected, Statement, Step};
 use crate::types::{Column, Parameter, SqlType, Value};
@@ -86,6 +86,44 @@ pub enum BatchError {
         /// The first message to the client.
         message: Message,
     },
+}
+
+/// Gives what a statement answers to the output. The engine knows nothing of the statement's place in the batch.
+struct Relay<'a> {
+    out: &'a mut dyn Output,
+    line: u32,
+    cancel: &'a Cancel,
+    /// Rows of the result set, once it has begun.
+    rows: Option<u64>,
+    /// The output's panic. It gets nothing more.
+    panic: Option<Box<dyn std::any::Any + Send>>,
+}
+
+impl Relay<'_> {
+    fn give(&mut self, call: impl FnOnce(&mut dyn Output)) {
+        if self.panic.is_none() {
+            let taken = catch_unwind(AssertUnwindSafe(|| call(self.out)));
+            // The threads of the statement would wait for this one for ever.
+            self.panic = taken.inspect_err(|_| self.cancel.cancel()).err();
+        }
+    }
+}
+
+impl Report for Relay<'_> {
+    fn message(&mut self, message: Message) {
+        let message = message.at_line(self.line);
+        self.give(|out| out.message(message));
+    }
+
+    fn columns(&mut self, columns: &[Column]) {
+        self.rows = Some(0);
+        self.give(|out| out.columns(columns));
+    }
+
+    fn row(&mut self, row: Vec<Value>) {
+        self.rows = self.rows.map(|rows| rows + 1);
+        self.give(|out| out.row(row));
+    }
 }
 
 /// What a statement of a batch came to.
@@ -185,7 +223,7 @@ impl Session<'_> {
             Action::Statement(statement) if self.transactions > 0 => {
                 let refused = refused(out, Message::within_transaction());
                 let remedy = "a transaction is open: end it by COMMIT or ROLLBACK before the statement";
-                for message in [Message::own_information(remedy), Message::terminating(statement.verb())] {
+                for message in [Message::own_information(remedy), Message::terminating(statement.title())] {
                     out.message(message.at_line(line));
                 }
                 return refused;
@@ -220,20 +258,12 @@ impl Session<'_> {
         out: &mut dyn Output,
         cancel: &Cancel,
     ) -> Result<Outcome, BatchError> {
-        let mut panic = None;
-        // The engine knows nothing of the statement's place in the batch.
-        let mut report = |message: Message| {
-            if panic.is_none() {
-                let taken = catch_unwind(AssertUnwindSafe(|| out.message(message.at_line(line))));
-                // The threads of the statement would wait for this one for ever.
-                panic = taken.inspect_err(|_| cancel.cancel()).err();
-            }
-        };
-        let executed = self.engine.execute(statement, cancel, &mut report);
-        if let Some(panic) = panic {
+        let mut relay = Relay { out, line, cancel, rows: None, panic: None };
+        let executed = self.engine.execute(statement, cancel, &mut relay);
+        if let Some(panic) = relay.panic {
             resume_unwind(panic);
         }
-        Ok(Outcome { rows: None, summary: Some(executed?) })
+        Ok(Outcome { rows: relay.rows, summary: executed? })
     }
 
     fn selected(&self, value: &Selected) -> (SqlType, Value) {

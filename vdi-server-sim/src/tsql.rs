@@ -157,6 +157,21 @@ pub enum BackupPart {
 }
 
 impl Statement {
+    /// What SQL Server calls the statement in message 3013.
+    #[must_use]
+    pub fn title(&self) -> &'static str {
+        match self {
+            Self::Backup(_) => "BACKUP DATABASE",
+            Self::Restore(_) => "RESTORE DATABASE",
+            Self::Inspect(inspect) => match inspect.what {
+                Inspection::Label => "RESTORE LABELONLY",
+                Inspection::Header => "RESTORE HEADERONLY",
+                Inspection::FileList => "RESTORE FILELIST",
+                Inspection::Verify => "VERIFY DATABASE",
+            },
+        }
+    }
+
     /// Which of the two verbs the statement begins with, as messages 3013 and 3014 name it.
     #[must_use]
     pub fn verb(&self) -> Verb {

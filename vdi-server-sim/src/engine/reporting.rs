@@ -66,12 +66,12 @@ impl fmt::Debug for ErrorLog {
 impl Failure {
     /// The messages that a server sends to the client for this failure of a statement, ending with 3013.
     #[must_use]
-    pub fn messages(&self, verb: Verb) -> Vec<Message> {
-        let mut messages = match self.number(verb) {
+    pub fn messages(&self, statement: &Statement) -> Vec<Message> {
+        let mut messages = match self.number(statement.verb()) {
             Some(message) => vec![message, Message::own_information(self.evidence())],
             None => vec![Message::own(self.to_string())],
         };
-        messages.push(Message::terminating(verb));
+        messages.push(Message::terminating(statement.title()));
         messages
     }
 
@@ -79,9 +79,9 @@ impl Failure {
     #[must_use]
     pub fn log(&self, statement: &Statement) -> Vec<Message> {
         let (verb, database, devices) = match statement {
-            Statement::Backup(backup) => (Verb::Backup, &backup.database, &backup.devices.names),
-            Statement::Restore(restore) => (Verb::Restore, &restore.database, &restore.devices.names),
-            Statement::Inspect(_) => todo!(),
+            Statement::Backup(backup) => (Verb::Backup, &*backup.database, &backup.devices.names),
+            Statement::Restore(restore) => (Verb::Restore, &*restore.database, &restore.devices.names),
+            Statement::Inspect(inspect) => (Verb::Restore, "", &inspect.devices.names),
         };
         let mut messages = match self {
             Failure::Set(error) => {
@@ -288,6 +288,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::tsql::parse;
 
     /// The situations that no test makes: they take half a minute, or a broken disk.
     #[test]
@@ -311,7 +312,11 @@ mod tests {
             (&system(std::io::ErrorKind::OutOfMemory, "make a list"), Verb::Backup, 701),
             (&system(std::io::ErrorKind::Other, "get random numbers"), Verb::Backup, 50000),
         ] {
-            let messages = failure.messages(verb);
+            let statement = parse(match verb {
+                Verb::Backup => "BACKUP DATABASE d TO VIRTUAL_DEVICE = 's'",
+                Verb::Restore => "RESTORE DATABASE d FROM VIRTUAL_DEVICE = 's'",
+            });
+            let messages = failure.messages(&statement.unwrap());
             let errors: Vec<_> = messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
             assert_eq!(errors, [expected, 3013], "{failure}: {messages:?}");
             assert!(messages.iter().any(|message| message.text == failure.to_string()), "{messages:?}");

@@ -91,8 +91,8 @@ catalog! {
         "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. For other \
          statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name.";
 
-    /// 3013: last message of every failed statement.
-    3013, 16, 1: pub fn terminating(verb: Verb = Verb::Backup) => "{verb} DATABASE is terminating abnormally.";
+    /// 3013: last message of every failed statement, which it names as [`Statement::title`](crate::tsql::Statement::title) does.
+    3013, 16, 1: pub fn terminating(statement: &str = "BACKUP DATABASE") => "{statement} is terminating abnormally.";
 
     /// 3014, from its numbers.
     3014, 0, 1: pub(super) fn processed_at_rate(

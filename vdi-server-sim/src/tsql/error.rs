@@ -285,7 +285,8 @@ impl TsqlError {
         let terminates = message.is_of_backup();
         let mut messages = vec![message];
         messages.extend(explained.then(|| Message::own_information(self.to_string())));
-        messages.extend(verb.filter(|_| terminates).map(Message::terminating));
+        let title = verb.filter(|_| terminates).map(|verb| format!("{verb} DATABASE"));
+        messages.extend(title.map(|title| Message::terminating(&title)));
         messages.into_iter().map(|message| message.at_line(self.line())).collect()
     }
 }
