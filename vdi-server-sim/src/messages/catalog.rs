@@ -74,6 +74,14 @@ catalog! {
     /// 156: a reserved word stands where it may not.
     156, 15, 1: pub fn incorrect_syntax_keyword(keyword: &str = "TO") => "Incorrect syntax near the keyword '{keyword}'.";
 
+    /// 226: the statement cannot stand between BEGIN TRANSACTION and its end.
+    226, 16, 6: pub fn not_in_transaction(statement: &str = "CREATE DATABASE") =>
+        "{statement} statement not allowed within multi-statement transaction.";
+
+    /// 574: the statement cannot stand between BEGIN TRANSACTION and its end.
+    574, 16, 0: pub fn not_in_user_transaction(statement: &str = "DROP DATABASE") =>
+        "{statement} statement cannot be used inside a user transaction.";
+
     /// 701: there is no memory for what the statement needs.
     701, 17, 123: pub fn out_of_memory(pool: &str = "default") =>
         "There is insufficient system memory in resource pool '{pool}' to run this query.";
@@ -86,10 +94,39 @@ catalog! {
     927, 14, 2: pub fn database_in_restore(database: &str = "d") =>
         "Database '{database}' cannot be opened. It is in the middle of a restore.";
 
+    /// 942: the database is OFFLINE.
+    942, 14, 4: pub fn database_offline(database: &str = "d") => "Database '{database}' cannot be opened because it is offline.";
+
+    /// 945: a file of the database is missing or damaged.
+    945, 14, 2: pub fn database_inaccessible(database: &str = "d") =>
+        "Database '{database}' cannot be opened due to inaccessible files or insufficient memory or disk space. See the SQL Server \
+         errorlog for details.";
+
+    /// 1036: a file of CREATE DATABASE lacks NAME or FILENAME.
+    1036, 15, 2: pub fn file_option_missing(option: &str = "FILENAME") =>
+        "File option {option} is required in this CREATE/ALTER DATABASE statement.";
+
     /// 1038: a name is empty.
     1038, 15, 4: pub fn name_missing() =>
         "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. For other \
          statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name.";
+
+    /// 1801: CREATE DATABASE of a database that exists.
+    1801, 16, 3: pub fn database_exists(database: &str = "d") =>
+        "Database '{database}' already exists. Choose a different database name.";
+
+    /// 1802: behind the message that tells why.
+    1802, 16, 4: pub fn create_database_failed() =>
+        "CREATE DATABASE failed. Some file names listed could not be created. Check related errors.";
+
+    /// 1828: two files of a database have one logical name.
+    1828, 16, 3: pub fn logical_name_in_use(name: &str = "d_log") =>
+        "The logical file name \"{name}\" is already in use. Choose a different name.";
+
+    /// 1842: SIZE, MAXSIZE or FILEGROWTH of CREATE DATABASE is too large.
+    1842, 16, 1: pub fn file_too_large() =>
+        "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than \
+         2147483647 in units of both page size and percentage.";
 
     /// 3013: last message of every failed statement, which it names as [`Statement::title`](crate::tsql::Statement::title) does.
     3013, 16, 1: pub fn terminating(statement: &str = "BACKUP DATABASE") => "{statement} is terminating abnormally.";
@@ -240,6 +277,18 @@ catalog! {
         error: OsError = OsError(5), operation: &str = "open", path: &str = "/data/d/d.mdf"
     ) => "The operating system returned the error '{error}' while attempting '{operation}' on '{path}'.";
 
+    /// 3701: DROP DATABASE of a database that does not exist.
+    3701, 11, 1: pub fn cannot_drop(database: &str = "d") =>
+        "Cannot drop the database '{database}', because it does not exist or you do not have permission.";
+
+    /// 3702: DROP DATABASE of a database in use.
+    3702, 16, 3: pub fn cannot_drop_in_use(database: &str = "d") =>
+        "Cannot drop database \"{database}\" because it is currently in use.";
+
+    /// 3708: DROP DATABASE of a system database.
+    3708, 16, 5: pub fn cannot_drop_system_database(database: &str = "master") =>
+        "Cannot drop the database '{database}' because it is a system database.";
+
     /// 3902: COMMIT without BEGIN TRANSACTION.
     3902, 16, 1: pub fn commit_without_begin() =>
         "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.";
@@ -254,6 +303,38 @@ catalog! {
 
     /// 4038: the device has no backup set of this number (FILE).
     4038, 16, 1: pub fn no_such_backup_set(file: u32 = 2, device: &str = "dev") => "Cannot find file ID {file} on device '{device}'.";
+
+    /// 5011: ALTER DATABASE of a database that does not exist.
+    5011, 14, 5: pub fn cannot_alter(database: &str = "d") =>
+        "User does not have permission to alter database '{database}', the database does not exist, or the database is not in a state \
+         that allows access checks.";
+
+    /// 5058: an option of a system database cannot be set.
+    5058, 16, 1: pub fn option_cannot_be_set(option: &str = "OFFLINE", database: &str = "master") =>
+        "Option '{option}' cannot be set in database '{database}'.";
+
+    /// 5061: ALTER DATABASE of a database in use.
+    5061, 16, 1: pub fn no_database_lock(database: &str = "d") =>
+        "ALTER DATABASE failed because a lock could not be placed on database '{database}'. Try again later.";
+
+    /// 5069: behind the message that tells why.
+    5069, 16, 1: pub fn alter_database_failed() => "ALTER DATABASE statement failed.";
+
+    /// 5105: a file cannot have this path.
+    5105, 16, 2: pub fn file_activation(path: &str = "") =>
+        "A file activation error occurred. The physical file name '{path}' may be incorrect. Diagnose and correct additional errors, \
+         and retry the operation.";
+
+    /// 5123: a file of a database cannot be made.
+    5123, 16, 1: pub fn cannot_create_file(error: OsError = OsError(5), path: &str = "/data/d.mdf") =>
+        "CREATE FILE encountered operating system error {error} while attempting to open or create the physical file '{path}'.";
+
+    /// 5170: a file of a database exists already.
+    5170, 16, 1: pub fn file_exists(path: &str = "/data/d.mdf") =>
+        "Cannot create file '{path}' because it already exists. Change the file path or the file name, and retry the operation.";
+
+    /// 5174: SIZE of CREATE DATABASE is too small.
+    5174, 16, 1: pub fn file_too_small() => "Each file size must be greater than or equal to 512 KB.";
 
     /// 5701: answer to USE.
     5701, 0, 2: pub fn changed_database(database: &str = "d") => "Changed database context to '{database}'.";
