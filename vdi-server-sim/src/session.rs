@@ -160,7 +160,7 @@ impl Session<'_> {
     /// [`BatchError::State`] with message 911: it is neither in the catalog nor a system database; 942: it is OFFLINE; 927 or 945: it
     /// cannot be used in its state. The current database stays.
     pub fn use_database(&mut self, name: &str) -> Result<(), BatchError> {
-        let usable = databases::usable(self.folder(), name);
+        let usable = databases::usable(self.engine.folder(), name);
         self.database = usable.map_err(|message| BatchError::State { message })?;
         Ok(())
     }
@@ -270,7 +270,7 @@ impl Session<'_> {
         refusal: Message,
         change: impl FnOnce(&DataFolder) -> Result<Vec<Message>, Vec<Message>>,
     ) -> Result<Outcome, BatchError> {
-        let done = if self.transactions > 0 { Err(vec![refusal]) } else { change(self.folder()) };
+        let done = if self.transactions > 0 { Err(vec![refusal]) } else { change(self.engine.folder()) };
         let (Ok(messages) | Err(messages)) = &done;
         messages.iter().for_each(|message| out.message(message.clone().at_line(line)));
         match done {
@@ -281,11 +281,6 @@ impl Session<'_> {
                 |message| Err(BatchError::State { message: message.at_line(line) }),
             ),
         }
-    }
-
-    /// The databases of the engine.
-    fn folder(&self) -> &DataFolder {
-        todo!("the engine's data folder")
     }
 
     fn statement(
