@@ -55,7 +55,7 @@ use thiserror::Error;
 use crate::engine::{Cancel, Engine, Failure, Report, Summary};
 use crate::messages::Message;
 use crate::storage::DataFolder;
-use crate::tsql::{self, Action, Refusal, Selected, Statement, Step};
+use crate::tsql::{self, Action, Inspection, Refusal, Selected, Statement, Step};
 use crate::types::{Column, Parameter, SqlType, Value};
 
 /// One client's session with the server, made by [`Engine::session`]. To reset it, make a new one.
@@ -95,6 +95,8 @@ struct Relay<'a> {
     cancel: &'a Cancel,
     /// Rows of the result set, once it has begun.
     rows: Option<u64>,
+    /// The percents so far, where messages 3211 are not the statement's wish, but the output's.
+    percent: Option<u8>,
     /// The output's panic. It gets nothing more.
     panic: Option<Box<dyn std::any::Any + Send>>,
 }
@@ -111,8 +113,18 @@ impl Relay<'_> {
 
 impl Report for Relay<'_> {
     fn message(&mut self, message: Message) {
-        let message = message.at_line(self.line);
-        self.give(|out| out.message(message));
+        match &mut self.percent {
+            Some(percent) if message.number == PROGRESS => {
+                // One comes for each percent.
+                *percent = percent.saturating_add(1);
+                let percent = *percent;
+                self.give(|out| out.progress(percent));
+            }
+            _ => {
+                let message = message.at_line(self.line);
+                self.give(|out| out.message(message));
+            }
+        }
     }
 
     fn columns(&mut self, columns: &[Column]) {
@@ -124,6 +136,21 @@ impl Report for Relay<'_> {
         self.rows = self.rows.map(|rows| rows + 1);
         self.give(|out| out.row(row));
     }
+}
+
+/// The number of the messages that STATS asks for.
+const PROGRESS: u32 = 3211;
+
+/// The statement with a message for each percent; `None` if it asks for messages itself, or moves no data.
+fn with_stats(statement: &Statement) -> Option<Statement> {
+    let mut statement = statement.clone();
+    let stats = match &mut statement {
+        Statement::Backup(backup) => &mut backup.options.stats,
+        Statement::Restore(restore) => &mut restore.options.stats,
+        Statement::Inspect(inspect) if inspect.what == Inspection::Verify => &mut inspect.options.stats,
+        Statement::Inspect(_) => return None,
+    };
+    stats.replace(1).is_none().then_some(statement)
 }
 
 /// What a statement of a batch came to.
@@ -290,8 +317,10 @@ impl Session<'_> {
         out: &mut dyn Output,
         cancel: &Cancel,
     ) -> Result<Outcome, BatchError> {
-        let mut relay = Relay { out, line, cancel, rows: None, panic: None };
-        let executed = self.engine.execute(statement, cancel, &mut relay);
+        let wanted = out.wants_progress().then(|| with_stats(statement)).flatten();
+        let percent = wanted.as_ref().map(|_| 0);
+        let mut relay = Relay { out, line, cancel, rows: None, percent, panic: None };
+        let executed = self.engine.execute(wanted.as_ref().unwrap_or(statement), cancel, &mut relay);
         if let Some(panic) = relay.panic {
             resume_unwind(panic);
         }
