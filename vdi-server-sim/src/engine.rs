@@ -77,6 +77,7 @@ mod reads;
 mod reporting;
 mod restore;
 mod snapshot;
+mod snapshot_sums;
 mod tally;
 mod work;
 mod writes;
@@ -94,9 +95,10 @@ use vdi_proto::status::VdError;
 
 use reporting::ErrorLog;
 
-use crate::database::{DataFolder, DatabaseError};
+use crate::database::DatabaseError;
 use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
+use crate::storage::{DataFolder, StorageError};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, Restore, Statement};
@@ -107,6 +109,8 @@ use crate::vds::{Abort, Options, VdsError};
 #[derive(Debug)]
 pub struct Engine {
     folder: DataFolder,
+    /// Goes with the private stream.
+    old: crate::database::DataFolder,
     instance: String,
     options: Options,
     faults: Faults,
@@ -322,11 +326,17 @@ impl Engine {
     /// A server with the databases below `data`.
     ///
     /// # Errors
-    /// [`DatabaseError`] when that is no folder.
-    pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
+    /// [`StorageError`] when that is no folder, or its catalog cannot be used.
+    pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, StorageError> {
         let (instance, faults, log) = (String::new(), Faults::default(), ErrorLog::default());
-        let folder = DataFolder::new(data)?;
-        Ok(Engine { folder, instance, options, faults, log, set_timeout: Duration::ZERO })
+        let folder = DataFolder::open(&data)?;
+        let old = crate::database::DataFolder::new(data).map_err(|error| StorageError::Io {
+            action: "open",
+            path: std::path::PathBuf::new(),
+            offset: None,
+            source: std::io::Error::other(error),
+        })?;
+        Ok(Engine { folder, old, instance, options, faults, log, set_timeout: Duration::ZERO })
     }
 
     /// The same server under an instance's name.

@@ -160,7 +160,7 @@ impl Session<'_> {
     /// [`BatchError::State`] with message 911: it is neither in the data folder nor a system database. The current database stays.
     pub fn use_database(&mut self, name: &str) -> Result<(), BatchError> {
         let is_system = SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name));
-        if !is_system && !self.engine.folder().contains(name).unwrap_or_default() {
+        if !is_system && !matches!(self.engine.folder().catalog().find(name), Ok(Some(_))) {
             return Err(BatchError::State { message: Message::no_such_database(name) });
         }
         name.clone_into(&mut self.database);

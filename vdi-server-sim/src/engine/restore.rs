@@ -45,7 +45,7 @@ pub(super) fn run(
         let (config, opened) = work.configure(&terms, &[(transfer, buffers)], devices)?;
 
         let database = Incoming {
-            folder: &engine.folder,
+            folder: &engine.old,
             name: &statement.database,
             replace: options.replace,
             families: Mutex::new(Families::new(devices.len() as u32)),
