@@ -29,20 +29,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use vdi_mtf::families;
 use vdi_mtf::medium::{BackupSet, Medium};
-use vdi_mtf::sqlserver::config::{BackupKind, Config, FileType};
+use vdi_mtf::sqlserver::config::{BackupKind, Config, FileType, database_flags};
 use vdi_mtf::sqlserver::log::Vlf;
 use vdi_mtf::value::{FileId, PageAddress};
 
-use super::{FamilyError, Failure};
+use super::{Failure, FamilyError};
 use coverage::Coverage;
 pub(super) use coverage::data_bytes;
 pub(super) use medium::{Fed, MediumReader};
-
-/// Bits of the set's flags, as RESTORE HEADERONLY shows them.
-pub(super) mod set_flags {
-    /// The files of the database are not in the backup: WITH SNAPSHOT.
-    pub(in super::super) const SNAPSHOT: u32 = 2;
-}
 
 /// Where the content of a backup set goes.
 pub(super) trait Destination: Sync {
@@ -194,7 +188,7 @@ impl<'a> Incoming<'a> {
             return Ok(());
         }
         let database = &set.leading.database;
-        let is_snapshot = database.flags & set_flags::SNAPSHOT != 0;
+        let is_snapshot = database.flags & database_flags::SNAPSHOT != 0;
         if is_snapshot != self.wanted.snapshot {
             return Err(Failure::SnapshotMismatch { device: device.to_owned(), is_snapshot });
         }

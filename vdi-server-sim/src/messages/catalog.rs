@@ -163,6 +163,19 @@ catalog! {
     /// 3167: what RESTORE has put into its place cannot be used.
     3167, 16, 1: pub fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
 
+    /// 3183: a page of the backup is damaged.
+    3183, 16, 1: pub fn page_damaged_in_backup(file: u16 = 1, page: u32 = 243, database: &str = "d") =>
+        "RESTORE detected an error on page ({file}:{page}) in database \"{database}\" as read from the backup set.";
+
+    /// 3184: CONTINUE_AFTER_ERROR has passed over damages.
+    3184, 0, 1: pub fn restored_with_damage() =>
+        "RESTORE WITH CONTINUE_AFTER_ERROR was successful but some damage was encountered. Inconsistencies in the database are \
+         possible.";
+
+    /// 3187: RESTORE WITH CHECKSUM of a backup that has none.
+    3187, 16, 1: pub fn no_backup_checksums() =>
+        "RESTORE WITH CHECKSUM cannot be specified because the backup set does not contain checksum information.";
+
     /// 3189: the backup is damaged, and no single device is known to be.
     3189, 16, 1: pub fn backup_set_damaged() => "Damage to the backup set was detected.";
 
@@ -218,6 +231,9 @@ catalog! {
 
     /// 3261: the client's set has another number of devices than the statement, or asks for features that cannot be had.
     3261, 16, 1: pub fn unusable_configuration() => "SQL Server cannot use the virtual device configuration.";
+
+    /// 3262: RESTORE VERIFYONLY has found no fault. `set_position` is the place of the backup set on its media, from 1.
+    3262, 0, 1: pub fn backup_set_valid(set_position: u32 = 1) => "The backup set on file {set_position} is valid.";
 
     /// 3271: a command other than Read and Write failed on a device.
     3271, 16, 1: pub fn nonrecoverable_io_error(device: &str = "dev", error: OsError = OsError::ABORTED) =>

@@ -112,7 +112,7 @@ impl Coverage {
 }
 
 /// Bytes of pages in the first pass of a set.
-pub(super) fn data_bytes(leading: &Config) -> u64 {
+pub(in crate::engine) fn data_bytes(leading: &Config) -> u64 {
     let data = leading.files.iter().filter(|file| file.file_type() == FileType::Data);
     data.map(|file| u64::from(file.pages) * PAGE_LEN as u64).sum()
 }

@@ -4,13 +4,14 @@ use vdi_mtf::Error;
 use vdi_mtf::block::BlockId;
 use vdi_mtf::inspector::Inspector;
 use vdi_mtf::medium::BackupSet;
-use vdi_mtf::parser::{Event, Parser};
+use vdi_mtf::parser::Event;
 use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader, PREFIX_LEN};
 use vdi_mtf::stream::{HEADER_LEN, StreamId};
 use vdi_mtf::value::FileId;
 
 use super::{Incoming, check_range};
 use crate::engine::Failure;
+use crate::engine::medium_parser::MediumParser;
 
 /// How far [`MediumReader::feed`] has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +28,13 @@ pub(in crate::engine) enum Fed {
 pub(in crate::engine) struct MediumReader<'a> {
     /// Looks ahead of the other: see [`MediumReader::needs_more`].
     scout: Scout,
-    parser: Parser,
+    parser: MediumParser,
     content: Content<'a>,
 }
 
 /// Finds the end of a set, and looks at nothing else.
 struct Scout {
-    parser: Parser,
+    parser: MediumParser,
     /// Sets to come, the wanted one included.
     left: u32,
 }
@@ -101,8 +102,8 @@ impl<'a> MediumReader<'a> {
             first_pass_ended: false,
             moved: 0,
         };
-        let scout = Scout { parser: Parser::new(), left: incoming.wanted.file };
-        MediumReader { scout, parser: Parser::new(), content }
+        let scout = Scout { parser: MediumParser::new(), left: incoming.wanted.file };
+        MediumReader { scout, parser: MediumParser::new(), content }
     }
 
     /// Whether the set goes on behind these bytes, which are the next of the medium and will be [fed](Self::feed) next. To be called
@@ -255,9 +256,8 @@ impl Content<'_> {
             Stream::Pages { extents, place } => {
                 let pass = self.passes - 1;
                 let mut writer = RunWriter { incoming, bytes, run: None, moved: 0 };
-                let result = write_pages(extents, place, bytes, &mut writer, |first| {
-                    incoming.extent(device, pass, first)
-                });
+                let result =
+                    write_pages(extents, place, bytes, &mut writer, |first| incoming.extent(device, pass, first));
                 let moved = writer.moved;
                 result.map_err(|error| match error {
                     WriteError::Failure(failure) => failure,
