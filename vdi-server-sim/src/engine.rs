@@ -71,6 +71,9 @@
 mod backup;
 mod cancel;
 mod driver;
+mod feed;
+mod from_devices;
+mod from_files;
 mod incoming;
 mod inspect;
 mod list;
@@ -78,6 +81,7 @@ mod medium_parser;
 mod reads;
 mod reporting;
 mod restore;
+mod scan;
 mod snapshot;
 mod snapshot_sums;
 mod tally;

@@ -17,7 +17,7 @@
 //! # Two passes
 //!
 //! A set may bring some extents a second time, and the last image of a page wins. The families do not say how their extents follow each
-//! other in time, so no device begins its second pass before all devices have ended their first: see [`Fed::SecondPass`].
+//! other in time, so no device begins its second pass before all devices have ended their first: see [`Fed::SecondPass`](super::feed::Fed::SecondPass).
 
 mod coverage;
 mod medium;
@@ -36,7 +36,7 @@ use vdi_mtf::value::{FileId, PageAddress};
 use super::{Failure, FamilyError};
 use coverage::Coverage;
 pub(super) use coverage::data_bytes;
-pub(super) use medium::{Fed, MediumReader};
+pub(super) use medium::MediumReader;
 
 /// Where the content of a backup set goes.
 pub(super) trait Destination: Sync {
@@ -58,8 +58,8 @@ pub(super) struct Wanted {
     pub(super) continue_after_error: bool,
     /// BLOCKSIZE, where the statement gives one.
     pub(super) block_size: Option<u32>,
-    /// WITH SNAPSHOT.
-    pub(super) snapshot: bool,
+    /// Whether the set has to be one WITH SNAPSHOT, or one without.
+    pub(super) snapshot: Option<bool>,
     /// Only a full backup of a database will do.
     pub(super) full: bool,
 }
@@ -189,7 +189,7 @@ impl<'a> Incoming<'a> {
         }
         let database = &set.leading.database;
         let is_snapshot = database.flags & database_flags::SNAPSHOT != 0;
-        if is_snapshot != self.wanted.snapshot {
+        if self.wanted.snapshot.is_some_and(|wanted| wanted != is_snapshot) {
             return Err(Failure::SnapshotMismatch { device: device.to_owned(), is_snapshot });
         }
         if self.wanted.full && database.kind() != BackupKind::Full {
@@ -245,7 +245,7 @@ impl<'a> Incoming<'a> {
             return Err(incomplete(format!("{} of {} devices came to their end", ended.count, self.devices)));
         }
         let coverage = lock(&self.coverage);
-        if !self.wanted.snapshot {
+        if set.leading.database.flags & database_flags::SNAPSHOT == 0 {
             coverage.check(&trailing).map_err(incomplete)?;
         }
         check_log(&set.leading, &ended.log).map_err(incomplete)?;

@@ -1,5 +1,6 @@
 //! The reader of one device: bytes of a medium in, pages and log to their places.
 
+use crossbeam::channel::Receiver;
 use vdi_mtf::Error;
 use vdi_mtf::block::BlockId;
 use vdi_mtf::inspector::Inspector;
@@ -11,48 +12,14 @@ use vdi_mtf::value::FileId;
 
 use super::{Incoming, check_range};
 use crate::engine::Failure;
-use crate::engine::medium_parser::MediumParser;
-
-/// How far [`MediumReader::feed`] has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Fed {
-    /// It has taken all bytes, and needs more.
-    More,
-    /// The second pass begins. The rest of the bytes may be fed once [`Incoming::first_pass_over`] is disconnected.
-    SecondPass,
-    /// The set ends here. No more bytes are needed, and the rest of these is none of the set's.
-    End,
-}
+use crate::engine::feed::{Fed, Feed};
+use crate::engine::medium_parser::{MediumParser, Scout, Until};
 
 /// Reads one medium.
 pub(in crate::engine) struct MediumReader<'a> {
-    /// Looks ahead of the other: see [`MediumReader::needs_more`].
     scout: Scout,
     parser: MediumParser,
     content: Content<'a>,
-}
-
-/// Finds the end of a set, and looks at nothing else.
-struct Scout {
-    parser: MediumParser,
-    /// Sets to come, the wanted one included.
-    left: u32,
-}
-
-impl Scout {
-    /// Whether the set goes on behind these bytes, the next of the medium.
-    fn needs_more(&mut self, mut bytes: &[u8]) -> bool {
-        while self.left > 0 {
-            match self.parser.next(&mut bytes) {
-                Ok(None) => return true,
-                Ok(Some(Event::SetEnd)) => self.left -= 1,
-                Ok(Some(_)) => {}
-                // The other parser will say so, too.
-                Err(_) => self.left = 0,
-            }
-        }
-        false
-    }
 }
 
 struct Content<'a> {
@@ -102,21 +69,17 @@ impl<'a> MediumReader<'a> {
             first_pass_ended: false,
             moved: 0,
         };
-        let scout = Scout { parser: MediumParser::new(), left: incoming.wanted.file };
+        let scout = Scout::new(Until::Set(incoming.wanted.file));
         MediumReader { scout, parser: MediumParser::new(), content }
     }
+}
 
-    /// Whether the set goes on behind these bytes, which are the next of the medium and will be [fed](Self::feed) next. To be called
-    /// once for all bytes: so the next ones can be asked for before these are worked on.
-    pub(in crate::engine) fn needs_more(&mut self, bytes: &[u8]) -> bool {
+impl Feed for MediumReader<'_> {
+    fn needs_more(&mut self, bytes: &[u8]) -> bool {
         self.scout.needs_more(bytes)
     }
 
-    /// Takes the next bytes, and carries out what they say.
-    ///
-    /// # Errors
-    /// The statement has failed; the reader cannot be used further.
-    pub(in crate::engine) fn feed(&mut self, bytes: &mut &[u8]) -> Result<Fed, Failure> {
+    fn feed(&mut self, bytes: &mut &[u8]) -> Result<Fed, Failure> {
         let MediumReader { parser, content, .. } = self;
         loop {
             let next = parser.next(bytes).map_err(|error| content.broken(error))?;
@@ -128,21 +91,19 @@ impl<'a> MediumReader<'a> {
         }
     }
 
-    /// No more bytes come, and the set has not ended: why that is.
-    pub(in crate::engine) fn ended_early(&self) -> Failure {
-        match self.parser.finish() {
-            Err(error) => self.content.broken(error),
-            // It ends behind another set.
-            Ok(()) => {
-                let (device, file) = (self.content.device.clone(), self.content.incoming.wanted.file);
-                Failure::NoSuchSet { device, file, sets: self.content.inspector.medium().sets.len() }
-            }
-        }
+    fn end_of_data(&mut self) -> Result<(), Failure> {
+        self.parser.finish().map_err(|error| self.content.broken(error))?;
+        // It ends behind another set.
+        let (device, file) = (self.content.device.clone(), self.content.incoming.wanted.file);
+        Err(Failure::NoSuchSet { device, file, sets: self.content.inspector.medium().sets.len() })
     }
 
-    /// Bytes of files that were moved since the last call.
-    pub(in crate::engine) fn take_moved(&mut self) -> u64 {
+    fn take_moved(&mut self) -> u64 {
         std::mem::take(&mut self.content.moved)
+    }
+
+    fn second_pass(&self) -> Option<&Receiver<()>> {
+        Some(self.content.incoming.first_pass_over())
     }
 }
 

@@ -18,6 +18,7 @@ use vdi_mtf::page::PAGE_LEN;
 use vdi_mtf::value::{FileId, PageAddress, PageId};
 
 use super::*;
+use crate::engine::feed::{Fed, Feed};
 use crate::tsql::parse;
 
 /// Files in memory.
@@ -45,8 +46,14 @@ impl Destination for Files {
     }
 }
 
-const WANTED: Wanted =
-    Wanted { file: 1, checksum: None, continue_after_error: false, block_size: None, snapshot: false, full: true };
+const WANTED: Wanted = Wanted {
+    file: 1,
+    checksum: None,
+    continue_after_error: false,
+    block_size: None,
+    snapshot: Some(false),
+    full: true,
+};
 
 /// Feeds media as devices would: pieces of any size, the devices in any order, each waiting where it has to.
 fn receive(media: &[Vec<u8>], wanted: Wanted, files: &dyn Destination, seed: u64) -> Result<Received, Failure> {
@@ -72,7 +79,8 @@ fn receive(media: &[Vec<u8>], wanted: Wanted, files: &dyn Destination, seed: u64
         let (reader, rest, piece, more) = &mut readers[device];
         if piece.is_empty() {
             if rest.is_empty() {
-                return Err(reader.ended_early());
+                reader.end_of_data()?;
+                unreachable!("the set did not end");
             }
             let most = [40, 3000, 70_000, 400_000][random.below(4)];
             (*piece, *rest) = rest.split_at((1 + random.below(most)).min(rest.len()));
@@ -207,7 +215,7 @@ fn what_the_options_say_of_damages() {
     assert_eq!(number(&summed.media, Wanted { checksum: Some(true), ..WANTED }), 0);
     assert_eq!(number(&plain.media, Wanted { block_size: Some(4096), ..WANTED }), 3272);
     assert_eq!(number(&plain.media, Wanted { block_size: Some(512), ..WANTED }), 0);
-    assert_eq!(number(&plain.media, Wanted { snapshot: true, ..WANTED }), 3276);
+    assert_eq!(number(&plain.media, Wanted { snapshot: Some(true), ..WANTED }), 3276);
 }
 
 #[test]
