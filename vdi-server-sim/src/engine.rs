@@ -70,6 +70,7 @@
 
 mod backup;
 mod cancel;
+mod clock;
 mod driver;
 mod feed;
 mod from_devices;
@@ -78,6 +79,7 @@ mod incoming;
 mod inspect;
 mod list;
 mod medium_parser;
+mod plan;
 mod reads;
 mod reporting;
 mod restore;
@@ -95,7 +97,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use vdi_mtf::sqlserver::config::BackupKind;
-use vdi_mtf::value::Guid;
+use vdi_mtf::value::{Guid, PageAddress};
 use vdi_proto::abort::Cause;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
@@ -353,9 +355,6 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The storage: a database, its files, the catalog.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
     /// The database cannot be described in the stream's catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -369,6 +368,42 @@ pub enum Failure {
         action: &'static str,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The database's files, or the catalog.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The backup cannot be laid out: a text is too long, or the log has impossible ranges.
+    #[error("the backup cannot be written: {0}")]
+    Layout(#[from] vdi_mtf::Error),
+    /// FILE names no data file of the database.
+    #[error(
+        "database '{database}' has no data file with the logical name '{name}'; RESTORE FILELISTONLY lists the names"
+    )]
+    UnknownFile {
+        /// The logical name.
+        name: String,
+        /// The database.
+        database: String,
+    },
+    /// FILEGROUP names no filegroup of the database.
+    #[error("database '{database}' has no filegroup '{name}' with data files")]
+    UnknownFilegroup {
+        /// The filegroup.
+        name: String,
+        /// The database.
+        database: String,
+    },
+    /// A page of the database is damaged (BACKUP WITH CHECKSUM).
+    #[error("{}: {source}; restore the page, or use CONTINUE_AFTER_ERROR", path.display())]
+    DamagedPage {
+        /// The database.
+        database: String,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The page.
+        page: PageAddress,
+        /// What is wrong.
+        source: vdi_mtf::Error,
     },
 }
 
@@ -451,11 +486,9 @@ impl Failure {
     /// Whether the server failed by itself, and neither a device nor the set did.
     fn is_the_servers_own(&self) -> bool {
         match self {
-            Failure::Database(_)
-            | Failure::Storage(_)
-            | Failure::Catalog(_)
-            | Failure::Write(_)
-            | Failure::System { .. } => true,
+            Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
+            Failure::Storage(_) | Failure::Layout(_) | Failure::DamagedPage { .. } => true,
+            Failure::UnknownFile { .. } | Failure::UnknownFilegroup { .. } => true,
             Failure::SystemDatabase { .. }
             | Failure::Set(_)
             | Failure::DeviceCount { .. }

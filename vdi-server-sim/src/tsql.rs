@@ -45,7 +45,7 @@ mod tests;
 
 pub use batch::{Action, Refusal, Selected, Step, parse_batch};
 pub use error::TsqlError;
-pub use options::{BackupOptions, RestoreOptions};
+pub use options::{BackupOptions, Expiry, RestoreOptions};
 
 use crate::messages::Verb;
 use cursor::Cursor;

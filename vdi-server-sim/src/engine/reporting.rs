@@ -18,7 +18,9 @@
 //! the log gets of a BACKUP.
 
 use std::fmt;
+use std::path::Path;
 
+use vdi_mtf::value::PageAddress;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
@@ -196,7 +198,11 @@ impl Failure {
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)
             }
-            Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => return None,
+            Failure::Storage(error) => return storage_error(error, verb),
+            Failure::UnknownFile { name, database } => Message::unknown_file(name, database),
+            Failure::UnknownFilegroup { name, database } => Message::unknown_filegroup(name, database),
+            Failure::DamagedPage { database, path, page, .. } => damaged_page(database, path, *page),
+            Failure::Catalog(_) | Failure::Write(_) | Failure::Layout(_) | Failure::System { .. } => return None,
         })
     }
 }
@@ -308,6 +314,30 @@ fn set_error(device: Option<&str>, earlier: Option<&str>, error: &SetError) -> O
             Message::family_already_processed(device, family.saturating_add(1), earlier.unwrap_or(device))
         }
         _ => Message::media_family_malformed(device),
+    })
+}
+
+/// 3043.
+pub(super) fn damaged_page(database: &str, path: &Path, page: PageAddress) -> Message {
+    Message::damaged_page(database, page.file.0, page.page.0, &path.display().to_string())
+}
+
+fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
+    let restores = verb == Verb::Restore;
+    Some(match error {
+        StorageError::NotFound { name } => Message::no_such_database(name),
+        StorageError::InUse { .. } if restores => Message::database_in_use(),
+        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
+        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
+        StorageError::Io { action, path, source, .. } => {
+            let (path, code) = (path.display().to_string(), OsError::from(source));
+            match *action {
+                "read" => Message::read_failed(&path, code),
+                "write" | "write to" => Message::write_failed(&path, code),
+                action => Message::operating_system_error(code, action, &path),
+            }
+        }
+        _ => return None,
     })
 }
 

@@ -107,6 +107,10 @@ catalog! {
         "Backup, file manipulation operations (such as ALTER DATABASE ADD FILE) and encryption changes on a database must be \
          serialized. Reissue the statement after the current backup or file manipulation operation is completed.";
 
+    /// 3027: FILEGROUP names no filegroup of the database.
+    3027, 16, 1: pub fn unknown_filegroup(filegroup: &str = "g", database: &str = "d") =>
+        "The filegroup \"{filegroup}\" is not part of database \"{database}\".";
+
     /// 3031: an option is given twice, or together with its opposite.
     3031, 16, 1: pub fn conflicting_options(option: &str = "noinit", other: &str = "init") =>
         "Option '{option}' conflicts with option(s) '{other}'. Remove the conflicting option and reissue the statement.";
@@ -119,6 +123,15 @@ catalog! {
     /// 3041: in the error log, last message of every failed BACKUP. `command` is the statement without its devices and options.
     3041, 16, 1: pub fn backup_failed(command: &str = "BACKUP DATABASE d") =>
         "BACKUP failed to complete the command {command}. Check the backup application log for detailed messages.";
+
+    /// 3042: a BACKUP WITH CONTINUE_AFTER_ERROR has found damaged pages, and has succeeded.
+    3042, 0, 1: pub fn backup_of_damaged_database() =>
+        "BACKUP WITH CONTINUE_AFTER_ERROR successfully generated a backup of the damaged database. Refer to the SQL Server error log \
+         for information about the errors that were encountered.";
+
+    /// 3043: a page of the database is damaged (BACKUP WITH CHECKSUM).
+    3043, 16, 1: pub fn damaged_page(database: &str = "d", file: u16 = 1, page: u32 = 264, path: &str = "/data/d.mdf") =>
+        "BACKUP '{database}' detected an error on page ({file}:{page}) in file '{path}'.";
 
     /// 3044: a device's name is empty.
     3044, 16, 1: pub fn device_name_empty() =>
@@ -216,6 +229,10 @@ catalog! {
     3231, 16, 1: pub fn too_many_families_expected(device: &str = "dev", families: u32 = 2, expected: u32 = 3) =>
         "The media loaded on \"{device}\" is formatted to support {families} media families, but {expected} media families are \
          expected according to the backup device specification.";
+
+    /// 3235: FILE names no file of the database.
+    3235, 16, 1: pub fn unknown_file(file: &str = "f", database: &str = "d") =>
+        "The file \"{file}\" is not part of database \"{database}\". You can only list files that are members of this database.";
 
     /// 3241: what comes from the device is not a backup, or is damaged.
     3241, 16, 1: pub fn media_family_malformed(device: &str = "dev") =>
