@@ -130,6 +130,16 @@ impl Builder {
         self.position
     }
 
+    /// The label of the medium.
+    pub fn label(&self) -> &Tape {
+        &self.tape
+    }
+
+    /// Where the filemarks so far begin on the medium.
+    pub fn filemarks(&self) -> &[u64] {
+        &self.filemarks
+    }
+
     /// Begins a set. On a new medium, the label comes first. [`SetStart::physical_address`] is set to the place that it has.
     ///
     /// # Errors

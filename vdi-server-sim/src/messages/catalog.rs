@@ -144,6 +144,10 @@ catalog! {
         "Backup, file manipulation operations (such as ALTER DATABASE ADD FILE) and encryption changes on a database must be \
          serialized. Reissue the statement after the current backup or file manipulation operation is completed.";
 
+    /// 3027: FILEGROUP names no filegroup of the database.
+    3027, 16, 1: pub fn unknown_filegroup(filegroup: &str = "g", database: &str = "d") =>
+        "The filegroup \"{filegroup}\" is not part of database \"{database}\".";
+
     /// 3031: an option is given twice, or together with its opposite.
     3031, 16, 1: pub fn conflicting_options(option: &str = "noinit", other: &str = "init") =>
         "Option '{option}' conflicts with option(s) '{other}'. Remove the conflicting option and reissue the statement.";
@@ -156,6 +160,15 @@ catalog! {
     /// 3041: in the error log, last message of every failed BACKUP. `command` is the statement without its devices and options.
     3041, 16, 1: pub fn backup_failed(command: &str = "BACKUP DATABASE d") =>
         "BACKUP failed to complete the command {command}. Check the backup application log for detailed messages.";
+
+    /// 3042: a BACKUP WITH CONTINUE_AFTER_ERROR has found damaged pages, and has succeeded.
+    3042, 0, 1: pub fn backup_of_damaged_database() =>
+        "BACKUP WITH CONTINUE_AFTER_ERROR successfully generated a backup of the damaged database. Refer to the SQL Server error log \
+         for information about the errors that were encountered.";
+
+    /// 3043: a page of the database is damaged (BACKUP WITH CHECKSUM).
+    3043, 16, 1: pub fn damaged_page(database: &str = "d", file: u16 = 1, page: u32 = 264, path: &str = "/data/d.mdf") =>
+        "BACKUP '{database}' detected an error on page ({file}:{page}) in file '{path}'.";
 
     /// 3044: a device's name is empty.
     3044, 16, 1: pub fn device_name_empty() =>
@@ -200,6 +213,19 @@ catalog! {
     /// 3167: what RESTORE has put into its place cannot be used.
     3167, 16, 1: pub fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
 
+    /// 3183: a page of the backup is damaged.
+    3183, 16, 1: pub fn page_damaged_in_backup(file: u16 = 1, page: u32 = 243, database: &str = "d") =>
+        "RESTORE detected an error on page ({file}:{page}) in database \"{database}\" as read from the backup set.";
+
+    /// 3184: CONTINUE_AFTER_ERROR has passed over damages.
+    3184, 0, 1: pub fn restored_with_damage() =>
+        "RESTORE WITH CONTINUE_AFTER_ERROR was successful but some damage was encountered. Inconsistencies in the database are \
+         possible.";
+
+    /// 3187: RESTORE WITH CHECKSUM of a backup that has none.
+    3187, 16, 1: pub fn no_backup_checksums() =>
+        "RESTORE WITH CHECKSUM cannot be specified because the backup set does not contain checksum information.";
+
     /// 3189: the backup is damaged, and no single device is known to be.
     3189, 16, 1: pub fn backup_set_damaged() => "Damage to the backup set was detected.";
 
@@ -241,6 +267,10 @@ catalog! {
         "The media loaded on \"{device}\" is formatted to support {families} media families, but {expected} media families are \
          expected according to the backup device specification.";
 
+    /// 3235: FILE names no file of the database.
+    3235, 16, 1: pub fn unknown_file(file: &str = "f", database: &str = "d") =>
+        "The file \"{file}\" is not part of database \"{database}\". You can only list files that are members of this database.";
+
     /// 3241: what comes from the device is not a backup, or is damaged.
     3241, 16, 1: pub fn media_family_malformed(device: &str = "dev") =>
         "The media family on device '{device}' is incorrectly formed. SQL Server cannot process this media family.";
@@ -255,6 +285,9 @@ catalog! {
 
     /// 3261: the client's set has another number of devices than the statement, or asks for features that cannot be had.
     3261, 16, 1: pub fn unusable_configuration() => "SQL Server cannot use the virtual device configuration.";
+
+    /// 3262: RESTORE VERIFYONLY has found no fault. `set_position` is the place of the backup set on its media, from 1.
+    3262, 0, 1: pub fn backup_set_valid(set_position: u32 = 1) => "The backup set on file {set_position} is valid.";
 
     /// 3271: a command other than Read and Write failed on a device.
     3271, 16, 1: pub fn nonrecoverable_io_error(device: &str = "dev", error: OsError = OsError::ABORTED) =>
