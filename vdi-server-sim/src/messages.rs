@@ -16,7 +16,7 @@
 //!     "BACKUP DATABASE successfully processed 450 pages in 0.046 seconds (76.427 MB/sec)."
 //! );
 //!
-//! let failed = Message::terminating(Verb::Backup);
+//! let failed = Message::terminating("BACKUP DATABASE");
 //! assert_eq!(
 //!     failed.display("SIM").to_string(),
 //!     "Msg 3013, Level 16, State 1, Server SIM, Line 1\nBACKUP DATABASE is terminating abnormally."

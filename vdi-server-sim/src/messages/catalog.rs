@@ -74,6 +74,14 @@ catalog! {
     /// 156: a reserved word stands where it may not.
     156, 15, 1: pub fn incorrect_syntax_keyword(keyword: &str = "TO") => "Incorrect syntax near the keyword '{keyword}'.";
 
+    /// 226: the statement cannot stand between BEGIN TRANSACTION and its end.
+    226, 16, 6: pub fn not_in_transaction(statement: &str = "CREATE DATABASE") =>
+        "{statement} statement not allowed within multi-statement transaction.";
+
+    /// 574: the statement cannot stand between BEGIN TRANSACTION and its end.
+    574, 16, 0: pub fn not_in_user_transaction(statement: &str = "DROP DATABASE") =>
+        "{statement} statement cannot be used inside a user transaction.";
+
     /// 701: there is no memory for what the statement needs.
     701, 17, 123: pub fn out_of_memory(pool: &str = "default") =>
         "There is insufficient system memory in resource pool '{pool}' to run this query.";
@@ -86,13 +94,42 @@ catalog! {
     927, 14, 2: pub fn database_in_restore(database: &str = "d") =>
         "Database '{database}' cannot be opened. It is in the middle of a restore.";
 
+    /// 942: the database is OFFLINE.
+    942, 14, 4: pub fn database_offline(database: &str = "d") => "Database '{database}' cannot be opened because it is offline.";
+
+    /// 945: a file of the database is missing or damaged.
+    945, 14, 2: pub fn database_inaccessible(database: &str = "d") =>
+        "Database '{database}' cannot be opened due to inaccessible files or insufficient memory or disk space. See the SQL Server \
+         errorlog for details.";
+
+    /// 1036: a file of CREATE DATABASE lacks NAME or FILENAME.
+    1036, 15, 2: pub fn file_option_missing(option: &str = "FILENAME") =>
+        "File option {option} is required in this CREATE/ALTER DATABASE statement.";
+
     /// 1038: a name is empty.
     1038, 15, 4: pub fn name_missing() =>
         "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. For other \
          statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name.";
 
-    /// 3013: last message of every failed statement.
-    3013, 16, 1: pub fn terminating(verb: Verb = Verb::Backup) => "{verb} DATABASE is terminating abnormally.";
+    /// 1801: CREATE DATABASE of a database that exists.
+    1801, 16, 3: pub fn database_exists(database: &str = "d") =>
+        "Database '{database}' already exists. Choose a different database name.";
+
+    /// 1802: behind the message that tells why.
+    1802, 16, 4: pub fn create_database_failed() =>
+        "CREATE DATABASE failed. Some file names listed could not be created. Check related errors.";
+
+    /// 1828: two files of a database have one logical name.
+    1828, 16, 3: pub fn logical_name_in_use(name: &str = "d_log") =>
+        "The logical file name \"{name}\" is already in use. Choose a different name.";
+
+    /// 1842: SIZE, MAXSIZE or FILEGROWTH of CREATE DATABASE is too large.
+    1842, 16, 1: pub fn file_too_large() =>
+        "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than \
+         2147483647 in units of both page size and percentage.";
+
+    /// 3013: last message of every failed statement, which it names as [`Statement::title`](crate::tsql::Statement::title) does.
+    3013, 16, 1: pub fn terminating(statement: &str = "BACKUP DATABASE") => "{statement} is terminating abnormally.";
 
     /// 3014, from its numbers.
     3014, 0, 1: pub(super) fn processed_at_rate(
@@ -107,6 +144,10 @@ catalog! {
         "Backup, file manipulation operations (such as ALTER DATABASE ADD FILE) and encryption changes on a database must be \
          serialized. Reissue the statement after the current backup or file manipulation operation is completed.";
 
+    /// 3027: FILEGROUP names no filegroup of the database.
+    3027, 16, 1: pub fn unknown_filegroup(filegroup: &str = "g", database: &str = "d") =>
+        "The filegroup \"{filegroup}\" is not part of database \"{database}\".";
+
     /// 3031: an option is given twice, or together with its opposite.
     3031, 16, 1: pub fn conflicting_options(option: &str = "noinit", other: &str = "init") =>
         "Option '{option}' conflicts with option(s) '{other}'. Remove the conflicting option and reissue the statement.";
@@ -119,6 +160,15 @@ catalog! {
     /// 3041: in the error log, last message of every failed BACKUP. `command` is the statement without its devices and options.
     3041, 16, 1: pub fn backup_failed(command: &str = "BACKUP DATABASE d") =>
         "BACKUP failed to complete the command {command}. Check the backup application log for detailed messages.";
+
+    /// 3042: a BACKUP WITH CONTINUE_AFTER_ERROR has found damaged pages, and has succeeded.
+    3042, 0, 1: pub fn backup_of_damaged_database() =>
+        "BACKUP WITH CONTINUE_AFTER_ERROR successfully generated a backup of the damaged database. Refer to the SQL Server error log \
+         for information about the errors that were encountered.";
+
+    /// 3043: a page of the database is damaged (BACKUP WITH CHECKSUM).
+    3043, 16, 1: pub fn damaged_page(database: &str = "d", file: u16 = 1, page: u32 = 264, path: &str = "/data/d.mdf") =>
+        "BACKUP '{database}' detected an error on page ({file}:{page}) in file '{path}'.";
 
     /// 3044: a device's name is empty.
     3044, 16, 1: pub fn device_name_empty() =>
@@ -163,6 +213,19 @@ catalog! {
     /// 3167: what RESTORE has put into its place cannot be used.
     3167, 16, 1: pub fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
 
+    /// 3183: a page of the backup is damaged.
+    3183, 16, 1: pub fn page_damaged_in_backup(file: u16 = 1, page: u32 = 243, database: &str = "d") =>
+        "RESTORE detected an error on page ({file}:{page}) in database \"{database}\" as read from the backup set.";
+
+    /// 3184: CONTINUE_AFTER_ERROR has passed over damages.
+    3184, 0, 1: pub fn restored_with_damage() =>
+        "RESTORE WITH CONTINUE_AFTER_ERROR was successful but some damage was encountered. Inconsistencies in the database are \
+         possible.";
+
+    /// 3187: RESTORE WITH CHECKSUM of a backup that has none.
+    3187, 16, 1: pub fn no_backup_checksums() =>
+        "RESTORE WITH CHECKSUM cannot be specified because the backup set does not contain checksum information.";
+
     /// 3189: the backup is damaged, and no single device is known to be.
     3189, 16, 1: pub fn backup_set_damaged() => "Damage to the backup set was detected.";
 
@@ -204,6 +267,10 @@ catalog! {
         "The media loaded on \"{device}\" is formatted to support {families} media families, but {expected} media families are \
          expected according to the backup device specification.";
 
+    /// 3235: FILE names no file of the database.
+    3235, 16, 1: pub fn unknown_file(file: &str = "f", database: &str = "d") =>
+        "The file \"{file}\" is not part of database \"{database}\". You can only list files that are members of this database.";
+
     /// 3241: what comes from the device is not a backup, or is damaged.
     3241, 16, 1: pub fn media_family_malformed(device: &str = "dev") =>
         "The media family on device '{device}' is incorrectly formed. SQL Server cannot process this media family.";
@@ -218,6 +285,9 @@ catalog! {
 
     /// 3261: the client's set has another number of devices than the statement, or asks for features that cannot be had.
     3261, 16, 1: pub fn unusable_configuration() => "SQL Server cannot use the virtual device configuration.";
+
+    /// 3262: RESTORE VERIFYONLY has found no fault. `set_position` is the place of the backup set on its media, from 1.
+    3262, 0, 1: pub fn backup_set_valid(set_position: u32 = 1) => "The backup set on file {set_position} is valid.";
 
     /// 3271: a command other than Read and Write failed on a device.
     3271, 16, 1: pub fn nonrecoverable_io_error(device: &str = "dev", error: OsError = OsError::ABORTED) =>
@@ -240,6 +310,18 @@ catalog! {
         error: OsError = OsError(5), operation: &str = "open", path: &str = "/data/d/d.mdf"
     ) => "The operating system returned the error '{error}' while attempting '{operation}' on '{path}'.";
 
+    /// 3701: DROP DATABASE of a database that does not exist.
+    3701, 11, 1: pub fn cannot_drop(database: &str = "d") =>
+        "Cannot drop the database '{database}', because it does not exist or you do not have permission.";
+
+    /// 3702: DROP DATABASE of a database in use.
+    3702, 16, 3: pub fn cannot_drop_in_use(database: &str = "d") =>
+        "Cannot drop database \"{database}\" because it is currently in use.";
+
+    /// 3708: DROP DATABASE of a system database.
+    3708, 16, 5: pub fn cannot_drop_system_database(database: &str = "master") =>
+        "Cannot drop the database '{database}' because it is a system database.";
+
     /// 3902: COMMIT without BEGIN TRANSACTION.
     3902, 16, 1: pub fn commit_without_begin() =>
         "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION.";
@@ -254,6 +336,38 @@ catalog! {
 
     /// 4038: the device has no backup set of this number (FILE).
     4038, 16, 1: pub fn no_such_backup_set(file: u32 = 2, device: &str = "dev") => "Cannot find file ID {file} on device '{device}'.";
+
+    /// 5011: ALTER DATABASE of a database that does not exist.
+    5011, 14, 5: pub fn cannot_alter(database: &str = "d") =>
+        "User does not have permission to alter database '{database}', the database does not exist, or the database is not in a state \
+         that allows access checks.";
+
+    /// 5058: an option of a system database cannot be set.
+    5058, 16, 1: pub fn option_cannot_be_set(option: &str = "OFFLINE", database: &str = "master") =>
+        "Option '{option}' cannot be set in database '{database}'.";
+
+    /// 5061: ALTER DATABASE of a database in use.
+    5061, 16, 1: pub fn no_database_lock(database: &str = "d") =>
+        "ALTER DATABASE failed because a lock could not be placed on database '{database}'. Try again later.";
+
+    /// 5069: behind the message that tells why.
+    5069, 16, 1: pub fn alter_database_failed() => "ALTER DATABASE statement failed.";
+
+    /// 5105: a file cannot have this path.
+    5105, 16, 2: pub fn file_activation(path: &str = "") =>
+        "A file activation error occurred. The physical file name '{path}' may be incorrect. Diagnose and correct additional errors, \
+         and retry the operation.";
+
+    /// 5123: a file of a database cannot be made.
+    5123, 16, 1: pub fn cannot_create_file(error: OsError = OsError(5), path: &str = "/data/d.mdf") =>
+        "CREATE FILE encountered operating system error {error} while attempting to open or create the physical file '{path}'.";
+
+    /// 5170: a file of a database exists already.
+    5170, 16, 1: pub fn file_exists(path: &str = "/data/d.mdf") =>
+        "Cannot create file '{path}' because it already exists. Change the file path or the file name, and retry the operation.";
+
+    /// 5174: SIZE of CREATE DATABASE is too small.
+    5174, 16, 1: pub fn file_too_small() => "Each file size must be greater than or equal to 512 KB.";
 
     /// 5701: answer to USE.
     5701, 0, 2: pub fn changed_database(database: &str = "d") => "Changed database context to '{database}'.";
