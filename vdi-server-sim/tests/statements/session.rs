@@ -98,7 +98,8 @@ fn a_refused_or_failed_batch_leaves_the_session_usable() {
     let (outcome, answer) = run(&mut session, &backup_statement("sales", "nightly", 1, ""));
     outcome.unwrap();
     agent.result().unwrap();
-    assert_eq!(answer.summary().map(|summary| summary.bytes), Some(49 * 8192));
+    let bytes = answer.summary().unwrap().bytes;
+    assert!((49 * 8192..=bench.databases().data_bytes("sales") + (1 << 20)).contains(&bytes), "{bytes}");
 }
 
 #[test]
