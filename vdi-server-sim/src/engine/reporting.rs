@@ -198,7 +198,6 @@ impl Failure {
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)
             }
-            Failure::Storage(error) => return storage_error(error, verb),
             Failure::UnknownFile { name, database } => Message::unknown_file(name, database),
             Failure::UnknownFilegroup { name, database } => Message::unknown_filegroup(name, database),
             Failure::DamagedPage { database, path, page, .. } => damaged_page(database, path, *page),
@@ -273,7 +272,7 @@ fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
             let (path, code) = (path.display().to_string(), OsError::from(source));
             match *action {
                 "read" => Message::read_failed(&path, code),
-                "write" => Message::write_failed(&path, code),
+                "write" | "write to" => Message::write_failed(&path, code),
                 action => Message::operating_system_error(code, action, &path),
             }
         }
@@ -320,25 +319,6 @@ fn set_error(device: Option<&str>, earlier: Option<&str>, error: &SetError) -> O
 /// 3043.
 pub(super) fn damaged_page(database: &str, path: &Path, page: PageAddress) -> Message {
     Message::damaged_page(database, page.file.0, page.page.0, &path.display().to_string())
-}
-
-fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
-    let restores = verb == Verb::Restore;
-    Some(match error {
-        StorageError::NotFound { name } => Message::no_such_database(name),
-        StorageError::InUse { .. } if restores => Message::database_in_use(),
-        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
-        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
-        StorageError::Io { action, path, source, .. } => {
-            let (path, code) = (path.display().to_string(), OsError::from(source));
-            match *action {
-                "read" => Message::read_failed(&path, code),
-                "write" | "write to" => Message::write_failed(&path, code),
-                action => Message::operating_system_error(code, action, &path),
-            }
-        }
-        _ => return None,
-    })
 }
 
 fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {
