@@ -70,12 +70,22 @@
 
 mod backup;
 mod cancel;
+mod clock;
 mod driver;
+mod feed;
+mod from_devices;
+mod from_files;
+mod incoming;
+mod inspect;
 mod list;
+mod medium_parser;
+mod plan;
 mod reads;
 mod reporting;
 mod restore;
+mod scan;
 mod snapshot;
+mod snapshot_sums;
 mod tally;
 mod work;
 mod writes;
@@ -86,6 +96,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
+use vdi_mtf::sqlserver::config::BackupKind;
+use vdi_mtf::value::{Guid, PageAddress};
 use vdi_proto::abort::Cause;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
@@ -93,18 +105,22 @@ use vdi_proto::status::VdError;
 
 use reporting::ErrorLog;
 
-use crate::database::{DataFolder, DatabaseError};
+use crate::database::DatabaseError;
 use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
+use crate::storage::{DataFolder, StorageError};
 use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, Restore, Statement};
+use crate::types::{Column, Value};
 use crate::vds::{Abort, Options, VdsError};
 
 /// A server instance: where its databases are, and how it finds sets.
 #[derive(Debug)]
 pub struct Engine {
     folder: DataFolder,
+    /// Goes with the private stream.
+    old: crate::database::DataFolder,
     instance: String,
     options: Options,
     faults: Faults,
@@ -132,6 +148,16 @@ impl Summary {
     pub fn pages(&self) -> u64 {
         self.bytes.div_ceil(PAGE_BYTES)
     }
+}
+
+/// Takes what a statement answers while it runs, in the order in which it arises.
+pub(crate) trait Report {
+    /// A message. Its line is that of the statement.
+    fn message(&mut self, message: Message);
+    /// The result set begins.
+    fn columns(&mut self, columns: &[Column]);
+    /// The next row of the result set, a value for each column.
+    fn row(&mut self, row: Vec<Value>);
 }
 
 /// Why a statement failed.
@@ -230,6 +256,105 @@ pub enum Failure {
         /// What is wrong.
         source: SetError,
     },
+    /// What comes from a device is no backup, or is damaged.
+    #[error("device {device:?}: {source}{}", media_remedy(source))]
+    Medium {
+        /// The device.
+        device: String,
+        /// The database that is being restored; empty in an inspection.
+        database: String,
+        /// What is wrong.
+        source: vdi_mtf::Error,
+    },
+    /// What comes from a device is sound, but cannot belong to the backup.
+    #[error("device {device:?}: {what}; make a new backup, or restore another one")]
+    Content {
+        /// The device.
+        device: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The devices are not the families of one media set.
+    #[error("device {device:?}: {source}")]
+    Families {
+        /// The device that does not fit.
+        device: String,
+        /// The device that has brought the same family before.
+        earlier: Option<String>,
+        /// What is wrong.
+        source: FamilyError,
+    },
+    /// All devices came to their end, and something of the database is missing.
+    #[error("the backup of database '{database}' is incomplete: {what}; make a new backup, or restore another one")]
+    Incomplete {
+        /// The database that is being restored.
+        database: String,
+        /// What is missing.
+        what: String,
+    },
+    /// The media have no backup set at this position.
+    #[error(
+        "device {device:?}: there is no backup set {file}, only {sets}; restore WITH FILE = {sets}, or look with RESTORE HEADERONLY"
+    )]
+    NoSuchSet {
+        /// The device.
+        device: String,
+        /// FILE of the statement.
+        file: u32,
+        /// Sets that there are.
+        sets: usize,
+    },
+    /// RESTORE DATABASE takes full backups only.
+    #[error("device {device:?} has {}", show_kind(*kind))]
+    Kind {
+        /// The device.
+        device: String,
+        /// The kind of its backup.
+        kind: BackupKind,
+    },
+    /// RESTORE WITH CHECKSUM of a backup that has none.
+    #[error(
+        "device {device:?}: the backup has no backup checksums; restore without CHECKSUM, its pages are verified all the same"
+    )]
+    NoChecksums {
+        /// The device.
+        device: String,
+    },
+    /// BLOCKSIZE is not that of the backup.
+    #[error(
+        "device {device:?}: the backup has blocks of {found} bytes; restore WITH BLOCKSIZE = {found}, not {requested}"
+    )]
+    BlockSize {
+        /// The device.
+        device: String,
+        /// The backup's.
+        found: u32,
+        /// The statement's.
+        requested: u32,
+    },
+    /// WITH SNAPSHOT of a backup that has data, or the reverse.
+    #[error("device {device:?}: {}", match is_snapshot {
+        true => "the backup has no data, since it was made WITH SNAPSHOT; restore WITH SNAPSHOT",
+        false => "the backup was not made WITH SNAPSHOT, and has the data itself; restore without SNAPSHOT",
+    })]
+    SnapshotMismatch {
+        /// The device.
+        device: String,
+        /// Whether the backup is a snapshot.
+        is_snapshot: bool,
+    },
+    /// The file of a DISK device.
+    #[error(
+        "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
+    )]
+    DiskFile {
+        /// What was tried: `open` or `read`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The database cannot be described in the stream's catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -244,6 +369,97 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The database's files, or the catalog.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The backup cannot be laid out: a text is too long, or the log has impossible ranges.
+    #[error("the backup cannot be written: {0}")]
+    Layout(#[from] vdi_mtf::Error),
+    /// FILE names no data file of the database.
+    #[error(
+        "database '{database}' has no data file with the logical name '{name}'; RESTORE FILELISTONLY lists the names"
+    )]
+    UnknownFile {
+        /// The logical name.
+        name: String,
+        /// The database.
+        database: String,
+    },
+    /// FILEGROUP names no filegroup of the database.
+    #[error("database '{database}' has no filegroup '{name}' with data files")]
+    UnknownFilegroup {
+        /// The filegroup.
+        name: String,
+        /// The database.
+        database: String,
+    },
+    /// A page of the database is damaged (BACKUP WITH CHECKSUM).
+    #[error("{}: {source}; restore the page, or use CONTINUE_AFTER_ERROR", path.display())]
+    DamagedPage {
+        /// The database.
+        database: String,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The page.
+        page: PageAddress,
+        /// What is wrong.
+        source: vdi_mtf::Error,
+    },
+}
+
+/// Why devices are not the families of one media set.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FamilyError {
+    /// The statement names another number of devices than the media set has families.
+    #[error("the backup was written to {families} devices, the statement names {provided}; name as many")]
+    Count {
+        /// Families of the media set.
+        families: usize,
+        /// Devices of the statement.
+        provided: usize,
+    },
+    /// Another device has brought the same family.
+    #[error(
+        "it has family {family} of the backup again; name each device once, and connect each to another part of the backup"
+    )]
+    Repeated {
+        /// The family, from 1.
+        family: u16,
+    },
+    /// It belongs to another backup than the devices before.
+    #[error("it has {what} {found}, the devices before {expected}; connect all devices to parts of one backup")]
+    Foreign {
+        /// `media set` or `backup set`.
+        what: &'static str,
+        /// That of the first device.
+        expected: Guid,
+        /// That of this one.
+        found: Guid,
+    },
+}
+
+/// What to do about a medium that cannot be read, where the error does not say so.
+fn media_remedy(error: &vdi_mtf::Error) -> &'static str {
+    use vdi_mtf::Error;
+    match error {
+        Error::CompressedContainer { .. }
+        | Error::Compressed { .. }
+        | Error::Encrypted { .. }
+        | Error::Continued { .. } => "",
+        Error::NotMtf { .. } => "; make sure that the device reads a backup from its beginning",
+        Error::Truncated { .. } => "; the backup is incomplete: make sure that the device reads all of it",
+        _ => "; the backup is damaged: make a new one, or restore another one",
+    }
+}
+
+fn show_kind(kind: BackupKind) -> String {
+    let (what, remedy) = match kind {
+        BackupKind::Differential => ("a differential backup", "restore the full backup that it is based on"),
+        BackupKind::Log => ("a log backup", "restore a full backup"),
+        _ => ("a backup of a part of a database", "restore a full backup"),
+    };
+    format!("{what}, and this simulator restores full backups only: {remedy}")
 }
 
 /// How much of a transfer was done; nothing for a command without data.
@@ -271,6 +487,8 @@ impl Failure {
     fn is_the_servers_own(&self) -> bool {
         match self {
             Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
+            Failure::Storage(_) | Failure::Layout(_) | Failure::DamagedPage { .. } => true,
+            Failure::UnknownFile { .. } | Failure::UnknownFilegroup { .. } => true,
             Failure::SystemDatabase { .. }
             | Failure::Set(_)
             | Failure::DeviceCount { .. }
@@ -280,7 +498,17 @@ impl Failure {
             | Failure::Cancelled
             | Failure::AfterClose { .. }
             | Failure::Stream { .. }
-            | Failure::Devices { .. } => false,
+            | Failure::Devices { .. }
+            | Failure::Medium { .. }
+            | Failure::Content { .. }
+            | Failure::Families { .. }
+            | Failure::Incomplete { .. }
+            | Failure::NoSuchSet { .. }
+            | Failure::Kind { .. }
+            | Failure::NoChecksums { .. }
+            | Failure::BlockSize { .. }
+            | Failure::SnapshotMismatch { .. }
+            | Failure::DiskFile { .. } => false,
         }
     }
 
@@ -310,11 +538,17 @@ impl Engine {
     /// A server with the databases below `data`.
     ///
     /// # Errors
-    /// [`DatabaseError`] when that is no folder.
-    pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, DatabaseError> {
+    /// [`StorageError`] when that is no folder, or its catalog cannot be used.
+    pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, StorageError> {
         let (instance, faults, log) = (String::new(), Faults::default(), ErrorLog::default());
-        let folder = DataFolder::new(data)?;
-        Ok(Engine { folder, instance, options, faults, log, set_timeout: Duration::ZERO })
+        let folder = DataFolder::open(&data)?;
+        let old = crate::database::DataFolder::new(data).map_err(|error| StorageError::Io {
+            action: "open",
+            path: std::path::PathBuf::new(),
+            offset: None,
+            source: std::io::Error::other(error),
+        })?;
+        Ok(Engine { folder, old, instance, options, faults, log, set_timeout: Duration::ZERO })
     }
 
     /// The same server under an instance's name.
@@ -358,25 +592,37 @@ impl Engine {
         if self.instance.is_empty() { "vdi-sim".to_owned() } else { format!(r"vdi-sim\{}", self.instance) }
     }
 
-    /// Carries out one statement. Every message to the client is reported as it arises, those of a failure included.
+    /// Carries out one statement. Every message to the client is reported as it arises, those of a failure included. An inspection
+    /// (RESTORE HEADERONLY and its like) has no summary.
     pub(crate) fn execute(
         &self,
         statement: &Statement,
         cancel: &Cancel,
-        report: &mut dyn FnMut(Message),
-    ) -> Result<Summary, Failure> {
+        report: &mut dyn Report,
+    ) -> Result<Option<Summary>, Failure> {
         self.run(statement, cancel, report).inspect_err(|failure| {
             self.log.write(&failure.log(statement));
-            failure.messages(statement.verb()).into_iter().for_each(&mut *report);
+            failure.messages(statement).into_iter().for_each(|message| report.message(message));
         })
     }
 
-    fn run(&self, statement: &Statement, cancel: &Cancel, report: &mut dyn FnMut(Message)) -> Result<Summary, Failure> {
+    fn run(
+        &self,
+        statement: &Statement,
+        cancel: &Cancel,
+        answers: &mut dyn Report,
+    ) -> Result<Option<Summary>, Failure> {
         let (verb, database, devices) = match statement {
-            Statement::Backup(statement) => ("BACKUP", &statement.database, &statement.devices.names),
-            Statement::Restore(statement) => ("RESTORE", &statement.database, &statement.devices.names),
-            Statement::Inspect(_) => todo!(),
+            Statement::Backup(statement) => ("BACKUP", &*statement.database, &statement.devices),
+            Statement::Restore(statement) => ("RESTORE", &*statement.database, &statement.devices),
+            Statement::Inspect(statement) => ("RESTORE", "", &statement.devices),
         };
+        let devices = &devices.names;
+        if let Statement::Inspect(statement) = statement {
+            let span = statement_span(verb, database, devices.first().map_or("", String::as_str));
+            return span.within(|| inspect::run(self, statement, cancel, answers)).map(|()| None);
+        }
+        let report = &mut |message| answers.message(message);
         refuse_system_database(statement)?;
         if let Statement::Backup(statement) = statement {
             statement.options.remarks().for_each(|remark| report(Message::own_information(remark)));
@@ -391,13 +637,13 @@ impl Engine {
             }
             Statement::Backup(statement) => backup::run(self, statement, cancel, report),
             Statement::Restore(statement) => restore::run(self, statement, cancel, report),
-            Statement::Inspect(_) => todo!(),
+            Statement::Inspect(_) => unreachable!(),
         })?;
         if self.faults.list().contains(&Fault::FailAfterClose) {
-            return Err(Failure::AfterClose { database: database.clone() });
+            return Err(Failure::AfterClose { database: database.to_owned() });
         }
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
-        Ok(summary)
+        Ok(Some(summary))
     }
 }
 

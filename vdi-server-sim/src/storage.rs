@@ -29,6 +29,10 @@ pub mod content;
 mod create;
 mod database;
 mod error;
+mod fixed_page;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod fixture;
 mod folder;
 mod layout;
 mod lock;

@@ -16,7 +16,7 @@
 //! (Observed in backups of SQL Server 2005 to 2022: laid out again by these rules, each gives the same bytes.)
 
 use crate::block::{BlockId, reseal};
-use crate::checksum::SectorSum;
+use crate::checksum::{SECTOR_LEN, SectorSum};
 use crate::error::Error;
 use crate::layout::put;
 use crate::media::{Filemark, MediaSet, Tape, finish};
@@ -130,6 +130,16 @@ impl Builder {
         self.position
     }
 
+    /// The label of the medium.
+    pub fn label(&self) -> &Tape {
+        &self.tape
+    }
+
+    /// Where the filemarks so far begin on the medium.
+    pub fn filemarks(&self) -> &[u64] {
+        &self.filemarks
+    }
+
     /// Begins a set. On a new medium, the label comes first. [`SetStart::physical_address`] is set to the place that it has.
     ///
     /// # Errors
@@ -189,15 +199,37 @@ impl Builder {
     /// # Errors
     /// [`Error::Range`] for more bytes than announced.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let found = bytes.len() as u64;
+        self.count(bytes.len() as u64)?;
+        if let Some(sum) = &mut self.sum {
+            sum.update(bytes);
+        }
+        Ok(())
+    }
+
+    /// Counts the next `len` bytes of pages or log, whole sectors of 512 bytes, whose sum is known ([`SectorSum::of`]). The caller writes
+    /// the bytes. The sum counts only WITH CHECKSUM.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for more bytes than announced; [`Error::Field`] if `len` is no multiple of 512.
+    pub fn summed(&mut self, len: u64, sum: u32) -> Result<(), Error> {
+        let sector = SECTOR_LEN as u64;
+        if !len.is_multiple_of(sector) {
+            let (offset, field, expected) = (self.position, "bytes that were summed", len.next_multiple_of(sector));
+            return Err(Error::Field { offset, field, expected, found: len });
+        }
+        self.count(len)?;
+        if let Some(all) = &mut self.sum {
+            all.append(sum, len / sector);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, found: u64) -> Result<(), Error> {
         let most = match &mut self.phase {
             Phase::Data { left } | Phase::Log { left, .. } => {
                 if let Some(rest) = left.checked_sub(found) {
                     *left = rest;
                     self.position += found;
-                    if let Some(sum) = &mut self.sum {
-                        sum.update(bytes);
-                    }
                     return Ok(());
                 }
                 *left

@@ -83,6 +83,25 @@ impl SectorSum {
         }
     }
 
+    /// Adds bytes whose sum is known: `sum` of `sectors` whole sectors. So pieces can be summed where they are read, in any order.
+    ///
+    /// ```
+    /// use vdi_mtf::checksum::SectorSum;
+    ///
+    /// let bytes = vec![7; 8192];
+    /// let (first, second) = bytes.split_at(512);
+    /// let (mut sum, second) = (SectorSum::new(), SectorSum::of(second));
+    /// sum.append(SectorSum::of(first), 1);
+    /// sum.append(second, 15);
+    /// assert_eq!(sum.value(), SectorSum::of(&bytes));
+    /// ```
+    ///
+    /// An unfinished sector before them counts as ended in zeros.
+    pub fn append(&mut self, sum: u32, sectors: u64) {
+        let before = self.value();
+        *self = SectorSum { sum: before.rotate_left((sectors % 32) as u32) ^ sum, ..Self::new() };
+    }
+
     /// Takes the effect of a word of a whole sector out of the sum again, as if it had been zero.
     ///
     /// `sectors_after`: whole sectors that followed the word's sector.

@@ -45,6 +45,8 @@ record! {
         catalogue_version: u8 = 97,
         /// The GUID of the backup set, the same in all its families.
         id: Guid = 100,
+        /// When the backup may be overwritten (EXPIREDATE, RETAINDAYS). None in all observed backups: the place is a guess.
+        expiration: DateTime = 116,
     }
     texts(Zero) {
         /// NAME of the BACKUP statement.

@@ -85,8 +85,8 @@ pub(super) fn run(
     let set_id = new_set_id()?;
 
     Work::with(engine, devices, cancel, |work| {
-        let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
-        let database = engine.folder.open(&statement.database)?;
+        let _lock = engine.old.lock(&statement.database, Verb::Backup)?;
+        let database = engine.old.open(&statement.database)?;
         let catalog: Arc<[u8]> = Catalog::of(&database)?.encode().into();
         // There is no log that would tell what writers do meanwhile, so they wait until all is read and flushed.
         let mut frozen = Some(work.freeze(&database)?);
@@ -192,8 +192,8 @@ pub(super) fn run(
 /// **Decision**: as SQL Server does, BACKUP of an unknown database says 911 and does not open the set. What else is wrong with the
 /// database is found after that, and the client learns it.
 pub(super) fn refuse_unknown(engine: &Engine, name: &str) -> Result<(), DatabaseError> {
-    match engine.folder.contains(name) {
-        Ok(false) => Err(DatabaseError::NotFound { name: name.to_owned(), folder: engine.folder.path().to_owned() }),
+    match engine.old.contains(name) {
+        Ok(false) => Err(DatabaseError::NotFound { name: name.to_owned(), folder: engine.old.path().to_owned() }),
         Err(error @ DatabaseError::InvalidName { .. }) => Err(error),
         Ok(true) | Err(_) => Ok(()),
     }

@@ -64,8 +64,8 @@ pub(super) fn backup(
     let identity = Identity { set_id, family_index: 0, family_count: 1 };
 
     Work::with(engine, &statement.devices.names, cancel, |work| {
-        let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
-        let database = engine.folder.open(&statement.database)?;
+        let _lock = engine.old.lock(&statement.database, Verb::Backup)?;
+        let database = engine.old.open(&statement.database)?;
         let catalog = Catalog::of(&database)?;
         let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
         let started = Instant::now();
@@ -283,7 +283,7 @@ struct Incoming<'a> {
 impl Incoming<'_> {
     /// The database that is to be replaced, if there is one; one without a file has nothing that could be frozen.
     fn existing(&self) -> Result<Option<Database>, DatabaseError> {
-        let folder = &self.engine.folder;
+        let folder = &self.engine.old;
         if !folder.contains(self.name)? {
             return Ok(None);
         }
@@ -317,7 +317,7 @@ impl Mounter<'_> {
         let work = self.reads.driver.work;
         let (catalog, snapshot) = self.read()?;
         let Incoming { engine, name, .. } = *self.incoming;
-        let _lock = engine.folder.lock(name, Verb::Restore).map_err(|error| work.stop(error))?;
+        let _lock = engine.old.lock(name, Verb::Restore).map_err(|error| work.stop(error))?;
         let existing = self.incoming.existing().map_err(|error| work.stop(error))?;
         let frozen = existing.as_ref().map(|database| freeze(work, database)).transpose()?;
         self.reads.driver.command(CommandCode::MOUNT_SNAPSHOT, 0, 0)?;
@@ -327,12 +327,12 @@ impl Mounter<'_> {
         let _frozen = if let Some(frozen) = frozen {
             frozen
         } else {
-            mounted = self.incoming.engine.folder.open(self.incoming.name).map_err(|error| work.stop(error))?;
+            mounted = self.incoming.engine.old.open(self.incoming.name).map_err(|error| work.stop(error))?;
             freeze(work, &mounted)?
         };
         self.incoming
             .engine
-            .folder
+            .old
             .verify(self.incoming.name, catalog.files(), &snapshot.checksums, || work.is_aborted())
             .map_err(|error| stop(work, error))?;
         let _ = done.send(catalog);

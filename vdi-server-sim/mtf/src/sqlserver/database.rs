@@ -5,6 +5,10 @@ use crate::value::{DateTime, Guid, Lsn};
 
 /// Bits of [`Database::flags`].
 pub mod flags {
+    /// BACKUP WITH SNAPSHOT. (Flags of RESTORE HEADERONLY, as documented. Not observed.)
+    pub const SNAPSHOT: u32 = 0x2;
+    /// The backup has damaged pages: WITH CONTINUE_AFTER_ERROR. (Flags of RESTORE HEADERONLY, as documented. Not observed.)
+    pub const DAMAGED: u32 = 0x20;
     /// BACKUP WITH CHECKSUM.
     pub const CHECKSUMS: u32 = 0x10;
     /// Set in all observed backups.

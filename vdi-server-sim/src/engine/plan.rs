@@ -1,0 +1,205 @@
+//! What a BACKUP will write, settled before the first byte goes out: the families' pages, the log, and all headers but what is known only at
+//! the end (backup checksums, the finish date).
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `dealing` | which family gets which pages |
+//! | `configuration` | the configurations at the beginning and at the end |
+//! | `family` | the stream of one family, part after part |
+//!
+//! # The stream of a family
+//!
+//! ```text
+//! TAPE SFMB * SSET VOLB MSCI MSDA pages MSTL log .. MSLS SFMB * ESET ESET SFMB *
+//! label       headers             | dealt to all | family 1 |      set map         *: a filemark of a tape stands here, too
+//! ```
+//!
+//! The soft filemarks (SFMB) are as long as BLOCKSIZE (DISK: as on the medium). Therefore pages, log and everything between them begin and
+//! end at multiples of BLOCKSIZE. A set that is appended to a medium has no label.
+
+mod configuration;
+mod dealing;
+mod family;
+
+use std::sync::{Mutex, PoisonError};
+
+use vdi_mtf::builder::Builder;
+use vdi_mtf::media::{MediaSet, Tape};
+use vdi_mtf::medium::Medium;
+use vdi_mtf::set::{SetStart, Volume, attributes};
+use vdi_mtf::sqlserver::config::{Config, FileType};
+use vdi_mtf::sqlserver::log::Vlf;
+use vdi_mtf::value::{FileId, Guid};
+
+pub(super) use configuration::Kind;
+pub(super) use dealing::{Dealing, Segment};
+pub(super) use family::{FamilyStream, Part};
+
+use super::clock::{self, Moment};
+use super::{Failure, new_set_id};
+use crate::storage::BackupSource;
+use crate::tsql::{Backup, Expiry};
+
+/// The label of SQL Server's volume block: the root of the file system.
+const VOLUME: &str = "/";
+
+/// What a plan is made from, beside the database.
+pub(super) struct Terms<'a> {
+    pub(super) statement: &'a Backup,
+    /// The server's name.
+    pub(super) server: String,
+    /// BLOCKSIZE: the length of a filemark on new media.
+    pub(super) block_size: u32,
+    /// MAXTRANSFERSIZE.
+    pub(super) transfer: u32,
+    /// Sums of the frozen files, in the order of the configuration: BACKUP WITH SNAPSHOT.
+    pub(super) snapshot: Option<Vec<Option<u32>>>,
+    /// The media that the set is appended to, in the order of the devices. Empty: new media.
+    pub(super) media: &'a [Medium],
+}
+
+/// A backup that is about to be written.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) dealing: Dealing,
+    /// The data files, in the order of [`Segment::File`].
+    pub(super) files: Vec<FileId>,
+    pub(super) log: Vec<Vlf>,
+    pub(super) checksum: bool,
+    pub(super) labels: Vec<Tape>,
+    pub(super) media_sets: Vec<MediaSet>,
+    pub(super) start: SetStart,
+    pub(super) volume: Volume,
+    pub(super) leading: Config,
+    kind: Kind,
+    copy_only: bool,
+    /// BackupSize: of all families together.
+    size: u64,
+    /// The configuration at the end, once a family has come there.
+    trailing: Mutex<Option<Config>>,
+}
+
+impl Plan {
+    /// The plan of a backup, and the streams of its families.
+    pub(super) fn new(source: BackupSource, terms: &Terms<'_>) -> Result<(Plan, Vec<FamilyStream>), Failure> {
+        let (options, families) = (&terms.statement.options, terms.statement.devices.names.len() as u32);
+        let now = Moment::now()?;
+        let kind = match (&terms.snapshot, terms.statement.parts.is_empty()) {
+            (Some(_), _) => Kind::Snapshot,
+            (None, true) => Kind::Full,
+            (None, false) => Kind::Files,
+        };
+        let checksum = options.checksum == Some(true) && kind != Kind::Snapshot;
+        let (data, log) = configuration::content(&source, &terms.statement.parts, kind)?;
+        let set_id = Guid(new_set_id()?);
+        let leading = configuration::leading(&source.configuration, terms, kind, checksum, &data, &log, &now);
+
+        let major = leading.database.software_major;
+        let number = terms.media.first().map_or(1, |medium| medium.sets.len() as u16 + 1);
+        let expiration = match &options.expires {
+            None => None,
+            Some(Expiry::Days(days)) => Some(clock::in_days(*days)?),
+            Some(Expiry::Date(text)) => clock::parse(text),
+        };
+        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
+        let start = SetStart {
+            attributes: if options.copy_only { attributes::COPY } else { attributes::NORMAL },
+            software_minor: leading.database.software_minor,
+            time_zone: now.time_zone,
+            expiration: expiration.unwrap_or_default(),
+            name: text(&options.name),
+            description: text(&options.description),
+            user: user().as_str().into(),
+            ..SetStart::new(number, set_id, now.date, major)
+        };
+        let volume = Volume {
+            attributes: 2,
+            date: now.date,
+            device: VOLUME.into(),
+            machine: machine().as_str().into(),
+            ..Volume::default()
+        };
+
+        let builders = if terms.media.is_empty() {
+            let media_set = Guid(new_set_id()?);
+            let label = |family: u32| {
+                let id = new_set_id()?;
+                let label = Tape {
+                    name: text(&options.media_name),
+                    description: text(&options.media_description),
+                    ..Tape::new(u32::from_le_bytes([id[0], id[1], id[2], id[3]]), terms.block_size, now.date)
+                };
+                Ok((label, MediaSet::new(media_set, family as u16 + 1, families as u16)))
+            };
+            (0..families).map(label).collect::<Result<Vec<_>, Failure>>()?
+        } else {
+            terms.media.iter().map(|medium| (medium.label.clone(), medium.media_set.clone())).collect()
+        };
+        let (labels, media_sets): (Vec<_>, Vec<_>) = builders.into_iter().unzip();
+
+        let file_bytes =
+            leading.files.iter().filter(|file| file.file_type() == FileType::Data).map(|file| file.size).sum();
+        let mut plan = Plan {
+            dealing: Dealing::new(&data, file_bytes, families, terms.transfer),
+            files: data.iter().map(|file| file.file).collect(),
+            log,
+            checksum,
+            labels,
+            media_sets,
+            start,
+            volume,
+            leading,
+            kind,
+            copy_only: options.copy_only,
+            size: 0,
+            trailing: Mutex::default(),
+        };
+        let streams: Vec<_> = (0..families as usize)
+            .map(|family| {
+                let builder = match terms.media.get(family) {
+                    Some(medium) => Builder::append(medium),
+                    None => Builder::new(plan.labels[family].clone(), plan.media_sets[family].clone()),
+                };
+                FamilyStream::new(builder, family as u32, plan.media_sets[family].family_number == 1)
+            })
+            .collect();
+        plan.size = streams.iter().map(|stream| stream.size(&plan)).sum::<Result<u64, _>>()?;
+        Ok((plan, streams))
+    }
+
+    /// Whether there are pages and log in the stream.
+    pub(super) fn has_content(&self) -> bool {
+        self.kind != Kind::Snapshot
+    }
+
+    /// Bytes of pages and log in the backup.
+    pub(super) fn bytes(&self) -> u64 {
+        self.dealing.total_len() + self.log.iter().map(Vlf::range_len).sum::<u64>()
+    }
+
+    /// The configuration at the end, the same for all families: it is made when the first of them asks for it, after all pages were read.
+    /// `damaged`: there are damaged pages among them.
+    pub(super) fn trailing(&self, damaged: bool) -> Result<Config, Failure> {
+        let mut trailing = self.trailing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = &*trailing {
+            return Ok(config.clone());
+        }
+        let config = configuration::trailing(self, &Moment::now()?, damaged);
+        *trailing = Some(config.clone());
+        Ok(config)
+    }
+}
+
+/// The name of the machine.
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The user that the server runs as.
+fn user() -> String {
+    let named = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok());
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+#[cfg(test)]
+mod tests;
