@@ -1,6 +1,7 @@
 //! Tests of folder, restore and clean-up.
 
 mod crash;
+mod whole;
 
 use std::fs;
 use std::path::PathBuf;
