@@ -71,9 +71,11 @@
 mod backup;
 mod cancel;
 mod clock;
+mod completed;
 mod driver;
 mod inspect;
 mod list;
+mod pages;
 mod plan;
 mod reads;
 mod reporting;

@@ -91,6 +91,12 @@ catalog! {
         "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. For other \
          statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name.";
 
+    /// 3009: a backup or restore has succeeded, and could not be recorded. It is information here, so that no client takes the statement
+    /// for a failure.
+    3009, 0, 1: pub fn history_not_recorded() =>
+        "Could not insert a backup or restore history/detail record in the msdb database. This may indicate a problem with the msdb \
+         database. The backup/restore operation was still successful.";
+
     /// 3013: last message of every failed statement, which it names as [`Statement::title`](crate::tsql::Statement::title) does.
     3013, 16, 1: pub fn terminating(statement: &str = "BACKUP DATABASE") => "{statement} is terminating abnormally.";
 
