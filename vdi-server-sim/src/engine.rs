@@ -73,13 +73,19 @@ mod cancel;
 mod clock;
 mod completed;
 mod driver;
+mod feed;
+mod from_devices;
+mod from_files;
+mod incoming;
 mod inspect;
 mod list;
+mod medium_parser;
 mod pages;
 mod plan;
 mod reads;
 mod reporting;
 mod restore;
+mod scan;
 mod snapshot;
 mod snapshot_sums;
 mod tally;
@@ -92,7 +98,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use thiserror::Error;
-use vdi_mtf::value::PageAddress;
+use vdi_mtf::sqlserver::config::BackupKind;
+use vdi_mtf::value::{Guid, PageAddress};
 use vdi_proto::abort::Cause;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
@@ -251,6 +258,105 @@ pub enum Failure {
         /// What is wrong.
         source: SetError,
     },
+    /// What comes from a device is no backup, or is damaged.
+    #[error("device {device:?}: {source}{}", media_remedy(source))]
+    Medium {
+        /// The device.
+        device: String,
+        /// The database that is being restored; empty in an inspection.
+        database: String,
+        /// What is wrong.
+        source: vdi_mtf::Error,
+    },
+    /// What comes from a device is sound, but cannot belong to the backup.
+    #[error("device {device:?}: {what}; make a new backup, or restore another one")]
+    Content {
+        /// The device.
+        device: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The devices are not the families of one media set.
+    #[error("device {device:?}: {source}")]
+    Families {
+        /// The device that does not fit.
+        device: String,
+        /// The device that has brought the same family before.
+        earlier: Option<String>,
+        /// What is wrong.
+        source: FamilyError,
+    },
+    /// All devices came to their end, and something of the database is missing.
+    #[error("the backup of database '{database}' is incomplete: {what}; make a new backup, or restore another one")]
+    Incomplete {
+        /// The database that is being restored.
+        database: String,
+        /// What is missing.
+        what: String,
+    },
+    /// The media have no backup set at this position.
+    #[error(
+        "device {device:?}: there is no backup set {file}, only {sets}; restore WITH FILE = {sets}, or look with RESTORE HEADERONLY"
+    )]
+    NoSuchSet {
+        /// The device.
+        device: String,
+        /// FILE of the statement.
+        file: u32,
+        /// Sets that there are.
+        sets: usize,
+    },
+    /// RESTORE DATABASE takes full backups only.
+    #[error("device {device:?} has {}", show_kind(*kind))]
+    Kind {
+        /// The device.
+        device: String,
+        /// The kind of its backup.
+        kind: BackupKind,
+    },
+    /// RESTORE WITH CHECKSUM of a backup that has none.
+    #[error(
+        "device {device:?}: the backup has no backup checksums; restore without CHECKSUM, its pages are verified all the same"
+    )]
+    NoChecksums {
+        /// The device.
+        device: String,
+    },
+    /// BLOCKSIZE is not that of the backup.
+    #[error(
+        "device {device:?}: the backup has blocks of {found} bytes; restore WITH BLOCKSIZE = {found}, not {requested}"
+    )]
+    BlockSize {
+        /// The device.
+        device: String,
+        /// The backup's.
+        found: u32,
+        /// The statement's.
+        requested: u32,
+    },
+    /// WITH SNAPSHOT of a backup that has data, or the reverse.
+    #[error("device {device:?}: {}", match is_snapshot {
+        true => "the backup has no data, since it was made WITH SNAPSHOT; restore WITH SNAPSHOT",
+        false => "the backup was not made WITH SNAPSHOT, and has the data itself; restore without SNAPSHOT",
+    })]
+    SnapshotMismatch {
+        /// The device.
+        device: String,
+        /// Whether the backup is a snapshot.
+        is_snapshot: bool,
+    },
+    /// The file of a DISK device.
+    #[error(
+        "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
+    )]
+    DiskFile {
+        /// What was tried: `open` or `read`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The database cannot be described in the stream's catalog.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
@@ -303,6 +409,61 @@ pub enum Failure {
     },
 }
 
+/// Why devices are not the families of one media set.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FamilyError {
+    /// The statement names another number of devices than the media set has families.
+    #[error("the backup was written to {families} devices, the statement names {provided}; name as many")]
+    Count {
+        /// Families of the media set.
+        families: usize,
+        /// Devices of the statement.
+        provided: usize,
+    },
+    /// Another device has brought the same family.
+    #[error(
+        "it has family {family} of the backup again; name each device once, and connect each to another part of the backup"
+    )]
+    Repeated {
+        /// The family, from 1.
+        family: u16,
+    },
+    /// It belongs to another backup than the devices before.
+    #[error("it has {what} {found}, the devices before {expected}; connect all devices to parts of one backup")]
+    Foreign {
+        /// `media set` or `backup set`.
+        what: &'static str,
+        /// That of the first device.
+        expected: Guid,
+        /// That of this one.
+        found: Guid,
+    },
+}
+
+/// What to do about a medium that cannot be read, where the error does not say so.
+fn media_remedy(error: &vdi_mtf::Error) -> &'static str {
+    use vdi_mtf::Error;
+    match error {
+        Error::CompressedContainer { .. }
+        | Error::Compressed { .. }
+        | Error::Encrypted { .. }
+        | Error::Continued { .. } => "",
+        Error::NotMtf { .. } => "; make sure that the device reads a backup from its beginning",
+        Error::Truncated { .. } => "; the backup is incomplete: make sure that the device reads all of it",
+        _ => "; the backup is damaged: make a new one, or restore another one",
+    }
+}
+
+fn show_kind(kind: BackupKind) -> String {
+    let (what, remedy) = match kind {
+        BackupKind::Differential => ("a differential backup", "restore the full backup that it is based on"),
+        BackupKind::Log => ("a log backup", "restore a full backup"),
+        _ => ("a backup of a part of a database", "restore a full backup"),
+    };
+    format!("{what}, and this simulator restores full backups only: {remedy}")
+}
+
 /// How much of a transfer was done; nothing for a command without data.
 fn show_bytes(bytes: u32, size: u32) -> String {
     if size == 0 { String::new() } else { format!(", {bytes} of {size} bytes") }
@@ -339,7 +500,17 @@ impl Failure {
             | Failure::Cancelled
             | Failure::AfterClose { .. }
             | Failure::Stream { .. }
-            | Failure::Devices { .. } => false,
+            | Failure::Devices { .. }
+            | Failure::Medium { .. }
+            | Failure::Content { .. }
+            | Failure::Families { .. }
+            | Failure::Incomplete { .. }
+            | Failure::NoSuchSet { .. }
+            | Failure::Kind { .. }
+            | Failure::NoChecksums { .. }
+            | Failure::BlockSize { .. }
+            | Failure::SnapshotMismatch { .. }
+            | Failure::DiskFile { .. } => false,
         }
     }
 

@@ -158,7 +158,12 @@ impl Inspector {
         &self.state.damages
     }
 
-    /// All damages.
+    /// The damages that were found since the last call, at most [`MAX_DAMAGES`] of them. They are kept no longer.
+    pub fn take_damages(&mut self) -> Vec<Error> {
+        core::mem::take(&mut self.state.damages)
+    }
+
+    /// All damages, those that were [taken](Self::take_damages) included.
     pub fn damage_count(&self) -> u64 {
         self.state.damage_count
     }

@@ -1,14 +1,148 @@
 //! RESTORE LABELONLY, HEADERONLY, FILELISTONLY and VERIFYONLY.
+//!
+//! | statement | reads | of the devices |
+//! |---|---|---|
+//! | LABELONLY | the label | the first |
+//! | FILELISTONLY | up to the leading configuration of the set | the first |
+//! | HEADERONLY | all sets, or the one that FILE names, to its end | the first |
+//! | VERIFYONLY | the set, and verifies all of it | all |
+//!
+//! The other devices are opened and closed. A header fits into the first Read of 64 KB. **Decision**: HEADERONLY without FILE reads a
+//! pipe-like or tape-like device up to the end of the set that nothing follows in the same Read: a client may give anything behind the
+//! end of its backup. A disk-like device and a file are read to their ends.
 
-use super::{Cancel, Engine, Failure, Report};
-use crate::tsql::Inspect;
+mod columns;
+
+use std::sync::OnceLock;
+
+use vdi_mtf::medium::{BackupSet, Medium};
+use vdi_mtf::sqlserver::config::Config;
+use vdi_mtf::value::FileId;
+use vdi_proto::features::DeviceKind;
+
+use super::from_devices::Reading;
+use super::incoming::{Destination, Incoming, Wanted, data_bytes};
+use super::medium_parser::Until;
+use super::restore::Reported;
+use super::scan::Scan;
+use super::tally::Tally;
+use super::{Cancel, Engine, Failure, Report, from_files};
+use crate::messages::Message;
+use crate::tsql::{DeviceType, Inspect, Inspection};
 
 /// Carries out an inspection.
 pub(super) fn run(
-    _engine: &Engine,
-    _statement: &Inspect,
-    _cancel: &Cancel,
-    _answers: &mut dyn Report,
+    engine: &Engine,
+    statement: &Inspect,
+    cancel: &Cancel,
+    answers: &mut dyn Report,
 ) -> Result<(), Failure> {
-    todo!()
+    let file = statement.options.file.unwrap_or(1);
+    let set_of = |medium: Medium| medium.sets.into_iter().find(|set| u32::from(set.start.number) == file);
+    match statement.what {
+        Inspection::Verify => return verify(engine, statement, cancel, answers),
+        Inspection::Label => {
+            let medium = scan(engine, statement, cancel, |_| Until::Label)?;
+            columns::label(&medium, answers);
+        }
+        Inspection::FileList => {
+            let medium = scan(engine, statement, cancel, |_| Until::Configuration(file))?;
+            columns::files(&set_of(medium).map_or_else(Config::default, |set| set.leading), answers);
+        }
+        Inspection::Header => {
+            let only = statement.options.file;
+            let medium = scan(engine, statement, cancel, |ends_itself| match only {
+                Some(file) => Until::Set(file),
+                None => Until::Medium { ends_itself },
+            })?;
+            let device_type = statement.devices.device_type;
+            match only {
+                Some(_) => columns::headers(set_of(medium).as_slice(), device_type, answers),
+                None => columns::headers(&medium.sets, device_type, answers),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the first device, up to where `until` says. It gets whether the device says where its data ends.
+fn scan(
+    engine: &Engine,
+    statement: &Inspect,
+    cancel: &Cancel,
+    until: impl Fn(bool) -> Until,
+) -> Result<Medium, Failure> {
+    let (names, options, tally) = (&statement.devices.names, &statement.options, Tally::new(0, None));
+    let feed = |index: usize, name: &str, ends_itself: bool| {
+        (index == 0).then(|| Scan::new(name, until(ends_itself), options.continue_after_error))
+    };
+    let mut scans = match statement.devices.device_type {
+        DeviceType::Virtual => {
+            let reading = Reading { engine, devices: names, options, cancel, tally: &tally, whole: false };
+            let feed = |index, name: &str, kind| feed(index, name, kind == DeviceKind::DiskLike);
+            reading.run(feed, || {}, |work, scans| work.decide().map(|()| scans))?
+        }
+        DeviceType::Disk => {
+            let feed = |index, name: &str| feed(index, name, true);
+            from_files::run(engine.folder.path(), names, cancel, &tally, feed, || {}, Ok)?
+        }
+    };
+    // The devices came through, the first among them.
+    Ok(scans.pop().map_or_else(Medium::default, Scan::into_medium))
+}
+
+/// RESTORE VERIFYONLY.
+fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut dyn Report) -> Result<(), Failure> {
+    let (names, options) = (&statement.devices.names, &statement.options);
+    let tally = Tally::new(0, options.stats);
+    let nowhere = Nowhere { tally: &tally, total: OnceLock::new() };
+    let file = options.file.unwrap_or(1);
+    let wanted = Wanted {
+        file,
+        checksum: options.checksum,
+        continue_after_error: options.continue_after_error,
+        block_size: options.block_size,
+        snapshot: None,
+        full: false,
+    };
+    let incoming = Incoming::new(wanted, "", names.len(), &nowhere);
+    let mut progress = Reported::new(&tally, options.stats);
+    let due = || progress.report(nowhere.total.get().copied(), &mut |message| answers.message(message));
+    let received = match statement.devices.device_type {
+        DeviceType::Virtual => {
+            let reading = Reading { engine, devices: names, options, cancel, tally: &tally, whole: true };
+            let feed = |_, device: &str, _| Some(incoming.reader(device));
+            reading.run(feed, due, |work, _| work.settle(|| incoming.finish()))
+        }
+        DeviceType::Disk => {
+            let feed = |_, name: &str| Some(incoming.reader(name));
+            from_files::run(engine.folder.path(), names, cancel, &tally, feed, due, |_| incoming.finish())
+        }
+    }?;
+    if received.damages > 0 {
+        let database = received.set.leading.database.name.to_string();
+        return Err(Failure::Incomplete { database, what: format!("it has {} damages", received.damages) });
+    }
+    answers.message(Message::backup_set_valid(file));
+    Ok(())
+}
+
+/// Where the content of a backup goes that is only verified.
+struct Nowhere<'a> {
+    tally: &'a Tally,
+    /// Bytes of files in all, once the header was read.
+    total: OnceLock<u64>,
+}
+
+impl Destination for Nowhere<'_> {
+    fn begin(&self, set: &BackupSet) -> Result<(), Failure> {
+        let total = data_bytes(&set.leading);
+        let _ = self.total.set(total);
+        self.tally.expect(total);
+        Ok(())
+    }
+
+    fn write_at(&self, _file: FileId, _offset: u64, _bytes: &[u8]) -> Result<(), Failure> {
+        Ok(())
+    }
 }

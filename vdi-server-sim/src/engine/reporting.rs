@@ -24,7 +24,7 @@ use vdi_mtf::value::PageAddress;
 use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
-use super::Failure;
+use super::{Failure, FamilyError};
 use crate::database::DatabaseError;
 use crate::messages::{Message, OsError, Verb};
 use crate::storage::StorageError;
@@ -167,11 +167,37 @@ impl Failure {
             Failure::Devices { device, earlier, source } => {
                 return set_error(device.as_deref(), earlier.as_deref(), source);
             }
+            Failure::Storage(error) => return storage_error(error, verb),
+            Failure::Medium { device, database, source } => medium_error(device, database, source),
+            Failure::Content { device, .. } => Message::media_family_malformed(device),
+            Failure::Families { device, earlier, source } => match source {
+                FamilyError::Count { families, provided } if families > provided => {
+                    Message::media_families_missing(*families as u32, *provided as u32)
+                }
+                FamilyError::Count { families, provided } => {
+                    Message::too_many_families_expected(device, *families as u32, *provided as u32)
+                }
+                FamilyError::Repeated { family } => {
+                    Message::family_already_processed(device, u32::from(*family), earlier.as_deref().unwrap_or(device))
+                }
+                FamilyError::Foreign { .. } => Message::other_media_set(device),
+            },
+            Failure::Incomplete { .. } => Message::backup_set_damaged(),
+            Failure::NoSuchSet { device, file, .. } => Message::no_such_backup_set(*file, device),
+            Failure::Kind { .. } => return None,
+            Failure::NoChecksums { .. } => Message::no_backup_checksums(),
+            Failure::BlockSize { device, found, requested } => Message::block_size_mismatch(device, *found, *requested),
+            Failure::SnapshotMismatch { is_snapshot, .. } => {
+                Message::snapshot_mismatch().in_state(if *is_snapshot { 2 } else { 1 })
+            }
+            Failure::DiskFile { action: "open", path, source } => {
+                Message::cannot_open_device(path, source.into()).in_state(2)
+            }
+            Failure::DiskFile { path, source, .. } => Message::read_failed(path, source.into()),
             Failure::System { action: START_A_THREAD, .. } => Message::no_worker_thread(),
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)
             }
-            Failure::Storage(error) => return storage_error(error, verb),
             Failure::UnknownFile { name, database } => Message::unknown_file(name, database),
             Failure::UnknownFilegroup { name, database } => Message::unknown_filegroup(name, database),
             Failure::DamagedPage { database, path, page, .. } => damaged_page(database, path, *page),
@@ -217,6 +243,43 @@ fn device_error(operation: &str, device: &str, error: OsError) -> Message {
     }
 }
 
+/// What comes from a device cannot be read, or is damaged.
+fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message {
+    use vdi_mtf::Error;
+    match error {
+        Error::Truncated { offset: 0, .. } => Message::volume_empty(device),
+        Error::Truncated { .. } => Message::read_failed(device, OsError::END_OF_FILE),
+        Error::PageChecksum { page, .. }
+        | Error::TornPage { page, .. }
+        | Error::MisplacedPage { expected: page, .. } => {
+            Message::page_damaged_in_backup(page.file.0, page.page.0, database)
+        }
+        Error::LogChecksum { .. } | Error::LogParity { .. } | Error::BackupChecksum { .. } => {
+            Message::backup_set_damaged()
+        }
+        _ => Message::media_family_malformed(device),
+    }
+}
+
+fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
+    let restores = verb == Verb::Restore;
+    Some(match error {
+        StorageError::NotFound { name } => Message::no_such_database(name),
+        StorageError::InUse { .. } if restores => Message::database_in_use(),
+        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
+        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
+        StorageError::Io { action, path, source, .. } => {
+            let (path, code) = (path.display().to_string(), OsError::from(source));
+            match *action {
+                "read" => Message::read_failed(&path, code),
+                "write" | "write to" => Message::write_failed(&path, code),
+                action => Message::operating_system_error(code, action, &path),
+            }
+        }
+        _ => return None,
+    })
+}
+
 fn stream_error(device: &str, error: &StreamError) -> Message {
     match error {
         StreamError::BlockSize { expected, found, .. } => Message::block_size_mismatch(device, *found, *expected),
@@ -256,25 +319,6 @@ fn set_error(device: Option<&str>, earlier: Option<&str>, error: &SetError) -> O
 /// 3043.
 pub(super) fn damaged_page(database: &str, path: &Path, page: PageAddress) -> Message {
     Message::damaged_page(database, page.file.0, page.page.0, &path.display().to_string())
-}
-
-fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
-    let restores = verb == Verb::Restore;
-    Some(match error {
-        StorageError::NotFound { name } => Message::no_such_database(name),
-        StorageError::InUse { .. } if restores => Message::database_in_use(),
-        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
-        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
-        StorageError::Io { action, path, source, .. } => {
-            let (path, code) = (path.display().to_string(), OsError::from(source));
-            match *action {
-                "read" => Message::read_failed(&path, code),
-                "write" | "write to" => Message::write_failed(&path, code),
-                action => Message::operating_system_error(code, action, &path),
-            }
-        }
-        _ => return None,
-    })
 }
 
 fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {

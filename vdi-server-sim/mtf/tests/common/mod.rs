@@ -19,7 +19,8 @@ pub(crate) struct Real {
 /// The real backups in the folder that `VDI_REAL_BACKUPS` names, else in `../shared/data` beside the workspace.
 /// Says that the test is skipped where there are none.
 pub(crate) fn real_backups(test: &str) -> Vec<Real> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared/data"));
+    let beside = folders.into_iter().find(|folder| folder.is_dir()).unwrap_or_default();
     let root = std::env::var_os("VDI_REAL_BACKUPS").map_or(beside, PathBuf::from);
     let mut found = Vec::new();
     let mut folders = vec![root.clone()];

@@ -264,6 +264,10 @@ pub(crate) fn append(shape: &Shape, number: u16, builders: &mut [Builder], media
     let mut trailing = leading.clone();
     trailing.database.backup_size = size;
     trailing.database.finish = date();
+    if shape.second_pass {
+        let data = trailing.files.iter_mut().filter(|file| file.file_type() == FileType::Data);
+        data.for_each(|file| file.pages = 8);
+    }
     for (builder, out) in builders.iter_mut().zip(media.iter_mut()) {
         builder.end_set(&trailing, out).unwrap();
         assert_eq!(builder.position(), out.len() as u64);
