@@ -10,10 +10,15 @@
 //!    a process that dies leaves no file that the next statement does not find and remove.
 //! 3. Reading the catalog changes nothing. A catalog that cannot be read is an error, and no statement removes or replaces it.
 
+mod connection;
 mod databases;
 mod error;
 mod history;
+mod record;
+mod rows;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -21,8 +26,12 @@ use std::sync::Mutex;
 use vdi_mtf::sqlserver::config::{Config, FileType, RecoveryModel};
 use vdi_mtf::value::FileId;
 
+pub(crate) use databases::{NewDatabase, PlacedFile, Rename};
 pub use error::CatalogError;
-pub use history::{BackupDevice, BackupHistory, BackupRecord, RestoreHistory, RestoreRecord};
+use error::Fault;
+pub use history::{BackupHistory, LastBackup, RestoreHistory};
+pub use record::{BackupDevice, BackupRecord, RestoreRecord};
+pub(crate) use rows::recovery_bits;
 
 /// The file's name in the data folder.
 pub const FILE_NAME: &str = "catalog.sqlite";
@@ -30,8 +39,10 @@ pub const FILE_NAME: &str = "catalog.sqlite";
 /// The catalog of a data folder.
 #[derive(Debug)]
 pub struct Catalog {
-    pub(crate) path: PathBuf,
-    pub(crate) connection: Mutex<rusqlite::Connection>,
+    /// The data folder, which paths in the catalog are relative to.
+    folder: PathBuf,
+    path: PathBuf,
+    connection: Mutex<rusqlite::Connection>,
 }
 
 /// The state of a database, as `sys.databases` has it in `state_desc`.

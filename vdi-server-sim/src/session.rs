@@ -43,6 +43,7 @@
 //! 6. Parameters are variables of their batch only.
 //! 7. Sessions of one engine do not see each other, and may run at the same time.
 
+mod databases;
 mod output;
 
 pub use output::{Answer, Done, Output, ResultSet};
@@ -53,11 +54,9 @@ use thiserror::Error;
 
 use crate::engine::{Cancel, Engine, Failure, Report, Summary};
 use crate::messages::Message;
-use crate::tsql::{self, Action, Refusal, Selected, Statement, Step};
+use crate::storage::DataFolder;
+use crate::tsql::{self, Action, Inspection, Refusal, Selected, Statement, Step};
 use crate::types::{Column, Parameter, SqlType, Value};
-
-/// What every SQL Server has; a data folder need not.
-const SYSTEM_DATABASES: [&str; 4] = ["master", "model", "msdb", "tempdb"];
 
 /// One client's session with the server, made by [`Engine::session`]. To reset it, make a new one.
 #[derive(Debug)]
@@ -80,7 +79,8 @@ pub enum BatchError {
     /// A BACKUP or RESTORE failed; or the batch was cancelled ([`Failure::Cancelled`]).
     #[error(transparent)]
     Failed(#[from] Failure),
-    /// The session refused a statement, with this message: 911, 3021, 3902 or 3903.
+    /// A statement other than BACKUP and RESTORE failed, or one of these within a transaction. The message is the first one of the error:
+    /// 226, 574, 911, 942, 1801, 3021, 3701, 3702, 3902, 3903, 5011 or 5061, for example.
     #[error("{}", message.text)]
     State {
         /// The first message to the client.
@@ -95,6 +95,8 @@ struct Relay<'a> {
     cancel: &'a Cancel,
     /// Rows of the result set, once it has begun.
     rows: Option<u64>,
+    /// The percents so far, where messages 3211 are not the statement's wish, but the output's.
+    percent: Option<u8>,
     /// The output's panic. It gets nothing more.
     panic: Option<Box<dyn std::any::Any + Send>>,
 }
@@ -111,8 +113,18 @@ impl Relay<'_> {
 
 impl Report for Relay<'_> {
     fn message(&mut self, message: Message) {
-        let message = message.at_line(self.line);
-        self.give(|out| out.message(message));
+        match &mut self.percent {
+            Some(percent) if message.number == PROGRESS => {
+                // One comes for each percent.
+                *percent = percent.saturating_add(1);
+                let percent = *percent;
+                self.give(|out| out.progress(percent));
+            }
+            _ => {
+                let message = message.at_line(self.line);
+                self.give(|out| out.message(message));
+            }
+        }
     }
 
     fn columns(&mut self, columns: &[Column]) {
@@ -124,6 +136,21 @@ impl Report for Relay<'_> {
         self.rows = self.rows.map(|rows| rows + 1);
         self.give(|out| out.row(row));
     }
+}
+
+/// The number of the messages that STATS asks for.
+const PROGRESS: u32 = 3211;
+
+/// The statement with a message for each percent; `None` if it asks for messages itself, or moves no data.
+fn with_stats(statement: &Statement) -> Option<Statement> {
+    let mut statement = statement.clone();
+    let stats = match &mut statement {
+        Statement::Backup(backup) => &mut backup.options.stats,
+        Statement::Restore(restore) => &mut restore.options.stats,
+        Statement::Inspect(inspect) if inspect.what == Inspection::Verify => &mut inspect.options.stats,
+        Statement::Inspect(_) => return None,
+    };
+    stats.replace(1).is_none().then_some(statement)
 }
 
 /// What a statement of a batch came to.
@@ -157,20 +184,18 @@ impl Session<'_> {
     /// Makes a database the current one, as USE and a login do.
     ///
     /// # Errors
-    /// [`BatchError::State`] with message 911: it is neither in the data folder nor a system database. The current database stays.
+    /// [`BatchError::State`] with message 911: it is neither in the catalog nor a system database; 942: it is OFFLINE; 927 or 945: it
+    /// cannot be used in its state. The current database stays.
     pub fn use_database(&mut self, name: &str) -> Result<(), BatchError> {
-        let is_system = SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name));
-        if !is_system && !matches!(self.engine.folder().catalog().find(name), Ok(Some(_))) {
-            return Err(BatchError::State { message: Message::no_such_database(name) });
-        }
-        name.clone_into(&mut self.database);
+        let usable = databases::usable(self.engine.folder(), name);
+        self.database = usable.map_err(|message| BatchError::State { message })?;
         Ok(())
     }
 
     /// Runs a batch. `out` gets the answers; `cancel` ends the batch from any thread.
     ///
-    /// Variables in the text have the values of `parameters`. They may stand for the names of databases and devices and the texts of
-    /// options.
+    /// Variables in the text have the values of `parameters`. In BACKUP and RESTORE they may stand for the names of databases and devices
+    /// and the texts and numbers of options.
     ///
     /// # Errors
     /// [`BatchError`] of the first statement that failed, after its messages. The statements behind it have run, unless it was
@@ -229,9 +254,22 @@ impl Session<'_> {
                 return refused;
             }
             Action::Statement(statement) => return self.statement(line, statement, out, cancel),
+            Action::Create(statement) => {
+                let refusal = Message::not_in_transaction("CREATE DATABASE");
+                return self.change(line, out, refusal, |folder| databases::create(folder, statement));
+            }
+            Action::Alter(statement) => {
+                let refusal = Message::not_in_transaction("ALTER DATABASE");
+                return self.change(line, out, refusal, |folder| databases::alter(folder, statement, &self.database));
+            }
+            Action::Drop(statement) => {
+                let refusal = Message::not_in_user_transaction("DROP DATABASE");
+                return self.change(line, out, refusal, |folder| databases::remove(folder, statement, &self.database));
+            }
             Action::Use(database) => match self.use_database(database) {
-                Ok(()) => out.message(Message::changed_database(database).at_line(line)),
-                Err(_) => return refused(out, Message::no_such_database(database)),
+                Ok(()) => out.message(Message::changed_database(&self.database).at_line(line)),
+                Err(BatchError::State { message }) => return refused(out, message),
+                Err(error) => return Err(error),
             },
             Action::Set => {}
             Action::CountRows(count) => self.count_rows = *count,
@@ -251,6 +289,27 @@ impl Session<'_> {
         Ok(Outcome::default())
     }
 
+    /// CREATE, ALTER or DROP DATABASE: the messages of `change`, or `refusal` within a transaction.
+    fn change(
+        &self,
+        line: u32,
+        out: &mut dyn Output,
+        refusal: Message,
+        change: impl FnOnce(&DataFolder) -> Result<Vec<Message>, Vec<Message>>,
+    ) -> Result<Outcome, BatchError> {
+        let done = if self.transactions > 0 { Err(vec![refusal]) } else { change(self.engine.folder()) };
+        let (Ok(messages) | Err(messages)) = &done;
+        messages.iter().for_each(|message| out.message(message.clone().at_line(line)));
+        match done {
+            Ok(_) => Ok(Outcome::default()),
+            // There is at least one.
+            Err(errors) => errors.into_iter().next().map_or_else(
+                || Ok(Outcome::default()),
+                |message| Err(BatchError::State { message: message.at_line(line) }),
+            ),
+        }
+    }
+
     fn statement(
         &self,
         line: u32,
@@ -258,8 +317,10 @@ impl Session<'_> {
         out: &mut dyn Output,
         cancel: &Cancel,
     ) -> Result<Outcome, BatchError> {
-        let mut relay = Relay { out, line, cancel, rows: None, panic: None };
-        let executed = self.engine.execute(statement, cancel, &mut relay);
+        let wanted = out.wants_progress().then(|| with_stats(statement)).flatten();
+        let percent = wanted.as_ref().map(|_| 0);
+        let mut relay = Relay { out, line, cancel, rows: None, percent, panic: None };
+        let executed = self.engine.execute(wanted.as_ref().unwrap_or(statement), cancel, &mut relay);
         if let Some(panic) = relay.panic {
             resume_unwind(panic);
         }

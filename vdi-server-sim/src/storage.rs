@@ -15,21 +15,40 @@
 //! | `log_file` | log files: virtual log files, checkpoints |
 //! | [`content`] | what pages hold: stamps that can be checked, and files of a user |
 //! | `database` | a database that is open: reading, freezing, writing |
+//! | `folder` | the data folder: opening, dropping and altering databases |
+//! | `create` | CREATE DATABASE |
 //! | `restore` | a database that comes out of a backup, all or nothing |
-//! | `lock` | who works on a database |
+//! | `build` | files of a database that is being made or restored |
+//! | `settle` | ending what a statement began, also after its process died |
+//! | `path` | names of databases, and where their files are |
+//! | `owner` | who owns what a statement makes |
+//! | `lock` | which statement works on a database |
 
+mod build;
 pub mod content;
+mod create;
 mod database;
 mod error;
+mod fixed_page;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod fixture;
 mod folder;
 mod layout;
 mod lock;
 mod log_file;
+mod owner;
 mod page_file;
+mod path;
 mod restore;
+mod settle;
+#[cfg(test)]
+mod tests;
 
+pub use create::{CreateDatabase, NewFile};
 pub use database::{BackupSource, Database, DatabaseWriter, FileExtents, Frozen, WriteGuard};
 pub use error::StorageError;
-pub use folder::{CreateDatabase, DataFolder, NewFile};
+pub use folder::DataFolder;
 pub use lock::DatabaseLock;
+pub use path::{MAX_NAME_CHARS, check_name};
 pub use restore::{Committed, RestoreRequest, RestoreTarget};

@@ -5,21 +5,26 @@
 //! doubled quotes); the grammar upon the words is this module's own, because BACKUP and RESTORE are not part of standard SQL:
 //!
 //! ```text
-//! statement := BACKUP DATABASE name TO device {, device} [WITH option {, option}] {;}
+//! statement := BACKUP DATABASE name [part {, part}] TO device {, device} [WITH option {, option}] {;}
 //!            | RESTORE DATABASE name FROM device {, device} [WITH option {, option}] {;}
+//!            | RESTORE (LABELONLY | HEADERONLY | FILELISTONLY | VERIFYONLY) FROM device {, device} [WITH option {, option}] {;}
+//! part      := (FILE | FILEGROUP) = string
 //! device    := VIRTUAL_DEVICE = string
+//!            | DISK = string
 //! option    := keyword [= number | = string]
+//!            | MOVE string TO string
 //!            | COMPRESSION [(ALGORITHM = word {, LEVEL = word})]
 //! ```
 //!
-//! [`parse_batch`] takes several statements, among them those that clients send around BACKUP and RESTORE. There a name and a
-//! string may be a variable.
+//! [`parse_batch`] takes several statements, among them those that make and change databases, and those that clients send around
+//! BACKUP and RESTORE. There a name, a string and a number may be a variable.
 //!
 //! Keywords are accepted in any case. What SQL Server has and this simulator does not do yet is answered with
 //! [`TsqlError::NotSupportedYet`], never with a syntax error and never by silently ignoring it: an option that is accepted is
-//! either honoured or asks for nothing that a virtual device could do (a name, a description, a hint about tapes). The options
-//! are listed in `docs/statements.md`. SNAPSHOT goes with exactly one device (VDI specification, snapshots: one virtual device only). Every error knows
-//! its line and column, and which of SQL Server's messages a client sees for it ([`TsqlError::messages`]).
+//! either honoured or asks for nothing that the simulator could do (a hint about tapes). The options are listed in
+//! `docs/statements.md`. The devices of a statement are of one type. SNAPSHOT goes with exactly one virtual device (VDI
+//! specification, snapshots: one virtual device only). Every error knows its line and column, and which of SQL Server's messages a
+//! client sees for it ([`TsqlError::messages`]).
 //!
 //! ```
 //! use vdi_server_sim::tsql::{Statement, parse};
@@ -38,24 +43,32 @@
 
 mod batch;
 mod cursor;
+mod database;
+mod date;
 mod error;
+mod media;
 mod options;
+mod reserved;
 #[cfg(test)]
 mod tests;
 
 pub use batch::{Action, Refusal, Selected, Step, parse_batch};
+pub use database::{AlterDatabase, CreateDatabase, DatabaseOption, DropDatabase, FileSpec, Growth, MaxSize};
 pub use error::TsqlError;
 pub use options::{BackupOptions, Expiry, RestoreOptions};
 
 use crate::messages::Verb;
 use cursor::Cursor;
-use error::{DATABASE, DEVICE};
+use error::{DATABASE, Mark};
 
 /// The most devices that one statement may name, and one virtual device set may have.
 pub const MAX_DEVICES: usize = 64;
 
-/// The longest name of a database or of a virtual device, in characters.
+/// The longest name of a database, of a file of it, or of a virtual device, in characters.
 pub const MAX_NAME: usize = 128;
+
+/// The longest path of a file, in characters.
+pub const MAX_PATH: usize = 259;
 
 /// One statement, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +82,7 @@ pub enum Statement {
     Inspect(Inspect),
 }
 
-/// `BACKUP DATABASE name TO VIRTUAL_DEVICE = '...' [, ...] [WITH ...]`.
+/// `BACKUP DATABASE name [FILE = '...', ...] TO {VIRTUAL_DEVICE | DISK} = '...' [, ...] [WITH ...]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backup {
     /// The database's name with its quoting taken off, 1 to [`MAX_NAME`] characters.
@@ -82,7 +95,7 @@ pub struct Backup {
     pub options: BackupOptions,
 }
 
-/// `RESTORE DATABASE name FROM VIRTUAL_DEVICE = '...' [, ...] [WITH ...]`.
+/// `RESTORE DATABASE name FROM {VIRTUAL_DEVICE | DISK} = '...' [, ...] [WITH ...]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
     /// The database's name with its quoting taken off, 1 to [`MAX_NAME`] characters.
@@ -163,12 +176,7 @@ impl Statement {
         match self {
             Self::Backup(_) => "BACKUP DATABASE",
             Self::Restore(_) => "RESTORE DATABASE",
-            Self::Inspect(inspect) => match inspect.what {
-                Inspection::Label => "RESTORE LABELONLY",
-                Inspection::Header => "RESTORE HEADERONLY",
-                Inspection::FileList => "RESTORE FILELIST",
-                Inspection::Verify => "VERIFY DATABASE",
-            },
+            Self::Inspect(inspect) => inspect.what.title(),
         }
     }
 
@@ -193,9 +201,9 @@ pub fn parse(sql: &str) -> Result<Statement, TsqlError> {
 
 fn statement(cursor: &mut Cursor) -> Result<Statement, TsqlError> {
     if cursor.take_keyword("BACKUP") {
-        backup(cursor).map(Statement::Backup)
+        media::backup(cursor).map(Statement::Backup)
     } else if cursor.take_keyword("RESTORE") {
-        restore(cursor).map(Statement::Restore)
+        media::restore(cursor)
     } else if let Some(word) = cursor.peek_reserved() {
         Err(cursor.not_supported_yet(format!("the {word} statement"), "use BACKUP DATABASE or RESTORE DATABASE"))
     } else {
@@ -203,78 +211,18 @@ fn statement(cursor: &mut Cursor) -> Result<Statement, TsqlError> {
     }
 }
 
-fn backup(cursor: &mut Cursor) -> Result<Backup, TsqlError> {
-    database_statement(cursor, Verb::Backup)?;
-    let database = database_name(cursor)?;
-    refuse_parts(cursor)?;
-    cursor.expect_keyword("TO", "TO")?;
-    let devices = devices(cursor)?;
-    if cursor.peek_keyword("MIRROR") {
-        return Err(cursor.not_supported_yet("MIRROR TO".to_owned(), "let the client write the second copy"));
-    }
-    let options = with_clause(cursor, Verb::Backup, &devices)?.into_backup();
-    end(cursor)?;
-    Ok(Backup {
-        database,
-        parts: Vec::new(),
-        devices: Devices { device_type: DeviceType::Virtual, names: devices },
-        options,
-    })
-}
-
-fn restore(cursor: &mut Cursor) -> Result<Restore, TsqlError> {
-    database_statement(cursor, Verb::Restore)?;
-    let database = database_name(cursor)?;
-    refuse_parts(cursor)?;
-    if cursor.at_end() || cursor.peek_keyword("WITH") {
-        let remedy = "restore from the devices of a backup: FROM VIRTUAL_DEVICE = '...'";
-        return Err(cursor.not_supported_yet("RESTORE DATABASE without a FROM clause".to_owned(), remedy));
-    }
-    cursor.expect_keyword("FROM", "FROM")?;
-    let devices = devices(cursor)?;
-    let options = with_clause(cursor, Verb::Restore, &devices)?.into_restore();
-    end(cursor)?;
-    Ok(Restore { database, devices: Devices { device_type: DeviceType::Virtual, names: devices }, options })
-}
-
-/// What else BACKUP and RESTORE can be followed by in SQL Server, apart from DATABASE.
-const OTHER_OBJECTS: [&str; 9] =
-    ["LOG", "TRANSACTION", "CERTIFICATE", "MASTER", "SERVICE", "SYMMETRIC", "GROUP", "SERVER", "REWINDONLY"];
-
-fn database_statement(cursor: &mut Cursor, verb: Verb) -> Result<(), TsqlError> {
-    if cursor.take_keyword("DATABASE") {
-        return Ok(());
-    }
-    let only = ["FILELISTONLY", "HEADERONLY", "LABELONLY", "VERIFYONLY"];
-    let known = OTHER_OBJECTS.iter().chain(only.iter().filter(|_| verb == Verb::Restore));
-    for object in known {
-        if cursor.peek_keyword(object) {
-            let remedy = match verb {
-                Verb::Backup => "back up the whole database with BACKUP DATABASE",
-                Verb::Restore => "restore the whole database with RESTORE DATABASE, under another name to look at it",
-            };
-            return Err(cursor.not_supported_yet(format!("{verb} {object}"), remedy));
-        }
-    }
-    Err(cursor.syntax("DATABASE"))
-}
-
-/// Backups of single files, filegroups or pages: `BACKUP DATABASE d FILE = 'f' TO ...`.
-fn refuse_parts(cursor: &Cursor) -> Result<(), TsqlError> {
-    for part in ["FILE", "FILEGROUP", "READ_WRITE_FILEGROUPS", "PAGE"] {
-        if cursor.peek_keyword(part) {
-            return Err(cursor.not_supported_yet(format!("a part of a database ({part})"), "name the whole database"));
-        }
-    }
-    Ok(())
-}
-
+/// The name of a database, or a variable that holds it.
 fn database_name(cursor: &mut Cursor) -> Result<String, TsqlError> {
     let at = cursor.mark();
     let name = match cursor.string_variable()? {
         Some(name) => name,
         None => cursor.identifier("the name of a database")?,
     };
+    checked_name(at, DATABASE, name)
+}
+
+/// The name of a database or of a file of it, if it can be one.
+fn checked_name(at: Mark, what: &'static str, name: String) -> Result<String, TsqlError> {
     let reason = if name.is_empty() {
         "it is empty; give 1 to 128 characters"
     } else if name.chars().count() > MAX_NAME {
@@ -284,67 +232,7 @@ fn database_name(cursor: &mut Cursor) -> Result<String, TsqlError> {
     } else {
         return Ok(name);
     };
-    Err(at.invalid_name(DATABASE, name, reason))
-}
-
-/// What to use in the place of another device.
-const VIRTUAL: &str = "use VIRTUAL_DEVICE = '...' and a client that stores the backup";
-
-fn devices(cursor: &mut Cursor) -> Result<Vec<String>, TsqlError> {
-    let mut devices: Vec<String> = Vec::new();
-    loop {
-        let at = cursor.mark();
-        for other in ["DISK", "TAPE", "URL", "DATABASE_SNAPSHOT"] {
-            if cursor.peek_keyword(other) {
-                return Err(cursor.not_supported_yet(format!("the device type {other}"), VIRTUAL));
-            }
-        }
-        if !cursor.take_keyword("VIRTUAL_DEVICE") {
-            // A bare name is a logical device, made by sp_addumpdevice: correct, but not known here.
-            if cursor.at_logical_device() {
-                return Err(cursor.not_supported_yet("a logical backup device".to_owned(), VIRTUAL));
-            }
-            return Err(cursor.syntax("VIRTUAL_DEVICE = '...'"));
-        }
-        cursor.expect_equals()?;
-        let name_at = cursor.mark();
-        let name = cursor.string("the device's name in quotes")?;
-        let reason = if name.is_empty() {
-            Some("it is empty; give 1 to 128 characters")
-        } else if name.chars().count() > MAX_NAME {
-            Some("it is longer than 128 characters; shorten it")
-        } else if name.contains(['\\', '\0']) {
-            Some("it contains a backslash or a NUL character; take that out")
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            return Err(name_at.invalid_name(DEVICE, name, reason));
-        }
-        if devices.contains(&name) {
-            return Err(name_at.duplicate_device(name));
-        }
-        if devices.len() == MAX_DEVICES {
-            return Err(at.too_many_devices());
-        }
-        devices.push(name);
-        if !cursor.take_comma() {
-            return Ok(devices);
-        }
-    }
-}
-
-/// The options, and the rules that they make for the devices before them.
-fn with_clause(cursor: &mut Cursor, verb: Verb, devices: &[String]) -> Result<options::Values, TsqlError> {
-    let at = cursor.mark();
-    let values = options::with_clause(cursor, verb)?;
-    if values.snapshot() && devices.len() > 1 {
-        return Err(at.snapshot_devices(devices.len()));
-    }
-    if values.file() > 1 {
-        return Err(at.no_such_backup_set(values.file(), devices.first().map_or("", String::as_str)));
-    }
-    Ok(values)
+    Err(at.invalid_name(what, name, reason))
 }
 
 /// The statement ends here: semicolons, and nothing behind them.

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::catalog::CATALOG;
 use super::*;
 
 /// Number, severity, state and sentence of SQL Server for the sample of each entry.
@@ -11,14 +12,33 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     (137, 15, 2, "Must declare the scalar variable \"@d\"."),
     (155, 15, 1, "'FROB' is not a recognized BACKUP option."),
     (156, 15, 1, "Incorrect syntax near the keyword 'TO'."),
+    (226, 16, 6, "CREATE DATABASE statement not allowed within multi-statement transaction."),
+    (574, 16, 0, "DROP DATABASE statement cannot be used inside a user transaction."),
     (701, 17, 123, "There is insufficient system memory in resource pool 'default' to run this query."),
     (911, 16, 1, "Database 'd' does not exist. Make sure that the name is entered correctly."),
     (927, 14, 2, "Database 'd' cannot be opened. It is in the middle of a restore."),
+    (942, 14, 4, "Database 'd' cannot be opened because it is offline."),
+    (
+        945,
+        14,
+        2,
+        "Database 'd' cannot be opened due to inaccessible files or insufficient memory or disk space. See the SQL Server errorlog for details.",
+    ),
+    (1036, 15, 2, "File option FILENAME is required in this CREATE/ALTER DATABASE statement."),
     (
         1038,
         15,
         4,
         "An object or column name is missing or empty. For SELECT INTO statements, verify each column has a name. For other statements, look for empty alias names. Aliases defined as \"\" or [] are not allowed. Change the alias to a valid name.",
+    ),
+    (1801, 16, 3, "Database 'd' already exists. Choose a different database name."),
+    (1802, 16, 4, "CREATE DATABASE failed. Some file names listed could not be created. Check related errors."),
+    (1828, 16, 3, "The logical file name \"d_log\" is already in use. Choose a different name."),
+    (
+        1842,
+        16,
+        1,
+        "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than 2147483647 in units of both page size and percentage.",
     ),
     (3013, 16, 1, "BACKUP DATABASE is terminating abnormally."),
     (3014, 0, 1, "BACKUP DATABASE successfully processed 450 pages in 0.046 seconds (76.427 MB/sec)."),
@@ -132,10 +152,41 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "The operating system returned the error '5(Access is denied.)' while attempting 'open' on '/data/d/d.mdf'.",
     ),
+    (3701, 11, 1, "Cannot drop the database 'd', because it does not exist or you do not have permission."),
+    (3702, 16, 3, "Cannot drop database \"d\" because it is currently in use."),
+    (3708, 16, 5, "Cannot drop the database 'master' because it is a system database."),
     (3902, 16, 1, "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION."),
     (3903, 16, 1, "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION."),
     (4035, 0, 1, "Processed 344 pages for database 'd', file 'd_log' on file 1."),
     (4038, 16, 1, "Cannot find file ID 2 on device 'dev'."),
+    (
+        5011,
+        14,
+        5,
+        "User does not have permission to alter database 'd', the database does not exist, or the database is not in a state that allows access checks.",
+    ),
+    (5058, 16, 1, "Option 'OFFLINE' cannot be set in database 'master'."),
+    (5061, 16, 1, "ALTER DATABASE failed because a lock could not be placed on database 'd'. Try again later."),
+    (5069, 16, 1, "ALTER DATABASE statement failed."),
+    (
+        5105,
+        16,
+        2,
+        "A file activation error occurred. The physical file name '' may be incorrect. Diagnose and correct additional errors, and retry the operation.",
+    ),
+    (
+        5123,
+        16,
+        1,
+        "CREATE FILE encountered operating system error 5(Access is denied.) while attempting to open or create the physical file '/data/d.mdf'.",
+    ),
+    (
+        5170,
+        16,
+        1,
+        "Cannot create file '/data/d.mdf' because it already exists. Change the file path or the file name, and retry the operation.",
+    ),
+    (5174, 16, 1, "Each file size must be greater than or equal to 512 KB."),
     (5701, 0, 2, "Changed database context to 'd'."),
     (9002, 17, 1, "The transaction log for database 'd' is full due to 'ACTIVE_BACKUP_OR_RESTORE'."),
     (
@@ -147,7 +198,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
 ];
 
 #[test]
-fn every_entry_of_the_catalog_is_sql_server_s() {
+fn catalog_has_sql_servers_messages() {
     let found: Vec<_> = CATALOG
         .iter()
         .map(|entry| {
@@ -165,7 +216,7 @@ fn every_entry_of_the_catalog_is_sql_server_s() {
 }
 
 #[test]
-fn information_is_the_sentence_alone() {
+fn information_is_displayed_without_a_header() {
     for (message, expected) in [
         (Message::percent_processed(10), "10 percent processed."),
         (
@@ -179,7 +230,7 @@ fn information_is_the_sentence_alone() {
 }
 
 #[test]
-fn errors_have_sqlcmd_s_first_line() {
+fn errors_are_displayed_with_a_header() {
     let message = Message::incorrect_syntax("FORM").at_line(3);
     assert!(message.is_error());
     assert_eq!(
@@ -189,15 +240,21 @@ fn errors_have_sqlcmd_s_first_line() {
 }
 
 #[test]
-fn the_rate_follows_the_rounded_time() {
+fn rate_follows_the_rounded_time() {
     let message = Message::processed(Verb::Backup, 128, Duration::from_micros(999_600));
     assert!(message.text.ends_with("128 pages in 1.000 seconds (1.000 MB/sec)."), "{}", message.text);
-    // Nothing overflows, however long it took.
+    // The largest values do not overflow.
     let _ = Message::processed(Verb::Backup, u64::MAX, Duration::MAX);
 }
 
 #[test]
-fn every_completion_code_of_the_interface_has_a_text() {
+fn win32_codes_are_decimal_and_hresults_hexadecimal() {
+    assert_eq!(OsError(112).to_string(), "112(There is not enough space on the disk.)");
+    assert_eq!(OsError::NO_SUCH_SET.to_string(), "0x80070002(The system cannot find the file specified.)");
+}
+
+#[test]
+fn completion_codes_have_texts() {
     let unknown = OsError(u32::MAX).text();
     for code in [0, 6, 7, 38, 39, 50, 112, 995, 1100, 1101, 1102, 1103, 1104, 1117, 1129, 1450, 2, 5] {
         assert_ne!(OsError(code).text(), unknown, "{code}");
@@ -207,7 +264,7 @@ fn every_completion_code_of_the_interface_has_a_text() {
 }
 
 #[test]
-fn what_the_system_refuses_has_a_win32_code() {
+fn system_errors_have_win32_codes() {
     use rustix::io::Errno;
     for (errno, code) in [
         (Errno::NOENT, 2),

@@ -34,6 +34,15 @@ pub trait Output {
     fn row(&mut self, row: Vec<Value>);
     /// The statement is over.
     fn done(&mut self, done: Done);
+    /// Whether [`progress`](Self::progress) is wanted. Asked before each BACKUP, RESTORE and VERIFYONLY.
+    fn wants_progress(&self) -> bool {
+        false
+    }
+    /// So many percent of the statement are done, 1 to 100 and ascending. It comes between the messages of a statement without STATS; of
+    /// one with STATS its messages 3211 say the same.
+    fn progress(&mut self, percent: u8) {
+        let _ = percent;
+    }
 }
 
 /// How a statement ended.

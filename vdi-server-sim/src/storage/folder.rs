@@ -1,58 +1,47 @@
 //! The data folder: the databases of a server.
 
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vdi_mtf::sqlserver::config::RecoveryModel;
 
-use super::{Database, DatabaseLock, StorageError};
-use crate::catalog::Catalog;
+use super::error::failed;
+use super::lock::{Holder, LockFile};
+use super::path::{check_name, check_user_database};
+use super::{Database, DatabaseLock, StorageError, lock, owner, settle};
+use crate::catalog::{self, Catalog, DatabaseRow, DatabaseState};
 use crate::messages::Verb;
 
-/// The data folder of a server, with its catalog.
-#[derive(Debug)]
+/// How long a reader waits for a restore that has made its database, until all files have their names. This takes a few calls.
+const RENAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The data folder of a server, with its catalog. Clones share the catalog's connection.
+#[derive(Debug, Clone)]
 pub struct DataFolder {
     path: PathBuf,
-    catalog: Catalog,
-}
-
-/// What CREATE DATABASE asks for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CreateDatabase {
-    /// The name.
-    pub name: String,
-    /// Data files; the first is the primary one. None: one file `NAME.mdf` of 8 MiB.
-    pub data_files: Vec<NewFile>,
-    /// The log file. None: `NAME_log.ldf` of 8 MiB.
-    pub log_file: Option<NewFile>,
-    /// The recovery model. SQL Server takes FULL from `model`.
-    pub recovery_model: RecoveryModel,
-}
-
-/// A file of a database to be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewFile {
-    /// The logical name.
-    pub logical_name: String,
-    /// Where it is to be; relative to the data folder.
-    pub path: PathBuf,
-    /// Its length in bytes, rounded up to whole extents; at least 1 MiB.
-    pub size: u64,
-    /// The filegroup's name; ignored for a log file.
-    pub filegroup: String,
-    /// FILEGROWTH in bytes.
-    pub growth: u64,
-    /// MAXSIZE in bytes; `None` is UNLIMITED.
-    pub max_size: Option<u64>,
+    catalog: Arc<Catalog>,
 }
 
 impl DataFolder {
     /// Opens the folder `path`, which must exist. Makes a catalog if there is none, and ends what killed processes left: files
-    /// of restores that did not end are removed.
+    /// of statements that did not end are removed, files of databases that were restored get their names.
     ///
     /// # Errors
     /// [`StorageError`].
-    pub fn open(_path: impl AsRef<Path>) -> Result<DataFolder, StorageError> {
-        todo!()
+    pub fn open(path: impl AsRef<Path>) -> Result<DataFolder, StorageError> {
+        let path = path.as_ref();
+        // Absolute, so that a later change of the working directory changes nothing.
+        let path = path.canonicalize().map_err(failed("open the data folder", path))?;
+        for name in [lock::FILE_NAME, catalog::FILE_NAME] {
+            make_file(&path, name)?;
+        }
+        let catalog = Arc::new(Catalog::open(&path)?);
+        let folder = DataFolder { path, catalog };
+        folder.clean_up()?;
+        Ok(folder)
     }
 
     /// The folder's absolute path.
@@ -67,51 +56,175 @@ impl DataFolder {
         &self.catalog
     }
 
-    /// Locks the database `name` for a statement; there need not be such a database. Does not wait.
-    ///
-    /// # Errors
-    /// [`StorageError::InUse`], and others.
-    pub fn lock(&self, _name: &str, _statement: Verb) -> Result<DatabaseLock, StorageError> {
-        todo!()
+    /// The catalog, for longer than this value lives.
+    pub(super) fn catalog_handle(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog)
     }
 
-    /// Opens a database that is online.
+    /// Locks the database `name` for a statement; there need not be such a database. Does not wait. Ends what a killed process left
+    /// of a statement on it.
+    ///
+    /// Writers take no such lock: see [`Database::freeze`].
     ///
     /// # Errors
-    /// [`StorageError`].
-    pub fn database(&self, _name: &str) -> Result<Database, StorageError> {
-        todo!()
+    /// [`StorageError::InUse`]: a statement of this process or of another holds the lock. [`StorageError::InvalidName`].
+    /// [`StorageError::Io`], also on a file system without locks.
+    pub fn lock(&self, name: &str, statement: Verb) -> Result<DatabaseLock, StorageError> {
+        check_name(name)?;
+        let lock = self.lock_file().statement(name, Holder::Statement(statement))?;
+        settle::finish_renames(&self.catalog, name)?;
+        if self.catalog.has_pending(name)? {
+            // Such files take room, but stop no statement.
+            let _ = settle::remove_pending(&self.catalog, name);
+        }
+        Ok(lock)
     }
 
-    /// Makes a new, empty database.
+    /// Opens a database that is online. It can be used while a statement of another process holds the database's lock.
     ///
     /// # Errors
-    /// [`StorageError`].
-    pub fn create_database(&self, _request: &CreateDatabase) -> Result<(), StorageError> {
-        todo!()
+    /// [`StorageError::NotFound`], [`StorageError::NotOnline`], [`StorageError::InUse`], and those of its files.
+    pub fn database(&self, name: &str) -> Result<Database, StorageError> {
+        check_name(name)?;
+        let deadline = Instant::now() + RENAME_TIMEOUT;
+        loop {
+            let row = self.online(name)?;
+            if self.catalog.renames(name)?.is_empty() {
+                let opened = Database::open(row.clone(), self.lock_file());
+                // Files were those of the row if the row is still the same.
+                let again = self.catalog.find(name)?;
+                let same = again.is_some_and(|again| (again.id, again.generation) == (row.id, row.generation));
+                if (same && self.catalog.renames(name)?.is_empty()) || Instant::now() > deadline {
+                    return opened;
+                }
+                continue;
+            }
+            match self.lock(name, Verb::Restore) {
+                Err(StorageError::InUse { .. }) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                locked => drop(locked?),
+            }
+        }
     }
 
-    /// Removes a database and its files.
+    /// Removes a database and its files. After an error of a file's removal the database is gone; the next statement on a database of
+    /// this name tries again to remove its files.
     ///
     /// # Errors
-    /// [`StorageError`].
-    pub fn drop_database(&self, _name: &str) -> Result<(), StorageError> {
-        todo!()
+    /// [`StorageError::NotFound`], [`StorageError::InUse`], [`StorageError::SystemDatabase`], and others.
+    pub fn drop_database(&self, name: &str) -> Result<(), StorageError> {
+        check_user_database(name)?;
+        let lock = self.lock(name, Verb::Restore)?;
+        let row = self.existing(name)?;
+        self.catalog.remove_database(row.id, lock.name())?;
+        settle::remove_pending(&self.catalog, lock.name())
     }
 
-    /// ALTER DATABASE SET OFFLINE or ONLINE.
+    /// ALTER DATABASE SET OFFLINE or ONLINE. A database that is set online has all its files in their lengths; otherwise its state is
+    /// `RECOVERY_PENDING` afterwards.
     ///
     /// # Errors
-    /// [`StorageError`].
-    pub fn set_online(&self, _name: &str, _online: bool) -> Result<(), StorageError> {
-        todo!()
+    /// [`StorageError::FileMissing`] and [`StorageError::FileSize`] for the first file that is not as it was; [`StorageError::NotFound`],
+    /// [`StorageError::NotOnline`] for a database that is being restored, [`StorageError::InUse`], and others.
+    pub fn set_online(&self, name: &str, online: bool) -> Result<(), StorageError> {
+        check_user_database(name)?;
+        let _lock = self.lock(name, Verb::Restore)?;
+        let row = self.existing(name)?;
+        if row.state == DatabaseState::Restoring {
+            return Err(StorageError::NotOnline { name: row.name, state: row.state });
+        }
+        let checked = if online { check_files(&row) } else { Ok(()) };
+        let state = match (&checked, online) {
+            (_, false) => DatabaseState::Offline,
+            (Ok(()), true) => DatabaseState::Online,
+            (Err(_), true) => DatabaseState::RecoveryPending,
+        };
+        if state != row.state {
+            self.catalog.set_state(row.id, state)?;
+        }
+        checked
     }
 
     /// ALTER DATABASE SET RECOVERY.
     ///
     /// # Errors
-    /// [`StorageError`].
-    pub fn set_recovery_model(&self, _name: &str, _model: RecoveryModel) -> Result<(), StorageError> {
-        todo!()
+    /// [`StorageError::NotFound`], [`StorageError::InUse`], and others.
+    pub fn set_recovery_model(&self, name: &str, model: RecoveryModel) -> Result<(), StorageError> {
+        check_name(name)?;
+        let _lock = self.lock(name, Verb::Restore)?;
+        match self.catalog.set_recovery_model(name, model)? {
+            true => Ok(()),
+            false => Err(StorageError::NotFound { name: name.to_owned() }),
+        }
+    }
+
+    /// The database of this name.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`].
+    pub(super) fn existing(&self, name: &str) -> Result<DatabaseRow, StorageError> {
+        self.catalog.find(name)?.ok_or_else(|| StorageError::NotFound { name: name.to_owned() })
+    }
+
+    /// The database of this name, which can be used.
+    fn online(&self, name: &str) -> Result<DatabaseRow, StorageError> {
+        let row = self.existing(name)?;
+        match row.state {
+            DatabaseState::Online => Ok(row),
+            state => Err(StorageError::NotOnline { name: row.name, state }),
+        }
+    }
+
+    pub(super) fn lock_file(&self) -> LockFile {
+        LockFile::of(&self.path)
+    }
+
+    /// Ends what killed processes left. A database whose statement still runs is left alone, and one that cannot be put right keeps
+    /// no other from being used.
+    fn clean_up(&self) -> Result<(), StorageError> {
+        for name in self.catalog.unsettled()? {
+            match self.lock_file().statement(&name, Holder::CleanUp) {
+                Ok(_lock) => {
+                    let _ = settle::finish_renames(&self.catalog, &name);
+                    let _ = settle::remove_pending(&self.catalog, &name);
+                }
+                Err(StorageError::InUse { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files of a database are there and have their lengths.
+fn check_files(row: &DatabaseRow) -> Result<(), StorageError> {
+    for file in &row.files {
+        let missing = |found| Err(StorageError::FileMissing { name: row.name.clone(), path: file.path.clone(), found });
+        match std::fs::symlink_metadata(&file.path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return missing("missing"),
+            Err(error) => return Err(failed("examine", &file.path)(error)),
+            Ok(metadata) if !metadata.is_file() => return missing("no regular file"),
+            Ok(metadata) if metadata.len() != file.size => {
+                return Err(StorageError::FileSize {
+                    name: row.name.clone(),
+                    path: file.path.clone(),
+                    expected: file.size,
+                    found: metadata.len(),
+                });
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Makes an empty file of the folder's owner, if there is none.
+fn make_file(folder: &Path, name: &str) -> Result<(), StorageError> {
+    let path = folder.join(name);
+    match OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(file) => owner::give(&file, Path::new(""), folder).map_err(failed("set the owner of", &path)),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed("make", &path)(error)),
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! batch     := {statement | ;}
 //! statement := BACKUP ... | RESTORE ...
+//!            | CREATE DATABASE ... | ALTER DATABASE ... | DROP DATABASE ...
 //!            | USE name
 //!            | SET option {, option} (ON | OFF) | SET option value
 //!            | BEGIN TRAN[SACTION] [name]
@@ -20,8 +21,8 @@ use sqlparser::tokenizer::{Token, TokenWithSpan};
 
 use super::cursor::{Cursor, bare, words};
 use super::error::TsqlError;
-use super::{Statement, end, statement};
-use crate::messages::{Message, Verb};
+use super::{AlterDatabase, CreateDatabase, DropDatabase, Inspection, Statement, database, end, statement};
+use crate::messages::Message;
 use crate::types::{Parameter, SqlType, Value};
 
 /// A statement of a batch.
@@ -39,6 +40,12 @@ pub struct Step {
 pub enum Action {
     /// BACKUP or RESTORE.
     Statement(Box<Statement>),
+    /// CREATE DATABASE.
+    Create(CreateDatabase),
+    /// ALTER DATABASE.
+    Alter(AlterDatabase),
+    /// DROP DATABASE.
+    Drop(DropDatabase),
     /// USE: this is the database from now on.
     Use(String),
     /// SET NOCOUNT: whether rows are counted from now on.
@@ -80,24 +87,25 @@ pub enum Selected {
 pub struct Refusal {
     /// What is wrong with the first statement at fault.
     pub error: TsqlError,
-    /// The verb of this statement, where it has one.
-    pub verb: Option<Verb>,
+    /// What message 3013 calls this statement ([`Statement::title`]), where it is BACKUP or RESTORE.
+    pub title: Option<&'static str>,
 }
 
 impl Refusal {
     /// All that the client of the batch gets to see.
     #[must_use]
     pub fn messages(&self) -> Vec<Message> {
-        self.error.messages(self.verb)
+        self.error.messages(self.title)
     }
 }
 
-/// The words that begin a statement and can stand nowhere else in those that are understood: where one comes, a statement
-/// ends, semicolon or not.
-const BEGINNINGS: [&str; 9] = ["BACKUP", "RESTORE", "USE", "SET", "PRINT", "SELECT", "BEGIN", "COMMIT", "ROLLBACK"];
+/// The words that begin a statement and can stand nowhere else in those that are understood, but for the places of [`ends_statement`]:
+/// where one comes, a statement ends, semicolon or not.
+const BEGINNINGS: [&str; 12] =
+    ["BACKUP", "RESTORE", "CREATE", "ALTER", "DROP", "USE", "SET", "PRINT", "SELECT", "BEGIN", "COMMIT", "ROLLBACK"];
 
-/// Understands a batch. Names of databases and devices and the texts of options may be variables, which have the values of
-/// `parameters`.
+/// Understands a batch. In BACKUP and RESTORE the names of databases and devices and the texts and numbers of options may be variables,
+/// which have the values of `parameters`.
 ///
 /// # Errors
 /// [`Refusal`] of the first statement that cannot be understood. Total: no text makes it panic.
@@ -110,11 +118,11 @@ const BEGINNINGS: [&str; 9] = ["BACKUP", "RESTORE", "USE", "SET", "PRINT", "SELE
 /// let steps = parse_batch("USE sales; BACKUP DATABASE sales\nTO VIRTUAL_DEVICE = @device", &[device])?;
 /// let [_, step] = &steps[..] else { panic!("two statements: {steps:?}") };
 /// let Action::Statement(statement) = &step.action else { panic!("a backup: {step:?}") };
-/// assert!(matches!(&**statement, Statement::Backup(backup) if backup.devices == ["nightly"]));
+/// assert!(matches!(&**statement, Statement::Backup(backup) if backup.devices.names == ["nightly"]));
 /// # Ok::<(), vdi_server_sim::tsql::Refusal>(())
 /// ```
 pub fn parse_batch(sql: &str, parameters: &[Parameter]) -> Result<Vec<Step>, Refusal> {
-    let tokens = words(sql).map_err(|error| Refusal { error, verb: None })?;
+    let tokens = words(sql).map_err(|error| Refusal { error, title: None })?;
     let mut steps = Vec::new();
     let mut rest = &tokens[..];
     while let Some(first) = rest.first() {
@@ -122,19 +130,35 @@ pub fn parse_batch(sql: &str, parameters: &[Parameter]) -> Result<Vec<Step>, Ref
             rest = &rest[1..];
             continue;
         }
-        let next = rest.iter().skip(1).position(|token| ends_statement(&token.token)).map_or(rest.len(), |at| at + 1);
+        let next = (1..rest.len()).find(|at| ends_statement(rest, *at)).unwrap_or(rest.len());
         let (this, behind) = rest.split_at(next);
         let line = u32::try_from(first.span.start.line).unwrap_or(u32::MAX).max(1);
-        let action = action(this, parameters);
-        let verb = || [Verb::Backup, Verb::Restore].into_iter().find(|verb| is(&first.token, &verb.to_string()));
-        steps.push(Step { line, action: action.map_err(|error| Refusal { error, verb: verb() })? });
+        let action = action(this, parameters).map_err(|error| Refusal { error, title: title(this) })?;
+        steps.push(Step { line, action });
         rest = behind;
     }
     Ok(steps)
 }
 
-fn ends_statement(token: &Token) -> bool {
-    *token == Token::SemiColon || BEGINNINGS.iter().any(|word| is(token, word))
+/// Whether a statement that begins with the first of the words ends before that at `at`.
+fn ends_statement(words: &[TokenWithSpan], at: usize) -> bool {
+    let (token, before) = (&words[at].token, &words[at - 1].token);
+    // ALTER DATABASE name SET ... WITH ROLLBACK ...
+    let belongs =
+        is(&words[0].token, "ALTER") && (at == 3 && is(token, "SET") || is(token, "ROLLBACK") && is(before, "WITH"));
+    *token == Token::SemiColon || !belongs && BEGINNINGS.iter().any(|word| is(token, word))
+}
+
+/// What message 3013 calls the statement, which may be at fault.
+fn title(words: &[TokenWithSpan]) -> Option<&'static str> {
+    let word = |at: usize, keyword| words.get(at).is_some_and(|word| is(&word.token, keyword));
+    let inspections = [Inspection::Label, Inspection::Header, Inspection::FileList, Inspection::Verify];
+    match inspections.into_iter().find(|what| word(1, what.keyword())) {
+        _ if word(0, "BACKUP") => Some("BACKUP DATABASE"),
+        Some(what) if word(0, "RESTORE") => Some(what.title()),
+        None if word(0, "RESTORE") => Some("RESTORE DATABASE"),
+        _ => None,
+    }
 }
 
 fn is(token: &Token, keyword: &str) -> bool {
@@ -146,6 +170,17 @@ fn action(statement_words: &[TokenWithSpan], parameters: &[Parameter]) -> Result
     let mut cursor = Cursor::new(statement_words, parameters);
     let at = cursor.mark();
     let tokens: Vec<&Token> = statement_words.iter().skip(1).map(|token| &token.token).collect();
+    // What makes and changes databases has no variables.
+    let mut literal = Cursor::new(statement_words, &[]);
+    if literal.take_keyword("CREATE") {
+        return database::create(&mut literal).map(Action::Create);
+    }
+    if literal.take_keyword("ALTER") {
+        return database::alter(&mut literal).map(Action::Alter);
+    }
+    if literal.take_keyword("DROP") {
+        return database::remove(&mut literal).map(Action::Drop);
+    }
     if cursor.take_keyword("USE") {
         let name = cursor.identifier("the name of a database")?;
         end(&mut cursor)?;
@@ -254,6 +289,7 @@ fn number(text: &str) -> Option<Selected> {
 mod tests {
     use super::super::parse;
     use super::*;
+    use crate::types::DateTime;
 
     fn actions(batch: &str) -> Vec<Action> {
         parse_batch(batch, &[]).expect(batch).into_iter().map(|step| step.action).collect()
@@ -314,6 +350,9 @@ mod tests {
             Parameter::new("@Device", Value::Text("nightly".to_owned())),
             Parameter::new("@n", Value::Int(5)),
             Parameter::new("@empty", Value::Text(String::new())),
+            Parameter::new("@file", Value::Numeric { unscaled: 2, scale: 0 }),
+            Parameter::new("@half", Value::Numeric { unscaled: 5, scale: 1 }),
+            Parameter::new("@when", Value::DateTime(DateTime { days: 47_846, ticks: 299 })),
         ];
         let sql = "RESTORE DATABASE @DB FROM VIRTUAL_DEVICE=@device, VIRTUAL_DEVICE='b' WITH MEDIANAME=@empty";
         let steps = parse_batch(sql, &parameters).expect(sql);
@@ -321,13 +360,43 @@ mod tests {
             "RESTORE DATABASE [it's [a]]] FROM VIRTUAL_DEVICE='nightly', VIRTUAL_DEVICE='b' WITH MEDIANAME=''";
         let statement = Box::new(parse(literal).expect(literal));
         assert_eq!(steps, [Step { line: 1, action: Action::Statement(statement) }]);
+        for (sql, literal) in [
+            (
+                "BACKUP DATABASE d FILE=@db TO DISK=@device WITH STATS=@n",
+                "BACKUP DATABASE d FILE='it''s [a]' TO DISK='nightly' WITH STATS=5",
+            ),
+            (
+                "BACKUP DATABASE d TO DISK='x' WITH EXPIREDATE=@when",
+                "BACKUP DATABASE d TO DISK='x' WITH EXPIREDATE='2030-12-31'",
+            ),
+            (
+                "RESTORE DATABASE d FROM DISK='x' WITH FILE=@file, MOVE @db TO @device",
+                "RESTORE DATABASE d FROM DISK='x' WITH FILE=2, MOVE 'it''s [a]' TO 'nightly'",
+            ),
+        ] {
+            let statement = Box::new(parse(literal).expect(literal));
+            assert_eq!(parse_batch(sql, &parameters).expect(sql)[0].action, Action::Statement(statement), "{sql}");
+        }
         for (sql, number, text) in [
             ("BACKUP DATABASE @gone TO VIRTUAL_DEVICE='s'", 137, "\"@gone\""),
             ("BACKUP DATABASE d TO VIRTUAL_DEVICE=@gone", 137, "\"@gone\""),
             ("BACKUP DATABASE @n TO VIRTUAL_DEVICE='s'", 50000, "the variable @n is int: give it a string"),
             ("BACKUP DATABASE @empty TO VIRTUAL_DEVICE='s'", 1038, "missing or empty"),
             ("BACKUP DATABASE d TO VIRTUAL_DEVICE=@empty", 3044, "zero-length"),
-            ("BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH STATS=@n", 50000, "write its value in its place"),
+            (
+                "BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH STATS=@db",
+                50000,
+                "the variable @db is string: give it a whole number",
+            ),
+            (
+                "BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH STATS=@half",
+                50000,
+                "the variable @half is numeric: give it a whole number",
+            ),
+            ("BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH STATS=@gone", 137, "\"@gone\""),
+            ("BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH BLOCKSIZE=@n", 3217, "BLOCKSIZE"),
+            ("CREATE DATABASE @db", 102, "near '@db'"),
+            ("DROP DATABASE @db", 102, "near '@db'"),
             ("USE @db", 102, "near '@db'"),
         ] {
             let messages = parse_batch(sql, &parameters).expect_err(sql).messages();

@@ -4,7 +4,8 @@ use sqlparser::dialect::MsSqlDialect;
 use sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer, Word};
 
 use super::error::{Mark, TsqlError};
-use crate::types::{Parameter, Value};
+use super::reserved::RESERVED;
+use crate::types::{DateTime, Parameter, Value};
 
 /// Longest excerpt of the statement that an error repeats, in characters.
 const EXCERPT: usize = 64;
@@ -98,6 +99,19 @@ impl<'a> Cursor<'a> {
         self.take_if(found)
     }
 
+    pub(super) fn take_percent(&mut self) -> bool {
+        let found = matches!(self.peek(), Some(Token::Mod));
+        self.take_if(found)
+    }
+
+    pub(super) fn expect_opening(&mut self) -> Result<(), TsqlError> {
+        if self.take_opening() { Ok(()) } else { Err(self.syntax("(")) }
+    }
+
+    pub(super) fn expect_closing(&mut self) -> Result<(), TsqlError> {
+        if self.take_closing() { Ok(()) } else { Err(self.syntax(")")) }
+    }
+
     pub(super) fn take_equals(&mut self) -> bool {
         let found = matches!(self.peek(), Some(Token::Eq));
         self.take_if(found)
@@ -143,9 +157,14 @@ impl<'a> Cursor<'a> {
 
     /// A string: `'x'` or `N'x'`, or a variable that holds one.
     pub(super) fn string(&mut self, expected: &str) -> Result<String, TsqlError> {
-        if let Some(text) = self.string_variable()? {
-            return Ok(text);
+        match self.string_variable()? {
+            Some(text) => Ok(text),
+            None => self.literal(expected),
         }
+    }
+
+    /// A string: `'x'` or `N'x'`.
+    pub(super) fn literal(&mut self, expected: &str) -> Result<String, TsqlError> {
         match self.peek() {
             Some(Token::SingleQuotedString(text) | Token::NationalStringLiteral(text)) => {
                 let text = text.clone();
@@ -156,11 +175,30 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// A number as it is written.
+    /// A name as [`Cursor::identifier`], or a string: the name of a file of a database, say.
+    pub(super) fn name(&mut self, expected: &str) -> Result<String, TsqlError> {
+        match self.peek() {
+            Some(Token::SingleQuotedString(_) | Token::NationalStringLiteral(_)) => self.literal(expected),
+            _ => self.identifier(expected),
+        }
+    }
+
+    /// A number as it is written, or the value of a variable that holds a whole number.
     pub(super) fn number(&mut self, expected: &str) -> Result<String, TsqlError> {
-        if let Some(name) = self.peek_variable() {
-            let what = format!("the variable {} as a number", excerpt(name));
-            return Err(self.not_supported_yet(what, "write its value in its place"));
+        if let Some((name, value)) = self.variable()? {
+            let is_number = matches!(
+                value,
+                Value::TinyInt(_)
+                    | Value::SmallInt(_)
+                    | Value::Int(_)
+                    | Value::BigInt(_)
+                    | Value::Numeric { scale: 0, .. }
+            );
+            if !is_number {
+                return Err(self.mark().variable_type(excerpt(name), value.type_name(), "a whole number"));
+            }
+            self.next += 1;
+            return Ok(value.to_string());
         }
         match self.peek() {
             Some(Token::Number(digits, _)) => {
@@ -177,17 +215,34 @@ impl<'a> Cursor<'a> {
         self.peek_bare().filter(|word| word.starts_with('@'))
     }
 
+    /// The variable that the next word is, if it is one: its name and value. The word is not taken.
+    fn variable(&self) -> Result<Option<(&'a str, &'a Value)>, TsqlError> {
+        let Some(name) = self.peek_variable() else { return Ok(None) };
+        match self.variables.iter().find(|variable| variable.name.eq_ignore_ascii_case(name)) {
+            Some(variable) => Ok(Some((name, &variable.value))),
+            None => Err(self.mark().undeclared_variable(excerpt(name))),
+        }
+    }
+
     /// The string that the next word stands for, if that is a variable.
     pub(super) fn string_variable(&mut self) -> Result<Option<String>, TsqlError> {
-        let Some(name) = self.peek_variable() else { return Ok(None) };
-        let Some(variable) = self.variables.iter().find(|variable| variable.name.eq_ignore_ascii_case(name)) else {
-            return Err(self.mark().undeclared_variable(excerpt(name)));
-        };
-        let Value::Text(text) = &variable.value else {
-            return Err(self.mark().variable_type(excerpt(name), variable.value.type_name()));
+        let Some((name, value)) = self.variable()? else { return Ok(None) };
+        let Value::Text(text) = value else {
+            return Err(self.mark().variable_type(excerpt(name), value.type_name(), "a string"));
         };
         self.next += 1;
         Ok(Some(text.clone()))
+    }
+
+    /// The time that the next word stands for, if that is a variable of type `datetime`.
+    pub(super) fn time_variable(&mut self) -> Option<DateTime> {
+        match self.variable() {
+            Ok(Some((_, Value::DateTime(time)))) => {
+                self.next += 1;
+                Some(*time)
+            }
+            _ => None,
+        }
     }
 
     /// The grammar cannot go on at the next word; where the statement ends too early, SQL Server blames its last word.
@@ -237,204 +292,5 @@ fn unreadable(sql: &str, location: Location) -> TsqlError {
         mark.unclosed_comment()
     } else {
         mark.syntax(excerpt(&rest), "a word, a number or a string")
-    }
-}
-
-/// The reserved words of Transact-SQL, which can be names only in brackets or quotes; sorted, for binary search.
-const RESERVED: [&str; 185] = [
-    "ADD",
-    "ALL",
-    "ALTER",
-    "AND",
-    "ANY",
-    "AS",
-    "ASC",
-    "AUTHORIZATION",
-    "BACKUP",
-    "BEGIN",
-    "BETWEEN",
-    "BREAK",
-    "BROWSE",
-    "BULK",
-    "BY",
-    "CASCADE",
-    "CASE",
-    "CHECK",
-    "CHECKPOINT",
-    "CLOSE",
-    "CLUSTERED",
-    "COALESCE",
-    "COLLATE",
-    "COLUMN",
-    "COMMIT",
-    "COMPUTE",
-    "CONSTRAINT",
-    "CONTAINS",
-    "CONTAINSTABLE",
-    "CONTINUE",
-    "CONVERT",
-    "CREATE",
-    "CROSS",
-    "CURRENT",
-    "CURRENT_DATE",
-    "CURRENT_TIME",
-    "CURRENT_TIMESTAMP",
-    "CURRENT_USER",
-    "CURSOR",
-    "DATABASE",
-    "DBCC",
-    "DEALLOCATE",
-    "DECLARE",
-    "DEFAULT",
-    "DELETE",
-    "DENY",
-    "DESC",
-    "DISK",
-    "DISTINCT",
-    "DISTRIBUTED",
-    "DOUBLE",
-    "DROP",
-    "DUMP",
-    "ELSE",
-    "END",
-    "ERRLVL",
-    "ESCAPE",
-    "EXCEPT",
-    "EXEC",
-    "EXECUTE",
-    "EXISTS",
-    "EXIT",
-    "EXTERNAL",
-    "FETCH",
-    "FILE",
-    "FILLFACTOR",
-    "FOR",
-    "FOREIGN",
-    "FREETEXT",
-    "FREETEXTTABLE",
-    "FROM",
-    "FULL",
-    "FUNCTION",
-    "GOTO",
-    "GRANT",
-    "GROUP",
-    "HAVING",
-    "HOLDLOCK",
-    "IDENTITY",
-    "IDENTITYCOL",
-    "IDENTITY_INSERT",
-    "IF",
-    "IN",
-    "INDEX",
-    "INNER",
-    "INSERT",
-    "INTERSECT",
-    "INTO",
-    "IS",
-    "JOIN",
-    "KEY",
-    "KILL",
-    "LEFT",
-    "LIKE",
-    "LINENO",
-    "LOAD",
-    "MERGE",
-    "NATIONAL",
-    "NOCHECK",
-    "NONCLUSTERED",
-    "NOT",
-    "NULL",
-    "NULLIF",
-    "OF",
-    "OFF",
-    "OFFSETS",
-    "ON",
-    "OPEN",
-    "OPENDATASOURCE",
-    "OPENQUERY",
-    "OPENROWSET",
-    "OPENXML",
-    "OPTION",
-    "OR",
-    "ORDER",
-    "OUTER",
-    "OVER",
-    "PERCENT",
-    "PIVOT",
-    "PLAN",
-    "PRECISION",
-    "PRIMARY",
-    "PRINT",
-    "PROC",
-    "PROCEDURE",
-    "PUBLIC",
-    "RAISERROR",
-    "READ",
-    "READTEXT",
-    "RECONFIGURE",
-    "REFERENCES",
-    "REPLICATION",
-    "RESTORE",
-    "RESTRICT",
-    "RETURN",
-    "REVERT",
-    "REVOKE",
-    "RIGHT",
-    "ROLLBACK",
-    "ROWCOUNT",
-    "ROWGUIDCOL",
-    "RULE",
-    "SAVE",
-    "SCHEMA",
-    "SECURITYAUDIT",
-    "SELECT",
-    "SEMANTICKEYPHRASETABLE",
-    "SEMANTICSIMILARITYDETAILSTABLE",
-    "SEMANTICSIMILARITYTABLE",
-    "SESSION_USER",
-    "SET",
-    "SETUSER",
-    "SHUTDOWN",
-    "SOME",
-    "STATISTICS",
-    "SYSTEM_USER",
-    "TABLE",
-    "TABLESAMPLE",
-    "TEXTSIZE",
-    "THEN",
-    "TO",
-    "TOP",
-    "TRAN",
-    "TRANSACTION",
-    "TRIGGER",
-    "TRUNCATE",
-    "TRY_CONVERT",
-    "TSEQUAL",
-    "UNION",
-    "UNIQUE",
-    "UNPIVOT",
-    "UPDATE",
-    "UPDATETEXT",
-    "USE",
-    "USER",
-    "VALUES",
-    "VARYING",
-    "VIEW",
-    "WAITFOR",
-    "WHEN",
-    "WHERE",
-    "WHILE",
-    "WITH",
-    "WITHIN",
-    "WRITETEXT",
-];
-
-#[cfg(test)]
-mod tests {
-    use super::RESERVED;
-
-    #[test]
-    fn the_reserved_words_can_be_searched() {
-        assert!(RESERVED.is_sorted());
     }
 }

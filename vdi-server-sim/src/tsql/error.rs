@@ -3,7 +3,7 @@
 use crate::messages::{Message, OWN_NUMBER, Verb};
 
 use super::cursor::excerpt;
-use super::{MAX_DEVICES, MAX_NAME};
+use super::{DeviceType, MAX_DEVICES, MAX_NAME, MAX_PATH};
 
 /// Why a statement cannot be carried out as it stands. Lines and columns count from 1; columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,13 +88,15 @@ pub enum TsqlError {
         /// Column of the variable.
         column: u32,
     },
-    /// A variable stands for a name or a text, and holds something else.
-    #[error("line {line}, column {column}: the variable {name} is {found}: give it a string")]
+    /// A variable stands for a name, a text or a number, and holds something else.
+    #[error("line {line}, column {column}: the variable {name} is {found}: give it {expected}")]
     VariableType {
         /// The name with its `@`.
         name: String,
         /// The type of its value, or NULL.
         found: &'static str,
+        /// What it has to hold.
+        expected: &'static str,
         /// Line of the variable.
         line: u32,
         /// Column of the variable.
@@ -165,7 +167,7 @@ pub enum TsqlError {
         column: u32,
     },
     /// One device is named twice.
-    #[error("line {line}, column {column}: the virtual device '{name}' is named twice: give each device its own name")]
+    #[error("line {line}, column {column}: the device '{name}' is named twice: give each device its own name")]
     DuplicateDevice {
         /// The name.
         name: String,
@@ -182,31 +184,54 @@ pub enum TsqlError {
         /// Column of the first device too many.
         column: u32,
     },
-    /// FILE names a backup set that a virtual device cannot have, because it holds one (message 4038).
+    /// SNAPSHOT with anything but one virtual device (message 3277). Its source is the VDI specification: a snapshot goes to a single
+    /// virtual device, since only metadata passes through it and there is nothing to spread.
     #[error(
-        "line {line}, column {column}: FILE = {file}, but a virtual device holds one backup set: restore WITH FILE = 1"
+        "line {line}, column {column}: SNAPSHOT with {found} device{}: a snapshot uses one virtual device only: name just one",
+        match (found, device_type) { (1, DeviceType::Disk) => " of type DISK", _ => "s" }
     )]
-    NoSuchBackupSet {
-        /// The number.
-        file: u32,
-        /// The first device.
-        device: String,
+    SnapshotDevices {
+        /// How many devices are named.
+        found: usize,
+        /// Their type.
+        device_type: DeviceType,
         /// Line of the WITH clause.
         line: u32,
         /// Column of the WITH clause.
         column: u32,
     },
-    /// SNAPSHOT together with more than one device (message 3277). Its source is the VDI specification: a snapshot goes to a single virtual
-    /// device, since only metadata passes through it and there is nothing to spread.
-    #[error(
-        "line {line}, column {column}: SNAPSHOT with {found} devices: a snapshot uses one virtual device only: name just one"
-    )]
-    SnapshotDevices {
-        /// How many devices are named.
-        found: usize,
-        /// Line of the WITH clause.
+    /// A file of CREATE DATABASE lacks NAME or FILENAME (message 1036).
+    #[error("line {line}, column {column}: a file without {option}: give each file a NAME and a FILENAME")]
+    FileOptionMissing {
+        /// The option.
+        option: &'static str,
+        /// Line of the file.
         line: u32,
-        /// Column of the WITH clause.
+        /// Column of the file.
+        column: u32,
+    },
+    /// Two files of CREATE DATABASE have one logical name (message 1828).
+    #[error("line {line}, column {column}: the logical name '{name}' is used twice: give each file its own name")]
+    DuplicateFile {
+        /// The name.
+        name: String,
+        /// Line of the second file.
+        line: u32,
+        /// Column of the second file.
+        column: u32,
+    },
+    /// The size of a file is too small (message 5174) or too large (message 1842).
+    #[error("line {line}, column {column}: {option} of {found} bytes: {reason}")]
+    FileSize {
+        /// SIZE, MAXSIZE or FILEGROWTH.
+        option: &'static str,
+        /// The size in bytes.
+        found: u128,
+        /// The rule that it breaks.
+        reason: &'static str,
+        /// Line of the value.
+        line: u32,
+        /// Column of the value.
         column: u32,
     },
 }
@@ -231,8 +256,10 @@ impl TsqlError {
             | Self::InvalidName { line, column, .. }
             | Self::DuplicateDevice { line, column, .. }
             | Self::TooManyDevices { line, column }
-            | Self::NoSuchBackupSet { line, column, .. }
-            | Self::SnapshotDevices { line, column, .. } => (line, column),
+            | Self::SnapshotDevices { line, column, .. }
+            | Self::FileOptionMissing { line, column, .. }
+            | Self::DuplicateFile { line, column, .. }
+            | Self::FileSize { line, column, .. } => (line, column),
         }
     }
 
@@ -259,34 +286,41 @@ impl TsqlError {
             Self::InvalidValue { option, .. } => Message::invalid_value(option),
             Self::TooManyDevices { .. } => Message::too_many_devices(MAX_DEVICES),
             Self::SnapshotDevices { .. } => Message::snapshot_needs_one_device(),
-            Self::NoSuchBackupSet { file, device, .. } => Message::no_such_backup_set(*file, device),
+            Self::FileOptionMissing { option, .. } => Message::file_option_missing(option),
+            Self::DuplicateFile { name, .. } => Message::logical_name_in_use(name),
+            Self::FileSize { reason: TOO_SMALL, .. } => Message::file_too_small(),
+            Self::FileSize { reason: TOO_LARGE, .. } => Message::file_too_large(),
             Self::InvalidName { what: DATABASE, found, .. } if found.is_empty() => Message::name_missing(),
             Self::InvalidName { what: DATABASE, found, .. } if is_long(found) => {
                 Message::identifier_too_long(&excerpt(found), MAX_NAME)
             }
             Self::InvalidName { what: DATABASE, found, .. } => Message::invalid_database_name(&excerpt(found)),
-            Self::InvalidName { found, .. } if found.is_empty() => Message::device_name_empty(),
-            Self::InvalidName { found, .. } if is_long(found) => Message::device_name_too_long(MAX_NAME),
+            Self::InvalidName { what: PHYSICAL, found, .. } => Message::file_activation(&excerpt(found)),
+            Self::InvalidName { what: DEVICE | FILE, found, .. } if found.is_empty() => Message::device_name_empty(),
+            Self::InvalidName { what: DEVICE, found, .. } if is_long(found) => Message::device_name_too_long(MAX_NAME),
+            Self::InvalidName { what: FILE, found, .. } if found.chars().count() > MAX_PATH => {
+                Message::device_name_too_long(MAX_PATH)
+            }
             Self::NotSupportedYet { .. }
             | Self::NotSupported { .. }
             | Self::VariableType { .. }
             | Self::InvalidName { .. }
+            | Self::FileSize { .. }
             | Self::DuplicateDevice { .. } => Message::own(self.to_string()),
         };
         message.at_line(self.line())
     }
 
     /// All that the client of the statement gets to see: [`TsqlError::message`], what was expected and where, and 3013 behind those
-    /// messages that BACKUP and RESTORE themselves raise. `verb` is the statement's.
+    /// messages that BACKUP and RESTORE themselves raise. `title` is the statement's ([`Statement::title`](super::Statement::title)).
     #[must_use]
-    pub fn messages(&self, verb: Option<Verb>) -> Vec<Message> {
+    pub fn messages(&self, title: Option<&str>) -> Vec<Message> {
         let message = self.message();
         let explained = message.number != OWN_NUMBER;
         let terminates = message.is_of_backup();
         let mut messages = vec![message];
         messages.extend(explained.then(|| Message::own_information(self.to_string())));
-        let title = verb.filter(|_| terminates).map(|verb| format!("{verb} DATABASE"));
-        messages.extend(title.map(|title| Message::terminating(&title)));
+        messages.extend(title.filter(|_| terminates).map(Message::terminating));
         messages.into_iter().map(|message| message.at_line(self.line())).collect()
     }
 }
@@ -295,6 +329,19 @@ impl TsqlError {
 pub(super) const DATABASE: &str = "database";
 /// As [`DATABASE`].
 pub(super) const DEVICE: &str = "virtual device";
+/// As [`DATABASE`]: the path of a backup.
+pub(super) const FILE: &str = "file";
+/// As [`DATABASE`]: the path of a file of a database.
+pub(super) const PHYSICAL: &str = "physical file";
+/// As [`DATABASE`].
+pub(super) const LOGICAL: &str = "logical file";
+
+/// Which rule [`TsqlError::FileSize`] is about.
+pub(super) const TOO_SMALL: &str = "a file has at least 512 KB";
+/// As [`TOO_SMALL`].
+pub(super) const TOO_LARGE: &str = "a file has at most 2147483647 pages of 8 KB";
+/// As [`TOO_SMALL`].
+pub(super) const ABOVE_MAXIMUM: &str = "it is more than MAXSIZE";
 
 fn is_long(name: &str) -> bool {
     name.chars().count() > MAX_NAME
@@ -348,9 +395,9 @@ impl Mark {
         TsqlError::UndeclaredVariable { name, line, column }
     }
 
-    pub(super) fn variable_type(self, name: String, found: &'static str) -> TsqlError {
+    pub(super) fn variable_type(self, name: String, found: &'static str, expected: &'static str) -> TsqlError {
         let Self { line, column } = self;
-        TsqlError::VariableType { name, found, line, column }
+        TsqlError::VariableType { name, found, expected, line, column }
     }
 
     pub(super) fn unknown_option(self, option: String, verb: Verb) -> TsqlError {
@@ -388,13 +435,23 @@ impl Mark {
         TsqlError::TooManyDevices { line, column }
     }
 
-    pub(super) fn no_such_backup_set(self, file: u32, device: &str) -> TsqlError {
+    pub(super) fn snapshot_devices(self, found: usize, device_type: DeviceType) -> TsqlError {
         let Self { line, column } = self;
-        TsqlError::NoSuchBackupSet { file, device: device.to_owned(), line, column }
+        TsqlError::SnapshotDevices { found, device_type, line, column }
     }
 
-    pub(super) fn snapshot_devices(self, found: usize) -> TsqlError {
+    pub(super) fn file_option_missing(self, option: &'static str) -> TsqlError {
         let Self { line, column } = self;
-        TsqlError::SnapshotDevices { found, line, column }
+        TsqlError::FileOptionMissing { option, line, column }
+    }
+
+    pub(super) fn duplicate_file(self, name: String) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::DuplicateFile { name, line, column }
+    }
+
+    pub(super) fn file_size(self, option: &'static str, found: u128, reason: &'static str) -> TsqlError {
+        let Self { line, column } = self;
+        TsqlError::FileSize { option, found, reason, line, column }
     }
 }

@@ -3,7 +3,9 @@
 
 use proptest::prelude::*;
 
+use super::options::Kind;
 use super::*;
+use crate::messages::OWN_NUMBER;
 
 fn backup_of(sql: &str) -> Backup {
     match parse(sql) {
@@ -26,10 +28,10 @@ fn error_of(sql: &str) -> TsqlError {
 #[test]
 fn statements_of_well_known_clients() {
     let guid = "BACKUP DATABASE pubs TO VIRTUAL_DEVICE='{5A1C7D4E-0001-4A52-9F00-112233445566}'";
-    assert_eq!(backup_of(guid).devices, ["{5A1C7D4E-0001-4A52-9F00-112233445566}"]);
+    assert_eq!(backup_of(guid).devices.names, ["{5A1C7D4E-0001-4A52-9F00-112233445566}"]);
 
     let two = backup_of("BACKUP DATABASE [d] TO VIRTUAL_DEVICE = N'a',VIRTUAL_DEVICE=N'dev1' WITH nounload , stats");
-    assert_eq!(two.devices, ["a", "dev1"]);
+    assert_eq!(two.devices.names, ["a", "dev1"]);
     assert_eq!((two.options.unload, two.options.stats), (Some(false), Some(10)));
 
     let sizes = backup_of(
@@ -81,7 +83,7 @@ fn names_and_their_quoting() {
         assert_eq!(backup_of(&sql).database, name, "{sql}");
     }
     let long = "é".repeat(128);
-    assert_eq!(backup_of(&format!("BACKUP DATABASE {long} TO VIRTUAL_DEVICE='{long}'")).devices, [long]);
+    assert_eq!(backup_of(&format!("BACKUP DATABASE {long} TO VIRTUAL_DEVICE='{long}'")).devices.names, [long]);
 }
 
 #[test]
@@ -126,19 +128,19 @@ fn what_is_not_done_yet_is_no_syntax_error() {
     for sql in [
         "BACKUP LOG d TO VIRTUAL_DEVICE='x'",
         "RESTORE LOG d FROM VIRTUAL_DEVICE='x'",
-        "RESTORE FILELISTONLY FROM VIRTUAL_DEVICE='x'",
-        "RESTORE VERIFYONLY FROM VIRTUAL_DEVICE='x'",
+        "RESTORE DATABASE d FILE = 'f' FROM VIRTUAL_DEVICE='x'",
+        "RESTORE VERIFYONLY FROM VIRTUAL_DEVICE='x' WITH LOADHISTORY",
         "RESTORE DATABASE d WITH RECOVERY",
         "RESTORE DATABASE d",
-        "BACKUP DATABASE d TO DISK='x'",
+        "BACKUP DATABASE d TO URL='x'",
+        "BACKUP DATABASE d TO DISK='x', VIRTUAL_DEVICE='y'",
         "BACKUP DATABASE d TO dev1",
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' MIRROR TO VIRTUAL_DEVICE='y'",
-        "BACKUP DATABASE d FILE = 'f' TO VIRTUAL_DEVICE='x'",
-        "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH STATS=@x",
+        "BACKUP DATABASE d READ_WRITE_FILEGROUPS TO VIRTUAL_DEVICE='x'",
+        "BACKUP DATABASE d TO @device",
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH DIFFERENTIAL",
         "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH norecovery",
         "BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH ENCRYPTION (ALGORITHM = AES_256)",
-        "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH MOVE 'a' TO 'b'",
         "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH STANDBY = 'a'",
         "RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH STOPAT = '2020-01-01'",
         "SELECT @@version",
@@ -155,6 +157,8 @@ fn what_is_not_done_yet_is_no_syntax_error() {
 fn options_that_do_not_fit() {
     let with = |verb: &str, options: &str| match verb {
         "B" => error_of(&format!("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH {options}")),
+        "L" => error_of(&format!("RESTORE LABELONLY FROM VIRTUAL_DEVICE='x' WITH {options}")),
+        "V" => error_of(&format!("RESTORE VERIFYONLY FROM VIRTUAL_DEVICE='x' WITH {options}")),
         _ => error_of(&format!("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH {options}")),
     };
     for (verb, options, number) in [
@@ -178,6 +182,17 @@ fn options_that_do_not_fit() {
         ("B", "COMPRESSION (SPEED = LOW)", 102),
         ("B", "NO_TRUNCATE", 3032),
         ("R", "LOADHISTORY", 3032),
+        ("L", "FILE = 1", 3032),
+        ("L", "STATS", 3032),
+        ("L", "REPLACE", 3032),
+        ("V", "NORECOVERY", 3032),
+        ("V", "FROB", 155),
+        ("R", "MOVE 'a' TO 'b', MOVE 'a' TO 'c'", 3031),
+        ("R", "MOVE 'a'", 102),
+        ("R", "MOVE 'a' TO ''", 5105),
+        ("R", "CONTINUE_AFTER_ERROR, STOP_ON_ERROR", 3031),
+        ("B", "EXPIREDATE = 'tomorrow'", 3217),
+        ("B", "EXPIREDATE = '2030-02-30'", 3217),
         ("B", "NAME = 'a', NAME = 'a'", 3031),
         ("B", "FROB", 155),
         ("B", "FROB = 1", 155),
@@ -194,7 +209,6 @@ fn options_that_do_not_fit() {
         ("B", "BUFFERCOUNT = 0", 3217),
         ("B", "BUFFERCOUNT = 2147483648", 3217),
         ("R", "FILE = 0", 3217),
-        ("R", "FILE = 2", 4038),
     ] {
         assert_eq!(with(verb, options).message().number, number, "{verb} {options}");
     }
@@ -215,7 +229,7 @@ fn device_lists_have_their_limits() {
         TsqlError::DuplicateDevice { line: 1, column: 57, .. }
     ));
     // The names of devices are case-sensitive.
-    assert_eq!(backup_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x', VIRTUAL_DEVICE='X'").devices.len(), 2);
+    assert_eq!(backup_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x', VIRTUAL_DEVICE='X'").devices.names.len(), 2);
     for name in ["", "a\\b", &"x".repeat(129), "a\0b"] {
         let error = error_of(&format!("BACKUP DATABASE d TO VIRTUAL_DEVICE='{name}'"));
         assert!(matches!(error, TsqlError::InvalidName { what: "virtual device", .. }), "{error:?}");
@@ -234,10 +248,96 @@ fn a_snapshot_has_one_device() {
     assert!(!restore_of("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x'").options.snapshot);
     for statement in ["BACKUP DATABASE d TO", "RESTORE DATABASE d FROM"] {
         let error = error_of(&format!("{statement}\n VIRTUAL_DEVICE='x', VIRTUAL_DEVICE='y'\n WITH STATS, SNAPSHOT"));
-        assert_eq!(error, TsqlError::SnapshotDevices { found: 2, line: 3, column: 2 });
+        assert_eq!(
+            error,
+            TsqlError::SnapshotDevices { found: 2, device_type: DeviceType::Virtual, line: 3, column: 2 }
+        );
         let message = error.message();
         assert_eq!((message.number, message.line), (3277, 3));
         assert!(error.to_string().contains("a snapshot uses one virtual device only"), "{error}");
+        let error = error_of(&format!("{statement} DISK='x' WITH SNAPSHOT"));
+        assert_eq!(error.message().number, 3277);
+        assert!(error.to_string().contains("SNAPSHOT with 1 device of type DISK: a snapshot uses"), "{error}");
+    }
+}
+
+#[test]
+fn files_of_the_server_are_devices() {
+    let backup = backup_of("BACKUP DATABASE d TO DISK = N'C:\\a.bak', disk='b'");
+    assert_eq!(
+        backup.devices,
+        Devices { device_type: DeviceType::Disk, names: vec!["C:\\a.bak".to_owned(), "b".to_owned()] }
+    );
+    assert_eq!(restore_of("RESTORE DATABASE d FROM DISK='a'").devices.device_type, DeviceType::Disk);
+    for (path, number) in [(String::new(), 3044), ("x".repeat(260), 3057), ("a\0b".to_owned(), OWN_NUMBER)] {
+        let error = error_of(&format!("BACKUP DATABASE d TO DISK='{path}'"));
+        assert_eq!(error.message().number, number, "{error}");
+    }
+    let mixed = error_of("BACKUP DATABASE d TO VIRTUAL_DEVICE='x',\n DISK='y'");
+    assert!(mixed.to_string().contains("name devices of one type, VIRTUAL_DEVICE or DISK"), "{mixed}");
+    assert_eq!(mixed.position(), (2, 2));
+}
+
+#[test]
+fn parts_of_a_database_are_named() {
+    let parts = |text: &str| {
+        parse(&format!("BACKUP DATABASE d {text} TO DISK='x'")).map(|statement| match statement {
+            Statement::Backup(backup) => backup.parts,
+            other => panic!("{other:?}"),
+        })
+    };
+    let (file, filegroup) = (BackupPart::File("a".to_owned()), BackupPart::Filegroup("it's".to_owned()));
+    assert_eq!(parts(""), Ok(Vec::new()));
+    assert_eq!(parts("FILE = 'a'"), Ok(vec![file.clone()]));
+    assert_eq!(parts("filegroup=N'it''s' , FILE = 'a'"), Ok(vec![filegroup, file]));
+    for text in ["FILE", "FILE = a", "FILE = 'a',", "FILE = 'a' FILE = 'b'", ", FILE = 'a'"] {
+        assert!(matches!(parts(text), Err(TsqlError::Syntax { .. } | TsqlError::Keyword { .. })), "{text}");
+    }
+}
+
+#[test]
+fn inspections_are_statements_of_their_own() {
+    for (word, what, title) in [
+        ("labelonly", Inspection::Label, "RESTORE LABELONLY"),
+        ("HEADERONLY", Inspection::Header, "RESTORE HEADERONLY"),
+        ("FILELISTONLY", Inspection::FileList, "RESTORE FILELIST"),
+        ("VerifyOnly", Inspection::Verify, "VERIFY DATABASE"),
+    ] {
+        let statement = parse(&format!("restore {word} from virtual_device='x', virtual_device='y' with nounload;"));
+        let statement = statement.unwrap();
+        assert_eq!((statement.title(), statement.verb()), (title, Verb::Restore));
+        let Statement::Inspect(inspect) = statement else { panic!("{word}: {statement:?}") };
+        assert_eq!((inspect.what, inspect.devices.names.len(), inspect.options.unload), (what, 2, Some(false)));
+        assert!(matches!(error_of(&format!("RESTORE {word} d FROM DISK='x'")), TsqlError::Syntax { .. }), "{word}");
+    }
+    let verify =
+        "RESTORE VERIFYONLY FROM DISK='x' WITH FILE = 2, CHECKSUM, STATS, MOVE 'a' TO 'b', CONTINUE_AFTER_ERROR";
+    let Ok(Statement::Inspect(Inspect { options, .. })) = parse(verify) else { panic!("{verify}") };
+    assert_eq!((options.file, options.checksum, options.stats), (Some(2), Some(true), Some(10)));
+    assert_eq!((options.moves.len(), options.continue_after_error), (1, true));
+}
+
+#[test]
+fn files_are_moved_and_errors_passed_over() {
+    let options = restore_of(
+        "RESTORE DATABASE d FROM DISK='x' WITH MOVE 'a' TO '/data/b.mdf', FILE = 3, MOVE N'A' TO N'c', CONTINUE_AFTER_ERROR",
+    )
+    .options;
+    let moves = [("a", "/data/b.mdf"), ("A", "c")].map(|(name, path)| (name.to_owned(), path.to_owned()));
+    assert_eq!((options.moves, options.file, options.continue_after_error), (moves.to_vec(), Some(3), true));
+    assert!(!restore_of("RESTORE DATABASE d FROM DISK='x' WITH STOP_ON_ERROR").options.continue_after_error);
+    assert!(backup_of("BACKUP DATABASE d TO DISK='x' WITH CONTINUE_AFTER_ERROR").options.continue_after_error);
+}
+
+#[test]
+fn a_backup_expires() {
+    for (options, expected) in [
+        ("COPY_ONLY", None),
+        ("RETAINDAYS = 14", Some(Expiry::Days(14))),
+        ("EXPIREDATE = '12/31/2030'", Some(Expiry::Date("2030-12-31 00:00:00".to_owned()))),
+        ("EXPIREDATE = '12/31/2030', RETAINDAYS = 0", Some(Expiry::Days(0))),
+    ] {
+        assert_eq!(backup_of(&format!("BACKUP DATABASE d TO DISK='x' WITH {options}")).options.expires, expected);
     }
 }
 
@@ -245,18 +345,19 @@ fn a_snapshot_has_one_device() {
 #[test]
 fn every_option_is_taken_or_refused_as_the_table_says() {
     for rule in options::RULES {
-        for verb in [Verb::Backup, Verb::Restore] {
-            let sql = match verb {
-                Verb::Backup => format!("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH {}", rule.example()),
-                Verb::Restore => format!("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH {}", rule.example()),
+        for (kind, word) in options::KINDS {
+            let sql = match kind {
+                Kind::Backup => format!("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH {}", rule.example()),
+                Kind::Restore => format!("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH {}", rule.example()),
+                Kind::Inspect(_) => format!("RESTORE {word} FROM VIRTUAL_DEVICE='x' WITH {}", rule.example()),
             };
-            match (parse(&sql), rule.verbs.allows(verb), rule.stance()) {
+            match (parse(&sql), rule.statements.allow(kind), rule.stance()) {
                 (Err(error), false, _) => assert_eq!(error.message().number, 3032, "{sql}: {error}"),
                 (Err(TsqlError::NotSupportedYet { remedy, .. }), true, "refused") => assert_eq!(remedy, rule.note),
                 (Ok(Statement::Backup(backup)), true, stance @ ("taken" | "taken, with a remark")) => {
                     assert_eq!(backup.options.remarks().count(), usize::from(stance != "taken"), "{sql}");
                 }
-                (Ok(Statement::Restore(_)), true, "taken") => {}
+                (Ok(Statement::Restore(_) | Statement::Inspect(_)), true, "taken") => {}
                 (found, ..) => panic!("{sql}: {found:?}"),
             }
         }
@@ -274,12 +375,12 @@ fn the_options_are_those_of_the_documentation() {
         .collect();
     let expected: Vec<String> = options::RULES
         .chunk_by(|one, next| {
-            (one.statements(), one.stance(), one.note) == (next.statements(), next.stance(), next.note)
+            (one.for_statements(), one.stance(), one.note) == (next.for_statements(), next.stance(), next.note)
         })
         .map(|rules| {
             let names: Vec<_> = rules.iter().map(|rule| rule.name).collect();
             let rule = &rules[0];
-            format!("| {} | {} | {} | {} |", names.join(", "), rule.statements(), rule.stance(), rule.note)
+            format!("| {} | {} | {} | {} |", names.join(", "), rule.for_statements(), rule.stance(), rule.note)
         })
         .collect();
     assert_eq!(listed, expected, "docs/statements.md should have:\n{}", expected.join("\n"));
@@ -296,6 +397,7 @@ fn leave_it_out_is_said_only_where_that_changes_nothing() {
         "FILESTREAM",
         "PASSWORD",
         "MEDIAPASSWORD",
+        "LOADHISTORY",
     ];
     for rule in options::RULES.iter().filter(|rule| rule.stance() == "refused") {
         assert_eq!(rule.note.contains("leave it out"), may.contains(&rule.name), "{}: {}", rule.name, rule.note);
@@ -311,8 +413,7 @@ fn the_messages_of_an_error_come_in_their_order() {
         ("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH FROB", &[(155, 15), (50000, 0)]),
         ("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH STATS=0", &[(3217, 16), (50000, 0), (3013, 16)]),
         ("BACKUP DATABASE d TO VIRTUAL_DEVICE='x' WITH REPLACE", &[(3032, 16), (50000, 0), (3013, 16)]),
-        ("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH FILE=2", &[(4038, 16), (50000, 0), (3013, 16)]),
-        ("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH MOVE", &[(50000, 16)]),
+        ("RESTORE DATABASE d FROM VIRTUAL_DEVICE='x' WITH PARTIAL", &[(50000, 16)]),
         ("BACKUP DATABASE [] TO VIRTUAL_DEVICE='x'", &[(1038, 15), (50000, 0)]),
         ("BACKUP DATABASE d TO VIRTUAL_DEVICE=''", &[(3044, 16), (50000, 0), (3013, 16)]),
         ("BACKUP DATABASE d TO VIRTUAL_DEVICE='x\\'", &[(50000, 16)]),
@@ -322,6 +423,8 @@ fn the_messages_of_an_error_come_in_their_order() {
         let found: Vec<_> = messages.iter().map(|message| (message.number, message.severity)).collect();
         assert_eq!(found, expected, "{sql}: {messages:?}");
     }
+    let refusal = parse_batch("RESTORE FILELISTONLY FROM DISK='x' WITH STATS", &[]).unwrap_err();
+    assert_eq!(refusal.messages().last().unwrap().text, "RESTORE FILELIST is terminating abnormally.");
     for (name, number) in [("x".repeat(129), 103), ("a\0b".to_owned(), 3123)] {
         assert_eq!(error_of(&format!("BACKUP DATABASE [{name}] TO VIRTUAL_DEVICE='x'")).message().number, number);
     }
@@ -407,7 +510,7 @@ proptest! {
     #[test]
     fn no_mixture_of_words_makes_it_panic(words in prop::collection::vec(prop::sample::select(vec![
         "BACKUP", "RESTORE", "DATABASE", "LOG", "TO", "FROM", "WITH", "VIRTUAL_DEVICE", "=", ",", ";", "'x'", "N'", "[", "]", "\"",
-        "STATS", "FORMAT", "MOVE", "@p", "1", "-", "1e", "0x", "$", "/*", "*/", "--", "\n", "d", ".", "é", "\0", "\u{202e}", "1.e+",
+        "STATS", "FORMAT", "MOVE", "DISK", "HEADERONLY", "FILE", "EXPIREDATE", "@p", "1", "-", "1e", "0x", "$", "/*", "*/", "--", "\n", "d", ".", "é", "\0", "\u{202e}", "1.e+",
     ]), 0..24), glue in prop::sample::select(vec!["", " "])) {
         let _ = parse(&words.join(glue)).map_err(|error| (error.to_string(), error.message()));
     }
@@ -421,8 +524,9 @@ proptest! {
         space in spaces(),
         seed in any::<u64>(),
     ) {
-        let devices: Vec<String> = devices.into_iter().collect();
+        let devices = Devices { device_type: DeviceType::Virtual, names: devices.into_iter().collect() };
         let list: Vec<String> = devices
+            .names
             .iter()
             .enumerate()
             .map(|(i, name)| {
@@ -443,7 +547,7 @@ proptest! {
         }
         let expected = if backup {
             let options = if clause.is_empty() { BackupOptions::default() } else { options };
-            Statement::Backup(Backup { database, devices, options })
+            Statement::Backup(Backup { database, parts: Vec::new(), devices, options })
         } else {
             Statement::Restore(Restore { database, devices, options: RestoreOptions::default() })
         };

@@ -87,7 +87,11 @@ impl Vlf {
         Ok(vlf)
     }
 
-    pub(crate) fn encode(&self) -> Result<Vec<u8>, Error> {
+    /// The block up to its first stream, without its address in a set: [`Vlf::decode`] reads it.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for more bytes than a block can have.
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
         finish(BlockHeader::new(BlockId::Log), self.write()?)
     }
 

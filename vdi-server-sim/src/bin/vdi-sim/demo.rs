@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
-use vdi_server_sim::{database::DataFolder, sample};
+use vdi_mtf::sqlserver::config::FileType;
+use vdi_server_sim::storage::{DataFolder, content};
 
 use crate::children;
 use crate::demo_client::device_name;
@@ -77,12 +79,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
     };
     let (data, backup, runtime) = (root.join("data"), root.join("backup"), tempfile::tempdir()?);
-    let source = data.join(SOURCE);
     std::fs::create_dir_all(&backup)?;
-    if source.exists() {
-        return Err(format!("{} exists already; give --keep another folder", source.display()).into());
+    std::fs::create_dir_all(&data)?;
+    let folder = DataFolder::open(&data)?;
+    if folder.catalog().find(SOURCE)?.is_some() {
+        return Err(format!("{} has a database '{SOURCE}' already; give --keep another folder", data.display()).into());
     }
-    std::fs::create_dir_all(&source)?;
 
     let started = Instant::now();
     match &arguments.database {
@@ -91,29 +93,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             if root.starts_with(&path) {
                 return Err(format!("{} lies within the database; keep it elsewhere", root.display()).into());
             }
-            let name = path.file_name().ok_or("the database's file has no name")?;
-            copy_database(&path, &if path.is_file() { source.join(name) } else { source.clone() })?;
+            content::import(&folder, SOURCE, &path)?;
         }
-        None => drop(sample::create(&source, arguments.size, 1)?),
+        None => content::create_sample(&folder, SOURCE, arguments.size, 1)?,
     }
-    let database = DataFolder::new(&data)?.open(SOURCE)?;
-    let bytes = database.size();
+    children::check_interrupted()?;
+    let database = folder.catalog().find(SOURCE)?.ok_or("the database is gone")?;
+    let bytes = database.files.iter().map(|file| file.size).sum();
     say::out(format_args!(
         "database   {} in {} file(s), {}, {:.2} s",
         show_bytes(bytes),
-        database.files().len(),
-        if arguments.database.is_some() { "copied" } else { "made" },
+        database.files.len(),
+        if arguments.database.is_some() { "imported" } else { "made" },
         started.elapsed().as_secs_f64()
     ));
 
     let name = format!("vdi-demo-{}", std::process::id());
-    let demo = Demo { arguments, data: &data, backup: &backup, runtime: runtime.path(), bytes };
+    // As SQL Server, the restore needs to know where the files of another database than the backed up one go.
+    let moves = database.files.iter().map(|file| {
+        let path = file.path.to_string_lossy();
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", &path));
+        let target = format!("{folder}/{}", name.replacen(SOURCE, TARGET, 1));
+        format!(", MOVE {} TO {}", quoted(&file.logical_name), quoted(&target))
+    });
+    let moves = moves.collect();
+    let demo = Demo { arguments, data: &data, backup: &backup, runtime: runtime.path(), bytes, moves };
     let out = demo.leg(&format!("{name}-out"), false)?;
     print_leg("backup", &out, bytes);
     let back = demo.leg(&format!("{name}-back"), true)?;
     print_leg("restore", &back, bytes);
 
-    let (before, after) = (digest(&data, SOURCE)?, digest(&data, TARGET)?);
+    let (before, after) = (digest_database(&folder, SOURCE)?, digest_database(&folder, TARGET)?);
     say::out(format_args!("SHA-256    {before}  {SOURCE}\n           {after}  {TARGET}"));
     say::out(format_args!(
         "processes  1 server, 1 primary, {} worker(s) a direction; {} device(s)",
@@ -124,6 +134,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
     if before != after {
         return Err("the restored database differs from the original".into());
+    }
+    content::compare(&folder, SOURCE, TARGET)?;
+    if let Some(path) = &arguments.database {
+        let target = root.join(TARGET);
+        content::export(&folder, TARGET, &target)?;
+        compare_files(path, &target)?;
     }
     say::out(format_args!("identical  the database came back byte for byte"));
     Ok(())
@@ -150,6 +166,8 @@ struct Demo<'a> {
     backup: &'a Path,
     runtime: &'a Path,
     bytes: u64,
+    /// Where the restore puts the files.
+    moves: String,
 }
 
 impl Demo<'_> {
@@ -229,7 +247,7 @@ impl Demo<'_> {
         }
         let (how, buffers) = (if restore { "REPLACE" } else { "FORMAT" }, (4 * self.arguments.devices).max(8));
         let _ = write!(statement, " WITH {how}, MAXTRANSFERSIZE = 1048576, BLOCKSIZE = 4096, BUFFERCOUNT = {buffers}");
-        statement
+        if restore { statement + &self.moves } else { statement }
     }
 
     fn bar(&self, what: &'static str) -> Result<ProgressBar, Box<dyn Error>> {
@@ -261,48 +279,69 @@ impl Demo<'_> {
     }
 }
 
-/// Copies the user's file, or the files of the user's folder. Anything but files and folders is refused.
-fn copy_database(from: &Path, to: &Path) -> Result<(), Box<dyn Error>> {
-    children::check_interrupted()?;
-    let failed = |error: std::io::Error| format!("could not copy {}: {error}", from.display());
-    let kind = std::fs::symlink_metadata(from).map_err(failed)?.file_type();
-    if kind.is_file() {
-        std::fs::copy(from, to).map_err(failed)?;
-        return Ok(());
+/// A string of a statement.
+fn quoted(text: &str) -> String {
+    format!("N'{}'", text.replace('\'', "''"))
+}
+
+/// One sum over the names and bytes of all data files of a database.
+fn digest_database(folder: &DataFolder, name: &str) -> Result<String, Box<dyn Error>> {
+    let database = folder.database(name)?;
+    let mut sum = Sha256::new();
+    for entry in database.row().files.iter().filter(|file| file.file_type == FileType::Data) {
+        let file = database.file(entry.file_id).ok_or("a file of the database is not open")?;
+        sum.update((entry.logical_name.len() as u64).to_le_bytes());
+        sum.update(&entry.logical_name);
+        add(&mut sum, file)?;
     }
-    if !kind.is_dir() {
-        return Err(format!("{} is neither a file nor a folder", from.display()).into());
+    Ok(sum.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Adds a file's length and bytes to a sum.
+fn add(sum: &mut Sha256, file: &File) -> Result<(), Box<dyn Error>> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
+    loop {
+        children::check_interrupted()?;
+        let bytes = file.read_at(&mut buffer, offset)?;
+        if bytes == 0 {
+            sum.update(offset.to_le_bytes());
+            return Ok(());
+        }
+        sum.update(&buffer[..bytes]);
+        offset += bytes as u64;
     }
-    std::fs::create_dir_all(to).map_err(failed)?;
-    for entry in std::fs::read_dir(from).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        copy_database(&entry.path(), &to.join(entry.file_name()))?;
+}
+
+/// Compares the user's file, or all files of the user's folder, with what came out of the restored database.
+fn compare_files(original: &Path, exported: &Path) -> Result<(), Box<dyn Error>> {
+    let exported = match original.file_name() {
+        Some(name) if original.is_file() => exported.join(name),
+        _ => exported.to_owned(),
+    };
+    let (expected, found) = (digest_files(original)?, digest_files(&exported)?);
+    if expected != found {
+        return Err(format!("{} differs from {}", exported.display(), original.display()).into());
     }
     Ok(())
 }
 
-/// One sum over the names and bytes of all files of a database.
-fn digest(data: &Path, name: &str) -> Result<String, Box<dyn Error>> {
-    let database = DataFolder::new(data)?.open(name)?;
+/// One sum over the paths and bytes of a file, or of all files of a folder.
+fn digest_files(path: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut sum = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    for (index, entry) in database.files().iter().enumerate() {
-        sum.update((entry.path.len() as u64).to_le_bytes());
-        sum.update(&entry.path);
-        sum.update(entry.size.to_le_bytes());
-        let mut file: File = database.open_file(index)?;
-        loop {
-            children::check_interrupted()?;
-            let bytes = file.read(&mut buffer)?;
-            if bytes == 0 {
-                break;
-            }
-            sum.update(&buffer[..bytes]);
+    let mut places = vec![(path.to_owned(), PathBuf::new())];
+    while let Some((place, name)) = places.pop() {
+        let failed = |error: std::io::Error| format!("could not read {}: {error}", place.display());
+        sum.update(name.as_os_str().as_encoded_bytes());
+        sum.update([0]);
+        if place.is_dir() {
+            let entries: Result<Vec<_>, _> = std::fs::read_dir(&place).map_err(failed)?.collect();
+            let mut entries: Vec<_> = entries.map_err(failed)?.into_iter().map(|entry| entry.file_name()).collect();
+            entries.sort();
+            places.extend(entries.into_iter().map(|entry| (place.join(&entry), name.join(&entry))));
+        } else {
+            add(&mut sum, &File::open(&place).map_err(failed)?)?;
         }
     }
-    let mut text = String::new();
-    for byte in sum.finalize() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(sum.finalize().to_vec())
 }

@@ -12,6 +12,7 @@ mod sql;
 mod sqlcmd;
 mod table;
 mod transcript;
+mod view;
 mod write;
 
 use std::process::ExitCode;
@@ -32,6 +33,10 @@ enum Command {
     Sql(sql::Arguments),
     /// Lists the faults that a statement can be given
     Faults,
+    /// Lists the databases of a data folder
+    Databases(view::DatabasesArguments),
+    /// Lists the backups and restores of a data folder, the newest first
+    History(view::HistoryArguments),
     /// Overwrites pages of a database, as a database in use does, until the standard input closes
     Write(write::Arguments),
     /// Backs a database up and restores it through separate processes, and compares the result
@@ -51,6 +56,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Sql(arguments) => return sql::run(&arguments),
         Command::Faults => return sql::list_faults(),
+        Command::Databases(arguments) => view::databases(&arguments),
+        Command::History(arguments) => view::history(&arguments),
         Command::Write(arguments) => write::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),

@@ -1,8 +1,11 @@
 //! `vdi-sim sql`: one batch, as the server.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
+use indicatif::{ProgressBar, ProgressStyle};
 use vdi_server_sim::faults::TABLE;
 use vdi_server_sim::messages::Message;
 use vdi_server_sim::session::{Done, Output};
@@ -11,7 +14,7 @@ use vdi_server_sim::types::{Column, Value};
 use crate::interrupt::Interrupt;
 use crate::say;
 use crate::server::Server;
-use crate::table::Table;
+use crate::table::{Style, Table};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -44,7 +47,13 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 fn run_batch(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let interrupt = Interrupt::watch()?;
     let engine = arguments.server.start(&arguments.query)?;
-    let mut printer = Printer { server: &arguments.server_name, statements: 0, table: Table::default() };
+    let mut printer = Printer {
+        server: &arguments.server_name,
+        statements: 0,
+        table: Table::default(),
+        watched: std::io::stderr().is_terminal(),
+        bar: None,
+    };
     // The messages say what came of it.
     let outcome = engine.session().batch(&arguments.query, &[], &mut printer, interrupt.cancel());
     if outcome.is_ok() && printer.statements == 0 {
@@ -60,11 +69,35 @@ struct Printer<'a> {
     statements: u64,
     /// The result set of the statement that runs.
     table: Table,
+    /// The standard error is a terminal.
+    watched: bool,
+    /// The progress of the statement that runs, once there is some.
+    bar: Option<ProgressBar>,
+}
+
+impl Printer<'_> {
+    /// Prints lines above the progress.
+    fn print<T: Display>(&self, lines: impl IntoIterator<Item = T>) {
+        let print = || lines.into_iter().for_each(say::out);
+        match &self.bar {
+            Some(bar) => bar.suspend(print),
+            None => print(),
+        }
+    }
+}
+
+/// The progress of a statement, on the standard error.
+fn new_bar() -> ProgressBar {
+    let bar = ProgressBar::new(100);
+    match ProgressStyle::with_template("{wide_bar} {pos:>3} %  {elapsed_precise}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
 }
 
 impl Output for Printer<'_> {
     fn message(&mut self, message: Message) {
-        say::out(message.display(self.server));
+        self.print([message.display(self.server)]);
     }
 
     fn columns(&mut self, columns: &[Column]) {
@@ -77,7 +110,19 @@ impl Output for Printer<'_> {
 
     fn done(&mut self, _: Done) {
         self.statements += 1;
-        std::mem::take(&mut self.table).lines(true).iter().for_each(say::out);
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        let table = std::mem::take(&mut self.table);
+        self.print(table.lines(Style::default()));
+    }
+
+    fn wants_progress(&self) -> bool {
+        self.watched
+    }
+
+    fn progress(&mut self, percent: u8) {
+        self.bar.get_or_insert_with(new_bar).set_position(percent.into());
     }
 }
 

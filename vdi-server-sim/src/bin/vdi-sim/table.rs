@@ -1,26 +1,46 @@
 //! Result sets as text.
 
-use vdi_server_sim::types::{Column, Value};
+use vdi_server_sim::types::{Column, SqlType, Value};
+
+/// How a table is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    /// The columns' names and hyphens below them come first.
+    pub(crate) headers: bool,
+    /// What stands between two columns.
+    pub(crate) separator: char,
+    /// Columns are not filled up with spaces.
+    pub(crate) trim: bool,
+}
+
+impl Default for Style {
+    fn default() -> Style {
+        Style { headers: true, separator: ' ', trim: false }
+    }
+}
 
 /// A result set, kept until its last row: only then the widths of its columns are known.
 #[derive(Default)]
 pub(crate) struct Table {
     names: Vec<String>,
+    /// Which columns hold numbers, whose last digits stand below each other.
+    numbers: Vec<bool>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     pub(crate) fn new(columns: &[Column]) -> Table {
-        Table { names: columns.iter().map(|column| column.name.clone()).collect(), rows: Vec::new() }
+        let numbers = columns.iter().map(|column| is_number(column.sql_type)).collect();
+        Table { names: columns.iter().map(|column| column.name.clone()).collect(), numbers, rows: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, row: &[Value]) {
-        self.rows.push(row.iter().map(ToString::to_string).collect());
+        self.rows.push(row.iter().map(|value| value.to_string()).collect());
     }
 
-    /// The lines, as `sqlcmd` shows them: with `headers` the columns' names and hyphens below them, then the rows. Each column but
-    /// the last is as wide as its widest text; a space stands between two. No columns are no lines.
-    pub(crate) fn lines(&self, headers: bool) -> Vec<String> {
+    /// The lines, as `sqlcmd` shows them. Each column is as wide as its widest text; numbers stand on its right side. Behind the last
+    /// column are no spaces. No columns are no lines.
+    pub(crate) fn lines(&self, style: Style) -> Vec<String> {
         if self.names.is_empty() {
             return Vec::new();
         }
@@ -29,32 +49,53 @@ impl Table {
             texts.map(|text| text.chars().count()).max().unwrap_or_default()
         };
         let widths: Vec<usize> = (0..self.names.len()).map(width).collect();
-        let hyphens = widths.iter().map(|width| "-".repeat(*width)).collect();
-        let header = [&self.names, &hyphens].into_iter().filter(|_| headers);
-        header.chain(&self.rows).map(|row| line(row, &widths)).collect()
+        let hyphens: Vec<String> = widths
+            .iter()
+            .zip(&self.names)
+            .map(|(width, name)| "-".repeat(if style.trim { name.chars().count() } else { *width }))
+            .collect();
+        let headers = [&self.names, &hyphens].into_iter().filter(|_| style.headers);
+        let last = self.names.len() - 1;
+        let line = |row: &Vec<String>, is_header: bool| {
+            let mut line = String::new();
+            for (at, text) in row.iter().enumerate() {
+                if at > 0 {
+                    line.push(style.separator);
+                }
+                let width = widths.get(at).copied().unwrap_or_default();
+                let is_number = !is_header && self.numbers.get(at) == Some(&true);
+                match (style.trim, is_number) {
+                    (false, true) => line.push_str(&format!("{text:>width$}")),
+                    (false, false) if at < last => line.push_str(&format!("{text:width$}")),
+                    _ => line.push_str(text),
+                }
+            }
+            line
+        };
+        headers.map(|row| line(row, true)).chain(self.rows.iter().map(|row| line(row, false))).collect()
     }
 }
 
-fn line(row: &[String], widths: &[usize]) -> String {
-    let last = row.len().saturating_sub(1);
-    let cells = row.iter().zip(widths).enumerate();
-    cells.map(|(at, (text, width))| if at == last { text.clone() } else { format!("{text:width$} ") }).collect()
+fn is_number(sql_type: SqlType) -> bool {
+    use SqlType::{BigInt, Bit, Int, Numeric, SmallInt, TinyInt};
+    matches!(sql_type, Bit | TinyInt | SmallInt | Int | BigInt | Numeric { .. })
 }
 
 #[cfg(test)]
 mod tests {
-    use vdi_server_sim::types::SqlType;
-
     use super::*;
 
     #[test]
     fn columns_are_as_wide_as_their_widest_text() {
-        let column = |name: &str| Column { name: name.to_owned(), sql_type: SqlType::Int, nullable: true };
-        let mut table = Table::new(&[column("a"), column("b")]);
-        table.push(&[Value::Int(12345), Value::Null]);
-        table.push(&[Value::Int(1), Value::Text("é".to_owned())]);
-        assert_eq!(table.lines(true), ["a     b", "----- ----", "12345 NULL", "1     é"]);
-        assert_eq!(table.lines(false), ["12345 NULL", "1     é"]);
-        assert!(Table::default().lines(true).is_empty());
+        let column = |name: &str, sql_type| Column { name: name.to_owned(), sql_type, nullable: true };
+        let text = SqlType::NVarChar { length: Some(128) };
+        let mut table = Table::new(&[column("a", SqlType::Int), column("b", text), column("c", SqlType::BigInt)]);
+        table.push(&[Value::Int(12345), Value::Null, Value::BigInt(1)]);
+        table.push(&[Value::Int(1), Value::Text("é".to_owned()), Value::BigInt(23)]);
+        let shown = |headers, separator, trim| table.lines(Style { headers, separator, trim });
+        assert_eq!(table.lines(Style::default()), ["a     b    c", "----- ---- --", "12345 NULL  1", "    1 é    23"]);
+        assert_eq!(shown(false, '|', false), ["12345|NULL| 1", "    1|é   |23"]);
+        assert_eq!(shown(true, ',', true), ["a,b,c", "-,-,-", "12345,NULL,1", "1,é,23"]);
+        assert!(Table::default().lines(Style::default()).is_empty());
     }
 }

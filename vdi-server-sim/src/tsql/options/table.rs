@@ -3,25 +3,60 @@
 
 use super::Values;
 use crate::messages::Verb;
+use crate::tsql::Inspection;
 
-/// Which statements may have an option.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::tsql) enum For {
+/// The statement whose options are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tsql) enum Kind {
     Backup,
     Restore,
-    Both,
-    /// Only statements that the simulator does not have, such as BACKUP LOG.
-    Others,
+    Inspect(Inspection),
 }
 
-impl For {
-    pub(in crate::tsql) fn allows(self, verb: Verb) -> bool {
-        match self {
-            Self::Both => true,
-            Self::Backup => verb == Verb::Backup,
-            Self::Restore => verb == Verb::Restore,
-            Self::Others => false,
-        }
+/// All kinds, with their names in the documentation.
+pub(in crate::tsql) const KINDS: [(Kind, &str); 6] = [
+    (Kind::Backup, "BACKUP"),
+    (Kind::Restore, "RESTORE"),
+    (Kind::Inspect(Inspection::Label), "LABELONLY"),
+    (Kind::Inspect(Inspection::Header), "HEADERONLY"),
+    (Kind::Inspect(Inspection::FileList), "FILELISTONLY"),
+    (Kind::Inspect(Inspection::Verify), "VERIFYONLY"),
+];
+
+impl Kind {
+    pub(in crate::tsql) fn verb(self) -> Verb {
+        if self == Self::Backup { Verb::Backup } else { Verb::Restore }
+    }
+
+    fn bit(self) -> u8 {
+        KINDS.iter().position(|(kind, _)| *kind == self).map_or(0, |at| 1 << at)
+    }
+}
+
+/// Which statements may have an option: a bit for each of [`KINDS`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::tsql) struct Statements(u8);
+
+const BACKUP: Statements = Statements(1);
+const RESTORE: Statements = Statements(2);
+const VERIFY: Statements = Statements(32);
+/// BACKUP DATABASE and RESTORE DATABASE.
+const BOTH: Statements = Statements(1 | 2);
+/// Those that move all data.
+const MOVING: Statements = Statements(1 | 2 | 32);
+/// RESTORE DATABASE and VERIFYONLY.
+const RESTORING: Statements = Statements(2 | 32);
+/// Those that look for one backup set.
+const SETS: Statements = Statements(2 | 8 | 16 | 32);
+/// Those that read.
+const READING: Statements = Statements(2 | 4 | 8 | 16 | 32);
+const ALL: Statements = Statements(1 | 2 | 4 | 8 | 16 | 32);
+/// Only statements that the simulator does not have, such as BACKUP LOG.
+const OTHERS: Statements = Statements(0);
+
+impl Statements {
+    pub(in crate::tsql) fn allow(self, kind: Kind) -> bool {
+        self.0 & kind.bit() != 0
     }
 }
 
@@ -43,12 +78,12 @@ pub(in crate::tsql) enum Shape {
     Number { slot: fn(&mut Values) -> &mut Option<u32>, range: Range },
     /// `= 'text'` of at most so many characters.
     Text { slot: fn(&mut Values) -> &mut Option<String>, max: usize, words: &'static str },
+    /// `= 'date'`: EXPIREDATE.
+    Date,
+    /// `'logical name' TO 'path'`: MOVE, which may come several times.
+    Move,
     /// Nothing follows, and nothing is kept.
     Ignored,
-    /// `= 'text'`, which is not kept.
-    IgnoredText,
-    /// `= number`, which is not kept.
-    IgnoredNumber(Range),
     /// It changes the result, and the simulator cannot do that: refused by its name.
     Refused,
 }
@@ -56,7 +91,7 @@ pub(in crate::tsql) enum Shape {
 /// One option.
 pub(in crate::tsql) struct Rule {
     pub(in crate::tsql) name: &'static str,
-    pub(in crate::tsql) verbs: For,
+    pub(in crate::tsql) statements: Statements,
     pub(in crate::tsql) shape: Shape,
     /// What it means here; for one that is refused, what to do instead.
     pub(in crate::tsql) note: &'static str,
@@ -67,20 +102,23 @@ pub(in crate::tsql) struct Rule {
 impl Rule {
     pub(in crate::tsql) fn stance(&self) -> &'static str {
         match self.shape {
-            _ if self.verbs == For::Others => "message 3032",
+            _ if self.statements == OTHERS => "message 3032",
             Shape::Refused => "refused",
             Shape::Compression => "taken, with a remark",
             _ => "taken",
         }
     }
 
-    pub(in crate::tsql) fn statements(&self) -> &'static str {
-        match self.verbs {
-            For::Backup => "BACKUP",
-            For::Restore => "RESTORE",
-            For::Both => "both",
-            For::Others => "neither",
+    /// The statements as the documentation names them.
+    pub(in crate::tsql) fn for_statements(&self) -> String {
+        match self.statements {
+            OTHERS => return "none".to_owned(),
+            ALL => return "all".to_owned(),
+            READING => return "RESTORE, all ...ONLY".to_owned(),
+            _ => {}
         }
+        let names = KINDS.iter().filter(|(kind, _)| self.statements.allow(*kind)).map(|(_, name)| *name);
+        names.collect::<Vec<_>>().join(", ")
     }
 
     /// The option as it can stand in a statement.
@@ -90,17 +128,23 @@ impl Rule {
             Shape::Compression => " (ALGORITHM = ZSTD, LEVEL = HIGH)",
             Shape::Number { .. } if self.name == "MAXTRANSFERSIZE" => " = 65536",
             Shape::Number { .. } if self.name == "BLOCKSIZE" => " = 512",
-            Shape::Number { .. } | Shape::IgnoredNumber(_) => " = 1",
-            Shape::Text { .. } | Shape::IgnoredText => " = N'x'",
+            Shape::Number { .. } => " = 1",
+            Shape::Text { .. } => " = N'x'",
+            Shape::Date => " = '2030-12-31'",
+            Shape::Move => " 'a' TO 'b'",
         };
         format!("{}{value}", self.name)
     }
 }
 
-const MEDIA: &str = "a virtual device always gets one new backup";
+const MEDIA: &str = "a DISK file is begun anew, or not; a virtual device always gets one new backup";
+const SKIPPING: &str = "whether backups in a DISK file may be overwritten before they expire";
 const TAPES: &str = "for tapes only";
-const NOT_KEPT: &str = "not kept: the stream has no place for it";
-const NOTHING_EXPIRES: &str = "nothing expires on a virtual device";
+const IN_HEADER: &str = "kept in the header of the backup";
+const IN_LABEL: &str = "kept in the header of the media; RESTORE does not compare it";
+const EXPIRES: &str = "kept in the header of the backup; of both RETAINDAYS counts";
+const ERRORS: &str =
+    "whether a damaged page is reported and the statement goes on, or fails; STOP_ON_ERROR is the default";
 const NO_BROKER: &str = "no database here has a Service Broker";
 const NO_OTHER_BACKUP: &str = "restore WITH RECOVERY: no other backup can follow";
 const TO_THE_END: &str = "restore the database as it was at the end of the backup";
@@ -108,78 +152,73 @@ const NO_PASSWORD: &str = "leave it out: no backup here has a password";
 
 const fn flag(
     name: &'static str,
-    verbs: For,
+    statements: Statements,
     slot: fn(&mut Values) -> &mut Option<bool>,
     (says, opposite): (bool, &'static str),
     note: &'static str,
 ) -> Rule {
-    Rule { name, verbs, shape: Shape::Flag { slot, says, opposite }, note }
+    Rule { name, statements, shape: Shape::Flag { slot, says, opposite }, note }
 }
 
 const fn number(
     name: &'static str,
-    verbs: For,
+    statements: Statements,
     slot: fn(&mut Values) -> &mut Option<u32>,
     range: Range,
     note: &'static str,
 ) -> Rule {
-    Rule { name, verbs, shape: Shape::Number { slot, range }, note }
+    Rule { name, statements, shape: Shape::Number { slot, range }, note }
 }
 
 const fn text(
     name: &'static str,
-    verbs: For,
+    statements: Statements,
     slot: fn(&mut Values) -> &mut Option<String>,
     (max, words): (usize, &'static str),
+    note: &'static str,
 ) -> Rule {
-    Rule { name, verbs, shape: Shape::Text { slot, max, words }, note: NOT_KEPT }
+    Rule { name, statements, shape: Shape::Text { slot, max, words }, note }
 }
 
-const fn ignored(name: &'static str, verbs: For, shape: Shape, note: &'static str) -> Rule {
-    Rule { name, verbs, shape, note }
+const fn rule(name: &'static str, statements: Statements, shape: Shape, note: &'static str) -> Rule {
+    Rule { name, statements, shape, note }
 }
 
-const fn refused(name: &'static str, verbs: For, remedy: &'static str) -> Rule {
-    Rule { name, verbs, shape: Shape::Refused, note: remedy }
+const fn refused(name: &'static str, statements: Statements, remedy: &'static str) -> Rule {
+    Rule { name, statements, shape: Shape::Refused, note: remedy }
 }
 
 const SHORT: (usize, &str) = (128, "at most 128 characters");
-pub(super) const LONG: (usize, &str) = (255, "at most 255 characters");
+const LONG: (usize, &str) = (255, "at most 255 characters");
 
-/// Every option that Transact-SQL knows for `BACKUP DATABASE` and `RESTORE DATABASE`.
+/// Every option that Transact-SQL knows for `BACKUP DATABASE`, `RESTORE DATABASE`, and `RESTORE LABELONLY` and its like.
 pub(in crate::tsql) static RULES: &[Rule] = &[
-    flag(
-        "COPY_ONLY",
-        For::Backup,
-        |v| &mut v.copy_only,
-        (true, "COPY_ONLY"),
-        "no backup here is the base of another one",
-    ),
+    flag("COPY_ONLY", BACKUP, |v| &mut v.copy_only, (true, "COPY_ONLY"), "recorded in the backup and in the history"),
     flag(
         "SNAPSHOT",
-        For::Both,
+        BOTH,
         |v| &mut v.snapshot,
         (true, "SNAPSHOT"),
-        "a snapshot backup or restore, over one device",
+        "a snapshot backup or restore, over one virtual device",
     ),
-    flag("REPLACE", For::Restore, |v| &mut v.replace, (true, "REPLACE"), "an existing database may be replaced"),
+    flag("REPLACE", RESTORE, |v| &mut v.replace, (true, "REPLACE"), "an existing database may be replaced"),
     flag(
         "CHECKSUM",
-        For::Both,
+        ALL,
         |v| &mut v.checksum,
         (true, "NO_CHECKSUM"),
-        "the stream carries checksums of the data; the default",
+        "BACKUP verifies pages, and the backup carries checksums; RESTORE insists on them",
     ),
     flag(
         "NO_CHECKSUM",
-        For::Both,
+        ALL,
         |v| &mut v.checksum,
         (false, "CHECKSUM"),
-        "the stream carries no checksums of the data; RESTORE compares those that are there",
+        "BACKUP: the default, as in SQL Server; RESTORE verifies no checksums",
     ),
     number(
         "MAXTRANSFERSIZE",
-        For::Both,
+        ALL,
         |v| &mut v.max_transfer_size,
         Range {
             words: "a multiple of 65536 from 65536 to 4194304",
@@ -190,7 +229,7 @@ pub(in crate::tsql) static RULES: &[Rule] = &[
     ),
     number(
         "BLOCKSIZE",
-        For::Both,
+        ALL,
         |v| &mut v.block_size,
         Range {
             words: "a power of two from 512 to 65536",
@@ -201,81 +240,82 @@ pub(in crate::tsql) static RULES: &[Rule] = &[
     ),
     number(
         "BUFFERCOUNT",
-        For::Both,
+        ALL,
         |v| &mut v.buffer_count,
         Range { words: "a whole number from 1 to 2147483647", holds: |n| (1..=0x7FFF_FFFF).contains(&n), bare: None },
         "buffers of MAXTRANSFERSIZE that all devices share; default 4 a device",
     ),
     number(
         "STATS",
-        For::Both,
+        MOVING,
         |v| &mut v.stats,
         Range { words: "a whole number from 1 to 100", holds: |n| (1..=100).contains(&n), bare: Some(10) },
         "message 3211 each time that so many percent are done; 10 without a number",
     ),
     number(
         "FILE",
-        For::Restore,
+        SETS,
         |v| &mut v.file,
         Range { words: "a whole number from 1 to 2147483647", holds: |n| (1..=0x7FFF_FFFF).contains(&n), bare: None },
-        "1; message 4038 for others, because a virtual device holds one backup set",
+        "which backup set of the media, from 1; message 4038 where there is none of this number",
     ),
-    flag("FORMAT", For::Backup, |v| &mut v.format, (true, "NOFORMAT"), MEDIA),
-    flag("NOFORMAT", For::Backup, |v| &mut v.format, (false, "FORMAT"), MEDIA),
-    flag("INIT", For::Backup, |v| &mut v.init, (true, "NOINIT"), MEDIA),
-    flag("NOINIT", For::Backup, |v| &mut v.init, (false, "INIT"), MEDIA),
-    flag("SKIP", For::Backup, |v| &mut v.skip, (true, "NOSKIP"), NOTHING_EXPIRES),
-    flag("NOSKIP", For::Backup, |v| &mut v.skip, (false, "SKIP"), NOTHING_EXPIRES),
-    ignored("EXPIREDATE", For::Backup, Shape::IgnoredText, NOTHING_EXPIRES),
-    ignored(
+    flag("FORMAT", BACKUP, |v| &mut v.format, (true, "NOFORMAT"), MEDIA),
+    flag("NOFORMAT", BACKUP, |v| &mut v.format, (false, "FORMAT"), MEDIA),
+    flag("INIT", BACKUP, |v| &mut v.init, (true, "NOINIT"), MEDIA),
+    flag("NOINIT", BACKUP, |v| &mut v.init, (false, "INIT"), MEDIA),
+    flag("SKIP", BACKUP, |v| &mut v.skip, (true, "NOSKIP"), SKIPPING),
+    flag("NOSKIP", BACKUP, |v| &mut v.skip, (false, "SKIP"), SKIPPING),
+    rule("EXPIREDATE", BACKUP, Shape::Date, EXPIRES),
+    number(
         "RETAINDAYS",
-        For::Backup,
-        Shape::IgnoredNumber(Range { words: "a whole number from 0 to 99999", holds: |n| n <= 99_999, bare: None }),
-        NOTHING_EXPIRES,
+        BACKUP,
+        |v| &mut v.retain_days,
+        Range { words: "a whole number from 0 to 99999", holds: |n| n <= 99_999, bare: None },
+        EXPIRES,
     ),
-    flag("UNLOAD", For::Both, |v| &mut v.unload, (true, "NOUNLOAD"), TAPES),
-    flag("NOUNLOAD", For::Both, |v| &mut v.unload, (false, "UNLOAD"), TAPES),
-    flag("REWIND", For::Both, |v| &mut v.rewind, (true, "NOREWIND"), TAPES),
-    flag("NOREWIND", For::Both, |v| &mut v.rewind, (false, "REWIND"), TAPES),
-    text("NAME", For::Backup, |v| &mut v.name, SHORT),
-    text("DESCRIPTION", For::Backup, |v| &mut v.description, LONG),
-    text("MEDIANAME", For::Both, |v| &mut v.media_name, SHORT),
-    text("MEDIADESCRIPTION", For::Backup, |v| &mut v.media_description, LONG),
-    Rule {
-        name: "COMPRESSION",
-        verbs: For::Backup,
-        shape: Shape::Compression,
-        note: "the stream stays uncompressed; ALGORITHM and LEVEL have no effect",
-    },
-    flag("NO_COMPRESSION", For::Backup, |v| &mut v.compression, (false, "COMPRESSION"), "the stream is not compressed"),
-    ignored("STOP_ON_ERROR", For::Both, Shape::Ignored, "damage ends the statement"),
-    ignored("RESTART", For::Both, Shape::Ignored, "every statement begins at the beginning"),
-    ignored("RECOVERY", For::Restore, Shape::Ignored, "a restored database can be used at once"),
-    ignored("KEEP_REPLICATION", For::Restore, Shape::Ignored, "no database here is replicated"),
-    ignored("KEEP_CDC", For::Restore, Shape::Ignored, "no database here captures changes"),
-    ignored("ENABLE_BROKER", For::Restore, Shape::Ignored, NO_BROKER),
-    ignored("NEW_BROKER", For::Restore, Shape::Ignored, NO_BROKER),
-    ignored("ERROR_BROKER_CONVERSATIONS", For::Restore, Shape::Ignored, NO_BROKER),
-    refused("DIFFERENTIAL", For::Backup, "back up the whole database, without DIFFERENTIAL"),
-    refused("ENCRYPTION", For::Backup, "let the client encrypt what it stores"),
-    refused("CONTINUE_AFTER_ERROR", For::Both, "use STOP_ON_ERROR, and mend what ends the statement"),
-    refused("FILE_SNAPSHOT", For::Backup, "use SNAPSHOT, or a backup that holds the data"),
-    refused("METADATA_ONLY", For::Both, "use SNAPSHOT"),
-    refused("CREDENTIAL", For::Both, "leave it out: a virtual device needs no credential"),
-    refused("BACKUP_OPTIONS", For::Backup, "leave it out: it is for a URL, and not for a virtual device"),
-    refused("RESTORE_OPTIONS", For::Restore, "leave it out: it is for a URL, and not for a virtual device"),
-    refused("NORECOVERY", For::Restore, NO_OTHER_BACKUP),
-    refused("STANDBY", For::Restore, NO_OTHER_BACKUP),
-    refused("MOVE", For::Restore, "restore under another name: the files go into the folder of that database"),
-    refused("PARTIAL", For::Restore, "restore the whole database, without PARTIAL"),
-    refused("STOPAT", For::Restore, TO_THE_END),
-    refused("STOPATMARK", For::Restore, TO_THE_END),
-    refused("STOPBEFOREMARK", For::Restore, TO_THE_END),
-    refused("RESTRICTED_USER", For::Restore, "leave it out: there are no users who could be kept out"),
-    refused("FILESTREAM", For::Restore, "leave it out: no database here has FILESTREAM data"),
-    refused("PASSWORD", For::Restore, NO_PASSWORD),
-    refused("MEDIAPASSWORD", For::Restore, NO_PASSWORD),
-    refused("DBNAME", For::Restore, "name the database behind RESTORE DATABASE"),
-    ignored("NO_TRUNCATE", For::Others, Shape::Ignored, "for BACKUP LOG"),
-    ignored("LOADHISTORY", For::Others, Shape::Ignored, "for RESTORE VERIFYONLY"),
+    flag("UNLOAD", ALL, |v| &mut v.unload, (true, "NOUNLOAD"), TAPES),
+    flag("NOUNLOAD", ALL, |v| &mut v.unload, (false, "UNLOAD"), TAPES),
+    flag("REWIND", ALL, |v| &mut v.rewind, (true, "NOREWIND"), TAPES),
+    flag("NOREWIND", ALL, |v| &mut v.rewind, (false, "REWIND"), TAPES),
+    text("NAME", BACKUP, |v| &mut v.name, SHORT, IN_HEADER),
+    text("DESCRIPTION", BACKUP, |v| &mut v.description, LONG, IN_HEADER),
+    text("MEDIANAME", ALL, |v| &mut v.media_name, SHORT, IN_LABEL),
+    text("MEDIADESCRIPTION", BACKUP, |v| &mut v.media_description, LONG, "kept in the header of the media"),
+    rule(
+        "COMPRESSION",
+        BACKUP,
+        Shape::Compression,
+        "the stream stays uncompressed; ALGORITHM and LEVEL have no effect",
+    ),
+    flag("NO_COMPRESSION", BACKUP, |v| &mut v.compression, (false, "COMPRESSION"), "the stream is not compressed"),
+    flag("CONTINUE_AFTER_ERROR", ALL, |v| &mut v.continue_after_error, (true, "STOP_ON_ERROR"), ERRORS),
+    flag("STOP_ON_ERROR", ALL, |v| &mut v.continue_after_error, (false, "CONTINUE_AFTER_ERROR"), ERRORS),
+    rule("RESTART", BOTH, Shape::Ignored, "every statement begins at the beginning"),
+    rule("MOVE", RESTORING, Shape::Move, "MOVE 'logical name' TO 'path', several times if need be: where files go"),
+    rule("RECOVERY", RESTORE, Shape::Ignored, "a restored database can be used at once"),
+    rule("KEEP_REPLICATION", RESTORE, Shape::Ignored, "no database here is replicated"),
+    rule("KEEP_CDC", RESTORE, Shape::Ignored, "no database here captures changes"),
+    rule("ENABLE_BROKER", RESTORE, Shape::Ignored, NO_BROKER),
+    rule("NEW_BROKER", RESTORE, Shape::Ignored, NO_BROKER),
+    rule("ERROR_BROKER_CONVERSATIONS", RESTORE, Shape::Ignored, NO_BROKER),
+    refused("DIFFERENTIAL", BACKUP, "back up the whole database, without DIFFERENTIAL"),
+    refused("ENCRYPTION", BACKUP, "let the client encrypt what it stores"),
+    refused("FILE_SNAPSHOT", BACKUP, "use SNAPSHOT, or a backup that holds the data"),
+    refused("METADATA_ONLY", ALL, "use SNAPSHOT"),
+    refused("CREDENTIAL", ALL, "leave it out: a virtual device or a file needs no credential"),
+    refused("BACKUP_OPTIONS", BACKUP, "leave it out: it is for a URL only"),
+    refused("RESTORE_OPTIONS", READING, "leave it out: it is for a URL only"),
+    refused("NORECOVERY", RESTORE, NO_OTHER_BACKUP),
+    refused("STANDBY", RESTORE, NO_OTHER_BACKUP),
+    refused("PARTIAL", RESTORE, "restore the whole database, without PARTIAL"),
+    refused("STOPAT", RESTORE, TO_THE_END),
+    refused("STOPATMARK", RESTORE, TO_THE_END),
+    refused("STOPBEFOREMARK", RESTORE, TO_THE_END),
+    refused("RESTRICTED_USER", RESTORE, "leave it out: there are no users who could be kept out"),
+    refused("FILESTREAM", RESTORE, "leave it out: no database here has FILESTREAM data"),
+    refused("PASSWORD", READING, NO_PASSWORD),
+    refused("MEDIAPASSWORD", READING, NO_PASSWORD),
+    refused("DBNAME", RESTORE, "name the database behind RESTORE DATABASE"),
+    refused("LOADHISTORY", VERIFY, "leave it out: `vdi-sim history` shows the backups that were made here"),
+    rule("NO_TRUNCATE", OTHERS, Shape::Ignored, "for BACKUP LOG"),
 ];

@@ -72,6 +72,12 @@ pub(crate) struct Options {
         hide_default_value = true
     )]
     pub(crate) headers: i32,
+    /// What stands between the columns of a result; a space by default
+    #[arg(short = 's', value_name = "CHARACTER", default_value_t = ' ', hide_default_value = true, allow_hyphen_values = true)]
+    pub(crate) separator: char,
+    /// Do not fill columns up with spaces
+    #[arg(short = 'W')]
+    pub(crate) trim: bool,
     /// Print the statements before they run
     #[arg(short = 'e')]
     pub(crate) echo: bool,
@@ -140,15 +146,9 @@ struct Meaningless {
     /// Quoted identifiers; they are always on
     #[arg(short = 'I')]
     quoted_identifiers: bool,
-    /// Separator of columns; results have one column
-    #[arg(short = 's', value_name = "CHARACTER", allow_hyphen_values = true)]
-    separator: Option<OsString>,
     /// Width of the screen
     #[arg(short = 'w', value_name = "COLUMNS")]
     width: Option<i32>,
-    /// Take spaces off the end of columns; there are none
-    #[arg(short = 'W')]
-    trim: bool,
     /// Width of columns of variable length
     #[arg(short = 'y', value_name = "COLUMNS")]
     variable_width: Option<i32>,

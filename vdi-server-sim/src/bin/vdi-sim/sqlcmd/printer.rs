@@ -18,7 +18,7 @@ use vdi_server_sim::session::{Done, Output};
 use vdi_server_sim::types::{Column, Value};
 
 use super::options::Options;
-use crate::table::Table;
+use crate::table::{Style, Table};
 
 #[derive(Clone, Copy)]
 enum Stream {
@@ -34,7 +34,7 @@ pub(crate) struct Printer {
     server: String,
     least_severity: i32,
     to_stderr: Option<u8>,
-    headers: bool,
+    style: Style,
     /// Of the messages since they were last taken.
     severities: Vec<u8>,
     /// The result set of the statement that runs.
@@ -78,7 +78,7 @@ impl Printer {
             server,
             least_severity: options.message_severity,
             to_stderr: options.to_stderr,
-            headers: options.headers >= 0,
+            style: Style { headers: options.headers >= 0, separator: options.separator, trim: options.trim },
             severities: Vec::new(),
             table: Table::default(),
         })
@@ -128,7 +128,7 @@ impl Output for Printer {
 
     fn done(&mut self, done: Done) {
         let table = std::mem::take(&mut self.table);
-        table.lines(self.headers).iter().for_each(|line| self.line(line));
+        table.lines(self.style).iter().for_each(|line| self.line(line));
         if let Some(rows) = done.rows {
             self.line(&format!("\n({rows} rows affected)"));
         }

@@ -1,0 +1,149 @@
+//! `vdi-sim databases` and `vdi-sim history`: the catalog of a data folder, for people.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use vdi_server_sim::catalog::{BackupDevice, DatabaseState};
+use vdi_server_sim::storage::DataFolder;
+use vdi_server_sim::types::{Column, SqlType, Value};
+
+use crate::say;
+use crate::table::{Style, Table};
+
+#[derive(clap::Args)]
+pub(crate) struct DatabasesArguments {
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct HistoryArguments {
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Only what was done with this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+}
+
+/// Shows each database: its state, its recovery model, the size of its files, and when it was backed up last.
+pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Error>> {
+    let folder = DataFolder::open(&arguments.data)?;
+    let catalog = folder.catalog();
+    let mut table = table(&[("name", TEXT), ("state", TEXT), ("recovery", TEXT), ("size", SIZE), ("last full backup", TEXT)]);
+    for row in catalog.databases()? {
+        let last = catalog.last_backup(&row.name)?;
+        table.push(&[
+            text(row.name),
+            text(state(row.state)),
+            text(row.recovery_model.to_string()),
+            text(size(row.files.iter().map(|file| file.size).sum())),
+            text(last.full.unwrap_or_else(|| "never".to_owned())),
+        ]);
+    }
+    table.lines(Style::default()).iter().for_each(say::out);
+    Ok(())
+}
+
+/// Shows backups and restores, the newest first.
+pub(crate) fn history(arguments: &HistoryArguments) -> Result<(), Box<dyn Error>> {
+    let folder = DataFolder::open(&arguments.data)?;
+    let (catalog, database) = (folder.catalog(), arguments.database.as_deref());
+    let backups = catalog.backups(database)?.into_iter().map(|backup| {
+        let mut what = match backup.kind {
+            'D' => "full".to_owned(),
+            'I' => "differential".to_owned(),
+            'L' => "log".to_owned(),
+            other => format!("kind {other}"),
+        };
+        for (is_so, word) in [(backup.is_copy_only, ", copy only"), (backup.is_snapshot, ", snapshot")] {
+            what.push_str(if is_so { word } else { "" });
+        }
+        let devices: Vec<_> = backup.devices.iter().map(device).collect();
+        let row = [backup.database, "backup".to_owned(), what, size(backup.bytes), backup.name, devices.join(", ")];
+        (backup.finished, row)
+    });
+    let restores = catalog.restores(database)?.into_iter().map(|restore| {
+        let what = format!("of {}{}", restore.source, if restore.replace { ", replaced" } else { "" });
+        let row = [restore.database, "restore".to_owned(), what, String::new(), String::new(), String::new()];
+        (restore.finished, row)
+    });
+    let mut rows: Vec<_> = backups.chain(restores).collect();
+    // Times of one format; what has the same time stays in its order.
+    rows.sort_by(|(one, _), (other, _)| other.cmp(one));
+    let mut table = table(&[
+        ("finished", TEXT),
+        ("database", TEXT),
+        ("statement", TEXT),
+        ("what", TEXT),
+        ("size", SIZE),
+        ("backup set", TEXT),
+        ("devices", TEXT),
+    ]);
+    for (finished, row) in rows {
+        table.push(&[text(finished)].into_iter().chain(row.map(text)).collect::<Vec<_>>());
+    }
+    table.lines(Style::default()).iter().for_each(say::out);
+    Ok(())
+}
+
+const TEXT: SqlType = SqlType::NVarChar { length: None };
+/// Stands on the right side of its column.
+const SIZE: SqlType = SqlType::BigInt;
+
+fn table(columns: &[(&str, SqlType)]) -> Table {
+    let column = |(name, sql_type): &(&str, SqlType)| Column { name: (*name).to_owned(), sql_type: *sql_type, nullable: false };
+    Table::new(&columns.iter().map(column).collect::<Vec<_>>())
+}
+
+fn text(text: impl Into<String>) -> Value {
+    Value::Text(text.into())
+}
+
+fn state(state: DatabaseState) -> &'static str {
+    match state {
+        DatabaseState::Online => "ONLINE",
+        DatabaseState::Offline => "OFFLINE",
+        DatabaseState::Restoring => "RESTORING",
+        DatabaseState::RecoveryPending => "RECOVERY_PENDING",
+    }
+}
+
+/// `virtual device nightly`, or the path of a file.
+fn device(device: &BackupDevice) -> String {
+    match device.device_type {
+        2 => device.name.clone(),
+        _ => format!("virtual device {}", device.name),
+    }
+}
+
+/// `1.5 GB`, as SQL Server counts: in powers of 1024.
+fn size(bytes: u64) -> String {
+    let units = ["KB", "MB", "GB", "TB"];
+    let mut size = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while size >= 1024.0 && unit + 1 < units.len() {
+        size /= 1024.0;
+        unit += 1;
+    }
+    format!("{size:.1} {}", units[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (bytes, expected) in [
+            (0, "0.0 KB"),
+            (1 << 19, "512.0 KB"),
+            (3 << 19, "1.5 MB"),
+            (5 << 40, "5.0 TB"),
+            (u64::MAX, "16777216.0 TB"),
+        ] {
+            assert_eq!(size(bytes), expected);
+        }
+    }
+}
