@@ -167,7 +167,6 @@ impl Failure {
             Failure::Devices { device, earlier, source } => {
                 return set_error(device.as_deref(), earlier.as_deref(), source);
             }
-            Failure::Storage(error) => return storage_error(error, verb),
             Failure::Medium { device, database, source } => medium_error(device, database, source),
             Failure::Content { device, .. } => Message::media_family_malformed(device),
             Failure::Families { device, earlier, source } => match source {
