@@ -260,6 +260,25 @@ fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message
     }
 }
 
+fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
+    let restores = verb == Verb::Restore;
+    Some(match error {
+        StorageError::NotFound { name } => Message::no_such_database(name),
+        StorageError::InUse { .. } if restores => Message::database_in_use(),
+        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
+        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
+        StorageError::Io { action, path, source, .. } => {
+            let (path, code) = (path.display().to_string(), OsError::from(source));
+            match *action {
+                "read" => Message::read_failed(&path, code),
+                "write" | "write to" => Message::write_failed(&path, code),
+                action => Message::operating_system_error(code, action, &path),
+            }
+        }
+        _ => return None,
+    })
+}
+
 fn stream_error(device: &str, error: &StreamError) -> Message {
     match error {
         StreamError::BlockSize { expected, found, .. } => Message::block_size_mismatch(device, *found, *expected),
