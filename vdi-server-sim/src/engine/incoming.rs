@@ -198,6 +198,9 @@ impl<'a> Incoming<'a> {
         if self.wanted.checksum == Some(true) && !database.has_checksums() {
             return Err(Failure::NoChecksums { device: device.to_owned() });
         }
+        if self.wanted.full && !self.wanted.continue_after_error && database.flags & database_flags::DAMAGED != 0 {
+            return Err(Failure::DamagedBackup { device: device.to_owned() });
+        }
         *lock(&self.coverage) = Coverage::new(&set.leading);
         self.destination.begin(set)?;
         *first = Some(set.clone());

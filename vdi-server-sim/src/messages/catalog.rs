@@ -187,6 +187,10 @@ catalog! {
         "To restore the master database, the server must be running in single-user mode. For information on starting in \
          single-user mode, see \"How to: Start an Instance of SQL Server (sqlservr.exe)\" in Books Online.";
 
+    /// 3119: behind the reasons why files cannot be restored to where they are to be.
+    3119, 16, 1: pub(crate) fn problems_in_plan() =>
+        "Problems were identified while planning for the RESTORE statement. Previous messages provide details.";
+
     /// 3123: the name is not valid for a database.
     3123, 16, 1: pub(crate) fn invalid_database_name(database: &str = "a/b") =>
         "Invalid database name '{database}' specified for backup or restore operation.";
@@ -202,6 +206,10 @@ catalog! {
     3154, 16, 1: pub(crate) fn backup_of_other_database(database: &str = "d") =>
         "The backup set holds a backup of a database other than the existing '{database}' database.";
 
+    /// 3156: a file cannot be restored to a path.
+    3156, 16, 4: pub(crate) fn cannot_be_restored_to(file: &str = "d_log", path: &str = "/data/d.ldf") =>
+        "File '{file}' cannot be restored to '{path}'. Use WITH MOVE to identify a valid location for the file.";
+
     /// 3159: RESTORE without REPLACE would overwrite an existing database. SQL Server refuses this because the tail of the log
     /// would be lost, and its message names the remedy.
     3159, 16, 1: pub(crate) fn log_tail_not_backed_up(database: &str = "d") =>
@@ -211,6 +219,11 @@ catalog! {
 
     /// 3167: the restored database cannot be brought online.
     3167, 16, 1: pub(crate) fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
+
+    /// 3182: the backup was made of damaged pages.
+    3182, 16, 1: pub(crate) fn backup_of_damaged_pages() =>
+        "The backup set cannot be restored because the database was damaged when the backup occurred. Salvage attempts may exploit \
+         WITH CONTINUE_AFTER_ERROR.";
 
     /// 3183: a page of the backup is damaged.
     3183, 16, 1: pub(crate) fn page_damaged_in_backup(file: u16 = 1, page: u32 = 243, database: &str = "d") =>
@@ -265,6 +278,10 @@ catalog! {
     3231, 16, 1: pub(crate) fn too_many_families_expected(device: &str = "dev", families: u32 = 2, expected: u32 = 3) =>
         "The media loaded on \"{device}\" is formatted to support {families} media families, but {expected} media families are \
          expected according to the backup device specification.";
+
+    /// 3234: MOVE names a file that the backup does not have.
+    3234, 16, 2: pub(crate) fn unknown_logical_file(file: &str = "f", database: &str = "d") =>
+        "Logical file '{file}' is not part of database '{database}'. Use RESTORE FILELISTONLY to list the logical file names.";
 
     /// 3235: FILE names no file of the database.
     3235, 16, 1: pub(crate) fn unknown_file(file: &str = "f", database: &str = "d") =>
