@@ -63,8 +63,8 @@ impl Job {
     }
 }
 
-/// Reads files. `feed` makes the feed of a file by its number and name; a file without one is not read. `open` gives the path of a name.
-/// `due` is called on this thread when there is progress to report. `decide` is called when all files are read, and takes the step that
+/// Reads files. `feed` makes the feed of a file by its number and name; a file without one is opened only. Relative names begin at
+/// `folder`. `due` is called on this thread when there is progress to report. `decide` is called when all files are read, and takes the step that
 /// decides.
 pub(super) fn run<F: Feed, T>(
     folder: &Path,
@@ -80,12 +80,17 @@ pub(super) fn run<F: Feed, T>(
         let job = Arc::clone(&job);
         move || job.fail(Failure::Cancelled)
     });
+    // All are opened before any is read, so that it does not depend on luck which failure is reported.
+    let mut files = Vec::with_capacity(names.len());
+    for (index, name) in names.iter().enumerate() {
+        let file = open(&folder.join(name)).map_err(failed("open", name))?;
+        files.extend(feed(index, name).map(|feed| (name, file, feed)));
+    }
     let (give, given) = bounded(names.len());
     std::thread::scope(|scope| {
-        for (index, name) in names.iter().enumerate() {
-            let Some(mut feed) = feed(index, name) else { continue };
+        for (name, file, mut feed) in files {
             let (job, give) = (&job, give.clone());
-            let body = move || match read(&folder.join(name), name, &mut feed, job, tally) {
+            let body = move || match read(file, name, &mut feed, job, tally) {
                 // Those that are through are counted by who decides.
                 Ok(()) => drop(give.send(feed)),
                 Err(Some(failure)) => job.fail(failure),
@@ -121,12 +126,7 @@ pub(super) fn run<F: Feed, T>(
 }
 
 /// Reads one file to the end of its content. `None`: the work is over.
-fn read(path: &Path, name: &str, feed: &mut impl Feed, job: &Job, tally: &Tally) -> Result<(), Option<Failure>> {
-    let failed = |action| {
-        let path = name.to_owned();
-        move |source| Some(Failure::DiskFile { action, path, source })
-    };
-    let mut file = open(path).map_err(failed("open"))?;
+fn read(mut file: File, name: &str, feed: &mut impl Feed, job: &Job, tally: &Tally) -> Result<(), Option<Failure>> {
     let mut buffer = vec![0; PIECE];
     loop {
         if job.is_over() {
@@ -135,7 +135,7 @@ fn read(path: &Path, name: &str, feed: &mut impl Feed, job: &Job, tally: &Tally)
         let len = match file.read(&mut buffer) {
             Ok(len) => len,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(failed("read")(error)),
+            Err(error) => return Err(Some(failed("read", name)(error))),
         };
         if len == 0 {
             return feed.end_of_data().map_err(Some);
@@ -146,6 +146,10 @@ fn read(path: &Path, name: &str, feed: &mut impl Feed, job: &Job, tally: &Tally)
             return Ok(());
         }
     }
+}
+
+fn failed(action: &'static str, name: &str) -> impl Fn(std::io::Error) -> Failure {
+    move |source| Failure::DiskFile { action, path: name.to_owned(), source }
 }
 
 /// Opens a regular file. Nothing else, since a pipe or a terminal can keep a statement waiting for ever.
@@ -249,8 +253,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), vec![1; 3_000_000]).unwrap();
         let (_never, gate) = bounded(0);
-        let failure = run_on(folder.path(), &["a", "missing"], &Cancel::new(), Some(gate.clone())).unwrap_err();
-        assert_eq!(number(&failure), 3201);
+        std::fs::write(folder.path().join("empty"), []).unwrap();
+        let failure = run_on(folder.path(), &["a", "empty"], &Cancel::new(), Some(gate.clone())).unwrap_err();
+        assert!(matches!(failure, Failure::Content { .. }), "{failure}");
         let cancel = Cancel::new();
         let canceller = std::thread::spawn({
             let cancel = cancel.clone();

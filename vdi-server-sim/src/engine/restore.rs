@@ -1,5 +1,8 @@
 //! RESTORE: see [`crate::engine`].
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Instant;
