@@ -71,6 +71,7 @@
 mod backup;
 mod cancel;
 mod clock;
+mod completed;
 mod driver;
 mod feed;
 mod from_devices;
@@ -79,6 +80,7 @@ mod incoming;
 mod inspect;
 mod list;
 mod medium_parser;
+mod pages;
 mod plan;
 mod reads;
 mod reporting;

@@ -127,6 +127,12 @@ catalog! {
         "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than \
          2147483647 in units of both page size and percentage.";
 
+    /// 3009: a backup or restore has succeeded, and could not be recorded. It is information here, so that no client takes the statement
+    /// for a failure.
+    3009, 0, 1: pub(crate) fn history_not_recorded() =>
+        "Could not insert a backup or restore history/detail record in the msdb database. This may indicate a problem with the msdb \
+         database. The backup/restore operation was still successful.";
+
     /// 3013: last message of every failed statement, which it names as [`Statement::title`](crate::tsql::Statement::title) does.
     3013, 16, 1: pub(crate) fn terminating(statement: &str = "BACKUP DATABASE") => "{statement} is terminating abnormally.";
 
