@@ -3,7 +3,8 @@
 use std::error::Error;
 use std::path::PathBuf;
 
-use vdi_server_sim::catalog::{BackupDevice, DatabaseState};
+use vdi_mtf::sqlserver::config::RecoveryModel;
+use vdi_server_sim::catalog::BackupDevice;
 use vdi_server_sim::storage::DataFolder;
 use vdi_server_sim::types::{Column, SqlType, Value};
 
@@ -37,8 +38,8 @@ pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Er
         let last = catalog.last_backup(&row.name)?;
         table.push(&[
             text(row.name),
-            text(state(row.state)),
-            text(row.recovery_model.to_string()),
+            text(row.state.to_string()),
+            text(recovery_model(row.recovery_model)),
             text(size(row.files.iter().map(|file| file.size).sum())),
             text(last.full.unwrap_or_else(|| "never".to_owned())),
         ]);
@@ -103,12 +104,11 @@ fn text(text: impl Into<String>) -> Value {
     Value::Text(text.into())
 }
 
-fn state(state: DatabaseState) -> &'static str {
-    match state {
-        DatabaseState::Online => "ONLINE",
-        DatabaseState::Offline => "OFFLINE",
-        DatabaseState::Restoring => "RESTORING",
-        DatabaseState::RecoveryPending => "RECOVERY_PENDING",
+fn recovery_model(model: RecoveryModel) -> &'static str {
+    match model {
+        RecoveryModel::Full => "FULL",
+        RecoveryModel::BulkLogged => "BULK_LOGGED",
+        RecoveryModel::Simple => "SIMPLE",
     }
 }
 
