@@ -1,5 +1,6 @@
-//! An agent for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: `snapshot SET DATABASE_FOLDER BACKUP_FOLDER`. The database's files, which
-//! have no folders among them here, are copied while the server holds its writes back, and back again on a restore.
+//! An agent for `BACKUP` and `RESTORE` `WITH SNAPSHOT`: `snapshot SET BACKUP_FOLDER FILE...`. The database's files, data and log, are
+//! copied while the server holds its writes back, and back again on a restore. The server knows where they are: `sys.master_files` lists
+//! them.
 //!
 //! BACKUP_FOLDER/snapshot holds the last complete backup, metadata and files. A new one is made beside it, and takes its place in
 //! one step, before the server reports success. Whenever the agent is killed, the one or the other is there.
@@ -13,22 +14,22 @@ use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots};
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, ErrorReport, Features, VdConfig, pump};
 
 struct Copies {
-    database: PathBuf,
+    /// The database's files. In a backup they are called 0, 1, 2 ...
+    files: Vec<PathBuf>,
     /// The backup that counts, and the one that is being made.
     snapshot: PathBuf,
     new: PathBuf,
 }
 
-/// Copies a folder durably.
+/// Copies a file durably.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        fs::copy(entry.path(), &target)?;
-        File::open(&target)?.sync_all()?;
-    }
+    fs::copy(from, to)?;
     File::open(to)?.sync_all()
+}
+
+/// Makes a new name in the folder of this path durable.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 /// Puts the folder `new` into the place of `old` in one step, durably or not at all. The old one is removed then.
@@ -40,7 +41,7 @@ fn replace(new: &Path, old: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     renameat_with(CWD, new, CWD, old, flags)?;
-    if let Err(error) = File::open(old.parent().unwrap_or(Path::new("/"))).and_then(|parent| parent.sync_all()) {
+    if let Err(error) = sync_folder_of(old) {
         let _ = renameat_with(CWD, old, CWD, new, flags);
         return Err(error);
     }
@@ -54,35 +55,62 @@ fn remove(folder: &Path) -> io::Result<()> {
         .or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
+impl Copies {
+    fn copy_out(&self) -> io::Result<()> {
+        let folder = self.new.join("files");
+        fs::create_dir(&folder)?;
+        for (number, file) in self.files.iter().enumerate() {
+            copy(file, &folder.join(number.to_string()))?;
+        }
+        File::open(&folder)?.sync_all()
+    }
+
+    fn copy_back(&self) -> io::Result<()> {
+        let folder = self.snapshot.join("files");
+        let count = fs::read_dir(&folder)?.count();
+        if count != self.files.len() {
+            let files = format!("the snapshot has {count} files, and {} are named", self.files.len());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, files));
+        }
+        // None of the old files is touched before all of the new ones are complete.
+        let new = |file: &Path| file.with_added_extension("vdi-restore");
+        for (number, file) in self.files.iter().enumerate() {
+            copy(&folder.join(number.to_string()), &new(file))?;
+        }
+        for file in &self.files {
+            fs::rename(new(file), file)?;
+            sync_folder_of(file)?;
+        }
+        Ok(())
+    }
+}
+
 impl Snapshots for Copies {
     fn take(&mut self) -> Result<(), MediaError> {
-        copy(&self.database, &self.new.join("files")).map_err(|error| MediaError::io("cannot copy the database", error))
+        self.copy_out().map_err(|error| MediaError::io("cannot copy the database", error))
     }
     fn commit(&mut self) -> Result<(), MediaError> {
         replace(&self.new, &self.snapshot).map_err(|error| MediaError::io("cannot put the backup into place", error))
     }
     fn mount(&mut self) -> Result<(), MediaError> {
-        let mut new = self.database.clone().into_os_string();
-        new.push(".vdi-restore");
-        let new = PathBuf::from(new);
-        remove(&new)
-            .and_then(|()| copy(&self.snapshot.join("files"), &new))
-            .and_then(|()| replace(&new, &self.database))
-            .map_err(|error| MediaError::io("cannot put the files back", error))
+        self.copy_back().map_err(|error| MediaError::io("cannot put the files back", error))
     }
 }
 
 fn main() -> Result<(), ErrorReport> {
     let arguments: Vec<_> = env::args().skip(1).collect();
-    let [name, database, backup] = &arguments[..] else {
-        return Err("usage: snapshot SET DATABASE_FOLDER BACKUP_FOLDER".into());
+    let [name, backup, files @ ..] = &arguments[..] else {
+        return Err("usage: snapshot SET BACKUP_FOLDER FILE...".into());
     };
+    if files.is_empty() {
+        return Err("usage: snapshot SET BACKUP_FOLDER FILE...: name the files of the database".into());
+    }
     let backup = fs::canonicalize(backup)?;
     // One agent at a time works there; the lock ends with the process.
     let folder = File::open(&backup)?;
     folder.try_lock().map_err(|error| format!("cannot lock {}: {error}", backup.display()))?;
     let copies = Copies {
-        database: fs::canonicalize(database).or_else(|_| std::path::absolute(database))?,
+        files: files.iter().map(std::path::absolute).collect::<io::Result<_>>()?,
         snapshot: backup.join("snapshot"),
         new: backup.join("snapshot.new"),
     };

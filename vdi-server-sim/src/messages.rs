@@ -1,22 +1,18 @@
 //! SQL Server's own messages: their numbers, severities and wording.
 //!
-//! Backup agents watch the message stream of their BACKUP or RESTORE statement: message 3014 is the only proof of success
-//! that existing clients look for, and a message above severity 10 is what makes `sqlcmd -b`, ODBC, ADO and SqlClient see
-//! a failure. The simulator therefore answers with the numbers, severities and sentences of SQL Server wherever SQL
-//! Server has one for the case. What SQL Server has no message for is said under [`OWN_NUMBER`].
+//! Backup agents read the message stream of their BACKUP or RESTORE statement. Message 3014 is the proof of success. A message
+//! above severity 10 is a failure for `sqlcmd -b`, ODBC, ADO and SqlClient. The simulator therefore answers with the numbers,
+//! severities and sentences of SQL Server. A reason that SQL Server has no message for has the number 50000, which SQL Server
+//! gives to `RAISERROR` with a text.
 //!
 //! ```
-//! use std::time::Duration;
-//! use vdi_server_sim::messages::{Message, Verb};
+//! use vdi_server_sim::messages::Message;
 //!
-//! let done = Message::processed(Verb::Backup, 450, Duration::from_millis(46));
-//! assert_eq!(done.number, 3014);
-//! assert_eq!(
-//!     done.display("SIM").to_string(),
-//!     "BACKUP DATABASE successfully processed 450 pages in 0.046 seconds (76.427 MB/sec)."
-//! );
+//! let progress = Message::new(3211, 0, "10 percent processed.");
+//! assert_eq!(progress.display("SIM").to_string(), "10 percent processed.");
 //!
-//! let failed = Message::terminating("BACKUP DATABASE");
+//! let failed = Message::new(3013, 16, "BACKUP DATABASE is terminating abnormally.");
+//! assert!(failed.is_error());
 //! assert_eq!(
 //!     failed.display("SIM").to_string(),
 //!     "Msg 3013, Level 16, State 1, Server SIM, Line 1\nBACKUP DATABASE is terminating abnormally."
@@ -29,20 +25,18 @@ mod os_error;
 use std::fmt;
 use std::time::Duration;
 
-pub use catalog::{CATALOG, CatalogEntry};
-pub use os_error::OsError;
+pub(crate) use os_error::OsError;
 
-/// Bytes of one database page, the unit in which messages 3014 and 4035 count.
-pub const PAGE_BYTES: u64 = 8192;
+/// Bytes of one database page, the unit of the page counts in messages 3014 and 4035.
+pub(crate) const PAGE_BYTES: u64 = 8192;
 
-/// The number that SQL Server gives to messages without a catalogued number of their own, as `RAISERROR` does with a
-/// text. The simulator uses it for reasons that SQL Server does not know.
-pub const OWN_NUMBER: u32 = 50000;
+/// The number of a message that SQL Server has no number for, as of `RAISERROR` with a text.
+pub(crate) const OWN_NUMBER: u32 = 50000;
 
-/// The highest severity ("level") that is information; anything above it is an error to every client.
+/// The highest severity ("level") of information. A higher severity is an error for every client.
 pub const MAX_INFORMATION_SEVERITY: u8 = 10;
 
-/// Which of the two statements a message speaks of.
+/// The verb of a statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verb {
@@ -61,20 +55,18 @@ impl fmt::Display for Verb {
     }
 }
 
-/// One message as the server sends it to the client of a statement, or writes it into its error log.
-///
-/// The constructors named after a sentence belong to the entries of [`CATALOG`].
+/// A message that the server sends to the client of a statement, or writes into its error log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The message number, the column `message_id` of `sys.messages`; [`OWN_NUMBER`] where there is none.
+    /// The message number: the column `message_id` of `sys.messages`, or 50000 for a reason that SQL Server has no message for.
     pub number: u32,
-    /// Severity, which sqlcmd prints as the level: 0 to 25. Up to [`MAX_INFORMATION_SEVERITY`] it is information.
+    /// Severity, 0 to 25; sqlcmd prints it as the level. Up to [`MAX_INFORMATION_SEVERITY`] the message is information.
     pub severity: u8,
-    /// The state: tells apart the places that raise one number.
+    /// The state, 0 to 255: distinguishes the causes of one number.
     pub state: u8,
-    /// Line of the batch that the message belongs to, from 1.
+    /// The line of the batch, from 1.
     pub line: u32,
-    /// The sentence, without number or line break at its end.
+    /// The sentence, without the number, and without a line break at its end.
     pub text: String,
 }
 
@@ -85,7 +77,7 @@ impl Message {
         Self { number, severity, state: 1, line: 1, text: text.into() }
     }
 
-    /// The same message, raised at the batch's line `line` (from 1).
+    /// The same message at this line of the batch, from 1.
     #[must_use]
     pub fn at_line(mut self, line: u32) -> Self {
         self.line = line;
@@ -94,28 +86,28 @@ impl Message {
 
     /// The same message with another state.
     #[must_use]
-    pub fn in_state(mut self, state: u8) -> Self {
+    pub(crate) fn in_state(mut self, state: u8) -> Self {
         self.state = state;
         self
     }
 
-    /// An error (severity 16) for which SQL Server has no message: the simulator's own sentence under [`OWN_NUMBER`].
+    /// An error (severity 16) that SQL Server has no message for, with the number [`OWN_NUMBER`].
     #[must_use]
-    pub fn own(text: impl Into<String>) -> Self {
+    pub(crate) fn own(text: impl Into<String>) -> Self {
         Self::new(OWN_NUMBER, 16, text)
     }
 
-    /// An information (severity 0) for which SQL Server has no message.
+    /// Information (severity 0) that SQL Server has no message for, with the number [`OWN_NUMBER`].
     #[must_use]
-    pub fn own_information(text: impl Into<String>) -> Self {
+    pub(crate) fn own_information(text: impl Into<String>) -> Self {
         Self::new(OWN_NUMBER, 0, text)
     }
 
-    /// 3014: last message of every successful statement. `pages` are pages of [`PAGE_BYTES`], `elapsed` is the time
-    /// that moving them took; it is rounded to milliseconds, and the rate, in MB of 1024 x 1024 bytes a second, is taken
-    /// from the rounded time. A time below half a millisecond gives a rate of 0.
+    /// 3014: last message of every successful statement. `pages` are pages of [`PAGE_BYTES`]. `elapsed` is the time of their
+    /// transfer, and is rounded to milliseconds. The rate, in MB of 1024 x 1024 bytes a second, follows from the rounded time;
+    /// it is 0 if that is 0.
     #[must_use]
-    pub fn processed(verb: Verb, pages: u64, elapsed: Duration) -> Self {
+    pub(crate) fn processed(verb: Verb, pages: u64, elapsed: Duration) -> Self {
         let millis = elapsed.as_nanos().saturating_add(500_000) / 1_000_000;
         let seconds = millis as f64 / 1000.0;
         let megabytes = pages as f64 * PAGE_BYTES as f64 / (1024.0 * 1024.0);
@@ -123,21 +115,20 @@ impl Message {
         Self::processed_at_rate(verb, pages, seconds, rate)
     }
 
-    /// Whether this is an error to the client: severity above [`MAX_INFORMATION_SEVERITY`].
+    /// Whether the message is an error: its severity is above [`MAX_INFORMATION_SEVERITY`].
     #[must_use]
     pub fn is_error(&self) -> bool {
         self.severity > MAX_INFORMATION_SEVERITY
     }
 
-    /// Whether the number is one of those (3000 to 3999, and 4000 to 4999) that BACKUP and RESTORE themselves raise, which 3013
-    /// follows.
+    /// Whether BACKUP or RESTORE itself raises the number (3000 to 4999). Message 3013 follows such an error.
     #[must_use]
     pub(crate) fn is_of_backup(&self) -> bool {
         (3000..5000).contains(&self.number)
     }
 
-    /// The message as sqlcmd prints it: the sentence alone where it is information, else a line with number, level,
-    /// state, the name of the server and the line of the batch, and the sentence below it.
+    /// The message as sqlcmd prints it. Information is the sentence alone. An error has a line with number, level, state, `server`
+    /// (the name of the server) and the line of the batch, and the sentence below it.
     #[must_use]
     pub fn display<'a>(&'a self, server: &'a str) -> impl fmt::Display + 'a {
         SqlcmdStyle { message: self, server }

@@ -1,9 +1,9 @@
-//! The events of this crate; see "Tracing" in its documentation. The mechanism is [`vdi_shm::trace`]'s.
+//! The events of this crate; see "Tracing" in the crate's documentation. [`vdi_shm::trace`] has the mechanism.
 
 pub(crate) use vdi_shm::trace::{Clock, Span};
 pub(crate) use vdi_shm::trace_listening as listening;
 
-/// Sends an event: a level, fields (`%` before what is shown by its `Display`), and what happened.
+/// Emits an event: a level, fields (`%` before a value that is recorded with its `Display`), and a message.
 macro_rules! event {
     ($level:ident, $($fields:tt)+) => {
         vdi_shm::trace_event!("vdi_server_sim", $level, $($fields)+)

@@ -1,5 +1,7 @@
 //! Two builds of `vdi-sim` in one run. Each is its own server and its own client, since builds may differ in what travels
 //! between them. The client is that of the demo: a primary, and a worker that gets the buffers by their handles.
+//!
+//! Builds before the catalog take any folder below the data folder for a database. They get one that has the same files.
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
@@ -7,7 +9,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::database::{BLOCK, DATABASE, RESTORED, measured, remove};
+use vdi_server_sim::storage::DataFolder;
+
+use crate::database::{BLOCK, DATABASE, RESTORED, drop_database, files, measured, remove};
 use crate::processes::{Fallible, rounds};
 
 const SET: &str = "bench";
@@ -86,14 +90,35 @@ impl Build<'_> {
     }
 }
 
+/// Makes a data folder of older builds, whose database consists of the data files of the one in `data`: of the same inodes, so that both are in
+/// the page cache alike.
+pub(crate) fn link_files(data: &Path, folders: &Path) -> Fallible<()> {
+    let database = folders.join(DATABASE);
+    fs::create_dir_all(&database)?;
+    for (number, file) in files(data)?.iter().enumerate() {
+        fs::hard_link(file, database.join(format!("{number}.mdf")))?;
+    }
+    Ok(())
+}
+
+/// Whether a build keeps its databases in a catalog: it has a program that shows them.
+fn has_catalog(program: &Path) -> Fallible<bool> {
+    let help = Command::new(program).arg("--help").output()?;
+    Ok(String::from_utf8_lossy(&help.stdout).lines().any(|line| line.trim_start().starts_with("databases ")))
+}
+
 /// Statements by the build `program`, from the start of its client until all its processes have ended.
 ///
 /// | `what` | the statement |
 /// |---|---|
-/// | discarded | BACKUP of the database in `data` to /dev/null |
+/// | discarded | BACKUP of the database to /dev/null |
 /// | durable | BACKUP to a file |
 /// | restored | RESTORE of such a backup, which is in the page cache |
-pub(crate) fn drive(dir: &Path, program: &Path, data: &Path, what: &str, checksum: &str) -> Fallible<()> {
+///
+/// The database is in the first of `data` for a build with a catalog, else in the second.
+pub(crate) fn drive(dir: &Path, program: &Path, data: [&Path; 2], what: &str, checksum: &str) -> Fallible<()> {
+    let has_catalog = has_catalog(program)?;
+    let data = data[usize::from(!has_catalog)];
     let build = Build { program, runtime: dir.join("runtime") };
     let (folder, restored) = (dir.join("folder"), dir.join("data"));
     fs::create_dir(&folder)?;
@@ -111,7 +136,11 @@ pub(crate) fn drive(dir: &Path, program: &Path, data: &Path, what: &str, checksu
         "restored" => {
             backs_up()?;
             let restores = || build.run(&restore, &restored, &folder, true);
-            rounds(|count| measured(count, || remove(&restored.join(RESTORED)), restores))
+            let prepare = || match has_catalog {
+                true => drop_database(&DataFolder::open(&restored)?, RESTORED),
+                false => remove(&restored.join(RESTORED)),
+            };
+            rounds(|count| measured(count, prepare, restores))
         }
         other => Err(format!("no statement is called {other}").into()),
     }

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use vdi_server_sim::sample;
+use vdi_mtf::sqlserver::config::{FileType, RecoveryModel};
+use vdi_server_sim::storage::{CreateDatabase, DataFolder, NewFile, content};
 
 use crate::costs::cpu_time;
 use crate::processes::{Cost, Fallible, rounds};
@@ -20,11 +21,13 @@ pub(crate) const BLOCK: usize = 1 << 20;
 /// The alignment of the block that files are read into. Some processors copy whole pages far slower to other addresses.
 const PAGE: usize = 4096;
 
-/// Makes the database in the data folder `data`, unless it is there. Returns the bytes of its files, which are then in the
+/// Makes the database in the data folder `data`, unless it is there. Returns the bytes of its data files, which are then in the
 /// page cache and on the disk.
 pub(crate) fn make(data: &Path, bytes: u64) -> Fallible<u64> {
-    if !data.join(DATABASE).exists() {
-        sample::create(&data.join(DATABASE), bytes, 7)?;
+    fs::create_dir_all(data)?;
+    let folder = DataFolder::open(data)?;
+    if folder.catalog().find(DATABASE)?.is_none() {
+        content::create_sample(&folder, DATABASE, bytes, 7)?;
         // Else the system would write it back while others are measured.
         for file in files(data)? {
             File::open(file)?.sync_all()?;
@@ -33,10 +36,41 @@ pub(crate) fn make(data: &Path, bytes: u64) -> Fallible<u64> {
     size(data)
 }
 
-/// The files of the database.
-fn files(data: &Path) -> Fallible<Vec<PathBuf>> {
-    let entries = fs::read_dir(data.join(DATABASE))?;
-    Ok(entries.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?)
+/// Makes a database without content, the least that there can be, unless it is there.
+pub(crate) fn make_empty(data: &Path, name: &str) -> Fallible<()> {
+    fs::create_dir_all(data)?;
+    let folder = DataFolder::open(data)?;
+    if folder.catalog().find(name)?.is_none() {
+        let file = |logical_name: &str, path: &str| NewFile {
+            logical_name: logical_name.to_owned(),
+            path: path.into(),
+            size: 1 << 20,
+            filegroup: "PRIMARY".to_owned(),
+            growth: 1 << 20,
+            max_size: None,
+        };
+        folder.create_database(&CreateDatabase {
+            name: name.to_owned(),
+            data_files: vec![file("empty", "empty.mdf")],
+            log_file: Some(file("empty_log", "empty_log.ldf")),
+            recovery_model: RecoveryModel::Simple,
+        })?;
+    }
+    Ok(())
+}
+
+/// Removes a database, if it is there.
+pub(crate) fn drop_database(folder: &DataFolder, name: &str) -> Fallible<()> {
+    if folder.catalog().find(name)?.is_some() {
+        folder.drop_database(name)?;
+    }
+    Ok(())
+}
+
+/// The data files of the database. A backup has hardly anything of its log.
+pub(crate) fn files(data: &Path) -> Fallible<Vec<PathBuf>> {
+    let row = DataFolder::open(data)?.catalog().find(DATABASE)?.ok_or("the database is gone")?;
+    Ok(row.files.into_iter().filter(|file| file.file_type != FileType::Log).map(|file| file.path).collect())
 }
 
 /// Their bytes.

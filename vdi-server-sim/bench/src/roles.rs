@@ -24,12 +24,16 @@ pub(crate) fn run(words: &[String]) -> Fallible<()> {
             statements::drive_backup(dir, Path::new(data), checksum, medium, Path::new(path))
         }
         ("restore", [data, medium, path]) => statements::drive_restore(dir, Path::new(data), medium, Path::new(path)),
+        ("empty", [verb]) => statements::drive_empty(dir, *verb == "restore"),
+        ("disk", [verb, data, path]) => {
+            statements::drive_disk(dir, Path::new(data), *verb == "restore", Path::new(path))
+        }
         ("statement-client", [medium, path]) => statements::client(dir, medium, Path::new(path)),
         ("read", [data]) => database::drive_read(Path::new(data)),
         ("write", [data]) => database::drive_write(dir, Path::new(data)),
         ("copy", [data]) => database::drive_copy(dir, Path::new(data)),
-        ("build", [program, data, what, checksum]) => {
-            against::drive(dir, Path::new(program), Path::new(data), what, checksum)
+        ("build", [program, data, folders, what, checksum]) => {
+            against::drive(dir, Path::new(program), [Path::new(data), Path::new(folders)], what, checksum)
         }
 
         ("ping-pong", []) => bare::drive_ping_pong(dir),

@@ -11,7 +11,7 @@ use vdi_server_sim::engine::{Cancel, Engine};
 use vdi_server_sim::session::Answer;
 
 use crate::costs::cpu_time;
-use crate::database::{BLOCK, DATABASE, RESTORED, remove, size};
+use crate::database::{BLOCK, DATABASE, RESTORED, drop_database, make_empty, measured, remove, size};
 use crate::processes::{Cost, Fallible, Process, Start, on_demand, rounds, tell};
 use crate::set::{SET, options};
 
@@ -77,11 +77,12 @@ impl Statement {
     }
 }
 
-fn drive(mut statement: Statement, output: &Path) -> Fallible<()> {
+/// Carries out the statement, after `prepare`, so many times.
+fn drive(mut statement: Statement, prepare: impl Fn(&Engine) -> Fallible<()>) -> Fallible<()> {
     rounds(|count| {
         let mut total = Cost::default();
         for _ in 0..count {
-            remove(output)?;
+            prepare(&statement.engine)?;
             total += statement.run()?;
         }
         Ok(total)
@@ -93,7 +94,8 @@ fn drive(mut statement: Statement, output: &Path) -> Fallible<()> {
 pub(crate) fn drive_backup(dir: &Path, data: &Path, checksum: &str, medium: &str, path: &Path) -> Fallible<()> {
     let client = Start::new("statement-client", dir).with(medium).with(path).start()?;
     let text = format!("BACKUP DATABASE {DATABASE} TO VIRTUAL_DEVICE='{SET}' WITH MAXTRANSFERSIZE={BLOCK}, {checksum}");
-    drive(Statement { engine: Engine::new(data, options(dir))?, client, text, bytes: size(data)? }, path)
+    let statement = Statement { engine: Engine::new(data, options(dir))?, client, text, bytes: size(data)? };
+    drive(statement, |_| remove(path))
 }
 
 /// RESTORE of the backup `path` of the database in `data`, as a new database, by a client whose medium is `medium`.
@@ -103,5 +105,47 @@ pub(crate) fn drive_restore(dir: &Path, data: &Path, medium: &str, path: &Path) 
     let folder = dir.join("data");
     fs::create_dir(&folder)?;
     let statement = Statement { engine: Engine::new(&folder, options(dir))?, client, text, bytes: size(data)? };
-    drive(statement, &folder.join(RESTORED))
+    drive(statement, |engine| drop_database(engine.folder(), RESTORED))
+}
+
+/// The database of the statements that move hardly any data.
+const EMPTY: &str = "empty";
+
+/// BACKUP or RESTORE of a database without content: what a statement costs.
+pub(crate) fn drive_empty(dir: &Path, restores: bool) -> Fallible<()> {
+    let (folder, file) = (dir.join("data"), dir.join("empty.bak"));
+    make_empty(&folder, EMPTY)?;
+    let start = |medium| Start::new("statement-client", dir).with(medium).with(&file).start();
+    let backup = format!("BACKUP DATABASE {EMPTY} TO VIRTUAL_DEVICE='{SET}'");
+    let engine = Engine::new(&folder, options(dir))?;
+    if !restores {
+        return drive(Statement { engine, client: start("count")?, text: backup, bytes: 1 }, |_| Ok(()));
+    }
+    let mut once = Statement { engine, client: start("create")?, text: backup, bytes: 1 };
+    once.run()?;
+    once.client.end()?;
+    let text = format!("RESTORE DATABASE {RESTORED} FROM VIRTUAL_DEVICE='{SET}'");
+    let statement = Statement { engine: once.engine, client: start("memory")?, text, bytes: 1 };
+    drive(statement, |engine| drop_database(engine.folder(), RESTORED))
+}
+
+/// BACKUP of the database in `data` to the file `path` of the server, or RESTORE from it as a new database: no client is there.
+pub(crate) fn drive_disk(dir: &Path, data: &Path, restores: bool, path: &Path) -> Fallible<()> {
+    let file = path.to_str().ok_or("a path that is not in UTF-8")?;
+    let folder = dir.join("data");
+    fs::create_dir(&folder)?;
+    let with = format!("WITH MAXTRANSFERSIZE={BLOCK}");
+    let (data, text) = match restores {
+        false => (data, format!("BACKUP DATABASE {DATABASE} TO DISK='{file}' {with}, FORMAT")),
+        true => (&*folder, format!("RESTORE DATABASE {RESTORED} FROM DISK='{file}' {with}")),
+    };
+    let engine = Engine::new(data, options(dir))?;
+    let prepare = || if restores { drop_database(engine.folder(), RESTORED) } else { remove(path) };
+    rounds(|count| {
+        measured(count, prepare, || {
+            let mut answer = Answer::default();
+            let result = engine.session().batch(&text, &[], &mut answer, &Cancel::new());
+            result.map_err(|error| format!("{text}: {error} ({:?})", answer.messages.last()).into())
+        })
+    })
 }

@@ -12,7 +12,7 @@ use super::{Catalog, CatalogError, DatabaseRow, DatabaseState, Fault};
 /// A database that is to be made, or to take the place of one.
 #[derive(Debug, Clone)]
 pub(crate) struct NewDatabase<'a> {
-    /// Its number: that of the database that it replaces, or a [new one](Catalog::new_id).
+    /// Its number, from [`Catalog::begin_files`].
     pub(crate) id: u32,
     /// The name. A database that is replaced keeps the spelling of its own.
     pub(crate) name: &'a str,
@@ -77,15 +77,15 @@ impl Catalog {
         self.read(|connection| owner_of(connection, &self.stored_path(path)?))
     }
 
-    /// A number for a new database. It is never given again.
-    pub(crate) fn new_id(&self) -> Result<u32, CatalogError> {
+    /// Files that a statement on the database `name` is about to make; see [`Catalog`]. Gives the number of the database that they are
+    /// for: `id`, or a new one, which is never given again.
+    pub(crate) fn begin_files(&self, name: &str, id: Option<u32>, paths: &[PathBuf]) -> Result<u32, CatalogError> {
         self.write(|transaction| {
-            let sql = "UPDATE sqlite_sequence SET seq = max(seq, 4) + 1 WHERE name = 'databases' RETURNING seq";
-            let id: i64 = transaction
-                .query_row(sql, [], |row| row.get(0))
-                .optional()?
-                .ok_or_else(|| Fault::Damaged("sqlite_sequence has no row for databases".into()))?;
-            u32::try_from(id).map_err(|_| Fault::Damaged(format!("the last number of a database is {id}")))
+            for path in paths {
+                let sql = "INSERT INTO pending_file (path, database_name) VALUES (?1, ?2)";
+                transaction.execute(sql, (self.stored_path(path)?, name))?;
+            }
+            id.map_or_else(|| new_id(transaction), Ok)
         })
     }
 
@@ -102,7 +102,7 @@ impl Catalog {
             put_row(transaction, new)?;
             for (position, (record, placed)) in new.configuration.files.iter().zip(new.files).enumerate() {
                 let (path, built) = (self.stored_path(&placed.path)?, self.stored_path(&placed.built)?);
-                if let Some(database) = owner_of(transaction, &path)? {
+                if let Some(database) = other_user(transaction, &path, new.name)? {
                     return Err(CatalogError::FileInUse { path: placed.path.clone(), database }.into());
                 }
                 let columns = FileColumns::of(record)?;
@@ -183,20 +183,6 @@ impl Catalog {
         })
     }
 
-    /// Files that a statement on the database is about to make. See [`Catalog`].
-    ///
-    /// # Errors
-    /// [`CatalogError`].
-    pub(crate) fn add_pending(&self, database: &str, paths: &[PathBuf]) -> Result<(), CatalogError> {
-        self.write(|transaction| {
-            for path in paths {
-                let sql = "INSERT INTO pending_file (path, database_name) VALUES (?1, ?2)";
-                transaction.execute(sql, (self.stored_path(path)?, database))?;
-            }
-            Ok(())
-        })
-    }
-
     /// The names of databases that have pending files, or files that have to get their names.
     pub(crate) fn unsettled(&self) -> Result<Vec<String>, CatalogError> {
         self.read(|connection| {
@@ -207,6 +193,12 @@ impl Catalog {
             let names = statement.query_map([], |row| row.get(0))?;
             Ok(names.collect::<Result<_, _>>()?)
         })
+    }
+
+    /// Whether the database `name` has pending files.
+    pub(crate) fn has_pending(&self, name: &str) -> Result<bool, CatalogError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM pending_file WHERE database_name = ?1)";
+        self.read(|connection| Ok(connection.query_row(sql, [name], |row| row.get(0))?))
     }
 
     /// The files of the database `name` that have to get their names.
@@ -277,11 +269,30 @@ impl Catalog {
     }
 }
 
-/// The database that has the file: it belongs to it, or is to be removed after it.
+/// The other database that has the file, or is about to remove it.
+fn other_user(connection: &Connection, path: &str, name: &str) -> Result<Option<String>, Fault> {
+    if let Some(owner) = owner_of(connection, path)? {
+        return Ok(Some(owner));
+    }
+    let sql = "SELECT database_name FROM pending_file WHERE path = ?1 AND database_name <> ?2";
+    Ok(connection.query_row(sql, (path, name), |row| row.get(0)).optional()?)
+}
+
+/// The database that has the file.
 fn owner_of(connection: &Connection, path: &str) -> Result<Option<String>, Fault> {
     let mut statement = connection
         .prepare("SELECT name FROM databases JOIN files USING (database_id) WHERE path = ?1 OR built_path = ?1")?;
     Ok(statement.query_row([path], |row| row.get(0)).optional()?)
+}
+
+/// A number for a new database.
+fn new_id(transaction: &Transaction<'_>) -> Result<u32, Fault> {
+    let sql = "UPDATE sqlite_sequence SET seq = max(seq, 4) + 1 WHERE name = 'databases' RETURNING seq";
+    let id: i64 = transaction
+        .query_row(sql, [], |row| row.get(0))
+        .optional()?
+        .ok_or_else(|| Fault::Damaged("sqlite_sequence has no row for databases".into()))?;
+    u32::try_from(id).map_err(|_| Fault::Damaged(format!("the last number of a database is {id}")))
 }
 
 fn put_row(transaction: &Transaction<'_>, new: &NewDatabase<'_>) -> Result<(), Fault> {

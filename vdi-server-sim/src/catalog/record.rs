@@ -114,9 +114,9 @@ impl Catalog {
             None => insert_set(transaction, restore.start, restore.configuration, (None, 1))?,
         };
         transaction.execute(
-            "INSERT INTO restorehistory (restore_date, destination_database_name, user_name, backup_set_id, restore_type, replace, \
-             recovery, restart) VALUES (datetime('now', 'localtime'), ?1, ?2, ?3, ?4, ?5, 1, 0)",
-            (new.name, restore.start.user.to_string(), set, letter(restore.configuration.database.kind()), restore.replace),
+            "INSERT INTO restorehistory (restore_date, destination_database_name, backup_set_id, restore_type, replace, recovery, \
+             restart) VALUES (datetime('now', 'localtime'), ?1, ?2, ?3, ?4, 1, 0)",
+            (new.name, set, letter(restore.configuration.database.kind()), restore.replace),
         )?;
         let history = transaction.last_insert_rowid();
         for (record, placed) in new.configuration.files.iter().zip(new.files) {

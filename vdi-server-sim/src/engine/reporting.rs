@@ -167,6 +167,7 @@ impl Failure {
             Failure::Devices { device, earlier, source } => {
                 return set_error(device.as_deref(), earlier.as_deref(), source);
             }
+            Failure::Storage(error) => return storage_error(error, verb),
             Failure::Medium { device, database, source } => medium_error(device, database, source),
             Failure::Content { device, .. } => Message::media_family_malformed(device),
             Failure::Families { device, earlier, source } => match source {
@@ -197,7 +198,6 @@ impl Failure {
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)
             }
-            Failure::Storage(error) => return storage_error(error, verb),
             Failure::UnknownFile { name, database } => Message::unknown_file(name, database),
             Failure::UnknownFilegroup { name, database } => Message::unknown_filegroup(name, database),
             Failure::DamagedPage { database, path, page, .. } => damaged_page(database, path, *page),
@@ -261,6 +261,25 @@ fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message
     }
 }
 
+fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
+    let restores = verb == Verb::Restore;
+    Some(match error {
+        StorageError::NotFound { name } => Message::no_such_database(name),
+        StorageError::InUse { .. } if restores => Message::database_in_use(),
+        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
+        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
+        StorageError::Io { action, path, source, .. } => {
+            let (path, code) = (path.display().to_string(), OsError::from(source));
+            match *action {
+                "read" => Message::read_failed(&path, code),
+                "write" | "write to" => Message::write_failed(&path, code),
+                action => Message::operating_system_error(code, action, &path),
+            }
+        }
+        _ => return None,
+    })
+}
+
 fn stream_error(device: &str, error: &StreamError) -> Message {
     match error {
         StreamError::BlockSize { expected, found, .. } => Message::block_size_mismatch(device, *found, *expected),
@@ -300,25 +319,6 @@ fn set_error(device: Option<&str>, earlier: Option<&str>, error: &SetError) -> O
 /// 3043.
 pub(super) fn damaged_page(database: &str, path: &Path, page: PageAddress) -> Message {
     Message::damaged_page(database, page.file.0, page.page.0, &path.display().to_string())
-}
-
-fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
-    let restores = verb == Verb::Restore;
-    Some(match error {
-        StorageError::NotFound { name } => Message::no_such_database(name),
-        StorageError::InUse { .. } if restores => Message::database_in_use(),
-        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
-        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
-        StorageError::Io { action, path, source, .. } => {
-            let (path, code) = (path.display().to_string(), OsError::from(source));
-            match *action {
-                "read" => Message::read_failed(&path, code),
-                "write" | "write to" => Message::write_failed(&path, code),
-                action => Message::operating_system_error(code, action, &path),
-            }
-        }
-        _ => return None,
-    })
 }
 
 fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {

@@ -11,33 +11,27 @@ use vdi_proto::status::VdError;
 ///
 /// It is displayed as in SQL Server's messages: the code, and its text in brackets. Win32 codes are decimal. Codes with the
 /// top bit set are HRESULTs, the `VD_E_` codes among them, and are hexadecimal.
-///
-/// ```
-/// # use vdi_server_sim::messages::OsError;
-/// assert_eq!(OsError(112).to_string(), "112(There is not enough space on the disk.)");
-/// assert_eq!(OsError::NO_SUCH_SET.to_string(), "0x80070002(The system cannot find the file specified.)");
-/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct OsError(pub u32);
+pub(crate) struct OsError(pub(crate) u32);
 
-/// What an HRESULT of the facility Win32 has above the Win32 code.
+/// The upper half of an HRESULT of the facility Win32. The lower half is the Win32 code.
 const WIN32: u32 = 0x8007_0000;
 
 impl OsError {
-    /// A set that is not there.
-    pub const NO_SUCH_SET: OsError = OsError(WIN32 | 2);
-    /// A set that may not be used.
-    pub const ACCESS_DENIED: OsError = OsError(WIN32 | 5);
-    /// A set without memory for its buffers.
-    pub const OUT_OF_MEMORY: OsError = OsError(WIN32 | 14);
-    /// A stream that ends too early.
-    pub const END_OF_FILE: OsError = OsError(38);
-    /// What an abort ends.
-    pub const ABORTED: OsError = OsError(995);
+    /// The set does not exist.
+    pub(crate) const NO_SUCH_SET: OsError = OsError(WIN32 | 2);
+    /// The set denies access.
+    pub(crate) const ACCESS_DENIED: OsError = OsError(WIN32 | 5);
+    /// Memory for the buffers of the set cannot be allocated.
+    pub(crate) const OUT_OF_MEMORY: OsError = OsError(WIN32 | 14);
+    /// The stream ends too early.
+    pub(crate) const END_OF_FILE: OsError = OsError(38);
+    /// An abort ended the operation.
+    pub(crate) const ABORTED: OsError = OsError(995);
 
-    /// What the code means. Total: a code that is not known to occur here has a text that says so.
+    /// The text of the code. An unknown code has a text that says so.
     #[must_use]
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         let code = if self.0 & 0xFFFF_0000 == WIN32 { self.0 & 0xFFFF } else { self.0 };
         match code {
             0 => "The operation completed successfully.",
@@ -110,7 +104,7 @@ impl From<VdError> for OsError {
 }
 
 impl From<&io::Error> for OsError {
-    /// The Win32 code for what this system answered; ERROR_GEN_FAILURE (31) where there is none.
+    /// The Win32 code for an error of this system. An error without a counterpart is ERROR_GEN_FAILURE (31).
     fn from(error: &io::Error) -> Self {
         let is = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
         Self(match error.kind() {

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::catalog::CATALOG;
 use super::*;
 
 /// Number, severity, state and sentence of SQL Server for the sample of each entry.
@@ -216,7 +217,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
 ];
 
 #[test]
-fn every_entry_of_the_catalog_is_sql_server_s() {
+fn catalog_has_sql_servers_messages() {
     let found: Vec<_> = CATALOG
         .iter()
         .map(|entry| {
@@ -234,7 +235,7 @@ fn every_entry_of_the_catalog_is_sql_server_s() {
 }
 
 #[test]
-fn information_is_the_sentence_alone() {
+fn information_is_displayed_without_a_header() {
     for (message, expected) in [
         (Message::percent_processed(10), "10 percent processed."),
         (
@@ -248,7 +249,7 @@ fn information_is_the_sentence_alone() {
 }
 
 #[test]
-fn errors_have_sqlcmd_s_first_line() {
+fn errors_are_displayed_with_a_header() {
     let message = Message::incorrect_syntax("FORM").at_line(3);
     assert!(message.is_error());
     assert_eq!(
@@ -258,15 +259,21 @@ fn errors_have_sqlcmd_s_first_line() {
 }
 
 #[test]
-fn the_rate_follows_the_rounded_time() {
+fn rate_follows_the_rounded_time() {
     let message = Message::processed(Verb::Backup, 128, Duration::from_micros(999_600));
     assert!(message.text.ends_with("128 pages in 1.000 seconds (1.000 MB/sec)."), "{}", message.text);
-    // Nothing overflows, however long it took.
+    // The largest values do not overflow.
     let _ = Message::processed(Verb::Backup, u64::MAX, Duration::MAX);
 }
 
 #[test]
-fn every_completion_code_of_the_interface_has_a_text() {
+fn win32_codes_are_decimal_and_hresults_hexadecimal() {
+    assert_eq!(OsError(112).to_string(), "112(There is not enough space on the disk.)");
+    assert_eq!(OsError::NO_SUCH_SET.to_string(), "0x80070002(The system cannot find the file specified.)");
+}
+
+#[test]
+fn completion_codes_have_texts() {
     let unknown = OsError(u32::MAX).text();
     for code in [0, 6, 7, 38, 39, 50, 112, 995, 1100, 1101, 1102, 1103, 1104, 1117, 1129, 1450, 2, 5] {
         assert_ne!(OsError(code).text(), unknown, "{code}");
@@ -276,7 +283,7 @@ fn every_completion_code_of_the_interface_has_a_text() {
 }
 
 #[test]
-fn what_the_system_refuses_has_a_win32_code() {
+fn system_errors_have_win32_codes() {
     use rustix::io::Errno;
     for (errno, code) in [
         (Errno::NOENT, 2),

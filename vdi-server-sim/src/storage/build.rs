@@ -40,6 +40,7 @@ pub(super) struct Wanted {
 pub(super) struct NewFiles {
     folder: DataFolder,
     lock: DatabaseLock,
+    id: u32,
     placed: Vec<PlacedFile>,
     files: Vec<File>,
     is_done: bool,
@@ -60,20 +61,21 @@ pub(super) enum Stop {
 }
 
 impl NewFiles {
-    /// Makes the files: each has its length and reads as zeros. `lock` is that of the database `lock.name()`. `replaces`: files of the
-    /// database that exists may be replaced.
+    /// Makes the files: each has its length and reads as zeros. `lock` is that of the database. `existing`: the number
+    /// of the database whose files may be replaced.
     pub(super) fn create(
         folder: &DataFolder,
         lock: DatabaseLock,
         wanted: &[Wanted],
-        replaces: bool,
+        existing: Option<u32>,
     ) -> Result<NewFiles, StorageError> {
-        let placed = place(folder, lock.name(), wanted, replaces)?;
+        let placed = place(folder, lock.name(), wanted, existing.is_some())?;
         let built: Vec<PathBuf> = placed.iter().map(|placed| placed.built.clone()).collect();
-        folder.catalog().add_pending(lock.name(), &built)?;
+        let id = folder.catalog().begin_files(lock.name(), existing, &built)?;
         let mut new = NewFiles {
             folder: folder.clone(),
             lock,
+            id,
             placed,
             files: Vec::with_capacity(wanted.len()),
             is_done: false,
@@ -87,6 +89,11 @@ impl NewFiles {
             new.files.push(file);
         }
         Ok(new)
+    }
+
+    /// The number of the database.
+    pub(super) fn id(&self) -> u32 {
+        self.id
     }
 
     /// The files, in the order in which they were wanted.
@@ -129,7 +136,10 @@ impl NewFiles {
         self.reach(Stop::BeforeEndRenames)?;
         catalog.end_renames(&name)?;
         self.reach(Stop::BeforeRemove)?;
-        settle::remove_pending(&catalog, &name)
+        match catalog.has_pending(&name)? {
+            true => settle::remove_pending(&catalog, &name),
+            false => Ok(()),
+        }
     }
 
     #[cfg(test)]

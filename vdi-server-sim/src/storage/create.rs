@@ -118,9 +118,9 @@ impl DataFolder {
         for (record, wanted) in configuration.files.iter_mut().zip(&wanted) {
             record.physical_name = Text::from(wanted.path.to_string_lossy().as_ref());
         }
-        let id = self.catalog().new_id()?;
+        let built = NewFiles::create(self, lock, &wanted, None)?;
+        let id = built.id();
         configuration.database.database_id = u16::try_from(id).unwrap_or(u16::MAX);
-        let built = NewFiles::create(self, lock, &wanted, false)?;
         let row = DatabaseRow {
             id,
             name: request.name.clone(),

@@ -72,8 +72,8 @@ impl DataFolder {
     pub fn lock(&self, name: &str, statement: Verb) -> Result<DatabaseLock, StorageError> {
         check_name(name)?;
         let lock = self.lock_file().statement(name, Holder::Statement(statement))?;
-        if self.catalog.unsettled()?.iter().any(|unsettled| unsettled.eq_ignore_ascii_case(name)) {
-            settle::finish_renames(&self.catalog, name)?;
+        settle::finish_renames(&self.catalog, name)?;
+        if self.catalog.has_pending(name)? {
             // Such files take room, but stop no statement.
             let _ = settle::remove_pending(&self.catalog, name);
         }

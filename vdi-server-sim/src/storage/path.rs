@@ -57,8 +57,8 @@ pub(crate) fn is_system_database(name: &str) -> bool {
 pub(super) fn given(folder: &DataFolder, path: &Path) -> Result<PathBuf, StorageError> {
     let text = text_of(path)?;
     let path = if is_windows(text) { Path::new(base_name(text)) } else { path };
+    let name = checked_name(path)?;
     let path = folder.path().join(path);
-    let name = checked_name(&path)?;
     let parent = path.parent().and_then(|parent| parent.canonicalize().ok()).filter(|parent| parent.is_dir());
     let Some(parent) = parent else { return Err(StorageError::NoSuchFolder { path }) };
     finish(folder, &parent, &name)
@@ -98,15 +98,15 @@ fn finish(folder: &DataFolder, parent: &Path, name: &str) -> Result<PathBuf, Sto
     Ok(path)
 }
 
-/// The last component, validated.
+/// The last component of a path, validated: it names a file.
 fn checked_name(path: &Path) -> Result<String, StorageError> {
-    let refused = |reason| StorageError::InvalidPath { path: path.display().to_string(), reason };
-    let name = path.file_name().ok_or_else(|| refused("it names no file"))?;
-    match name.to_str() {
-        None => Err(refused("it is not UTF-8")),
-        Some(name) if name.len() > MAX_NAME_BYTES => Err(refused("its last component has more than 255 bytes")),
-        Some(name) if name.contains('\0') => Err(refused("it contains a NUL character")),
-        Some(name) => Ok(name.to_owned()),
+    let refused = |reason| Err(StorageError::InvalidPath { path: path.display().to_string(), reason });
+    // Not `Path::file_name`, which skips a slash or dot at the end.
+    match path.to_string_lossy().rsplit('/').next().unwrap_or("") {
+        "" | "." | ".." => refused("it names no file"),
+        name if name.len() > MAX_NAME_BYTES => refused("its last component has more than 255 bytes"),
+        name if name.contains('\0') => refused("it contains a NUL character"),
+        name => Ok(name.to_owned()),
     }
 }
 

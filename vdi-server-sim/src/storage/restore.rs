@@ -38,7 +38,6 @@ pub struct RestoreTarget {
     /// By file: its place in the list, and its length.
     files: BTreeMap<FileId, (usize, u64)>,
     configuration: Config,
-    id: u32,
     name: String,
     replaced: bool,
 }
@@ -74,17 +73,12 @@ impl RestoreTarget {
             check_replaceable(existing, request.configuration)?;
         }
         let wanted = wanted(folder, request, existing.as_ref())?;
-        let id = match &existing {
-            Some(existing) => existing.id,
-            None => folder.catalog().new_id()?,
-        };
-        let new = NewFiles::create(folder, lock, &wanted, true)?;
+        let new = NewFiles::create(folder, lock, &wanted, existing.as_ref().map(|row| row.id))?;
         let files = request.configuration.files.iter().zip(&wanted).enumerate();
         Ok(RestoreTarget {
             new,
             files: files.map(|(at, (record, wanted))| (record.file_id, (at, wanted.size))).collect(),
             configuration: request.configuration.clone(),
-            id,
             replaced: existing.is_some(),
             name: existing.map_or_else(|| request.name.to_owned(), |existing| existing.name),
         })
@@ -132,7 +126,7 @@ impl RestoreTarget {
         let configuration = self.new_configuration(record, is_foreign);
         let placed = self.new.placed().to_vec();
         let new = NewDatabase {
-            id: self.id,
+            id: self.new.id(),
             name: &self.name,
             is_foreign,
             generation: u64::from_le_bytes(random()?) >> 1,
@@ -147,7 +141,7 @@ impl RestoreTarget {
         let mut configuration = record.configuration.clone();
         let database = &mut configuration.database;
         database.name = Text::from(self.name.as_str());
-        database.database_id = u16::try_from(self.id).unwrap_or(u16::MAX);
+        database.database_id = u16::try_from(self.new.id()).unwrap_or(u16::MAX);
         let copy_only = record.start.attributes & vdi_mtf::set::attributes::COPY != 0;
         if !is_foreign && database.kind() == BackupKind::Full && !copy_only {
             database.full_backup_lsn = database.first_lsn;

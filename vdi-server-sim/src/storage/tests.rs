@@ -1,7 +1,7 @@
 //! Tests of folder, restore and clean-up.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use vdi_mtf::set::SetStart;
 use vdi_mtf::sqlserver::config::{Config, Database, FileRecord, FileType, Filegroup, RecoveryModel};
@@ -271,7 +271,7 @@ fn files_of_others_are_never_overwritten() {
     assert!(matches!(two.run(&folder).unwrap_err(), StorageError::SamePath { .. }));
     two.moves[2].1 = "no/folder".into();
     assert!(matches!(two.run(&folder).unwrap_err(), StorageError::NoSuchFolder { .. }));
-    for path in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.lock", "..", "", "a\0b"] {
+    for path in ["catalog.sqlite", "catalog.sqlite-wal", "catalog.lock", ".", "..", "", "x/", "a\0b"] {
         two.moves[2].1 = path.into();
         assert!(matches!(two.run(&folder).unwrap_err(), StorageError::InvalidPath { .. }), "{path:?}");
     }
@@ -335,7 +335,9 @@ fn hostile_lists_of_files_are_refused() {
     }
     let mut other = Restore::of("d", 1);
     other.configuration.files[0].size += EXTENT;
-    assert!(matches!(other.finish(target).unwrap_err(), StorageError::ListsDiffer { .. }));
+    let (start, configuration) = (start(1), &other.configuration);
+    let record = RestoreRecord { database: "d", start: &start, configuration, replace: false };
+    assert!(matches!(target.commit(&record, &[]).unwrap_err(), StorageError::ListsDiffer { .. }));
     assert_no_litter(&folder);
 }
 
@@ -487,8 +489,4 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
         Err(other) => panic!("{other}"),
     }
     assert_no_litter(&folder);
-}
-
-fn _paths_are_send(folder: DataFolder, path: &Path) -> impl Send + Sync {
-    (folder, path.to_owned())
 }

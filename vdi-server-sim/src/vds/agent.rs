@@ -1,4 +1,4 @@
-//! The completion agent: the thread that processes the completions of a set, or stands by while readers do.
+//! The completion agent: the thread that processes the completions of a set. It stands by while readers process them.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use super::completions::CompletionPort;
 use super::open_set::OpenSet;
 use crate::trace;
 
-/// Processes completions until the set is closed or aborted; true when it was closed in order.
+/// Processes completions until the set is closed or aborted. Returns true if the set was closed in order.
 pub(super) fn run(port: &CompletionPort) -> bool {
     let set = port.set();
     let mut housekeeping = Housekeeping::new(set);
     loop {
         if set.was_aborted() {
-            // What the client completed before it saw the abort counts.
+            // Completions that the client sent before it saw the abort count.
             port.process();
             set.abort_devices();
             return false;
@@ -33,24 +33,24 @@ pub(super) fn run(port: &CompletionPort) -> bool {
             continue;
         }
         let opened = set.opened();
-        // Processes while it spins: a completion is not first looked for, and then popped under the lock once more.
-        let look = || {
+        // Processes completions in the check itself. A separate check would take the lock of the rings twice.
+        let check = || {
             let woken = port.process() || set.was_aborted() || set.is_closed();
             (woken || port.has_readers() || set.opened() != opened).then_some(())
         };
         let deadline = housekeeping.due_in().and_then(wait::deadline);
         let control = set.session.control();
-        wait::wait_once(control.agent_event(), control.spin(), deadline, look);
+        wait::wait_once(control.agent_event(), control.spin(), deadline, check);
     }
 }
 
-/// Watches the client's time-out. When that has passed the set is aborted, which the agent sees as any other abort.
+/// Watches serverTimeOut. When it has passed, the set is aborted.
 struct Housekeeping {
     started: Instant,
-    /// In milliseconds; 0 for none.
+    /// In milliseconds; 0 for no time-out.
     time_out: u32,
     watch: ServerTimeOut,
-    /// Completions that were processed when this ran last, by the agent or by readers.
+    /// Completions processed by the agent and by readers, as of the last run.
     processed: u64,
 }
 
@@ -61,7 +61,7 @@ impl Housekeeping {
         Housekeeping { started: Instant::now(), time_out, watch, processed: 0 }
     }
 
-    /// How long until it has to run again; `None` for never.
+    /// The time until the next run is due; `None` for never.
     fn due_in(&self) -> Option<Duration> {
         self.watch.check_interval()
     }

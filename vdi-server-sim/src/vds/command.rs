@@ -1,4 +1,4 @@
-//! Commands as the server sends them, and how they ended: VDS_Command.
+//! The commands that the server sends, and their results: VDS_Command.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::completion::CompletionCode;
 use vdi_shm::set::pool::ServerBuffer;
 
-/// Runs when a command has ended: VDS_Command's completion routine.
+/// The completion routine of a command: runs once, when the command has ended.
 ///
-/// It runs on the thread that processes completions, or on the caller's where SendCommand refuses the command. No other
-/// completion is processed while it runs, so it returns soon and does not wait for another thread.
+/// It runs on the thread that processes completions, or on the caller's thread if SendCommand refuses the command. No other
+/// completion is processed meanwhile, so it must return soon and must not wait for another thread.
 pub trait CompletionRoutine: Send + Sync {
     /// A command has ended.
     fn completed(&self, completed: Completed);
@@ -24,17 +24,17 @@ impl<F: Fn(Completed) + Send + Sync> CompletionRoutine for F {
 /// A command to send: VDS_Command.
 #[doc(alias = "VDS_Command")]
 pub struct VdsCommand {
-    /// Which command.
+    /// The command.
     pub code: CommandCode,
-    /// Bytes to transfer, or what [`vdi_proto::command::SizeField`] says.
+    /// Bytes to transfer; for other commands see [`vdi_proto::command::SizeField`].
     pub size: i32,
     /// See [`vdi_proto::command::PositionField`].
     pub position: u64,
-    /// The buffer of a Read or Write. SendCommand lends it to the client.
+    /// The buffer of a Read or Write; `None` for other commands. SendCommand lends it to the client.
     pub buffer: Option<ServerBuffer>,
-    /// Runs when the command has ended.
+    /// The completion routine.
     pub routine: Arc<dyn CompletionRoutine>,
-    /// Passed through to the routine.
+    /// A value of the caller that the routine receives.
     pub context: u64,
 }
 
@@ -45,7 +45,8 @@ impl core::fmt::Debug for VdsCommand {
 }
 
 impl VdsCommand {
-    /// A Read or Write of the first `bytes` bytes of a buffer.
+    /// A Read or Write of the first `bytes` bytes of a buffer. `bytes` is a multiple of the set's block size, at most the buffer's
+    /// length.
     #[must_use]
     pub fn transfer(code: CommandCode, buffer: ServerBuffer, bytes: u32, routine: Arc<dyn CompletionRoutine>) -> Self {
         VdsCommand { code, size: bytes as i32, position: 0, buffer: Some(buffer), routine, context: 0 }
@@ -63,16 +64,16 @@ impl VdsCommand {
 pub struct Completed {
     /// The device's index in its set.
     pub device: u32,
-    /// Which command it was.
+    /// The command.
     pub command: CommandCode,
-    /// How it ended.
+    /// The completion code.
     pub code: CompletionCode,
     /// Bytes transferred.
     pub bytes: u32,
-    /// The position, where the command returns one.
+    /// The position, if the command returns one; otherwise 0.
     pub position: u64,
-    /// The command's buffer. `None` where an abort or CloseDevice ended a command that was sent: the client may still use
-    /// the bytes, so the buffer is not lent again in this set.
+    /// The command's buffer. `None` if an abort or CloseDevice ended the command: the client may still use the bytes, so the
+    /// buffer is not lent again in this set.
     pub buffer: Option<ServerBuffer>,
     /// The command's context.
     pub context: u64,

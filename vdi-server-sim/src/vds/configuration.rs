@@ -27,24 +27,25 @@ pub(super) struct Configuration {
     plan: Mutex<Plan>,
     /// Set by EndConfiguration.
     pool: OnceLock<Arc<BufferPool>>,
-    /// The server's part in the set; `None` once the set is closed.
+    /// The server's membership in the set; `None` once the set is closed.
     server: Mutex<Option<Server>>,
 }
 
-/// What was configured so far.
+/// The configuration so far.
 #[derive(Debug, Default)]
 struct Plan {
     config: Option<VdConfig>,
     timeout: Duration,
-    /// RequestBuffers during the configuration: one class for equal buffers.
+    /// The classes requested by RequestBuffers: one class for all buffers of one size and alignment.
     requests: Vec<ClassSpec>,
-    /// Buffers of the classes that exist, and bytes of their areas.
+    /// Number of buffers in the classes that exist.
     buffers: u32,
+    /// Bytes of the areas of those classes.
     bytes: u64,
 }
 
 impl Plan {
-    /// The buffers and bytes of the set once it has these classes as well; `None` where that is more than a set can have.
+    /// The number of buffers and bytes of the set with these classes added. `None` if that exceeds the limits of a set.
     fn with(&self, specs: &[ClassSpec], prefix: u32) -> Option<(u32, u64)> {
         let (mut buffers, mut bytes) = (self.buffers, self.bytes);
         for spec in specs {
@@ -88,13 +89,13 @@ impl Configuration {
         self.pool.get()
     }
 
-    /// Ends the membership.
+    /// Ends the server's membership in the set.
     pub(super) fn leave(&self) {
         let server = self.server().take();
         drop(server);
     }
 
-    /// What the client requested, then what is being configured, then what was negotiated.
+    /// The requested configuration before BeginConfiguration, then the configuration so far, then the negotiated one.
     pub(super) fn current(&self) -> VdConfig {
         let planned = self.plan().config;
         self.set.negotiated().copied().or(planned).unwrap_or(*self.set.session.requested())
@@ -108,7 +109,7 @@ impl Configuration {
     ) -> Result<VdConfig, VdsError> {
         let set = &self.set;
         let config = terms.negotiate(set.session.requested());
-        // A call out of turn is refused before terms out of range.
+        // The state is checked before the terms, so a call in a wrong state returns VD_E_PROTOCOL.
         server::step(set.state(), Call::BeginConfiguration).answer.map_err(|code| set.error(call, code))?;
         let config = config.map_err(|error| self.lower_error(call, error.code(), error))?;
         set.step(Call::BeginConfiguration).map_err(|code| set.error(call, code))?;
@@ -144,15 +145,15 @@ impl Configuration {
             (plan.buffers, plan.bytes) = (buffers, bytes);
             return Ok(());
         }
-        let equal = |other: &&mut ClassSpec| (other.buffer_len, other.alignment) == (spec.buffer_len, spec.alignment);
-        match plan.requests.iter_mut().find(equal) {
-            Some(equal) => equal.count = equal.count.saturating_add(count),
+        let is_same = |other: &&mut ClassSpec| (other.buffer_len, other.alignment) == (spec.buffer_len, spec.alignment);
+        match plan.requests.iter_mut().find(is_same) {
+            Some(same) => same.count = same.count.saturating_add(count),
             None => plan.requests.push(spec),
         }
         Ok(())
     }
 
-    /// Adds classes, with the client's consent.
+    /// Adds classes. Returns when the client has mapped them.
     fn add_classes(&self, specs: &[ClassSpec], timeout: Duration) -> Result<(), RequestError> {
         match &*self.server() {
             Some(server) => server.add_classes(specs, timeout),
@@ -162,7 +163,7 @@ impl Configuration {
 
     pub(super) fn end(&self, call: &'static str) -> Result<VdConfig, VdsError> {
         let set = &self.set;
-        // One thread at a time ends the configuration, and checks the state under the lock.
+        // The lock lets one thread at a time check the state and end the configuration.
         let mut plan = self.plan();
         server::step(set.state(), Call::EndConfiguration { memory: true })
             .answer
@@ -181,11 +182,11 @@ impl Configuration {
             _ => self.request_error(call, error),
         })?;
         (plan.buffers, plan.bytes) = (buffers, bytes);
-        // `Plan::with` limits it to 32 bits.
+        // `Plan::with` limits `bytes` to 32 bits.
         config.buffer_area_size = bytes as u32;
         if let Some(server) = &*self.server() {
             server.configure(config, timeout).map_err(|error| self.request_error(call, error))?;
-            // Only EndConfiguration sets it, and the table lets it succeed once.
+            // Cannot fail: only EndConfiguration sets it, and EndConfiguration succeeds once.
             let _ = self.pool.set(Arc::clone(server.pool()));
         }
         plan.config = Some(config);
@@ -201,7 +202,7 @@ impl Configuration {
         Ok(config)
     }
 
-    /// EndConfiguration fails: the set stays in configuration.
+    /// The error of an EndConfiguration that lacks memory. The set stays in configuration.
     fn no_memory(&self, call: &'static str, what: String) -> VdsError {
         let code = self.set.step(Call::EndConfiguration { memory: false }).err().unwrap_or(VdError::Memory);
         self.set.error_with(call, code, what)
@@ -223,7 +224,7 @@ impl Configuration {
     }
 }
 
-/// Whether an alignment may be requested: 0, which stands for the set's, or a power of two up to 64 KiB.
+/// Whether an alignment is valid: 0, which stands for the set's alignment, or a power of two up to 64 KiB.
 fn is_alignment(alignment: u32) -> bool {
     alignment == 0 || alignment.is_power_of_two() && alignment <= MAX_ALIGNMENT
 }

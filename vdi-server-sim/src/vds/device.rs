@@ -1,4 +1,4 @@
-//! A virtual device, as the server uses it: IServerVirtualDevice.
+//! A virtual device of the server: IServerVirtualDevice.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use super::error::VdsError;
 use super::open_set::OpenSet;
 use crate::trace;
 
-/// A device that this server opened.
+/// A device that the server has opened.
 #[derive(Debug)]
 #[doc(alias = "IServerVirtualDevice")]
 pub struct ServerVirtualDevice {
@@ -22,7 +22,7 @@ pub struct ServerVirtualDevice {
     core: Arc<DeviceCore>,
 }
 
-/// A command that is not sent: what SendCommand returns, what the routine gets, and why.
+/// Why a command is not sent: the status of SendCommand, the code for the completion routine, and a text.
 type Refusal = (VdError, CompletionCode, String);
 
 impl ServerVirtualDevice {
@@ -36,38 +36,45 @@ impl ServerVirtualDevice {
         self.core.name()
     }
 
-    /// The device's index in its set.
+    /// The device's index in its set, from 0.
     #[must_use]
     pub fn index(&self) -> u32 {
         self.core.index.get()
     }
 
-    /// The process that works on the device on the client's side.
+    /// The client process that has opened the device: the primary or a secondary. The primary before that.
     #[must_use]
     pub fn client(&self) -> Process {
         self.core.client()
     }
 
-    /// How many commands are outstanding.
+    /// The number of outstanding commands.
     #[must_use]
     pub fn outstanding(&self) -> u32 {
         self.core.outstanding()
     }
 
-    /// Whether the device is in IO-ERROR, so that it takes only ClearError.
+    /// Whether the device is in the state IO-ERROR, in which it takes only ClearError.
     #[must_use]
     pub fn in_io_error(&self) -> bool {
         self.core.in_io_error()
     }
 
-    /// Sends a command. Its routine runs when it has ended, also where it is refused: VD_E_QUEUE_FULL gives
-    /// ERROR_NO_SYSTEM_RESOURCES, VD_E_IO_ERROR gives ERROR_IO_DEVICE, VD_E_PROTOCOL gives ERROR_INVALID_HANDLE, VD_E_ABORT gives
-    /// ERROR_OPERATION_ABORTED; **Decision**: VD_E_NOTSUPPORTED and VD_E_INVALID give ERROR_NOT_SUPPORTED. A command that is
-    /// refused gives its buffer back.
+    /// Sends a command. Its completion routine runs once, when the command has ended. If the command is refused, the routine runs
+    /// before this call returns, and receives the buffer.
     ///
     /// # Errors
-    /// The above; VD_E_NOTSUPPORTED for a command that the set's features do not allow, VD_E_INVALID for a transfer without a
-    /// buffer, or of a size that the set does not have.
+    /// The completion routine receives the code in the second column. The codes of VD_E_NOTSUPPORTED and VD_E_INVALID are a
+    /// **Decision**, the others those of the VDI specification.
+    ///
+    /// | status | completion code | when |
+    /// |---|---|---|
+    /// | VD_E_QUEUE_FULL | ERROR_NO_SYSTEM_RESOURCES | as many commands are outstanding as the queue has room for |
+    /// | VD_E_IO_ERROR | ERROR_IO_DEVICE | the device is in the state IO-ERROR, and the command is not ClearError |
+    /// | VD_E_PROTOCOL | ERROR_INVALID_HANDLE | the device is closed |
+    /// | VD_E_ABORT | ERROR_OPERATION_ABORTED | the set was aborted |
+    /// | VD_E_NOTSUPPORTED | ERROR_NOT_SUPPORTED | the set's features do not allow the command |
+    /// | VD_E_INVALID | ERROR_NOT_SUPPORTED | a transfer has no buffer, or its size is not a multiple of the block size up to MAXTRANSFERSIZE |
     #[doc(alias = "SendCommand")]
     pub fn send_command(&self, command: VdsCommand) -> Result<(), VdsError> {
         if let Err(refusal) = self.validate(&command) {
@@ -78,7 +85,7 @@ impl ServerVirtualDevice {
         })
     }
 
-    /// Ends a command that was not sent.
+    /// Runs the completion routine of a command that was not sent, and returns the error.
     #[cold]
     fn refuse(&self, command: VdsCommand, (code, completion, what): Refusal) -> Result<(), VdsError> {
         let VdsCommand { code: command, buffer, routine, context, .. } = command;
@@ -96,7 +103,7 @@ impl ServerVirtualDevice {
         VdsError::on_device(call, self.set.session.set_name(), self.name(), code, what)
     }
 
-    /// Checks a command against everything but the device's state.
+    /// Checks a command against the configuration of the set. [`DeviceCore::send`] checks the device's state.
     fn validate(&self, command: &VdsCommand) -> Result<(), Refusal> {
         if self.set.is_aborted() {
             return Err((VdError::Abort, CompletionCode::OPERATION_ABORTED, String::new()));
@@ -133,16 +140,16 @@ impl ServerVirtualDevice {
         Ok(())
     }
 
-    /// CloseDevice: the normal end. The client's GetCommand returns VD_E_CLOSE once it has got all that was sent. Commands that
-    /// are outstanding end with ERROR_OPERATION_ABORTED, and their buffers are not lent again in this set.
+    /// Closes the device, the normal end. The client's GetCommand returns VD_E_CLOSE after it has returned every command that was
+    /// sent. Outstanding commands end with ERROR_OPERATION_ABORTED, and their buffers are not lent again in this set.
     ///
     /// # Errors
-    /// VD_E_CLOSE when it is closed already; VD_E_ABORT; VD_E_PROTOCOL when the set is closed.
+    /// VD_E_CLOSE if the device is closed already; VD_E_ABORT if the set was aborted; VD_E_PROTOCOL if the set is closed.
     #[doc(alias = "CloseDevice")]
     pub fn close_device(&self) -> Result<(), VdsError> {
         const CALL: &str = "CloseDevice";
-        // Of two devices that close at once, exactly one is the last.
-        let turn = self.set.device_turn();
+        // Of two devices that close at the same time, exactly one is the last.
+        let lock = self.set.device_lock();
         let closed_before = self.core.is_closed();
         let others_open = self.set.devices.iter().any(|other| other.index != self.core.index && !other.is_closed());
         let closing = match (closed_before, others_open) {
@@ -151,10 +158,10 @@ impl ServerVirtualDevice {
             (false, false) => Closing::Last,
         };
         self.set.step(Call::CloseDevice(closing)).map_err(|code| self.error(CALL, code, code.meaning()))?;
-        // Under the device's lock, so that no thread finds the last device closed and the set not ended.
+        // Under the device's lock, so that no thread sees the last device closed and the set not ended.
         self.core.close(|| self.set.device_closed()).map_err(|code| self.error(CALL, code, code.meaning()))?;
         self.set.control.close_device(self.core.index);
-        drop(turn);
+        drop(lock);
         trace::event!(DEBUG, call = CALL, set = self.set.session.set_name(), device = self.name(), "device closed");
         self.core.drain();
         Ok(())

@@ -1,11 +1,11 @@
-//! The state of one device: its machine, its submission ring, and the commands that are outstanding.
+//! The state of one device: its state machine, its submission ring, and its outstanding commands.
 //!
 //! # Invariants
 //!
-//! 1. Every command given to [`DeviceCore::send`] ends in exactly one call of its routine: by the client's completion, by
-//!    CloseDevice, or by an abort. A command that is refused comes back to the caller, who runs its routine.
-//! 2. The table keeps of a buffer only what was lent. An abort and CloseDevice drop that, which retires the buffer.
-//! 3. The lock makes all senders one producer of the submission ring. Routines run without it.
+//! 1. The routine of every command given to [`DeviceCore::send`] runs exactly once: for the client's completion, for
+//!    CloseDevice, or for an abort. A command that is refused is returned to the caller, which runs its routine.
+//! 2. An outstanding command has a [`LentBuffer`]. An abort and CloseDevice drop it, which retires the buffer.
+//! 3. The lock makes all senders one producer of the submission ring. Routines run without the lock.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -23,7 +23,7 @@ use vdi_shm::set::session::Session;
 use super::command::{Completed, CompletionRoutine, VdsCommand};
 use crate::trace;
 
-/// A device, as its handle and the completion agent share it.
+/// A device. Its [`super::ServerVirtualDevice`] and completion processing share it.
 pub(super) struct DeviceCore {
     pub(super) index: DeviceIndex,
     session: Arc<Session>,
@@ -39,7 +39,7 @@ struct DeviceState {
     pending: Vec<Pending>,
 }
 
-/// A command that is outstanding.
+/// An outstanding command.
 struct Pending {
     id: CommandId,
     routine: Arc<dyn CompletionRoutine>,
@@ -72,7 +72,7 @@ impl DeviceCore {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the device its name, once.
+    /// Sets the device's name. Called once.
     pub(super) fn set_name(&self, name: &str) {
         let _ = self.name.set(name.to_owned());
     }
@@ -85,7 +85,7 @@ impl DeviceCore {
         self.name.get().map_or("", String::as_str)
     }
 
-    /// The process that works on the device on the client's side.
+    /// The client process that has opened the device; the primary before that.
     pub(super) fn client(&self) -> Process {
         match self.session.control().client_word(self.index) {
             Ok(ClientWord::Open { member }) if member != MemberIndex::PRIMARY => Process::Secondary(member),
@@ -106,7 +106,7 @@ impl DeviceCore {
         self.state().machine.in_io_error()
     }
 
-    /// Sends a command and lends its buffer. A command that the device's state does not allow comes back.
+    /// Sends a command and lends its buffer. Returns a command that the device's state does not allow.
     pub(super) fn send(&self, command: VdsCommand) -> Result<(), (VdsCommand, SendRefusal)> {
         let mut state = self.state();
         let bytes = if command.buffer.is_some() { command.size as u32 } else { 0 };
@@ -130,23 +130,23 @@ impl DeviceCore {
         );
         let sent = trace::Clock::start();
         let pushed = state.commands.push(&CommandRecord { code, id, size, position, loan });
-        // The client may have completed it by now. The completion waits for the lock.
+        // The client may have completed the command already. Its completion is processed after the lock is released.
         state.pending.push(Pending { id, routine, context, lent, sent });
         drop(state);
         match pushed {
             Ok(()) => self.session.control().device_event(self.index).notify(),
-            // The machine allows fewer commands than the ring has entries, so a ring that is full, or whose cursor is
-            // impossible, was overwritten. The abort ends the command.
+            // The state machine allows fewer commands than the ring has entries. So a ring that is full, or has an impossible
+            // cursor, was overwritten. The abort ends the command.
             Err(error) => self.session.report_violation(Process::Unknown, error),
         }
         Ok(())
     }
 
-    /// Processes a completion; false when the client broke the protocol, which aborts the set.
+    /// Processes a completion. Returns false after a protocol violation of the client, which aborts the set.
     pub(super) fn completed(&self, record: CompletionRecord) -> bool {
         let mut state = self.state();
         if state.machine.is_closed() || state.machine.is_aborted() {
-            // What was outstanding has ended with ERROR_OPERATION_ABORTED, or is about to.
+            // CloseDevice or the abort ends the command.
             return true;
         }
         let finished = match state.machine.completed(record) {
@@ -165,7 +165,7 @@ impl DeviceCore {
                 true
             }
             Err(error) => {
-                // Before the routine runs, so that it finds the reason.
+                // Before the routine runs, so that the routine sees the reason of the abort.
                 self.session.report_violation(self.client(), error);
                 let code = CompletionCode::OPERATION_ABORTED;
                 self.finish(Finished { code, bytes: 0, position: 0, ..finished }, pending, None);
@@ -174,7 +174,7 @@ impl DeviceCore {
         }
     }
 
-    /// Closes the device; `closed` runs under the lock. [`DeviceCore::drain`] then ends what is outstanding.
+    /// Closes the device, and runs `closed` under the lock. The caller then calls [`DeviceCore::drain`].
     pub(super) fn close(&self, closed: impl FnOnce()) -> Result<(), VdError> {
         let mut state = self.state();
         state.machine.close()?;
@@ -182,11 +182,11 @@ impl DeviceCore {
         Ok(())
     }
 
-    /// Ends everything that is outstanding because the set was aborted.
+    /// Ends all outstanding commands because the set was aborted.
     pub(super) fn abort(&self) {
         let mut state = self.state();
         if state.machine.is_closed() {
-            // CloseDevice ends what is outstanding.
+            // CloseDevice ends the outstanding commands.
             return;
         }
         state.machine.abort();
@@ -194,7 +194,7 @@ impl DeviceCore {
         self.drain();
     }
 
-    /// Ends everything that is outstanding after the device was closed or the set aborted.
+    /// Ends all outstanding commands, after the device was closed or the set was aborted.
     pub(super) fn drain(&self) {
         loop {
             let mut state = self.state();

@@ -7,21 +7,21 @@ use vdi_shm::set::error::JoinError;
 
 use crate::trace;
 
-/// A call of the server interface that failed.
+/// The error of a call of the server interface.
 #[derive(Debug, thiserror::Error)]
 #[error("{call}{} of set {set:?}: {} ({:#010x}): {what}", show_device(device.as_deref()), code.name(), code.hresult())]
 pub struct VdsError {
     /// The call, by its published name.
     pub call: &'static str,
-    /// The set's name, empty where there is none.
+    /// The set's name; empty if no set is open.
     pub set: String,
-    /// The device's name, where it is about one.
+    /// The device's name; `None` for a call of the set.
     pub device: Option<String>,
-    /// The status that the call returns.
+    /// The status of the call.
     pub code: VdError,
-    /// What went wrong, and what to do.
+    /// The reason and a remedy.
     pub what: String,
-    /// The error below.
+    /// The error of the layer below that caused this one.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -30,7 +30,7 @@ fn show_device(device: Option<&str>) -> String {
 }
 
 impl VdsError {
-    /// A call that is refused. Making the error traces it, so that no refusal is left out.
+    /// An error. The constructors trace it, so that every error is traced.
     pub(crate) fn new(call: &'static str, set: &str, code: VdError, what: impl Into<String>) -> Self {
         VdsError { call, set: set.to_owned(), device: None, code, what: what.into(), source: None }.traced()
     }
@@ -46,7 +46,7 @@ impl VdsError {
         VdsError { call, set: set.to_owned(), device, code, what: what.into(), source: None }.traced()
     }
 
-    /// An error of the layer below.
+    /// An error that an error of the layer below caused.
     pub(crate) fn lower(
         call: &'static str,
         set: &str,
@@ -57,7 +57,7 @@ impl VdsError {
         VdsError { call, set: set.to_owned(), device: None, code, what, source: Some(Box::new(error)) }.traced()
     }
 
-    /// Whether there is no such set. A set that refuses this process is there.
+    /// Whether Open failed because the set does not exist.
     pub(crate) fn is_no_such_set(&self) -> bool {
         let joining = self.source.as_deref().and_then(|source| source.downcast_ref::<JoinError>());
         self.call == "Open" && joining.is_none_or(|error| matches!(error, JoinError::NoSuchSet { .. }))

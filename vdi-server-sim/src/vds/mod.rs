@@ -1,6 +1,6 @@
 //! The server's side of the interface, as a library: IServerVirtualDeviceSet2 and IServerVirtualDevice.
 //!
-//! A server without the simulator's engine (a test that sends only certain commands, another database) uses this alone:
+//! A server that needs no engine (a test that sends certain commands, another database) uses this module alone:
 //!
 //! ```no_run
 //! use std::sync::Arc;
@@ -35,9 +35,9 @@
 //!
 //! # Layers
 //!
-//! A file uses only those before it: `error`, `command`; `device_core` (one device); `open_set` (what all share);
-//! `completions` (rings, and who processes them); `device` (IServerVirtualDevice); `agent`; `configuration`; `set` (the
-//! facade, IServerVirtualDeviceSet2). Nothing else in this crate uses `vdi-shm`.
+//! A file uses only the files before it: `error`, `command`; `device_core` (state of one device); `open_set` (shared state of
+//! an open set); `completions` (completion processing); `device` (IServerVirtualDevice); `agent`; `configuration`; `set`
+//! (IServerVirtualDeviceSet2). No other module of this crate uses `vdi-shm`, except for tracing.
 
 mod agent;
 mod command;
@@ -53,9 +53,9 @@ pub use command::{Completed, CompletionRoutine, VdsCommand};
 pub(crate) use completions::{CompletionReader, ReaderWaker};
 pub use device::ServerVirtualDevice;
 pub use error::VdsError;
-pub use open_set::AgentFaults;
+pub(crate) use open_set::AgentFaults;
 pub use set::ServerVirtualDeviceSet;
 pub use vdi_shm::ipc::runtime::{Access, EnvironmentError, Options};
-pub use vdi_shm::set::abort::Abort;
+pub(crate) use vdi_shm::set::abort::Abort;
 pub use vdi_shm::set::pool::ServerBuffer;
 pub use vdi_shm::set::session::Session;

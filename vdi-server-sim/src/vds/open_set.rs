@@ -1,4 +1,4 @@
-//! A set that is open: what its devices, its completions and its facade share.
+//! An open set: the state that devices, completion processing and [`super::ServerVirtualDeviceSet`] share.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,14 @@ use crate::trace;
 
 /// Faults of the completion agent, for tests of clients.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct AgentFaults {
-    /// A serverTimeOut in milliseconds, in place of the one that the client requested.
-    pub server_time_out: Option<u32>,
-    /// The number of a completion, from 1, that is ignored as if it had not come.
-    pub ignored_completion: Option<u64>,
+pub(crate) struct AgentFaults {
+    /// A serverTimeOut in milliseconds that replaces the client's.
+    pub(crate) server_time_out: Option<u32>,
+    /// The number, from 1, of a completion that is ignored.
+    pub(crate) ignored_completion: Option<u64>,
 }
 
-/// A set that is open.
+/// An open set.
 #[derive(Debug)]
 pub(super) struct OpenSet {
     pub(super) session: Arc<Session>,
@@ -37,8 +37,8 @@ pub(super) struct OpenSet {
     /// Devices that were closed in order.
     devices_closed: AtomicU32,
     /// Held while a device is opened or closed.
-    device_turn: Mutex<()>,
-    /// Subscribers hear of the abort once.
+    device_lock: Mutex<()>,
+    /// The abort was traced. It is traced once.
     abort_traced: AtomicBool,
 }
 
@@ -58,7 +58,7 @@ impl OpenSet {
             closed: AtomicBool::new(false),
             opened: AtomicU32::new(0),
             devices_closed: AtomicU32::new(0),
-            device_turn: Mutex::default(),
+            device_lock: Mutex::default(),
             abort_traced: AtomicBool::new(false),
         }
     }
@@ -68,7 +68,7 @@ impl OpenSet {
         State::ALL.into_iter().find(|state| *state as u8 == number).unwrap_or(State::DoesNotExist)
     }
 
-    /// The state now, with an abort by any process.
+    /// The state. An abort by any process counts.
     pub(super) fn state(&self) -> State {
         match self.load() {
             State::DoesNotExist => State::DoesNotExist,
@@ -77,7 +77,7 @@ impl OpenSet {
         }
     }
 
-    /// One step of the table.
+    /// Applies a call to the state table, and returns the table's answer.
     pub(super) fn step(&self, call: Call) -> Result<(), VdError> {
         loop {
             let before = self.load();
@@ -91,7 +91,7 @@ impl OpenSet {
         }
     }
 
-    /// What a call would answer now, without making it.
+    /// The table's answer to a call, without a change of the state.
     pub(super) fn would_answer(&self, call: Call) -> Result<(), VdError> {
         server::step(self.state(), call).answer
     }
@@ -105,7 +105,7 @@ impl OpenSet {
         self.session.abort_reason().is_some()
     }
 
-    /// Whether every device was closed in order. An abort after that changes nothing.
+    /// Whether every device was closed in order. A later abort has no effect.
     pub(super) fn has_ended(&self) -> bool {
         self.devices_closed.load(Ordering::Acquire) as usize == self.devices.len()
     }
@@ -119,23 +119,23 @@ impl OpenSet {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// How many devices OpenDevice has opened.
+    /// The number of devices that OpenDevice has opened.
     pub(super) fn opened(&self) -> u32 {
         self.opened.load(Ordering::Acquire)
     }
 
     /// Held while a device is opened or closed.
-    pub(super) fn device_turn(&self) -> MutexGuard<'_, ()> {
-        self.device_turn.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn device_lock(&self) -> MutexGuard<'_, ()> {
+        self.device_lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next device is open. The holder of the turn calls it.
+    /// The next device is open. Called by the holder of [`OpenSet::device_lock`].
     pub(super) fn device_opened(&self) {
         self.opened.fetch_add(1, Ordering::Release);
         self.wake_agent();
     }
 
-    /// A device was closed in order. The holder of the turn calls it.
+    /// A device was closed in order. Called by the holder of [`OpenSet::device_lock`].
     pub(super) fn device_closed(&self) {
         self.devices_closed.fetch_add(1, Ordering::Release);
     }
@@ -151,7 +151,7 @@ impl OpenSet {
         self.control.agent_event().notify();
     }
 
-    /// Ends everything that is outstanding, after an abort.
+    /// Ends all outstanding commands, after an abort.
     pub(super) fn abort_devices(&self) {
         self.trace_abort();
         self.devices.iter().for_each(|device| device.abort());
@@ -175,7 +175,7 @@ impl OpenSet {
         VdsError::new(call, self.session.set_name(), code, what)
     }
 
-    /// What is wrong with a call, by its code alone.
+    /// The text for a status that has no further evidence.
     pub(super) fn explain(&self, code: VdError) -> String {
         match (code, self.session.aborted()) {
             (VdError::Abort, Some(abort)) => format!("the set was aborted: {abort}"),

@@ -1,4 +1,4 @@
-//! The virtual device set, as the server uses it: IServerVirtualDeviceSet2.
+//! The virtual device set of the server: IServerVirtualDeviceSet2.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,31 +24,34 @@ use super::error::VdsError;
 use super::open_set::{AgentFaults, OpenSet};
 use crate::trace;
 
-/// How often it is looked whether a set that is waited for is there.
+/// The interval of checks for a set that does not exist yet.
 const SET_POLL: Duration = Duration::from_millis(5);
 
-/// A set that did not come.
+/// The set was not created in time.
 #[derive(Debug, thiserror::Error)]
 #[error("waited {:.1} s for the set to be created: {source}", waited.as_secs_f64())]
-struct Missed {
+struct NotCreated {
     waited: Duration,
     source: JoinError,
 }
 
 /// A virtual device set that a client created: IServerVirtualDeviceSet2.
 ///
-/// The object may be used from any thread, and for another set after [`ServerVirtualDeviceSet::close`]. Dropping it closes
-/// the set.
+/// All calls may be made from any thread. After [`ServerVirtualDeviceSet::close`] the object can open another set. Dropping it
+/// closes the set.
+///
+/// Every call returns VD_E_PROTOCOL if no set is open or if the state does not allow the call, and VD_E_ABORT if the set was
+/// aborted. The error's text has the reason of the abort.
 #[derive(Debug)]
 #[doc(alias("IServerVirtualDeviceSet2", "IServerVirtualDeviceSet"))]
 pub struct ServerVirtualDeviceSet {
-    /// An environment that cannot be understood is reported by [`ServerVirtualDeviceSet::open`].
+    /// An error of the environment is reported by [`ServerVirtualDeviceSet::open`].
     options: Result<Options, EnvironmentError>,
     agent_faults: Mutex<AgentFaults>,
     open: Mutex<Option<Arc<Opened>>>,
 }
 
-/// The parts of a set that is open.
+/// The parts of an open set.
 #[derive(Debug)]
 struct Opened {
     set: Arc<OpenSet>,
@@ -57,7 +60,7 @@ struct Opened {
 }
 
 impl Opened {
-    /// One step of the table for a call that does nothing else when it is refused.
+    /// Applies a call to the state table.
     fn step(&self, call: &'static str, step: Call) -> Result<(), VdsError> {
         self.set.step(step).map_err(|code| self.set.error(call, code))
     }
@@ -66,7 +69,7 @@ impl Opened {
     fn begin_agent(&self, call: &'static str) -> Result<(), VdsError> {
         self.set.step(Call::ExecuteCompletionAgent).map_err(|code| {
             if self.set.is_aborted() {
-                // The abort came before the agent. What was sent before ends all the same.
+                // The abort came before the agent. The commands sent before it must end.
                 self.set.abort_devices();
             }
             self.set.error(call, code)
@@ -83,14 +86,14 @@ impl Default for ServerVirtualDeviceSet {
 }
 
 impl ServerVirtualDeviceSet {
-    /// An object without a set, with the options of the environment ([`Options::from_env`]). Where that cannot be understood,
-    /// [`ServerVirtualDeviceSet::open`] fails with VD_E_INVALID and the name of the variable.
+    /// An object without a set, with the options of the environment ([`Options::from_env`]). If a variable is invalid,
+    /// [`ServerVirtualDeviceSet::open`] returns VD_E_INVALID and names the variable.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An object without a set.
+    /// An object without a set, with these options.
     #[must_use]
     pub fn with_options(options: Options) -> Self {
         Self::with(Ok(options))
@@ -100,8 +103,8 @@ impl ServerVirtualDeviceSet {
         ServerVirtualDeviceSet { options, agent_faults: Mutex::default(), open: Mutex::default() }
     }
 
-    /// For tests of clients: the completion agent of the set that is opened next has these faults.
-    pub fn inject(&self, faults: AgentFaults) {
+    /// Sets the faults of the completion agent. They apply to the set that is opened next.
+    pub(crate) fn inject(&self, faults: AgentFaults) {
         *self.agent_faults.lock().unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
@@ -113,29 +116,29 @@ impl ServerVirtualDeviceSet {
         self.slot().clone().ok_or_else(|| VdsError::new(call, "", VdError::Protocol, "no set is open: call Open first"))
     }
 
-    /// One step of the table for a call that does nothing else when it is refused.
+    /// Applies a call to the state table of the open set.
     fn step(&self, call: &'static str, step: Call) -> Result<Arc<Opened>, VdsError> {
         let opened = self.opened(call)?;
         opened.step(call, step)?;
         Ok(opened)
     }
 
-    /// Opens a set that a client created for this instance (empty: the default one).
+    /// Opens the set `name` that a client has created for `instance`. An empty `instance` is the default instance.
     ///
     /// # Errors
-    /// VD_E_INVALID when there is no such set; VD_E_SECURITY when it may not be used; VD_E_ABORT when it was aborted;
-    /// VD_E_PROTOCOL when this object has one already.
+    /// VD_E_INVALID if there is no such set; VD_E_SECURITY if its access rule or this process's excludes the other side;
+    /// VD_E_ABORT if it was aborted; VD_E_PROTOCOL if this object has an open set.
     #[doc(alias = "Open")]
     pub fn open(&self, instance: &str, name: &str) -> Result<(), VdsError> {
         self.open_within(instance, name, Duration::ZERO, || false)
     }
 
-    /// As [`ServerVirtualDeviceSet::open`]; where there is no such set it waits up to `timeout` for the client to create it, or until
-    /// `stop` says so, which is asked every few milliseconds.
+    /// As [`ServerVirtualDeviceSet::open`], but waits up to `timeout` for the client to create the set. The wait ends early when
+    /// `stop` returns true; it is called every few milliseconds.
     ///
     /// # Errors
-    /// As of [`ServerVirtualDeviceSet::open`].
-    pub fn open_within(
+    /// As [`ServerVirtualDeviceSet::open`].
+    pub(crate) fn open_within(
         &self,
         instance: &str,
         name: &str,
@@ -163,21 +166,21 @@ impl ServerVirtualDeviceSet {
             let (code, waited) = (error.code(), begin.elapsed());
             match error {
                 JoinError::NoSuchSet { ref path, .. } if !last && !stop() => loop {
-                    // Whether anything is there costs less than another try, which also looks for near misses.
+                    // The check for the path is cheaper than another join, which also searches for similar names.
                     std::thread::sleep(SET_POLL);
                     if path.exists() || begin.elapsed() >= timeout || stop() {
                         break;
                     }
                 },
                 source @ JoinError::NoSuchSet { .. } if !timeout.is_zero() => {
-                    return Err(VdsError::lower(CALL, name, code, Missed { waited, source }));
+                    return Err(VdsError::lower(CALL, name, code, NotCreated { waited, source }));
                 }
                 error => return Err(VdsError::lower(CALL, name, code, error)),
             }
         }
     }
 
-    /// The set is this object's from now on.
+    /// Stores the set that was joined.
     fn joined(&self, slot: &mut Option<Arc<Opened>>, server: Server, instance: &str, name: &str) {
         let (session, control) = (Arc::clone(server.session()), Arc::clone(server.control()));
         let mut devices = Vec::new();
@@ -204,71 +207,73 @@ impl ServerVirtualDeviceSet {
         );
     }
 
-    /// The configuration: what the client requested, then what was negotiated.
+    /// The configuration: the client's request before BeginConfiguration, the configuration so far after it, and the negotiated
+    /// one after EndConfiguration.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL without a set, VD_E_ABORT.
+    /// VD_E_PROTOCOL if no set is open; VD_E_ABORT.
     #[doc(alias = "GetConfiguration")]
     pub fn get_configuration(&self) -> Result<VdConfig, VdsError> {
         let opened = self.step("GetConfiguration", Call::GetConfiguration)?;
         Ok(opened.configuration.current())
     }
 
-    /// Begins the configuration with the server's terms. `timeout` is how long the client's process has to take each part of
-    /// it.
+    /// Begins the configuration with the server's terms. Returns the configuration so far. `timeout` limits the time in which the
+    /// client's process must answer each later step: the mapping of buffers, and the configuration.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL unless the set was just opened, VD_E_ABORT; VD_E_INVALID for terms out of range, VD_E_NOTSUPPORTED for what
-    /// the client requested: the set then stays as it was.
+    /// VD_E_PROTOCOL if the configuration has begun already, or no set is open; VD_E_ABORT; VD_E_INVALID if a term is out of
+    /// range; VD_E_NOTSUPPORTED if the server cannot meet the client's request. An error leaves the state unchanged.
     #[doc(alias = "BeginConfiguration")]
     pub fn begin_configuration(&self, terms: &ServerTerms, timeout: Duration) -> Result<VdConfig, VdsError> {
         const CALL: &str = "BeginConfiguration";
         self.opened(CALL)?.configuration.begin(CALL, terms, timeout)
     }
 
-    /// Requests `count` buffers of `size` bytes. Those of the configuration are made by EndConfiguration, later ones at once.
-    /// `alignment` 0 is the set's.
+    /// Requests `count` buffers of `size` bytes. During the configuration EndConfiguration creates them; after it this call does.
+    /// `alignment` is in bytes; 0 is the set's alignment.
     ///
     /// # Errors
-    /// VD_E_MEMORY, VD_E_PROTOCOL, VD_E_ABORT; VD_E_INVALID for a size or count of 0, or an alignment that is no power of two
-    /// up to 65536.
+    /// VD_E_INVALID if `size` or `count` is 0, or `alignment` is not 0 and not a power of two up to 65536; VD_E_MEMORY if the set
+    /// would exceed 4 GiB or its number of buffers; VD_E_TIMEOUT if the client does not map buffers requested after the
+    /// configuration; VD_E_PROTOCOL before BeginConfiguration; VD_E_ABORT.
     #[doc(alias = "RequestBuffers")]
     pub fn request_buffers(&self, size: u32, alignment: u32, count: u32) -> Result<(), VdsError> {
         const CALL: &str = "RequestBuffers";
         self.step(CALL, Call::RequestBuffers)?.configuration.request(CALL, size, alignment, count)
     }
 
-    /// How many buffers of this size could be allocated now. Before EndConfiguration there are none.
+    /// The number of free buffers of at least `size` bytes with this alignment. 0 before EndConfiguration.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL, VD_E_ABORT; VD_E_INVALID for an alignment that is no power of two up to 65536.
+    /// VD_E_INVALID if `alignment` is not 0 and not a power of two up to 65536; VD_E_PROTOCOL; VD_E_ABORT.
     #[doc(alias = "QueryAvailableBuffers")]
     pub fn query_available_buffers(&self, size: u32, alignment: u32) -> Result<u32, VdsError> {
         const CALL: &str = "QueryAvailableBuffers";
         self.step(CALL, Call::QueryAvailableBuffers)?.configuration.available(CALL, size, alignment)
     }
 
-    /// Makes the buffers that were requested, and sends the configuration to the client.
+    /// Creates the requested buffers, and sends the configuration to the client. Returns the negotiated configuration.
     ///
     /// # Errors
-    /// VD_E_MEMORY: the set stays in configuration, and the server may request less. VD_E_PROTOCOL,
-    /// VD_E_ABORT, VD_E_TIMEOUT when the client's process does not answer.
+    /// VD_E_MEMORY if the buffers cannot be allocated: the set stays in configuration, and the server may request fewer buffers.
+    /// VD_E_TIMEOUT if the client's process does not answer in time. VD_E_PROTOCOL outside of the configuration. VD_E_ABORT.
     #[doc(alias = "EndConfiguration")]
     pub fn end_configuration(&self) -> Result<VdConfig, VdsError> {
         const CALL: &str = "EndConfiguration";
         self.opened(CALL)?.configuration.end(CALL)
     }
 
-    /// Opens the next device, which gets this name. From now on a client can open it.
+    /// Opens the next device and gives it this name. Then a client can open it.
     ///
     /// # Errors
-    /// VD_E_OPEN when all are open; VD_E_INVALID for a name that is none, or that another device of the set has; VD_E_PROTOCOL,
-    /// VD_E_ABORT.
+    /// VD_E_OPEN if all devices are open; VD_E_INVALID if the name is invalid, or another device of the set has it;
+    /// VD_E_PROTOCOL before EndConfiguration; VD_E_ABORT.
     #[doc(alias = "OpenDevice")]
     pub fn open_device(&self, name: &str) -> Result<ServerVirtualDevice, VdsError> {
         const CALL: &str = "OpenDevice";
         let set = Arc::clone(&self.opened(CALL)?.set);
-        let turn = set.device_turn();
+        let lock = set.device_lock();
         let control = &set.control;
         let index = set.opened();
         let taken = set.devices.iter().any(|device| device.has_name(name));
@@ -293,25 +298,26 @@ impl ServerVirtualDeviceSet {
         trace::event!(DEBUG, call = CALL, set = set.session.set_name(), device = name, "device opened");
         control.announce_device(core.index, name);
         set.device_opened();
-        drop(turn);
+        drop(lock);
         Ok(ServerVirtualDevice::new(set, core))
     }
 
-    /// Allocates a buffer of at least `size` bytes, not counting the client's prefix zone. `alignment` 0 is the set's.
+    /// Allocates a buffer of at least `size` bytes, not counting the client's prefix zone. `alignment` is in bytes; 0 is the set's
+    /// alignment.
     ///
     /// # Errors
-    /// VD_E_MEMORY; VD_E_INVALID for a size of 0, or an alignment that is no power of two up to 65536; VD_E_PROTOCOL,
-    /// VD_E_ABORT.
+    /// VD_E_MEMORY if no such buffer is free; VD_E_INVALID if `size` is 0, or `alignment` is not 0 and not a power of two up to
+    /// 65536; VD_E_PROTOCOL before EndConfiguration; VD_E_ABORT.
     #[doc(alias = "AllocateBuffer")]
     pub fn allocate_buffer(&self, size: u32, alignment: u32) -> Result<ServerBuffer, VdsError> {
         const CALL: &str = "AllocateBuffer";
         self.step(CALL, Call::AllocateBuffer)?.configuration.allocate(CALL, size, alignment)
     }
 
-    /// Frees a buffer; dropping it does the same.
+    /// Frees a buffer. Dropping it does the same.
     ///
     /// # Errors
-    /// VD_E_INVALID for a buffer of another set; VD_E_PROTOCOL before the configuration.
+    /// VD_E_INVALID if the buffer belongs to another set; it is freed in that set. VD_E_PROTOCOL before EndConfiguration.
     #[doc(alias = "FreeBuffer")]
     pub fn free_buffer(&self, buffer: ServerBuffer) -> Result<(), VdsError> {
         const CALL: &str = "FreeBuffer";
@@ -322,22 +328,22 @@ impl ServerVirtualDeviceSet {
         Err(opened.set.error_with(CALL, VdError::Invalid, "the buffer belongs to another set"))
     }
 
-    /// Whether an address lies in the set's buffer space.
+    /// Whether an address is inside a buffer area of the set.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL without a set.
+    /// VD_E_PROTOCOL if no set is open.
     #[doc(alias = "IsSharedBuffer")]
     pub fn is_shared_buffer(&self, address: *const u8) -> Result<bool, VdsError> {
         let opened = self.opened("IsSharedBuffer")?;
         Ok(opened.configuration.pool().is_some_and(|pool| pool.is_shared(address)))
     }
 
-    /// Processes completions on the caller's thread until Close (`Ok`) or an abort. It has to run for commands to complete, and
-    /// calls their routines.
+    /// Processes completions on the caller's thread, and runs the completion routines. Returns `Ok` after Close. Commands complete
+    /// only while it runs.
     ///
     /// # Errors
-    /// VD_E_ABORT when the set was aborted: everything outstanding has ended with ERROR_OPERATION_ABORTED by then. VD_E_PROTOCOL
-    /// when it runs already, or is called too early.
+    /// VD_E_ABORT after an abort of the set: all outstanding commands have ended with ERROR_OPERATION_ABORTED. VD_E_PROTOCOL if it
+    /// runs already, has run until the end, or is called before EndConfiguration.
     #[doc(alias = "ExecuteCompletionAgent")]
     pub fn execute_completion_agent(&self) -> Result<(), VdsError> {
         const CALL: &str = "ExecuteCompletionAgent";
@@ -346,11 +352,11 @@ impl ServerVirtualDeviceSet {
         if agent::run(&opened.port) { Ok(()) } else { Err(opened.set.error(CALL, VdError::Abort)) }
     }
 
-    /// Processes the completions that are there, on the caller's thread, and returns whether there were any: the completion agent
-    /// in single steps, for servers that have no thread for it. The client's time-out is not watched meanwhile.
+    /// Processes the completions that are there, on the caller's thread. Returns whether there were any. A server without a thread
+    /// for the completion agent calls this repeatedly. serverTimeOut is not watched.
     ///
     /// # Errors
-    /// As of [`ServerVirtualDeviceSet::execute_completion_agent`].
+    /// As [`ServerVirtualDeviceSet::execute_completion_agent`].
     pub fn handle_completions(&self) -> Result<bool, VdsError> {
         const CALL: &str = "HandleCompletions";
         let opened = self.opened(CALL)?;
@@ -364,45 +370,45 @@ impl ServerVirtualDeviceSet {
         Ok(any)
     }
 
-    /// Registers the caller as a thread that processes completions while it waits for what they bring.
+    /// Registers the caller as a reader: a thread that processes completions while it waits for their results.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL without a set.
+    /// VD_E_PROTOCOL if no set is open.
     pub(crate) fn completion_reader(&self) -> Result<CompletionReader, VdsError> {
         Ok(CompletionReader::new(&self.opened("ExecuteCompletionAgent")?.port))
     }
 
-    /// Wakes readers that wait for something other than a completion; `None` without a set.
+    /// A [`ReaderWaker`] of the set; `None` if no set is open.
     pub(crate) fn reader_waker(&self) -> Option<ReaderWaker> {
         self.slot().as_ref().map(|opened| ReaderWaker::new(&opened.set.session))
     }
 
-    /// This process has work for every CPU, so that waits of the set do not spin.
+    /// Makes waits of the set sleep without spinning. For a process that has work for every CPU.
     pub(crate) fn want_cpus(&self) {
         if let Some(opened) = &*self.slot() {
             opened.set.control.needs_cpus();
         }
     }
 
-    /// Aborts the set: every blocked call on both sides returns VD_E_ABORT.
+    /// Aborts the set. Every blocked call on both sides returns VD_E_ABORT.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL without a set.
+    /// VD_E_PROTOCOL if no set is open.
     #[doc(alias = "SignalAbort")]
     pub fn signal_abort(&self) -> Result<(), VdsError> {
         self.abort_by(|session| session.abort(Cause::Signalled))
     }
 
-    /// As [`ServerVirtualDeviceSet::signal_abort`], and tells the client why: its errors have `reason`. `code` is the system error
-    /// or the status (HRESULT) behind it, 0 where there is none. The reason is cut at 512 bytes on its way.
+    /// As [`ServerVirtualDeviceSet::signal_abort`], with a reason for the client: its errors contain `reason`, cut at 512 bytes.
+    /// `code` is the system error or the status (HRESULT) that caused the abort, or 0.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL without a set.
-    pub fn signal_abort_because(&self, code: u32, reason: impl std::fmt::Display) -> Result<(), VdsError> {
+    /// VD_E_PROTOCOL if no set is open.
+    pub(crate) fn signal_abort_because(&self, code: u32, reason: impl std::fmt::Display) -> Result<(), VdsError> {
         self.abort_by(|session| session.give_up(code, reason))
     }
 
-    /// The abort changes the state by itself: a call of another thread that is refused because of it finds the reason.
+    // The abort itself changes the state. So a call that is refused because of it sees the reason.
     fn abort_by(&self, abort: impl FnOnce(&Session)) -> Result<(), VdsError> {
         const CALL: &str = "SignalAbort";
         let opened = self.opened(CALL)?;
@@ -412,10 +418,10 @@ impl ServerVirtualDeviceSet {
         Ok(())
     }
 
-    /// Closes the set. The completion agent returns, and commands that are outstanding end with ERROR_OPERATION_ABORTED.
+    /// Closes the set. The completion agent returns, and outstanding commands end with ERROR_OPERATION_ABORTED.
     ///
     /// # Errors
-    /// VD_E_PROTOCOL when devices are open: the set was aborted, and is closed all the same; and without a set.
+    /// VD_E_PROTOCOL if devices are open: the set is aborted and closed. VD_E_PROTOCOL if no set is open.
     #[doc(alias = "Close")]
     pub fn close(&self) -> Result<(), VdsError> {
         const CALL: &str = "Close";
@@ -429,7 +435,7 @@ impl ServerVirtualDeviceSet {
         }
         set.close();
         if set.was_aborted() {
-            // The agent does the same, if it has begun.
+            // A running agent does the same.
             set.abort_devices();
         }
         opened.configuration.leave();
@@ -437,13 +443,13 @@ impl ServerVirtualDeviceSet {
         answer
     }
 
-    /// The session of the set: who takes part, and why it was aborted.
+    /// The session of the set: its members, its configuration and the reason of its abort. `None` if no set is open.
     #[must_use]
     pub fn session(&self) -> Option<Arc<Session>> {
         self.slot().as_ref().map(|opened| Arc::clone(&opened.set.session))
     }
 
-    /// The state, by the specification's table.
+    /// The state in the specification's state table.
     #[must_use]
     pub fn state(&self) -> State {
         self.slot().as_ref().map_or(State::DoesNotExist, |opened| opened.set.state())
@@ -453,7 +459,7 @@ impl ServerVirtualDeviceSet {
 impl Drop for ServerVirtualDeviceSet {
     fn drop(&mut self) {
         if self.slot().is_some() {
-            // That devices were open the client learns from the abort.
+            // If devices are open, the abort reports it to the client.
             let _ = self.close();
         }
     }

@@ -195,7 +195,7 @@ fn the_same_agents_run_on_either_back_end() {
         for (copy, library) in [("same", library), ("other", other)] {
             let statement = format!("RESTORE DATABASE {name}_{copy} FROM VIRTUAL_DEVICE='agent'");
             run(agent(), &arguments, &statement, library, "bytes read");
-            assert_eq!(folders.files("db"), folders.files(&format!("{name}_{copy}")));
+            folders.databases().assert_identical("db", &format!("{name}_{copy}"));
         }
         files.push(fs::metadata(&file).unwrap().len());
     }
@@ -221,7 +221,7 @@ fn every_example_runs_on_a_library() {
             folders.sql(statement);
             assert!(client.finish().contains(said));
         }
-        assert_eq!(folders.files("db"), folders.files("copy"));
+        folders.databases().assert_identical("db", "copy");
         folders.assert_clean(1);
     }
 
@@ -239,20 +239,22 @@ fn every_example_runs_on_a_library() {
         folders.sql(statement);
         assert!(client.finish().contains("all 3 devices are done"));
     }
-    assert_eq!(folders.files("db"), folders.files("copy"));
+    folders.databases().assert_identical("db", "copy");
     folders.assert_clean(3);
 
     let folders = Folders::new();
-    let (database, backup) = (folders.path("data/db"), folders.path("backup"));
-    let before = folders.files("db");
+    let (files, backup) = (folders.databases().files("db"), folders.path("backup"));
+    let files = files.iter().map(|path| path.to_str().unwrap());
+    let arguments: Vec<_> = ["snapshot", backup.to_str().unwrap()].into_iter().chain(files).collect();
+    let before = folders.pages("db");
     let snapshot = example("snapshot");
     for (statement, said) in [
         ("BACKUP DATABASE db TO VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT", "taken"),
         ("RESTORE DATABASE db FROM VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT, REPLACE", "mounted"),
     ] {
-        let client = start(&snapshot, &["snapshot", database.to_str().unwrap(), backup.to_str().unwrap()], &folders);
+        let client = start(&snapshot, &arguments, &folders);
         folders.sql(statement);
         assert!(client.finish().contains(said));
     }
-    assert_eq!(folders.files("db"), before);
+    assert!(folders.pages("db") == before);
 }

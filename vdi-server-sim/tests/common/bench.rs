@@ -7,8 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::TempDir;
 use vdi_client::Options;
-use vdi_server_sim::sample;
 
+use super::databases::{Databases, Image, Pages};
 use super::eventually;
 
 /// Tests of one process that have a bench take turns: each counts the process's descriptors, mappings and threads.
@@ -84,19 +84,44 @@ impl Bench {
         Options { runtime_dir: Some(self.runtime()), ..Options::default() }
     }
 
-    /// Makes a sample database.
-    pub(crate) fn database(&self, name: &str, bytes: u64) {
-        sample::create(&self.data().join(name), bytes, 7).unwrap();
+    /// The databases of the data folder.
+    pub(crate) fn databases(&self) -> Databases {
+        Databases(self.data())
     }
 
-    /// Two databases have the same files with the same bytes.
+    /// Makes a sample database.
+    #[track_caller]
+    pub(crate) fn database(&self, name: &str, bytes: u64) {
+        self.databases().create(name, bytes, 7);
+    }
+
+    /// Makes the sample database that a restore replaces, or would replace: another one than [`Bench::database`] makes.
+    #[track_caller]
+    pub(crate) fn old_database(&self, name: &str) {
+        self.databases().remove(name);
+        self.databases().create(name, 100_000, 9);
+    }
+
+    /// Removes a database, if it is there.
+    pub(crate) fn drop_database(&self, name: &str) {
+        self.databases().remove(name);
+    }
+
+    /// All databases to the last byte: what a restore that fails must not change.
+    pub(crate) fn images(&self) -> BTreeMap<String, Image> {
+        self.databases().images()
+    }
+
+    /// The pages with content of a database.
+    #[track_caller]
+    pub(crate) fn pages(&self, name: &str) -> Pages {
+        self.databases().pages(name)
+    }
+
+    /// Two databases have the same content, and all pages are whole.
     #[track_caller]
     pub(crate) fn assert_identical(&self, one: &str, other: &str) {
-        let (one, other) = (tree(&self.data().join(one)), tree(&self.data().join(other)));
-        assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
-        for (path, bytes) in &one {
-            assert!(other[path] == *bytes, "{} differs", path.display());
-        }
+        self.databases().assert_identical(one, other);
     }
 
     /// The output folder holds these files and nothing else, hidden or not.
@@ -107,12 +132,14 @@ impl Bench {
         assert_eq!(names(&self.out()), expected, "the output folder");
     }
 
-    /// The data folder holds these databases and nothing else, hidden or not.
+    /// There are these databases, and nothing else is in the data folder: neither a file that belongs to none of them, nor a row of
+    /// one.
     #[track_caller]
     pub(crate) fn assert_databases(&self, expected: &[&str]) {
+        assert_eq!(self.databases().litter(), Vec::<String>::new(), "the data folder");
         let mut expected: Vec<_> = expected.iter().map(|name| (*name).to_owned()).collect();
         expected.sort();
-        assert_eq!(names(&self.data()), expected, "the data folder");
+        assert_eq!(self.databases().names(), expected, "the databases");
     }
 
     /// What is wrong with a bench where all work is said to be over.
@@ -125,10 +152,12 @@ impl Bench {
         if !sockets.is_empty() {
             return Err(format!("the runtime directory holds {sockets:?}"));
         }
-        for folder in [self.data(), self.out()] {
-            if let Some(hidden) = names(&folder).into_iter().find(|name| name.starts_with('.')) {
-                return Err(format!("{} holds {hidden}", folder.display()));
-            }
+        if let Some(hidden) = names(&self.out()).into_iter().find(|name| name.starts_with('.')) {
+            return Err(format!("{} holds {hidden}", self.out().display()));
+        }
+        let litter = self.databases().litter();
+        if !litter.is_empty() {
+            return Err(format!("{} holds {litter:?}", self.data().display()));
         }
         let now = Census::take(self.root.path());
         if now.exceeds(&self.before) {

@@ -152,8 +152,7 @@ impl Bench {
     /// A set of this name works now: a small backup over one device goes through it.
     #[track_caller]
     pub(crate) fn assert_name_is_free(&self, set: &str) {
-        let database = self.data().join("small");
-        if !database.exists() {
+        if !self.databases().contains("small") {
             self.database("small", 64 * 1024);
         }
         let agent = self.agent(set, &config(1), |_| Ok(vdi_client::media::StreamMedia::sink(std::io::sink())));

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 
-use vdi_server_sim::sample;
+use super::databases::{Databases, Pages};
 
 const SIM: &str = env!("CARGO_BIN_EXE_vdi-sim");
 
@@ -106,10 +106,10 @@ pub(crate) struct Folders {
 impl Folders {
     pub(crate) fn new() -> Folders {
         let root = tempfile::tempdir().unwrap();
-        for folder in ["data/db", "backup", "runtime"] {
+        for folder in ["data", "backup", "runtime"] {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        sample::create(&root.path().join("data/db"), 3 << 20, 7).unwrap();
+        Databases(root.path().join("data")).create("db", 3 << 20, 7);
         Folders { root }
     }
 
@@ -133,15 +133,14 @@ impl Folders {
         assert!(text.contains("DATABASE successfully processed"), "{text}");
     }
 
-    pub(crate) fn files(&self, database: &str) -> Vec<(PathBuf, Vec<u8>)> {
-        let folder = self.path("data").join(database);
-        let mut files: Vec<_> = std::fs::read_dir(&folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .map(|path| (path.strip_prefix(&folder).unwrap().to_path_buf(), std::fs::read(&path).unwrap()))
-            .collect();
-        files.sort();
-        files
+    pub(crate) fn databases(&self) -> Databases {
+        Databases(self.path("data"))
+    }
+
+    /// The pages of a database, all whole.
+    pub(crate) fn pages(&self, database: &str) -> Pages {
+        self.databases().check(database);
+        self.databases().pages(database)
     }
 
     /// Nothing but what must be there.

@@ -16,7 +16,6 @@
 use crate::common;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
@@ -25,6 +24,7 @@ use std::time::{Duration, Instant};
 use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Conduct, Kept};
+use common::databases::Holds;
 use common::number;
 use common::processes::Outcome;
 use fastrand::Rng;
@@ -38,7 +38,7 @@ const SEEDS: u64 = 100;
 /// What is left of the set is named so.
 const SET: &str = "nightly";
 
-/// Commands that every device gets in a backup, however small: a Catalog's header, its payload, the End, Flush.
+/// Commands that every device gets in a backup, however small: the headers, an extent, the trailer, Flush.
 const BACKUP_COMMANDS: u64 = 4;
 /// And in a restore: a Read.
 const RESTORE_COMMANDS: u64 = 1;
@@ -61,8 +61,8 @@ struct Act {
 #[derive(Debug)]
 struct Case {
     seed: u64,
-    /// Sizes of the database's files.
-    files: Vec<usize>,
+    /// What the database holds.
+    holds: Holds,
     devices: u32,
     options: String,
     features: Features,
@@ -81,7 +81,7 @@ impl Case {
         // Neighbouring seeds begin alike.
         let mut random = Rng::with_seed(random.u64(..));
         let devices = random.u32(1..=4);
-        let files = (0..random.usize(1..=4)).map(|_| size(&mut random)).collect();
+        let holds = Holds::random(&mut random, 300_000);
         let transfer: u32 = [65536, 131_072, 262_144][random.usize(..3)];
         let block: u32 = [512, 1024, 4096, 65536][random.usize(..4)];
         let mut options = format!("MAXTRANSFERSIZE = {transfer}, BLOCKSIZE = {block}");
@@ -105,7 +105,7 @@ impl Case {
         };
         Case {
             seed,
-            files,
+            holds,
             devices,
             options,
             features: kind | complete | discard,
@@ -166,16 +166,6 @@ const KINDS: [Features; 5] = [
     Features::TAPE,
 ];
 
-/// The size of a file: nothing, little, whole pages, or anything.
-fn size(random: &mut Rng) -> usize {
-    match random.u8(..8) {
-        0 => 0,
-        1 => random.usize(1..2000),
-        2 => 8192 * random.usize(1..8),
-        _ => random.usize(0..120_000),
-    }
-}
-
 impl Act {
     fn new(random: &mut Rng, devices: u32, verb: Verb) -> Act {
         let mut faults: Vec<_> = (0..random.usize(0..=4)).map(|_| any_fault(random, verb)).collect();
@@ -227,7 +217,7 @@ impl Act {
     }
 
     /// Whether something stands in the way of success for certain.
-    fn is_fatal(&self, verb: Verb, empty: bool) -> bool {
+    fn is_fatal(&self, verb: Verb) -> bool {
         let certain = match verb {
             Verb::Backup => BACKUP_COMMANDS,
             Verb::Restore => RESTORE_COMMANDS,
@@ -235,7 +225,7 @@ impl Act {
         let fault = |fault: &Fault| match fault {
             Fault::Refuse { .. } | Fault::FailAfterClose => true,
             Fault::AbortAt { command: at } | Fault::DieAt { command: at } => *at <= certain,
-            Fault::ReadError { read } => *read == 1 && verb == Verb::Backup && !empty,
+            Fault::ReadError { read } => *read == 1 && verb == Verb::Backup,
             _ => false,
         };
         let conduct = |conduct: &Conduct| match conduct {
@@ -347,22 +337,15 @@ fn any_mix_of_faults_ends_in_success_or_in_an_error_on_both_sides() {
 
 fn run(case: &Case, tally: &mut Tally) {
     let bench = Bench::new();
-    let mut random = Rng::with_seed(case.seed);
-    let folder = bench.data().join("sales");
-    fs::create_dir(&folder).unwrap();
-    for (index, size) in case.files.iter().enumerate() {
-        let mut bytes = vec![0; *size];
-        random.fill(&mut bytes);
-        fs::write(folder.join(format!("file-{index}")), bytes).unwrap();
-    }
+    bench.databases().make("sales", case.holds, case.seed);
     if case.replaces {
-        fs::create_dir(bench.data().join("copy")).unwrap();
-        fs::write(bench.data().join("copy/old"), b"old").unwrap();
+        bench.old_database("copy");
     }
-    let before = tree(&bench.data());
+    let contents = bench.databases().contents();
     // A backup whose statement failed at the very last is whole all the same.
     let backed_up = carry_out(&bench, case, Verb::Backup, tally) != End::Failed;
-    assert_eq!(tree(&bench.data()), before, "a backup leaves the databases alone");
+    assert!(bench.databases().contents() == contents, "a backup leaves the databases alone");
+    let before = bench.images();
     bench.assert_nothing_left();
     if backed_up {
         let made = tree(&bench.out());
@@ -372,7 +355,7 @@ fn run(case: &Case, tally: &mut Tally) {
             bench.assert_databases(&["copy", "sales"]);
             bench.assert_identical("sales", "copy");
         } else {
-            assert_eq!(tree(&bench.data()), before, "a restore that failed leaves the databases alone");
+            assert!(bench.images() == before, "a restore that failed leaves the databases alone");
         }
         bench.assert_nothing_left();
     }
@@ -430,9 +413,8 @@ fn carry_out(bench: &Bench, case: &Case, verb: Verb, tally: &mut Tally) -> End {
         let there: Vec<_> = there.into_iter().map(stripe_name).collect();
         bench.assert_output(&there.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    let empty = case.files.iter().all(|size| *size == 0);
     assert!(succeeded || !act.is_harmless(verb), "nothing stood in the way of success: {story}");
-    assert!(!succeeded || !act.is_fatal(verb, empty), "this could not succeed: {story}");
+    assert!(!succeeded || !act.is_fatal(verb), "this could not succeed: {story}");
     let verb = match verb {
         Verb::Backup => "BACKUP",
         Verb::Restore => "RESTORE",

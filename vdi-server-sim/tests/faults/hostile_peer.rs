@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use common::bench::Bench;
 use common::number;
 use common::processes::take_part;
-use fastrand::Rng;
 use hostile::case::{Act, Case, Role, Verb};
 use hostile::cast::{Cast, Played};
 use hostile::honest::{self, INNOCENT};
@@ -131,14 +130,7 @@ fn report(tally: &Tally, first: u64, count: u64, elapsed: Duration) {
 
 /// Plays a case.
 fn play(bench: &Bench, cast: &mut Cast<'_>, case: &Case, tally: &mut Tally) {
-    let folder = bench.data().join("sales");
-    fs::create_dir(&folder).unwrap();
-    let mut random = Rng::with_seed(case.seed);
-    for (index, size) in case.files.iter().enumerate() {
-        let mut bytes = vec![0; *size];
-        random.fill(&mut bytes);
-        fs::write(folder.join(format!("file-{index}")), bytes).unwrap();
-    }
+    bench.databases().make("sales", case.holds, case.seed);
     let raided = |verb| case.raid(verb).is_some();
     let backup = cast.play(case, Verb::Backup, raided(Verb::Backup));
     judge(case, Verb::Backup, &backup, tally);
@@ -154,32 +146,27 @@ fn play(bench: &Bench, cast: &mut Cast<'_>, case: &Case, tally: &mut Tally) {
             tally.count("a backup that was called good restored after a raid on its restore".to_owned());
         }
         bench.assert_identical("sales", "copy");
-        fs::remove_dir_all(bench.data().join("copy")).unwrap();
+        bench.drop_database("copy");
         bench.assert_identical(INNOCENT, "bystander");
     }
     for entry in fs::read_dir(bench.out()).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
-    fs::remove_dir_all(folder).unwrap();
+    bench.drop_database("sales");
 }
 
 /// After a restore that failed there is no database, or all of it: a set may be aborted when the database is in its place.
 fn remove_copy(bench: &Bench, case: &Case, restore: &Played) {
-    let copy = bench.data().join("copy");
-    if copy.exists() {
+    if bench.databases().contains("copy") {
         bench.assert_identical("sales", "copy");
-        fs::remove_dir_all(copy).unwrap();
+        bench.drop_database("copy");
     }
     if case.role == Role::Server && restore.server.is_none() {
-        // A killed server's half-made database.
-        for entry in fs::read_dir(bench.data()).unwrap() {
-            let path = entry.unwrap().path();
-            if path.file_name().unwrap().to_str().unwrap().starts_with('.') {
-                fs::remove_dir_all(path).unwrap();
-            }
-        }
+        // Removes a killed server's half-made database.
+        drop(bench.databases().open());
     }
+    assert_eq!(bench.databases().litter(), Vec::<String>::new());
 }
 
 /// Counts how a statement ended, which has to be right or a typed error on the honest sides.

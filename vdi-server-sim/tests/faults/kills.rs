@@ -8,15 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::bench::{Bench, tree};
+use common::bench::Bench;
 use common::client::{backup_statement, config, device_name, restore_statement, stripe};
 use common::processes::{Part, Stage, take_part};
 use common::{PATIENCE, eventually, now_ns};
+use rusqlite::Connection;
 use vdi_client::media::{FileMedia, Media};
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Completion, Error, INFINITE, VdConfig};
 use vdi_proto::command::CommandCode;
 use vdi_proto::config::ServerTerms;
 use vdi_proto::features::Features;
+use vdi_server_sim::catalog;
 use vdi_server_sim::vds::{Completed, ServerVirtualDeviceSet, VdsCommand};
 
 /// How long the death of one process may stay unknown to the others.
@@ -361,9 +363,9 @@ fn a_backup_fails_when_a_client_dies() {
 fn a_restore_fails_when_a_client_dies() {
     let bench = Bench::new();
     bench.database("sales", 20_000);
-    let before = tree(&bench.data().join("sales"));
+    let before = bench.databases().image("sales");
     a_statement_fails_when_a_client_dies(&bench, &restore_statement("sales", SET, DEVICES, "REPLACE"), "Read");
-    assert_eq!(tree(&bench.data().join("sales")), before);
+    assert!(bench.databases().image("sales") == before);
 }
 
 #[test]
@@ -437,7 +439,7 @@ fn a_restore_whose_server_is_killed_leaves_the_old_database() {
     bench.database("sales", 3_000_000);
     bench.back_up("sales", 1, "");
     bench.database("copy", 20_000);
-    let old = tree(&bench.data().join("copy"));
+    let old = bench.databases().image("copy");
 
     let primary = bench.part("reader", &[bench.out().to_str().unwrap()]);
     primary.expect("created");
@@ -447,9 +449,9 @@ fn a_restore_whose_server_is_killed_leaves_the_old_database() {
     let ended = primary.expect("ended");
     assert!(ended.contains("the server died"), "{ended}");
     primary.end();
-    assert_eq!(tree(&bench.data().join("copy")), old);
+    assert!(bench.databases().image("copy") == old);
 
-    // Where the file system knows no unnamed files, the next restore into the folder removes what is left.
+    // The next statement removes what is left.
     bench.restore("copy", 1, "REPLACE");
     bench.assert_identical("sales", "copy");
     bench.assert_databases(&["copy", "sales"]);
@@ -470,22 +472,24 @@ fn a_restore_whose_client_dies_while_it_is_put_into_place_succeeds() {
         command.arg("--transcript").arg(&transcript);
     });
     primary.expect("half done");
-    // The server waits for this lock when all the data is there.
-    let data = fs::File::open(bench.data()).unwrap();
-    data.lock().unwrap();
+    // The server waits for the catalog when all the data is there.
+    let catalog = Connection::open(bench.data().join(catalog::FILE_NAME)).unwrap();
+    catalog.execute_batch("BEGIN IMMEDIATE").unwrap();
     primary.order("go on");
-    eventually("the server waits for the data folder", || {
-        let locks = fs::read_to_string("/proc/locks").unwrap();
-        let server = format!(" {} ", statement.process.id());
-        let waits = locks.lines().any(|lock| lock.contains("-> FLOCK") && lock.contains(&server));
-        if waits { Ok(()) } else { Err(locks) }
+    eventually("the server waits for the catalog", || {
+        // SQLite sleeps before it tries again.
+        let threads = fs::read_dir(format!("/proc/{}/task", statement.process.id())).unwrap();
+        let threads = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("wchan")).ok());
+        let threads: Vec<_> = threads.collect();
+        if threads.iter().any(|wait| wait.contains("nanosleep")) { Ok(()) } else { Err(format!("{threads:?}")) }
     });
     primary.process.kill();
     eventually("the server has heard of the death", || {
         let said = fs::read_to_string(&transcript).unwrap();
         if said.contains("the primary client died") { Ok(()) } else { Err(said) }
     });
-    drop(data);
+    catalog.execute_batch("ROLLBACK").unwrap();
+    drop(catalog);
     statement.outcome().assert_success();
     bench.assert_identical("sales", "copy");
     bench.assert_databases(&["copy", "sales"]);

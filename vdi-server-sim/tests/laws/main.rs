@@ -12,7 +12,6 @@ mod script;
 mod seeds;
 mod set;
 mod statement;
-mod stream;
 
 mod fuzz_laws;
 mod fuzz_set;

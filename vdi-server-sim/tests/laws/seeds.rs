@@ -1,10 +1,6 @@
 //! Inputs for the fuzz targets to begin with.
 
-use vdi_server_sim::database::DatabaseFile;
 use vdi_server_sim::faults::TABLE;
-use vdi_server_sim::stream::{Catalog, Identity, SegmentHeader, SegmentKind, Snapshot};
-
-use super::stream::{CATALOG, CHECKSUMS, HEADER, STREAMS};
 
 /// A name, and the input.
 pub(crate) type Seed = (String, Vec<u8>);
@@ -19,7 +15,6 @@ pub(crate) fn targets() -> Vec<(&'static str, Vec<Seed>, Law)> {
         ("fault", fault(), super::fault::fault),
         ("script", script(), super::script::script),
         ("options", options(), super::options::options),
-        ("stream", stream(), super::stream::stream),
     ]
 }
 
@@ -39,6 +34,12 @@ fn statement() -> Vec<Seed> {
         "/* a /* b */ */ BACKUP DATABASE d TO VIRTUAL_DEVICE='s' WITH SNAPSHOT, STATS=100",
         "RESTORE DATABASE d\nFROM VIRTUAL_DEVICE='s'\nWITH KEEP_REPLICATION, FILE=1, SNAPSHOT, MEDIANAME='m', STATS=5",
         "RESTORE DATABASE d FROM VIRTUAL_DEVICE='s' WITH RECOVERY, MAXTRANSFERSIZE=4194304, BLOCKSIZE=65536, BUFFERCOUNT=1",
+        "BACKUP DATABASE d FILE='f', FILEGROUP=N'g''h' TO DISK='/b/d.bak', DISK='d2.bak' WITH RETAINDAYS=7, CONTINUE_AFTER_ERROR, INIT",
+        "RESTORE DATABASE d FROM DISK='/b/d.bak' WITH FILE=3, MOVE 'd' TO '/x/d.mdf', MOVE N'l''g' TO 'l.ldf', CONTINUE_AFTER_ERROR",
+        "RESTORE LABELONLY FROM VIRTUAL_DEVICE='s' WITH BLOCKSIZE=512, MAXTRANSFERSIZE=65536",
+        "restore filelistonly from disk='a.bak' with file = 2; -- files",
+        "RESTORE HEADERONLY FROM DISK=N'a.bak', DISK='b.bak' WITH NOUNLOAD",
+        "RESTORE VERIFYONLY FROM VIRTUAL_DEVICE='s' WITH CHECKSUM, STATS=5, FILE=1",
     ])
 }
 
@@ -66,6 +67,9 @@ fn script() -> Vec<Seed> {
         "SELECT 5 n SELECT 'x' AS [y] SELECT @@SERVERNAME PRINT N'ü'",
         "PRINT '$(db)$(set) $( $() $(a b)'",
         "SET NOCOUNT OFF",
+        "CREATE DATABASE [d] ON PRIMARY (NAME=a, FILENAME='a.mdf', SIZE=8MB, MAXSIZE=UNLIMITED, FILEGROWTH=10%), FILEGROUP g (NAME='b', \
+         FILENAME=N'b.ndf') LOG ON (NAME=l, FILENAME='l.ldf', SIZE=1 GB)\nALTER DATABASE d SET RECOVERY SIMPLE, MULTI_USER WITH ROLLBACK \
+         IMMEDIATE; DROP DATABASE IF EXISTS d, [e]",
         "BEGIN TRAN t; SELECT 99999999999.50 COMMIT TRANSACTION t\nROLLBACK WORK",
     ])
 }
@@ -78,44 +82,4 @@ fn options() -> Vec<Seed> {
         "-q\nx\n-o\nf\n-e\n-x\n-I\n-w\n80\n-y\n1\n-Y\n1\n-a\n512\n-A\n-K\nReadOnly\n-M\n-G\n-R\n-f\n65001\n-g\n-H\nh\n-c\nGO\n-l\n5\n-W\n-s\n,",
         "-?",
     ])
-}
-
-fn stream() -> Vec<Seed> {
-    let mut seeds = Vec::new();
-    let identity = Identity { set_id: [7; 16], family_index: 0, family_count: 1 };
-    let kinds = [
-        ("catalog", SegmentKind::Catalog { offset: 0, total: 600 }, 512, Some(1)),
-        ("data", SegmentKind::Data { file_index: 1, file_offset: 512 }, 100, None),
-        ("file-info", SegmentKind::FileInfo { offset: 512, total: 600 }, 88, Some(2)),
-        ("snapshot", SegmentKind::Snapshot { offset: 0, total: 16 }, 16, Some(3)),
-        ("end", SegmentKind::End { segments: 4, data_bytes: 100 }, 0, None),
-    ];
-    for (name, kind, payload_len, checksum) in kinds {
-        let header = SegmentHeader { identity, block_size: 512, sequence: 3, kind, payload_len, checksum };
-        let mut bytes = vec![HEADER];
-        let mut block = [0; 512];
-        header.encode_into(&mut block).expect("a good header");
-        // As far as it is not zeros.
-        bytes.extend(&block[..80]);
-        seeds.push((format!("header-{name}"), bytes));
-    }
-    let file = |path: &str, size| DatabaseFile { path: path.to_owned(), size, mode: 0o640 };
-    for (name, files) in [("none", vec![]), ("two", vec![file("a.mdf", 8192), file("log/ä.ldf", 0)])] {
-        let catalog = Catalog::new(files).expect("a small catalog");
-        seeds.push((format!("catalog-{name}"), [vec![CATALOG], catalog.encode()].concat()));
-    }
-    let snapshot = Snapshot { checksums: vec![None, Some(0xDEAD_BEEF), Some(0)] };
-    seeds.push(("checksums".to_owned(), [vec![CHECKSUMS, 3], snapshot.encode()].concat()));
-    // Block, kind, families, files, their lengths, room, which device gets what, and how it is cut; with it, an act or two.
-    for (name, bytes) in [
-        ("streams-one", &[0u8, 1, 0, 1, 200, 1, 0, 0, 99][..]),
-        ("streams-three", &[1, 1, 2, 3, 0, 2, 0, 8, 1, 0, 1, 0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 50]),
-        ("streams-snapshot", &[0, 0, 2, 100, 0, 0, 1, 1, 0, 7]),
-        ("streams-dropped", &[0, 1, 1, 1, 200, 4, 0, 0, 1, 99, 0, 0, 0, 1, 0]),
-        ("streams-header", &[0, 1, 1, 2, 200, 4, 0, 0, 1, 0, 99, 0, 3, 0, 1, 0, 64, 9]),
-        ("streams-payload", &[0, 1, 1, 2, 200, 4, 0, 0, 1, 0, 99, 0, 6, 0, 1, 0, 255]),
-    ] {
-        seeds.push((name.to_owned(), [&[STREAMS], bytes].concat()));
-    }
-    seeds
 }

@@ -241,7 +241,7 @@ fn a_write_of_data_that_succeeded_with_fewer_bytes_on_one_device_of_two_fails_th
                         Ok(command) => command,
                         Err(end) => return end.code(),
                     };
-                    // The catalog is shorter.
+                    // Headers are shorter.
                     let of_data = command.code == CommandCode::WRITE && command.size > 32_768;
                     let missing = if of_data { missing.swap(0, Ordering::Relaxed) } else { 0 };
                     let bytes = command.size as u64 - missing;

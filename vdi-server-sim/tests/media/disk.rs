@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use common::PATIENCE;
 use common::bench::{Bench, names, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::processes::{Stage, after, take_part};
+use common::databases::set_len;
+use common::processes::{Outcome, Stage, after, take_part};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vdi_client::media::FileMedia;
 use vdi_client::{ClientVirtualDeviceSet, Completion, pump};
-use vdi_server_sim::sample;
 
 #[test]
 fn child_entry() {
@@ -131,11 +131,11 @@ fn a_full_device_as_the_target_fails_the_backup_with_112() {
 #[test]
 fn a_full_data_folder_fails_the_restore_and_leaves_the_old_database() {
     let bench = Bench::new();
-    let Some(_disk) = SmallDisk::mount(&bench.data(), 6 << 20) else { return };
+    let Some(_disk) = SmallDisk::mount(&bench.data(), 7 << 20) else { return };
     bench.database("sales", 4_000_000);
     bench.back_up("sales", 2, "");
-    bench.database("copy", 500_000);
-    let old = tree(&bench.data().join("copy"));
+    bench.old_database("copy");
+    let old = bench.images();
     for (target, databases) in [("copy", &["copy", "sales"]), ("new", &["copy", "sales"])] {
         let agent = bench.reading_agent("nightly", &config(2));
         let outcome = bench.sql(&restore_statement(target, "nightly", 2, "REPLACE")).outcome();
@@ -149,70 +149,65 @@ fn a_full_data_folder_fails_the_restore_and_leaves_the_old_database() {
         bench.assert_databases(databases);
         bench.assert_nothing_left();
     }
-    assert_eq!(tree(&bench.data().join("copy")), old);
+    assert!(bench.images() == old);
     // With room again it works.
-    fs::remove_dir_all(bench.data().join("sales")).unwrap();
+    let sales = bench.pages("sales");
+    bench.drop_database("sales");
     bench.restore("copy", 2, "REPLACE");
-    sample::verify(&bench.data().join("copy")).unwrap();
+    bench.databases().check("copy");
+    assert!(bench.pages("copy") == sales);
+}
+
+/// A client of a BACKUP WITH BUFFERCOUNT = 1 that does something when it gets the N-th Write, from 1, and stores nothing.
+fn acting_at(bench: &Bench, at: u32, act: impl Fn() + Send + Sync + 'static) -> Outcome {
+    let script = bench.scripted("nightly", &config(1), move |mut device, _| {
+        let mut seen = 0;
+        while let Ok(command) = device.get_command(PATIENCE) {
+            seen += 1;
+            if seen == at {
+                act();
+            }
+            let bytes = command.data().len();
+            let _ = command.complete(Completion::transferred(bytes));
+        }
+    });
+    let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 1")).outcome();
+    script.result();
+    outcome
 }
 
 #[test]
 fn a_file_that_shrinks_during_the_backup_fails_it() {
     let bench = Bench::new();
     bench.database("sales", 5_000_000);
-    let file = bench.data().join("sales").join(sample::FILES[0]);
-    // With one buffer the server has read no further than the first Writes when they come.
+    let file = bench.databases().data_file("sales", 0);
     let shrinking = file.clone();
-    let script = bench.scripted("nightly", &config(1), move |mut device, _| {
-        let mut seen = 0;
-        while let Ok(command) = device.get_command(PATIENCE) {
-            seen += 1;
-            // Some data has come by then, so the server has the file open, and not all of it, which would take 50 Writes.
-            if seen == 6 {
-                fs::OpenOptions::new().write(true).open(&shrinking).unwrap().set_len(1_000_000).unwrap();
-            }
-            let bytes = command.data().len();
-            let _ = command.complete(Completion::transferred(bytes));
-        }
-    });
-    let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 1")).outcome();
-    let text = "has 1000000 bytes, but had 3358720 when the database was listed";
-    outcome.assert_failure(&["Msg 50000", sample::FILES[0], text]);
-    script.result();
+    // Some data has come by then, and not all of it, which would take 50 Writes: with one buffer the server has read no further.
+    let outcome = acting_at(&bench, 6, move || set_len(&shrinking, 1_000_000));
+    outcome.assert_failure(&["Msg 50000", file.to_str().unwrap(), "1000000 bytes"]);
 }
 
 #[test]
 fn a_file_that_vanished_or_is_no_file_fails_the_backup() {
     let bench = Bench::new();
     bench.database("sales", 5_000_000);
-    let second = bench.data().join("sales").join(sample::FILES[1]);
+    let second = bench.databases().data_file("sales", 1);
     let vanishing = second.clone();
-    let script = bench.scripted("nightly", &config(1), move |mut device, _| {
-        let mut first = true;
-        while let Ok(command) = device.get_command(PATIENCE) {
-            if std::mem::take(&mut first) {
-                fs::remove_file(&vanishing).unwrap();
-            }
-            let bytes = command.data().len();
-            let _ = command.complete(Completion::transferred(bytes));
-        }
-    });
-    let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 1")).outcome();
-    outcome.assert_failure(&[
-        "Msg 3634,",
-        "2(The system cannot find the file specified.)",
-        sample::FILES[1],
-        "No such file",
-    ]);
-    script.result();
+    let outcome = acting_at(&bench, 2, move || fs::remove_file(&vanishing).unwrap());
+    outcome.assert_failure(&[second.to_str().unwrap()]);
 
-    // Something that would block whoever opens it is refused, and the client learns why.
-    rustix::fs::mknodat(rustix::fs::CWD, &second, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    let agent = bench.writing_agent("nightly", &config(1));
-    let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome();
-    outcome.assert_failure(&["Msg 50000", sample::FILES[1], "remove or replace it"]);
-    let told = agent.result().unwrap_err().to_string();
-    assert!(told.contains("remove or replace it"), "{told}");
+    // Something that would block a process that opens it is refused, and the client learns why.
+    for gone in [true, false] {
+        if !gone {
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, &second, kind, 0o600.into(), 0).unwrap();
+        }
+        let agent = bench.writing_agent("nightly", &config(1));
+        let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome();
+        outcome.assert_failure(&[second.to_str().unwrap()]);
+        let told = agent.result().unwrap_err().to_string();
+        assert!(told.contains(second.to_str().unwrap()), "{told}");
+    }
 }
 
 #[test]

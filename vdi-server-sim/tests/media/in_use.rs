@@ -10,18 +10,16 @@ use std::path::Path;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, stripe};
+use common::databases::set_len;
 use gated::{Gate, GatedFile};
 use vdi_client::media::FileMedia;
-use vdi_server_sim::sample;
 use writer::{PAGE, Writer, stamps, written};
 
-/// A writer waits from before the first page is read until all are stored. The number of pages is a multiple of 256, so that the
-/// sequences of one page's writes are alike in their lowest byte.
+/// A writer waits from before the first page is read until all are stored.
 #[test]
 fn a_backup_of_a_database_in_use_is_of_one_moment() {
     let bench = Bench::new();
     bench.database("db", 256 * PAGE as u64);
-    let folder = bench.data().join("db");
     let mut writer = Writer::start(&bench, "db", &[]);
     let mut reported = 0;
     while reported < 256 {
@@ -33,19 +31,19 @@ fn a_backup_of_a_database_in_use_is_of_one_moment() {
         let client = bench.agent("nightly", &config(1), move |_| Ok(GatedFile::new(FileMedia::create(&path)?, &held)));
         let statement = bench.sql(&backup_statement("db", "nightly", 1, "BUFFERCOUNT = 4"));
         gate.wait();
-        let at_first = stamps(&folder);
+        let at_first = stamps(&bench, "db");
         // Read what it had reported before, so that nothing but the backup can stop it.
         while reported + 64 <= written(&at_first) {
             reported = writer.wrote();
         }
         writer.wait_until_asleep();
-        assert_eq!(stamps(&folder), at_first);
+        assert_eq!(stamps(&bench, "db"), at_first);
         gate.open();
         statement.outcome().assert_success();
         client.result().unwrap();
         reported = writer.goes_on(written(&at_first));
         bench.restore("copy", 1, "REPLACE");
-        assert_eq!(stamps(&bench.data().join("copy")), at_first);
+        assert_eq!(stamps(&bench, "copy"), at_first);
     }
     writer.end();
 }
@@ -70,10 +68,9 @@ const CHANGES: &[Change] = &[
 
 /// Cuts a file, and makes it as long again except for `less`.
 fn shorten(path: &Path, less: u64) {
-    let file = OpenOptions::new().write(true).open(path).unwrap();
-    let length = file.metadata().unwrap().len();
-    file.set_len(0).unwrap();
-    file.set_len(length - less).unwrap();
+    let length = fs::metadata(path).unwrap().len();
+    set_len(path, 0);
+    set_len(path, length - less);
 }
 
 #[test]
@@ -81,14 +78,15 @@ fn a_file_that_is_changed_during_its_backup_fails_it() {
     for (change, text) in CHANGES {
         let bench = Bench::new();
         bench.database("sales", 5_000_000);
+        let changed = bench.databases().data_file("sales", 0);
         let (gate, held) = Gate::at_call(2);
         let path = stripe(&bench.out(), 0);
         let client = bench.agent("nightly", &config(1), move |_| Ok(GatedFile::new(FileMedia::create(&path)?, &held)));
         let statement = bench.sql(&backup_statement("sales", "nightly", 1, ""));
         gate.wait();
-        change(&bench.data().join("sales").join(sample::FILES[0]));
+        change(&changed);
         gate.open();
-        statement.outcome().assert_failure(&["Msg 50000", sample::FILES[0], text]);
+        statement.outcome().assert_failure(&["Msg 50000", changed.to_str().unwrap(), text]);
         let told = client.result().unwrap_err().to_string();
         assert!(told.contains(text), "{told}");
         bench.assert_output(&[]);

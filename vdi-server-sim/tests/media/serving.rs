@@ -310,7 +310,7 @@ fn names_that_cannot_be_are_refused() {
 
 /// A statement on a small database, which is made where it is not there.
 fn backup_of_nothing(bench: &Bench, devices: u32) -> Task<Result<Summary, Failure>> {
-    if !bench.data().join("db").exists() {
+    if !bench.databases().contains("db") {
         bench.database("db", 65536);
     }
     backup(bench, devices)

@@ -5,20 +5,21 @@ use crate::common;
 use crate::writer;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::PATIENCE;
-use common::bench::{Bench, tree};
+use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement};
+use common::databases::{copy_files, set_len};
 use common::processes::Outcome;
 use common::tasks::{Task, task};
 use rustix::process::Signal;
 use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots, TapeImage};
 use vdi_client::{ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, Features, VdConfig, VdError};
-use vdi_server_sim::database::{DataFolder, DatabaseError, DatabaseWriter};
+use vdi_server_sim::storage::DatabaseWriter;
 use writer::{PAGE, Writer, stamps, written};
 
 const BYTES: u64 = 40 * PAGE as u64;
@@ -117,24 +118,60 @@ fn with(features: Features) -> VdConfig {
 const SNAPSHOT: &[CommandCode] = &[CommandCode::SNAPSHOT];
 const MOUNT: &[CommandCode] = &[CommandCode::MOUNT_SNAPSHOT];
 
-/// Copies a database as a client does: its files, in place if they are there already.
-fn copy(from: &Path, to: &Path) {
-    for (path, bytes) in tree(from) {
-        let (from, to) = (from.join(&path), to.join(&path));
-        if from.is_dir() {
-            fs::create_dir_all(to).unwrap();
-        } else {
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::write(to, bytes).unwrap();
+/// Copies the files of a database, one way or the other.
+#[derive(Clone)]
+struct Copier {
+    /// Where the database has them.
+    database: Vec<PathBuf>,
+    /// Where the snapshot has them.
+    taken: Vec<PathBuf>,
+}
+
+impl Copier {
+    /// For a database that is there. The snapshot is in the output folder's `copy`.
+    fn of(bench: &Bench, database: &str) -> Copier {
+        let folder = bench.out().join("copy");
+        fs::create_dir_all(&folder).unwrap();
+        let database = bench.databases().files(database);
+        let taken = (0..database.len()).map(|index| folder.join(index.to_string())).collect();
+        Copier { database, taken }
+    }
+
+    /// For the database `new`, which a snapshot of `db` is restored as.
+    fn of_new(bench: &Bench) -> Copier {
+        let Copier { taken, .. } = Copier::of(bench, "db");
+        let database = (0..taken.len()).map(|index| bench.data().join(format!("new-{index}"))).collect();
+        Copier { database, taken }
+    }
+
+    fn copy_out(&self) {
+        copy_files(self.database.iter().map(PathBuf::as_path).zip(self.taken.iter().map(PathBuf::as_path)));
+    }
+
+    fn copy_back(&self) {
+        copy_files(self.taken.iter().map(PathBuf::as_path).zip(self.database.iter().map(PathBuf::as_path)));
+    }
+
+    /// Removes what was copied back.
+    fn remove(&self) {
+        for path in &self.database {
+            let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Whether a database can be frozen, so that nobody else has it frozen, and is writing at most.
+/// The options of a restore as `new`, whose files [`Copier::of_new`] puts into place.
+fn moved(bench: &Bench, options: &str) -> String {
+    let files = bench.databases().row("db").files;
+    let names = files.iter().map(|file| &file.logical_name).zip(Copier::of_new(bench).database);
+    names.fold(options.to_owned(), |options, (name, path)| format!("{options}, MOVE '{name}' TO '{}'", path.display()))
+}
+
+/// Whether a database can be frozen, so that no other process has it frozen, and is writing at most.
 fn is_free(bench: &Bench, database: &str) -> bool {
-    match DataFolder::new(bench.data()).unwrap().open(database).unwrap().freeze(Duration::from_secs(1), || false) {
+    match bench.databases().open().database(database).unwrap().freeze(Duration::from_secs(1), || false) {
         Ok(_) => true,
-        Err(DatabaseError::NotFrozen { .. }) => false,
+        Err(error) if error.to_string().contains("locked") => false,
         Err(error) => panic!("{error}"),
     }
 }
@@ -142,10 +179,10 @@ fn is_free(bench: &Bench, database: &str) -> bool {
 /// A snapshot of `db` into the output folder's `copy`, whose metadata comes back.
 #[track_caller]
 fn back_up(bench: &Bench, config: &VdConfig, options: &str) -> (Outcome, Served) {
-    let (from, to) = (bench.data().join("db"), bench.out().join("copy"));
+    let copier = Copier::of(bench, "db");
     let (set, client) = client(bench, "nightly", config, Vec::new(), move |code| {
         if code == CommandCode::SNAPSHOT {
-            copy(&from, &to);
+            copier.copy_out();
         }
         Completion::done()
     });
@@ -182,7 +219,7 @@ fn restore(
 fn ctrl_c_ends_a_snapshot_backup_and_its_freeze() {
     let bench = Bench::new();
     bench.database("db", BYTES);
-    let mut writer = DatabaseWriter::open(&DataFolder::new(bench.data()).unwrap(), "db").unwrap();
+    let mut writer = DatabaseWriter::open(&bench.databases().open(), "db").unwrap();
     for held in [CommandCode::PREPARE_TO_FREEZE, CommandCode::SNAPSHOT] {
         let turn = (held == CommandCode::PREPARE_TO_FREEZE).then(|| writer.begin().unwrap());
         let (hold, act) = hold(&[CommandCode::PREPARE_TO_FREEZE, CommandCode::SNAPSHOT]);
@@ -216,17 +253,16 @@ fn nothing_is_written_while_the_client_takes_the_snapshot() {
     let (set, client) = client(&bench, "nightly", &with(all), Vec::new(), act);
     let statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
     hold.wait(CommandCode::SNAPSHOT);
-    let database = bench.data().join("db");
-    let frozen = stamps(&database);
+    let copier = Copier::of(&bench, "db");
+    let frozen = stamps(&bench, "db");
     writer.wait_until_asleep();
     // Once more, after all that it had reported has been read.
     while reported + 64 <= written(&frozen) {
         reported = writer.wrote();
     }
     writer.wait_until_asleep();
-    assert_eq!(stamps(&database), frozen);
-    copy(&database, &bench.out().join("copy"));
-    assert_eq!(stamps(&bench.out().join("copy")), frozen);
+    assert_eq!(stamps(&bench, "db"), frozen);
+    copier.copy_out();
     hold.answer(Completion::done());
     statement.outcome().assert_success();
     writer.goes_on(written(&frozen));
@@ -244,25 +280,24 @@ fn nothing_is_written_while_the_client_takes_the_snapshot() {
         CommandCode::COMPLETE,
     ];
     assert_eq!(served.codes, names);
-    let listed: String = tree(&database).keys().map(|path| format!("{}\n", database.join(path).display())).collect();
+    let listed: String = copier.database.iter().map(|path| format!("{}\n", path.display())).collect();
     assert!(served.stored.windows(listed.len()).any(|bytes| bytes == listed.as_bytes()));
 
     // Back it comes into the database in use, whose writer waits meanwhile, and into a new one.
-    let (from, to) = (bench.out().join("copy"), database.clone());
     let (outcome, served) =
-        restore(&bench, &config(1), "db", "SNAPSHOT, REPLACE", served.stored, move || copy(&from, &to));
+        restore(&bench, &config(1), "db", "SNAPSHOT, REPLACE", served.stored, move || copier.copy_back());
     outcome.assert_success();
     assert!(served.end.is_close(), "{}", served.end);
     // The only Read ended the data with an error, which is cleared before anything else.
     assert_eq!(served.codes, [CommandCode::READ, CommandCode::CLEAR_ERROR, CommandCode::MOUNT_SNAPSHOT]);
     writer.wrote();
     writer.end();
-    stamps(&database);
-    let (from, to) = (bench.out().join("copy"), bench.data().join("new"));
-    let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", served.stored, move || copy(&from, &to));
+    stamps(&bench, "db");
+    let (copier, options) = (Copier::of_new(&bench), moved(&bench, "SNAPSHOT"));
+    let (outcome, _) = restore(&bench, &config(1), "new", &options, served.stored, move || copier.copy_back());
     outcome.assert_success();
-    assert_eq!(stamps(&bench.data().join("new")), frozen);
-    assert_eq!(tree(&bench.data().join("new")), tree(&bench.out().join("copy")));
+    assert_eq!(stamps(&bench, "new"), frozen);
+    bench.assert_databases(&["db", "new"]);
 }
 
 #[test]
@@ -281,7 +316,7 @@ fn a_restore_freezes_what_it_replaces() {
     let beside = bench.writing_agent("second", &config(1));
     bench.sql(&backup_statement("db", "second", 1, "")).outcome().assert_failure(&["Msg 927, Level 14, State 2,"]);
     assert!(beside.result().is_err());
-    copy(&bench.out().join("copy"), &bench.data().join("db"));
+    Copier::of(&bench, "db").copy_back();
     hold.answer(Completion::done());
     statement.outcome().assert_success();
     client.result();
@@ -344,7 +379,7 @@ fn thaws(config: &VdConfig, texts: &[&str], happen: impl FnOnce(&Hold, &ClientVi
     let (set, client) = client(&bench, "nightly", config, Vec::new(), act);
     let statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
     hold.wait(CommandCode::SNAPSHOT);
-    let frozen = written(&stamps(&bench.data().join("db")));
+    let frozen = written(&stamps(&bench, "db"));
     happen(&hold, &set);
     // The client that still holds the command does not matter.
     writer.goes_on(frozen);
@@ -389,7 +424,7 @@ fn a_killed_server_thaws() {
     let (set, client) = client(&bench, "nightly", &config(1), Vec::new(), act);
     let mut statement = bench.sql(&backup_statement("db", "nightly", 1, "SNAPSHOT"));
     hold.wait(CommandCode::SNAPSHOT);
-    let frozen = written(&stamps(&bench.data().join("db")));
+    let frozen = written(&stamps(&bench, "db"));
     statement.process.kill();
     writer.goes_on(frozen);
     hold.answer(Completion::done());
@@ -405,43 +440,46 @@ fn what_was_mounted_is_compared() {
     for (options, checked) in [("SNAPSHOT", true), ("SNAPSHOT, NO_CHECKSUM", false)] {
         let (outcome, served) = back_up(&bench, &config(1), options);
         outcome.assert_success();
-        type Spoil = fn(&Path);
-        let spoil: [(Spoil, &str); 4] = [
-            (|folder| fs::remove_file(folder.join("sample_1.ndf")).unwrap(), "sample_1.ndf is missing"),
-            (|folder| fs::write(folder.join("more"), b"").unwrap(), "more is no file of the backup"),
+        type Spoil = fn(&Copier);
+        let spoil: [(Spoil, &str, bool); 3] = [
+            (|copier| fs::remove_file(&copier.database[1]).unwrap(), "new-1", true),
+            (|copier| set_len(&copier.database[0], 8192), "new-0", true),
             (
-                |folder| {
-                    fs::OpenOptions::new().write(true).open(folder.join("sample.mdf")).unwrap().set_len(1).unwrap()
-                },
-                "sample.mdf has 1 bytes, expected",
-            ),
-            (
-                |folder| {
-                    let path = folder.join("sample_log.ldf");
-                    let mut bytes = fs::read(&path).unwrap();
-                    *bytes.last_mut().unwrap() ^= 1;
+                |copier| {
+                    // A page of content, whose own checksum is right.
+                    let path = &copier.database[0];
+                    let mut bytes = fs::read(path).unwrap();
+                    let last = bytes.len() - 8192;
+                    bytes.copy_within(last - 8192..last, last);
                     fs::write(path, bytes).unwrap();
                 },
-                "sample_log.ldf has the checksum",
+                "new-0",
+                checked,
             ),
         ];
-        for (spoil, text) in spoil {
-            let (from, to) = (bench.out().join("copy"), bench.data().join("new"));
-            let mount = move || {
-                copy(&from, &to);
-                spoil(&to);
+        for (spoil, text, is_found) in spoil {
+            let (copier, options) = (Copier::of_new(&bench), moved(&bench, options));
+            let mount = {
+                let copier = copier.clone();
+                move || {
+                    copier.copy_back();
+                    spoil(&copier);
+                }
             };
-            let (outcome, end) = restore(&bench, &config(1), "new", "SNAPSHOT", served.stored.clone(), mount);
-            if checked || !text.ends_with("checksum") {
+            let (outcome, end) = restore(&bench, &config(1), "new", &options, served.stored.clone(), mount);
+            if is_found {
                 outcome.assert_failure(&[text]);
                 assert!(!end.end.is_close());
             } else {
                 outcome.assert_success();
             }
-            fs::remove_dir_all(bench.data().join("new")).unwrap();
+            bench.drop_database("new");
+            copier.remove();
         }
-        let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", served.stored.clone(), || {});
-        outcome.assert_failure(&["new"]);
+        let options = moved(&bench, "SNAPSHOT");
+        let (outcome, _) = restore(&bench, &config(1), "new", &options, served.stored.clone(), || {});
+        outcome.assert_failure(&["new-0"]);
+        bench.assert_databases(&["db"]);
     }
 }
 
@@ -463,7 +501,7 @@ fn the_two_kinds_of_backup_are_told_apart() {
     // What is wrong is found before anything is mounted.
     let cut = snapshot.stored[..snapshot.stored.len() - 512].to_vec();
     let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", cut, || panic!("mounted"));
-    outcome.assert_failure(&["without an End segment"]);
+    outcome.assert_failure(&["Msg 3203,", "38("]);
     let (outcome, served) = restore(&bench, &config(1), "db", "SNAPSHOT", snapshot.stored, || panic!("mounted"));
     outcome.assert_failure(&["Use the WITH REPLACE"]);
     let told = served.end.to_string();
@@ -472,45 +510,33 @@ fn the_two_kinds_of_backup_are_told_apart() {
 }
 
 #[test]
-fn long_lists_and_other_devices() {
+fn all_devices_and_sizes_take_snapshots() {
     let bench = Bench::new();
     bench.database("db", BYTES);
-    for index in 0..2000 {
-        let folder = bench.data().join("db").join(format!("a-folder-with-a-long-name-{}", index % 7));
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("a-file-with-a-long-name-{index}")), format!("{index}")).unwrap();
-    }
     let disk = with(Features::RANDOM_ACCESS | Features::ENUM_FROZEN_FILES | Features::REQUEST_COMPLETE);
     for (config, options) in [(&disk, ""), (&with(Features::ENUM_FROZEN_FILES), ", BLOCKSIZE = 65536, BUFFERCOUNT = 1")]
     {
         let options = format!("SNAPSHOT{options}");
         let (outcome, served) = back_up(&bench, config, &options);
         outcome.assert_success();
-        let (from, to) = (bench.out().join("copy"), bench.data().join("new"));
-        let mount = move || copy(&from, &to);
+        let (copier, options) = (Copier::of_new(&bench), moved(&bench, &options));
+        let mount = move || copier.copy_back();
         let (outcome, served) = restore(&bench, config, "new", &options, served.stored, mount);
         outcome.assert_success();
         assert!(served.end.is_close(), "{}", served.end);
         bench.assert_identical("db", "new");
-        fs::remove_dir_all(bench.data().join("new")).unwrap();
+        bench.drop_database("new");
     }
-}
-
-/// Copies the files of a database, one way or the other.
-#[derive(Clone)]
-struct Copier {
-    taken: PathBuf,
-    database: PathBuf,
 }
 
 impl Snapshots for Copier {
     fn take(&mut self) -> Result<(), MediaError> {
-        copy(&self.database, &self.taken);
+        self.copy_out();
         Ok(())
     }
 
     fn mount(&mut self) -> Result<(), MediaError> {
-        copy(&self.taken, &self.database);
+        self.copy_back();
         Ok(())
     }
 }
@@ -520,12 +546,11 @@ fn the_ready_made_media_keep_the_metadata() {
     let bench = Bench::new();
     bench.database("db", BYTES);
     let path = bench.out().join("metadata");
-    let copier = |database: &str| Copier { taken: bench.out().join("copy"), database: bench.data().join(database) };
     let all = Features::SNAPSHOT_PREPARE | Features::ENUM_FROZEN_FILES | Features::REQUEST_COMPLETE;
     for (features, tape) in
         [(Features::NONE, false), (all, false), (Features::TAPE | all, true), (Features::TAPE, true)]
     {
-        let (file, snapshots) = (path.clone(), copier("db"));
+        let (file, snapshots) = (path.clone(), Copier::of(&bench, "db"));
         let statement = backup_statement("db", "nightly", 1, "SNAPSHOT");
         let outcome = match tape {
             false => {
@@ -541,8 +566,8 @@ fn the_ready_made_media_keep_the_metadata() {
         };
         outcome.0.assert_success();
         outcome.1.unwrap();
-        let (file, snapshots) = (path.clone(), copier("new"));
-        let statement = restore_statement("new", "nightly", 1, "SNAPSHOT");
+        let (file, snapshots) = (path.clone(), Copier::of_new(&bench));
+        let statement = restore_statement("new", "nightly", 1, &moved(&bench, "SNAPSHOT"));
         let outcome = match tape {
             false => {
                 let media = move |_| Ok(SnapshotMedia::new(FileMedia::open(&file)?, snapshots.clone()));
@@ -558,7 +583,7 @@ fn the_ready_made_media_keep_the_metadata() {
         outcome.0.assert_success();
         outcome.1.unwrap();
         bench.assert_identical("db", "new");
-        fs::remove_dir_all(bench.data().join("new")).unwrap();
+        bench.drop_database("new");
         fs::remove_file(&path).unwrap();
     }
 }

@@ -3,16 +3,14 @@
 #![allow(dead_code)]
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use vdi_server_sim::database::page::Stamp;
+use vdi_server_sim::storage::content::Stamp;
 
-use crate::common::bench::{Bench, tree};
+use crate::common::bench::Bench;
 use crate::common::tasks::wait_until_asleep;
 
-/// Bytes of a page.
-pub(crate) const PAGE: usize = 8192;
+pub(crate) use crate::common::databases::PAGE;
 
 /// `vdi-sim write` in a process of its own.
 pub(crate) struct Writer {
@@ -69,19 +67,10 @@ impl Drop for Writer {
     }
 }
 
-/// The stamps of all pages; each page is whole, in its place, and of a sequence of its own.
+/// The stamps of all pages with content; each page is whole, in its place, and of a sequence of its own.
 #[track_caller]
-pub(crate) fn stamps(database: &Path) -> Vec<Stamp> {
-    let files = tree(database);
-    let mut stamps = Vec::new();
-    for (file, bytes) in (0..).zip(files.values()) {
-        for (page, bytes) in (0..).zip(bytes.chunks_exact(PAGE)) {
-            let stamp = Stamp::read(bytes).unwrap_or_else(|| panic!("page {page} of file {file} is torn"));
-            assert_eq!((stamp.file, stamp.page), (file, page));
-            stamps.push(stamp);
-        }
-    }
-    stamps
+pub(crate) fn stamps(bench: &Bench, database: &str) -> Vec<Stamp> {
+    bench.databases().stamps(database)
 }
 
 /// How many pages are written, by what the pages say.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use common::bench::{Bench, tree};
+use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement, stripe};
 use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
@@ -200,10 +200,9 @@ fn a_cancel_at_any_command_fails_both_sides_and_a_later_one_neither() {
         let asked = VdConfig { features, ..config(2) };
         for restore in [false, true] {
             if restore {
-                fs::create_dir_all(bench.data().join("copy")).unwrap();
-                fs::write(bench.data().join("copy/old"), b"old").unwrap();
+                bench.old_database("copy");
             }
-            let before = tree(&bench.data());
+            let before = (restore.then(|| bench.images()), bench.databases().contents());
             let mut at = 1;
             loop {
                 let (ran, reached, client) = cancelled_at(&bench, restore, &asked, at, false);
@@ -214,7 +213,8 @@ fn a_cancel_at_any_command_fails_both_sides_and_a_later_one_neither() {
                 }
                 ran.assert_cancelled();
                 assert_aborted(&client.unwrap_err());
-                assert!(tree(&bench.data()) == before, "cancelled at command {at}");
+                let now = (restore.then(|| bench.images()), bench.databases().contents());
+                assert!(now == before, "cancelled at command {at}");
                 if !restore {
                     if features == Features::NONE {
                         bench.assert_output(&[]);

@@ -26,7 +26,7 @@ fn the_agent_backs_up_and_restores() {
         folders.sql(statement);
         assert!(client.finish().contains(said));
     }
-    assert_eq!(folders.files("db"), folders.files("copy"));
+    folders.databases().assert_identical("db", "copy");
     folders.assert_clean(1);
 }
 
@@ -44,7 +44,7 @@ fn every_kind_of_device_backs_up_and_restores() {
             folders.sql(statement);
             assert!(client.finish().contains(said));
         }
-        assert_eq!(folders.files("db"), folders.files("copy"));
+        folders.databases().assert_identical("db", "copy");
         folders.assert_clean(1);
     }
 }
@@ -52,19 +52,20 @@ fn every_kind_of_device_backs_up_and_restores() {
 #[test]
 fn a_snapshot_is_taken_and_mounted() {
     let (folders, snapshot) = (Folders::new(), example("snapshot"));
-    let (database, backup) = (folders.path("data/db"), folders.path("backup"));
-    let before = folders.files("db");
+    let (files, backup) = (folders.databases().files("db"), folders.path("backup"));
+    let before = folders.pages("db");
     let run = |statement: &str, said: &str| {
-        let arguments = ["snapshot", database.to_str().unwrap(), backup.to_str().unwrap()];
+        let files = files.iter().map(|path| path.to_str().unwrap());
+        let arguments: Vec<_> = ["snapshot", backup.to_str().unwrap()].into_iter().chain(files).collect();
         let client = Client::start(&snapshot, &arguments, &folders.path("runtime"));
         folders.sql(statement);
         assert!(client.finish().contains(said));
     };
     run("BACKUP DATABASE db TO VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT", "taken");
-    std::fs::write(database.join(&before[0].0), b"a later state").unwrap();
-    assert_ne!(folders.files("db"), before);
+    folders.databases().change("db", 99);
+    assert!(folders.pages("db") != before);
     run("RESTORE DATABASE db FROM VIRTUAL_DEVICE='snapshot' WITH SNAPSHOT, REPLACE", "mounted");
-    assert_eq!(folders.files("db"), before);
+    assert!(folders.pages("db") == before);
     folders.assert_clean(1);
 }
 
@@ -78,7 +79,7 @@ fn a_snapshot_that_is_not_complete_keeps_the_old_one() {
         bench.database("db", 1 << 20);
         let run = || {
             let mut command = Command::new(&snapshot);
-            command.arg("c").arg(bench.data().join("db")).arg(bench.out());
+            command.arg("c").arg(bench.out()).args(bench.databases().files("db"));
             let mut agent = bench.run(command);
             agent.wait_for_output("ready");
             agent
@@ -90,8 +91,8 @@ fn a_snapshot_that_is_not_complete_keeps_the_old_one() {
         };
         back_up();
         let old = tree(&bench.out().join("snapshot"));
-        let (file, _) = tree(&bench.data().join("db")).pop_first().unwrap();
-        fs::write(bench.data().join("db").join(&file), b"a later state").unwrap();
+        bench.databases().change("db", 99);
+        let later = fs::read(bench.databases().data_file("db", 0)).unwrap();
 
         let mut agent = run();
         let mut server = Server::with_features(&bench, "c", 1, Features::WRITE_MEDIA);
@@ -114,7 +115,7 @@ fn a_snapshot_that_is_not_complete_keeps_the_old_one() {
         server.agent_ended();
         let now = tree(&bench.out().join("snapshot"));
         if complete {
-            assert_eq!(now[&Path::new("files").join(&file)], b"a later state");
+            assert!(now[Path::new("files/0")] == later);
             assert!(now[Path::new("metadata")].iter().all(|byte| *byte == 7));
         } else {
             assert!(now == old, "{count} commands, killed: {killed}");
@@ -131,7 +132,9 @@ fn a_folder_that_is_no_snapshot_is_not_replaced() {
     let theirs = folders.path("backup").join("snapshot");
     fs::create_dir(&theirs).unwrap();
     fs::write(theirs.join("thesis"), b"all of it").unwrap();
-    let output = Command::new(snapshot).arg("c").args(["data/db", "backup"].map(|name| folders.path(name))).output();
+    let mut command = Command::new(snapshot);
+    command.arg("c").arg(folders.path("backup")).args(folders.databases().files("db"));
+    let output = command.output();
     let said = String::from_utf8(output.unwrap().stderr).unwrap();
     assert!(said.contains("is no backup of this program, and is not replaced"), "{said}");
     assert_eq!(fs::read(theirs.join("thesis")).unwrap(), b"all of it");
@@ -181,8 +184,8 @@ fn workers_get_buffers_by_their_handles() {
     let text = client.finish();
     let (buffers, sum) = text.trim().split_once(" buffers summed by workers: ").unwrap();
     assert!(buffers.parse::<u64>().unwrap() > 24, "{text}");
-    // The database's own bytes are a part of what went over; headers make up the rest.
-    let database: u64 = folders.files("db").iter().flat_map(|(_, bytes)| bytes).map(|byte| u64::from(*byte)).sum();
+    // The database's own bytes are a part of what went over; fixed pages, the log and headers make up the rest.
+    let database: u64 = folders.pages("db").values().flatten().map(|byte| u64::from(*byte)).sum();
     let headers = sum.parse::<u64>().unwrap() - database;
     assert!(headers < 100_000 * buffers.parse::<u64>().unwrap(), "{text}");
     folders.assert_clean(0);
@@ -201,7 +204,7 @@ fn secondaries_serve_a_device_each() {
         folders.sql(statement);
         assert!(client.finish().contains("all 3 devices are done"));
     }
-    assert_eq!(folders.files("db"), folders.files("copy"));
+    folders.databases().assert_identical("db", "copy");
     folders.assert_clean(3);
 }
 
@@ -221,7 +224,7 @@ fn four_stripes_are_served_by_a_thread_each() {
         let text = client.finish();
         assert!(text.contains(said) && text.ends_with("done\n"), "{text}");
     }
-    assert_eq!(folders.files("db"), folders.files("copy"));
+    folders.databases().assert_identical("db", "copy");
     folders.assert_clean(4);
 }
 

@@ -220,7 +220,7 @@ fn both_programs_say_the_same() {
     for statement in [
         backup(),
         restore("MOVE 'a' TO 'b'"),
-        backup_statement("Sales", "nightly", 1, "COMPRESSION"),
+        backup_statement("Sale", "nightly", 1, "COMPRESSION"),
         backup_statement("sales", "nightly", 65, ""),
         restore_statement("master", "nightly", 1, ""),
         "BACKUP DATABASE sales TOO x".to_owned(),

@@ -8,6 +8,7 @@ use vdi_client::{ClientVirtualDeviceSet, CompletionCode, INFINITE, VdConfig, VdE
 use crate::common::PATIENCE;
 use crate::common::bench::Bench;
 use crate::common::client::{backup_statement, config, restore_statement, stripe};
+use crate::common::databases::set_len;
 use crate::common::examples::example;
 
 /// What the client is told when the server gives up.
@@ -82,12 +83,7 @@ fn the_client_learns_of_a_read_error_of_the_database() {
     set.get_configuration(PATIENCE).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let held = device.get_command(PATIENCE).unwrap();
-    for file in fs::read_dir(bench.data().join("sales")).unwrap() {
-        let file = file.unwrap().path();
-        if file.is_file() {
-            fs::OpenOptions::new().write(true).open(file).unwrap().set_len(1).unwrap();
-        }
-    }
+    bench.databases().files("sales").iter().for_each(|file| set_len(file, 1));
     held.complete(vdi_client::Completion::failed(CompletionCode::IO_DEVICE)).map_err(|error| error.error).unwrap();
     let end = loop {
         match device.get_command(INFINITE) {

@@ -98,7 +98,8 @@ fn a_refused_or_failed_batch_leaves_the_session_usable() {
     let (outcome, answer) = run(&mut session, &backup_statement("sales", "nightly", 1, ""));
     outcome.unwrap();
     agent.result().unwrap();
-    assert_eq!(answer.summary().map(|summary| summary.bytes), Some(49 * 8192));
+    let bytes = answer.summary().unwrap().bytes;
+    assert!((49 * 8192..=bench.databases().data_bytes("sales") + (1 << 20)).contains(&bytes), "{bytes}");
 }
 
 #[test]
@@ -119,7 +120,8 @@ fn parameters_are_variables_of_their_batch() {
     assert_eq!(answer.messages.last().unwrap().number, 3014);
     let (outcome, answer) = run(&mut session, &format!("PRINT 'never'\n{sql}"));
     assert!(matches!(outcome, Err(BatchError::Refused(_))), "{outcome:?}");
-    assert_eq!(answer.messages[0], Message::undeclared_variable("@db").at_line(2));
+    let undeclared = Message::new(137, 15, "Must declare the scalar variable \"@db\".").at_line(2);
+    assert_eq!(answer.messages[0], Message { state: 2, ..undeclared });
     assert_eq!((answer.messages[0].severity, answer.messages[0].state), (15, 2));
     let sql = "BACKUP DATABASE @stats TO VIRTUAL_DEVICE='nightly'";
     let (_, answer) = run_with(&mut session, sql, &parameters, &Cancel::new());

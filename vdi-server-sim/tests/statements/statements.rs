@@ -11,7 +11,7 @@ use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement, stripe};
 use vdi_client::media::FileMedia;
 use vdi_client::{Features, VdConfig, VdError};
-use vdi_server_sim::sample;
+use vdi_server_sim::storage::content;
 
 /// Bytes of the usual test database: more than one transfer of the greatest size.
 const SIZE: u64 = 5_000_000;
@@ -23,8 +23,7 @@ fn cycle(size: u64, devices: u32, backup: &str, restore: &str) {
     bench.database("sales", size);
     bench.back_up("sales", devices, backup);
     bench.restore("copy", devices, restore);
-    bench.assert_identical("sales", "copy");
-    sample::verify(&bench.data().join("copy")).unwrap();
+    bench.databases().assert_same("sales", "copy");
     bench.assert_databases(&["copy", "sales"]);
 }
 
@@ -97,28 +96,28 @@ fn a_backup_without_checksums_comes_back() {
 }
 
 #[test]
-fn files_in_subfolders_and_empty_ones_come_back() {
+fn files_of_a_user_come_back() {
     let bench = Bench::new();
-    let folder = bench.data().join("odd");
-    fs::create_dir_all(folder.join("a/b")).unwrap();
-    fs::create_dir_all(folder.join("a/empty/within")).unwrap();
-    fs::write(folder.join("empty"), []).unwrap();
-    fs::write(folder.join("a/one byte"), [1]).unwrap();
-    fs::write(folder.join("a/b/größer"), vec![7; 200_001]).unwrap();
+    let files = [vec![], vec![1], vec![7; 200_001], (0..100_000_u32).flat_map(u32::to_le_bytes).collect()];
+    bench.databases().import("odd", &files);
     bench.back_up("odd", 2, "");
     bench.restore("copy", 2, "");
-    bench.assert_identical("odd", "copy");
+    bench.databases().assert_same("odd", "copy");
+    content::export(&bench.databases().open(), "copy", &bench.out().join("exported")).unwrap();
+    for (index, bytes) in files.iter().enumerate() {
+        assert!(fs::read(bench.out().join(format!("exported/file-{index}"))).unwrap() == *bytes, "file {index}");
+    }
 }
 
 #[test]
 fn restore_with_replace_replaces_the_whole_database() {
     let bench = Bench::new();
     bench.database("sales", 300_000);
-    fs::create_dir(bench.data().join("old")).unwrap();
-    fs::write(bench.data().join("old/only the old one has this"), b"x").unwrap();
+    bench.databases().import("old", &[b"only the old one has this".to_vec()]);
     bench.back_up("sales", 2, "");
     bench.restore("old", 2, "REPLACE");
-    bench.assert_identical("sales", "old");
+    bench.databases().assert_same("sales", "old");
+    bench.assert_databases(&["old", "sales"]);
 }
 
 #[test]
@@ -142,10 +141,11 @@ fn the_messages_of_a_success_count_files_and_percents() {
     let bench = Bench::new();
     bench.database("sales", 900_000);
     let outcome = bench.back_up("sales", 1, "STATS = 50");
-    for text in
-        ["50 percent processed.", "100 percent processed.", "for database 'sales', file 'sample.mdf' on file 1."]
-    {
-        assert!(outcome.text.contains(text), "{outcome:#?}");
+    let files = bench.databases().row("sales").files;
+    let files = files.iter().map(|file| format!("for database 'sales', file '{}' on file 1.", file.logical_name));
+    let percents = ["50 percent processed.", "100 percent processed."].map(str::to_owned);
+    for text in percents.into_iter().chain(files) {
+        assert!(outcome.text.contains(&text), "{text}: {outcome:#?}");
     }
 }
 
@@ -183,8 +183,20 @@ fn a_set_in_other_letters_is_another_set() {
 fn a_database_that_does_not_exist_fails_the_statement() {
     let bench = Bench::new();
     bench.database("sales", 10_000);
-    let outcome = bench.sql(&backup_statement("Sales", "nightly", 1, "")).outcome();
-    outcome.assert_failure(&["Msg 911,", "Database 'Sales' does not exist."]);
+    let outcome = bench.sql(&backup_statement("sale", "nightly", 1, "")).outcome();
+    outcome.assert_failure(&["Msg 911,", "Database 'sale' does not exist."]);
+}
+
+/// As with SQL Server's collation of the installation. The message has the name of the statement.
+#[test]
+fn a_name_in_other_letters_is_the_same_database() {
+    let bench = Bench::new();
+    bench.database("sales", 100_000);
+    bench.back_up("SALES", 1, "");
+    bench.restore("Sales", 1, "REPLACE");
+    bench.restore("copy", 1, "");
+    bench.assert_identical("sales", "copy");
+    assert_eq!(bench.databases().names().len(), 2);
 }
 
 #[test]
@@ -202,18 +214,21 @@ fn another_number_of_devices_than_the_set_has_fails_the_statement() {
     bench.back_up("sales", 2, "");
 }
 
+/// The database of another name: the header says which one the backup is of, so the set is opened first.
 #[test]
 fn a_database_that_exists_is_not_replaced_without_replace() {
     let bench = Bench::new();
     bench.database("sales", 300_000);
     bench.back_up("sales", 1, "");
-    bench.database("copy", 10_000);
-    let agent = bench.reading_agent("nightly", &config(1));
-    bench.sql(&restore_statement("copy", "nightly", 1, "")).outcome().assert_failure(&["Msg 3159,", "exists already"]);
-    // The header was read, so the client waits no more and knows why.
-    let told = agent.result().unwrap_err().to_string();
-    assert!(told.contains("exists already"), "{told}");
-    assert_eq!(sample::verify(&bench.data().join("copy")).unwrap().pages, 2);
+    bench.old_database("copy");
+    let before = bench.images();
+    for (database, number) in [("copy", "Msg 3154,"), ("sales", "Msg 3159,")] {
+        let agent = bench.reading_agent("nightly", &config(1));
+        bench.sql(&restore_statement(database, "nightly", 1, "")).outcome().assert_failure(&[number]);
+        // The header was read, so the client waits no more and knows why.
+        assert_eq!(agent.result().unwrap_err().code(), VdError::Abort);
+        assert!(bench.images() == before);
+    }
 }
 
 #[test]
@@ -231,14 +246,14 @@ fn a_broken_restore(devices: u32, options: &str, spoil: impl FnOnce(&Bench), tex
     let bench = Bench::new();
     bench.database("sales", 700_000);
     bench.back_up("sales", devices, "");
-    bench.database("copy", 20_000);
-    let old = sample::verify(&bench.data().join("copy")).unwrap();
+    bench.old_database("copy");
     spoil(&bench);
+    let old = bench.images();
     let agent = bench.reading_agent("nightly", &config(devices));
     let outcome = bench.sql(&restore_statement("copy", "nightly", devices, &format!("REPLACE{options}"))).outcome();
     outcome.assert_failure(texts);
     assert!(agent.result().is_err());
-    assert_eq!(sample::verify(&bench.data().join("copy")).unwrap(), old);
+    assert!(bench.images() == old);
     bench.assert_databases(&["copy", "sales"]);
     bench.assert_nothing_left();
 }
@@ -257,15 +272,20 @@ fn another_block_size_than_the_backup_s_fails_the_restore() {
 
 #[test]
 fn a_flipped_bit_anywhere_fails_the_restore() {
-    // In the first header, the catalog, the data, its end or its padding, the last header, and the zeros behind it.
-    let places: [fn(u64) -> u64; 6] =
-        [|_| 4, |_| 520, |length| length / 2, |length| length - 520, |length| length - 500, |length| length - 1];
-    for place in places {
+    // In the label, in the first header of the set, in the middle of a page, in the headers behind the data, and in the last block.
+    let places: [(fn(u64) -> u64, &str); 5] = [
+        (|_| 4, "Msg 3241,"),
+        (|_| 1050, "Msg 3241,"),
+        (|length| length / 2, "Msg 3183,"),
+        (|length| length - 3000, "Msg 3241,"),
+        (|length| length - 500, "Msg 3241,"),
+    ];
+    for (place, number) in places {
         let flip = |bench: &Bench| {
             let path = stripe(&bench.out(), 1);
             flip_a_byte(&path, place(fs::metadata(&path).unwrap().len()));
         };
-        a_broken_restore(2, "", flip, &["Msg 3241,"]);
+        a_broken_restore(2, "", flip, &[number]);
     }
 }
 

@@ -56,9 +56,9 @@ mod tests {
     fn an_entry_has_two_lines() {
         let time = UNIX_EPOCH + Duration::from_millis(1_796_069_702_470);
         assert_eq!(
-            entry(time, &Message::backup_failed("BACKUP DATABASE d")),
+            entry(time, &Message::new(3041, 16, "BACKUP failed to complete the command BACKUP DATABASE d.")),
             "2026-11-30 20:15:02.47 Backup      Error: 3041, Severity: 16, State: 1.\n2026-11-30 20:15:02.47 Backup      BACKUP \
-             failed to complete the command BACKUP DATABASE d. Check the backup application log for detailed messages.\n"
+             failed to complete the command BACKUP DATABASE d.\n"
         );
     }
 }

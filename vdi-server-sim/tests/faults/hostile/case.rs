@@ -5,6 +5,7 @@ use vdi_client::{Features, VdConfig};
 
 use crate::common::client::{backup_statement, config, restore_statement};
 use crate::common::conduct::Kept;
+use crate::common::databases::Holds;
 
 /// What is hostile in a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -185,8 +186,8 @@ pub(crate) struct Case {
     pub(crate) seed: u64,
     pub(crate) role: Role,
     pub(crate) devices: u32,
-    /// Sizes of the database's files.
-    pub(crate) files: Vec<usize>,
+    /// What the database holds.
+    pub(crate) holds: Holds,
     options: String,
     features: Features,
     pub(crate) kept: Kept,
@@ -201,7 +202,7 @@ impl Case {
         // Neighbouring seeds begin alike.
         let mut random = Rng::with_seed(random.u64(..));
         let devices = random.u32(1..=3);
-        let files = (0..random.usize(1..=3)).map(|_| random.usize(1..200_000)).collect();
+        let holds = Holds::random(&mut random, 400_000);
         let block: u32 = [512, 4096, 65536][random.usize(..3)];
         let mut options = format!("MAXTRANSFERSIZE = 65536, BLOCKSIZE = {block}");
         if random.bool() {
@@ -230,7 +231,7 @@ impl Case {
         let backup = (raided != 2).then(|| Raid::new(&mut random, devices, Verb::Backup));
         let restore = (raided != 1).then(|| Raid::new(&mut random, devices, Verb::Restore));
         let features = kind | complete;
-        Case { seed, role, devices, files, options, features, kept, eom_warning_size, backup, restore }
+        Case { seed, role, devices, holds, options, features, kept, eom_warning_size, backup, restore }
     }
 
     pub(crate) fn config(&self) -> VdConfig {

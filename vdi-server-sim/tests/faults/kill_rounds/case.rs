@@ -5,6 +5,7 @@ use vdi_client::{Features, VdConfig};
 
 use crate::common::client::{backup_statement, config, restore_statement};
 use crate::common::conduct::Kept;
+use crate::common::databases::Holds;
 
 /// The set of all rounds.
 pub(crate) const SET: &str = "mortal";
@@ -131,9 +132,9 @@ pub(crate) struct Blow {
 pub(crate) struct Case {
     pub(crate) seed: u64,
     pub(crate) verb: Verb,
-    /// Sizes of the database's files before the statement that is disturbed, and, for a backup, while it runs.
-    pub(crate) files: Vec<usize>,
-    pub(crate) changed: Vec<usize>,
+    /// What the database holds before the statement that is disturbed, and, for a backup, while it runs.
+    pub(crate) holds: Holds,
+    pub(crate) changed: Holds,
     pub(crate) devices: u32,
     /// The first devices are the primary's; the others have these many secondaries.
     pub(crate) own: u32,
@@ -168,8 +169,9 @@ impl Case {
         let mut random = Rng::with_seed(random.u64(..));
         let random = &mut random;
         let verb = if random.u8(..5) < 3 { Verb::Backup } else { Verb::Restore };
-        let files: Vec<_> = (0..random.usize(1..=4)).map(|_| size(random)).collect();
-        let changed = files.iter().map(|size| if random.bool() { *size } else { self::size(random) }).collect();
+        let most = if random.u8(..8) == 0 { 4_000_000 } else { 1_000_000 };
+        let holds = Holds::random(random, most);
+        let changed = if random.bool() { holds } else { Holds::random(random, most) };
         let devices = if random.u8(..16) == 0 { random.u32(5..=9) } else { random.u32(1..=4) };
         let secondaries = if random.bool() { random.u32(1..=2).min(devices) } else { 0 };
         let own = if secondaries > 0 { random.u32(0..=devices - secondaries) } else { devices };
@@ -211,7 +213,7 @@ impl Case {
         Case {
             seed,
             verb,
-            files,
+            holds,
             changed,
             devices,
             own,
@@ -262,17 +264,6 @@ impl Case {
              The case: {self:#?}",
             self.seed
         )
-    }
-}
-
-/// The size of a file: nothing, little, a page, or anything.
-fn size(random: &mut Rng) -> usize {
-    match random.u8(..8) {
-        0 => 0,
-        1 => random.usize(1..2000),
-        2 => 8192,
-        3 => random.usize(..3_000_000),
-        _ => random.usize(..600_000),
     }
 }
 

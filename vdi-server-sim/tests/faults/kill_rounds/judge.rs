@@ -9,18 +9,17 @@
 //! 4. Whatever else happened, each target is what it was before, or the complete new one.
 //! 5. A restore that was reported as good has put identical bytes into place; whatever else happened, the database is what it was
 //!    before, or the complete new one.
-//! 6. Nothing is left: no process, descriptor, mapping or socket, and no file but hidden ones of a process that was killed in the
-//!    middle of putting its data into place, which the next one removes. The name is free.
+//! 6. Nothing is left: no process, descriptor, mapping or socket, and no file but those of a process that was killed in the middle of
+//!    putting its data into place, which the next one removes. The name is free.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fastrand::Rng;
 use vdi_client::media::Media;
 use vdi_client::{CommandCode, CompletionCode, Features, VdConfig};
-use vdi_server_sim::stream::{Expectations, StreamParser};
+use vdi_mtf::inspector::Inspector;
 
 use super::case::{Case, How, Role, SET, Verb};
 use super::play::{Played, died, play};
@@ -28,16 +27,15 @@ use super::tally::Tally;
 use crate::common::bench::{Bench, names, tree};
 use crate::common::client::{restore_statement, stripe};
 use crate::common::conduct::Conduct;
+use crate::common::databases::{Image, Pages};
 
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
 /// Plays the round of a seed. How long after the last signal the last process was gone.
 pub(crate) fn round(case: &Case, tally: &mut Tally) -> Option<Duration> {
     let bench = Bench::new();
-    let mut random = Rng::with_seed(case.seed);
-    fs::create_dir(bench.data().join("sales")).unwrap();
-    fill(&bench, &case.files, &mut random);
-    let old_data = tree(&bench.data().join("sales"));
+    bench.databases().make("sales", case.holds, case.seed);
+    let old_data = bench.pages("sales");
     let first = play(&bench, case, Verb::Backup, None);
     assert!(first.client_succeeded() && first.server_succeeded(), "undisturbed: {first:#?}");
     let (played, verdict) = match case.verb {
@@ -46,24 +44,24 @@ pub(crate) fn round(case: &Case, tally: &mut Tally) -> Option<Duration> {
                 clear(&bench.out());
             }
             let old = targets(&bench);
-            fill(&bench, &case.changed, &mut random);
-            let data = tree(&bench.data());
+            bench.databases().make("sales", case.changed, case.seed ^ 1);
+            let data = bench.databases().contents();
             let played = play(&bench, case, Verb::Backup, Some(first.took));
-            assert!(tree(&bench.data()) == data, "a backup leaves the databases alone: {played:#?}");
+            assert!(bench.databases().contents() == data, "a backup leaves the databases alone: {played:#?}");
             errors_name_their_reason(case, &played);
             let verdict = judge_backup(&bench, case, &played, &old, &old_data);
             (played, verdict)
         }
         Verb::Restore => {
             if case.replaces {
-                fs::create_dir(bench.data().join("copy")).unwrap();
-                fs::write(bench.data().join("copy/old"), b"old").unwrap();
+                bench.old_database("copy");
             }
+            let old = bench.databases().contains("copy").then(|| bench.databases().image("copy"));
             let made = tree(&bench.out());
             let played = play(&bench, case, Verb::Restore, Some(first.took));
             assert!(tree(&bench.out()) == made, "a restore leaves the backup alone: {played:#?}");
             errors_name_their_reason(case, &played);
-            let verdict = judge_restore(&bench, case, &played);
+            let verdict = judge_restore(&bench, &played, old);
             (played, verdict)
         }
     };
@@ -71,15 +69,6 @@ pub(crate) fn round(case: &Case, tally: &mut Tally) -> Option<Duration> {
     tidy(&bench, case, &played, tally);
     tally.note(&played);
     played.lateness
-}
-
-/// Files of random bytes.
-fn fill(bench: &Bench, sizes: &[usize], random: &mut Rng) {
-    for (index, size) in sizes.iter().enumerate() {
-        let mut bytes = vec![0; *size];
-        random.fill(&mut bytes);
-        fs::write(bench.data().join(format!("sales/file-{index}")), bytes).unwrap();
-    }
 }
 
 fn clear(folder: &Path) {
@@ -168,7 +157,7 @@ fn errors_name_their_reason(case: &Case, played: &Played) {
     }
 }
 
-fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_data: &Tree) -> &'static str {
+fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_data: &Pages) -> &'static str {
     let good = played.client_succeeded() || (played.server_succeeded() && case.completes());
     let now = targets(bench);
     let devices: Vec<_> = (0..case.devices).map(|device| (part(old, device), part(&now, device))).collect();
@@ -182,7 +171,7 @@ fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_dat
     let all = renewed.iter().all(|renewed| *renewed);
     let none = renewed.iter().all(|renewed| !renewed);
     if all {
-        let new_data = tree(&bench.data().join("sales"));
+        let new_data = bench.pages("sales");
         assert!(restores(bench, case, &new_data), "{played:#?}");
     } else if none && !old.is_empty() {
         assert!(restores(bench, case, old_data), "{played:#?}");
@@ -208,7 +197,7 @@ fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_dat
 }
 
 /// Whether the targets restore; to these bytes, if they do.
-fn restores(bench: &Bench, case: &Case, expected: &Tree) -> bool {
+fn restores(bench: &Bench, case: &Case, expected: &Pages) -> bool {
     let mut client = bench.serve("checking", &VdConfig { server_time_out: 0, ..case.config() }, case.seed, {
         let (out, kept) = (bench.out(), case.kept);
         move |device| (Conduct::Pump, kept.media(&stripe(&out, device), true))
@@ -216,16 +205,16 @@ fn restores(bench: &Bench, case: &Case, expected: &Tree) -> bool {
     let statement = restore_statement("checked", "checking", case.devices, &format!("{}, REPLACE", case.options));
     let outcome = bench.sql(&statement).outcome();
     let ended = client.result();
-    let restored = bench.data().join("checked");
     if !outcome.status.success() {
         outcome.assert_failure(&[]);
-        assert!(!restored.exists());
+        assert!(!bench.databases().contains("checked"));
         return false;
     }
     outcome.assert_success();
     assert!(ended.unwrap().iter().all(Result::is_ok));
-    assert!(tree(&restored) == *expected, "the backup restores to other bytes");
-    fs::remove_dir_all(restored).unwrap();
+    bench.databases().check("checked");
+    assert!(bench.pages("checked") == *expected, "the backup restores to other bytes");
+    bench.drop_database("checked");
     true
 }
 
@@ -235,7 +224,7 @@ fn whole(case: &Case, path: &Path) -> Result<(), String> {
     let features = case.features | Features::READ_MEDIA;
     let block_size = case.block;
     media.begin(&VdConfig { features, block_size, ..case.config() }).map_err(|error| error.to_string())?;
-    let mut parser = StreamParser::new(Expectations { block_size, family_count: Some(case.devices) });
+    let mut inspector = Inspector::new();
     let (mut position, mut medium, mut buffer) = (0, 1, vec![0; 65536]);
     loop {
         let (bytes, ends) = match media.read(position, &mut buffer) {
@@ -244,22 +233,24 @@ fn whole(case: &Case, path: &Path) -> Result<(), String> {
             Err(error) => (error.bytes as usize, error.code != CompletionCode::FILEMARK_DETECTED),
         };
         position += bytes as u64;
-        parser.push(&buffer[..bytes], &mut Vec::new()).map_err(|error| error.to_string())?;
+        inspector.read(&buffer[..bytes]).map_err(|error| error.to_string())?;
         if ends {
             medium += 1;
             if !case.features.contains(Features::REMOVABLE) || media.other(CommandCode::LOAD, medium, 0).is_err() {
-                return parser.finish().map(drop).map_err(|error| error.to_string());
+                inspector.finish().map_err(|error| error.to_string())?;
+                let sets = inspector.medium().sets.len();
+                let is_whole = inspector.damage_count() == 0 && sets == 1;
+                return is_whole.then_some(()).ok_or(format!("{sets} sets, {:?}", inspector.damages()));
             }
             position = 0;
         }
     }
 }
 
-fn judge_restore(bench: &Bench, case: &Case, played: &Played) -> &'static str {
-    let copy = bench.data().join("copy");
-    let now = copy.exists().then(|| tree(&copy));
-    let old = case.replaces.then(|| BTreeMap::from([(PathBuf::from("old"), b"old".to_vec())]));
-    let new = now.as_ref() == Some(&tree(&bench.data().join("sales")));
+fn judge_restore(bench: &Bench, played: &Played, old: Option<Image>) -> &'static str {
+    // Read without what the next statement does first: it removes what a killed one left.
+    let now = bench.databases().contains("copy").then(|| bench.databases().image("copy"));
+    let new = now.is_some() && bench.pages("copy") == bench.pages("sales");
     assert!(new || now == old, "the database is neither the old nor the complete new one: {played:#?}");
     let good = played.server_succeeded();
     assert!(new || !good, "a restore that was reported as good did not take place: {played:#?}");
@@ -291,14 +282,15 @@ fn tidy(bench: &Bench, case: &Case, played: &Played, tally: &mut Tally) {
         assert_eq!(targets(bench), before);
         assert_eq!(hidden(bench.out()), Vec::<String>::new(), "the next one removes what is left: {played:#?}");
     }
-    let left = hidden(bench.data());
+    let left = bench.databases().litter();
     if !left.is_empty() {
         let killed = died(&played.outcome) && case.verb == Verb::Restore;
         assert!(killed, "{left:?} is left in the data folder: {played:#?}");
-        tally.count("left by a server killed in its commit, removed by the next: hidden folders".to_owned());
-        assert!(restores(bench, case, &tree(&bench.data().join("sales"))));
-        assert_eq!(hidden(bench.data()), Vec::<String>::new(), "{played:#?}");
+        tally.count("left by a server killed in its restore, removed by the next: files".to_owned());
+        assert!(restores(bench, case, &bench.pages("sales")));
+        assert_eq!(bench.databases().litter(), Vec::<String>::new(), "{played:#?}");
     }
+    bench.databases().names().iter().for_each(|name| bench.databases().check(name));
     let sockets = names(&bench.runtime());
     if !sockets.is_empty() {
         // Nobody is left to remove the socket; the next one who creates a set does.

@@ -11,7 +11,6 @@ use super::calls::{Call, Rules, can_fail_calls, faults, reported};
 use super::trial::{KINDS, Verb, attempt, is_complete, nothing, target};
 use crate::common::bench::{Bench, names, tree};
 use crate::common::conduct::Kept;
-use vdi_server_sim::sample;
 
 /// What is done with files. Not close: the system lets go of the descriptor whatever it answers, which a call that is not carried
 /// out does not; and what it could tell of writing, the sync before has told.
@@ -203,18 +202,14 @@ fn every_call_on_the_files_that_a_restore_reads_may_fail() {
     for (kind, kept) in KINDS {
         place_old(&bench, kept);
         assert!(attempt(&bench, Verb::Backup, kind, nothing, nothing).judge());
-        let place_copy = || {
-            let _ = fs::remove_dir_all(bench.data().join("copy"));
-            sample::create(&bench.data().join("copy"), 100_000, 9).unwrap();
-        };
-        place_copy();
-        let old = tree(&bench.data().join("copy"));
+        bench.old_database("copy");
         assert!(attempt(&bench, Verb::Restore, kind, |command| undisturbed.apply(command, &report), nothing).judge());
         let seen = reported(&report);
         let faults = faults(&seen, &[Errno::IO]);
         let mut failed = 0;
         for fault in &faults {
-            place_copy();
+            bench.old_database("copy");
+            let old = bench.databases().image("copy");
             let rules = Rules { at: fault.at, persists: fault.persists, error: fault.error, ..undisturbed.clone() };
             let trial = attempt(&bench, Verb::Restore, kind, |command| rules.apply(command, &report), nothing);
             let calls = reported(&report);
@@ -231,7 +226,7 @@ fn every_call_on_the_files_that_a_restore_reads_may_fail() {
                     bench.assert_identical("sales", "copy");
                 }
                 _ => {
-                    assert!(!trial.judge() && tree(&bench.data().join("copy")) == old, "{story}");
+                    assert!(!trial.judge() && bench.databases().image("copy") == old, "{story}");
                     failed += 1;
                 }
             }

@@ -175,6 +175,6 @@ pub(crate) fn is_complete(bench: &Bench, kept: Kept) -> bool {
         return false;
     }
     bench.assert_identical("sales", "check");
-    fs::remove_dir_all(bench.data().join("check")).unwrap();
+    bench.drop_database("check");
     true
 }

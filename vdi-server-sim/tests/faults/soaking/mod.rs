@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use figures::{Held, Sample, Series};
 use rounds::Round;
 
-use crate::common::bench::{Bench, names, tree};
+use crate::common::bench::{Bench, names};
 use crate::common::eventually;
 use crate::common::processes::Part;
 
@@ -118,13 +118,12 @@ impl Pair<'_> {
     /// A backup of a new database and a restore of it, and that what comes back is what went out.
     fn run(&mut self, round: &Round) -> Times {
         let bench = self.bench;
-        for folder in [bench.data(), bench.out()] {
-            for name in names(&folder) {
-                let path = folder.join(name);
-                if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
-            }
+        for name in names(&bench.out()) {
+            let path = bench.out().join(name);
+            if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
         }
-        round.make_database(&bench.data().join("sales"));
+        bench.drop_database("copy");
+        round.make_database(&bench.databases());
         let begin = Instant::now();
         let (backed_up, [agent, server]) = self.statement(round, false);
         let mut times = Times { wall: begin.elapsed(), agent, server };
@@ -139,14 +138,13 @@ impl Pair<'_> {
             times.server += server;
             assert!(restored || round.has_trouble(), "nothing stood in the way of the restore of {round:?}");
             if restored {
-                let (sales, copy) = (tree(&bench.data().join("sales")), tree(&bench.data().join("copy")));
-                assert!(sales == copy, "{round:?} came back as something else");
+                bench.assert_identical("sales", "copy");
             } else {
                 bench.assert_databases(&["sales"]);
             }
         }
-        let hidden = |folder: std::path::PathBuf| names(&folder).into_iter().any(|name| name.starts_with('.'));
-        assert!(!hidden(bench.out()) && !hidden(bench.data()), "{round:?} left something hidden");
+        assert!(!names(&bench.out()).iter().any(|name| name.starts_with('.')), "{round:?} left something hidden");
+        assert_eq!(bench.databases().litter(), Vec::<String>::new(), "{round:?}");
         eventually("the set's socket to be gone", || match names(&bench.runtime()) {
             left if left.is_empty() => Ok(()),
             left => Err(format!("{left:?} is there")),

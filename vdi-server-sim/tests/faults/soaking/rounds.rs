@@ -1,12 +1,9 @@
 //! What a round does.
 
-use std::fs;
-use std::path::Path;
-
 use fastrand::Rng;
-use vdi_server_sim::sample;
 
 use crate::common::client::{backup_statement, restore_statement};
+use crate::common::databases::{Databases, Holds};
 
 /// The kinds of media, as the agent's orders name them.
 pub(super) const KINDS: [&str; 3] = ["file", "volumes", "tape"];
@@ -95,13 +92,10 @@ impl Round {
         self.trouble.what != What::Nothing
     }
 
-    pub(super) fn make_database(&self, folder: &Path) {
-        if self.bytes > 0 {
-            sample::create(folder, self.bytes, self.seed).unwrap();
-        } else {
-            fs::create_dir(folder).unwrap();
-            fs::write(folder.join("empty.mdf"), b"").unwrap();
-        }
+    /// Makes the database, in place of the one of the round before.
+    pub(super) fn make_database(&self, databases: &Databases) {
+        let holds = if self.bytes > 0 { Holds::Sample(self.bytes) } else { Holds::Nothing };
+        databases.make("sales", holds, self.seed);
     }
 
     pub(super) fn statement(&self, restore: bool) -> String {
