@@ -27,7 +27,8 @@
 //!    `read-error`, `ignore-completion`) acts at that number, counted over all devices of the statement. The device that has
 //!    this number depends on the order of the threads.
 //! 3. A fault never turns a failure into a success: a statement succeeds only if every byte was transferred.
-//! 4. [`FromStr`](std::str::FromStr) parses the text that [`Display`](std::fmt::Display) writes, and returns the same fault.
+//! 4. [`FromStr`](std::str::FromStr) parses the text that [`Display`](std::fmt::Display) writes, and returns the same fault. The
+//!    exception is a number or serverTimeOut of 0, which it rejects.
 
 mod running;
 #[cfg(test)]

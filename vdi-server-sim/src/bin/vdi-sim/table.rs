@@ -1,8 +1,8 @@
-//! Result sets as text.
+//! Result sets as text tables.
 
 use vdi_server_sim::types::{Column, Value};
 
-/// A result set, kept until its last row: only then the widths of its columns are known.
+/// A result set. It is kept until its last row, because the widths of the columns depend on all rows.
 #[derive(Default)]
 pub(crate) struct Table {
     names: Vec<String>,
@@ -18,8 +18,9 @@ impl Table {
         self.rows.push(row.iter().map(ToString::to_string).collect());
     }
 
-    /// The lines, as `sqlcmd` shows them: with `headers` the columns' names and hyphens below them, then the rows. Each column but
-    /// the last is as wide as its widest text; a space stands between two. No columns are no lines.
+    /// The lines as `sqlcmd` prints them. With `headers`, the first two lines are the names of the columns and hyphens. Each column
+    /// is as wide as its widest text; the last one is not padded. A space separates two columns. A table without columns has no
+    /// lines.
     pub(crate) fn lines(&self, headers: bool) -> Vec<String> {
         if self.names.is_empty() {
             return Vec::new();
