@@ -71,6 +71,7 @@
 mod backup;
 mod cancel;
 mod clock;
+mod completed;
 mod driver;
 mod feed;
 mod from_devices;
@@ -79,6 +80,7 @@ mod incoming;
 mod inspect;
 mod list;
 mod medium_parser;
+mod pages;
 mod plan;
 mod reads;
 mod reporting;
@@ -343,6 +345,22 @@ pub enum Failure {
         /// Whether the backup is a snapshot.
         is_snapshot: bool,
     },
+    /// A file of the database cannot be restored to where it is to be.
+    #[error("{source}")]
+    Placement {
+        /// The file's logical name.
+        logical_name: String,
+        /// Why not.
+        source: StorageError,
+    },
+    /// The backup was made of damaged pages.
+    #[error(
+        "device {device:?}: pages of the database were damaged when it was backed up; restore WITH CONTINUE_AFTER_ERROR to get the rest"
+    )]
+    DamagedBackup {
+        /// The device.
+        device: String,
+    },
     /// The file of a DISK device.
     #[error(
         "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
@@ -508,6 +526,8 @@ impl Failure {
             | Failure::NoChecksums { .. }
             | Failure::BlockSize { .. }
             | Failure::SnapshotMismatch { .. }
+            | Failure::Placement { .. }
+            | Failure::DamagedBackup { .. }
             | Failure::DiskFile { .. } => false,
         }
     }

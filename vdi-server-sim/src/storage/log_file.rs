@@ -399,7 +399,8 @@ fn check(vlf: &Vlf, offset: u64, file_id: FileId, file_len: u64, path: &Path) ->
     let (least, most) = (offset + HEADER_LEN as u64, offset + vlf.size);
     let is_in = |at: u64| (least..=most).contains(&at) && at.is_multiple_of(SECTOR_LEN as u64);
     let is_none = vlf.start == 0 && vlf.end == 0;
-    if !is_none && !(is_in(vlf.start) && is_in(vlf.end) && vlf.start <= vlf.end) {
+    let is_sound = is_none || is_in(vlf.start) && is_in(vlf.end) && vlf.start <= vlf.end;
+    if !is_sound {
         return wrong(format!("the range {} to {} is not in {least} to {most}", vlf.start, vlf.end));
     }
     Ok(())
