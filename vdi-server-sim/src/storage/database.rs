@@ -109,7 +109,8 @@ impl Database {
     /// [`StorageError::Io`], [`StorageError::FileMissing`] or [`StorageError::FileSize`] for a file that cannot be used;
     /// [`StorageError::DamagedPage`], [`StorageError::Page`] or [`StorageError::Log`] for one that is damaged.
     pub(super) fn open(row: DatabaseRow, locks: LockFile) -> Result<Database, StorageError> {
-        let files = row.files.iter().map(|file| open_file(&row.name, file, !row.is_foreign)).collect::<Result<_, _>>()?;
+        let files =
+            row.files.iter().map(|file| open_file(&row.name, file, !row.is_foreign)).collect::<Result<_, _>>()?;
         let database = Database { row, files, locks };
         for (row, file) in database.all_files() {
             match row.file_type {

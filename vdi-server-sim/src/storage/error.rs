@@ -337,7 +337,12 @@ impl StorageError {
         StorageError::Io { action, path: path.into(), offset: None, source: source.into() }
     }
 
-    pub(super) fn io_at(action: &'static str, path: impl Into<PathBuf>, offset: u64, source: impl Into<io::Error>) -> StorageError {
+    pub(super) fn io_at(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+        offset: u64,
+        source: impl Into<io::Error>,
+    ) -> StorageError {
         StorageError::Io { action, path: path.into(), offset: Some(offset), source: source.into() }
     }
 

@@ -31,7 +31,8 @@ pub(crate) struct HistoryArguments {
 pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Error>> {
     let folder = DataFolder::open(&arguments.data)?;
     let catalog = folder.catalog();
-    let mut table = table(&[("name", TEXT), ("state", TEXT), ("recovery", TEXT), ("size", SIZE), ("last full backup", TEXT)]);
+    let mut table =
+        table(&[("name", TEXT), ("state", TEXT), ("recovery", TEXT), ("size", SIZE), ("last full backup", TEXT)]);
     for row in catalog.databases()? {
         let last = catalog.last_backup(&row.name)?;
         table.push(&[
@@ -93,7 +94,8 @@ const TEXT: SqlType = SqlType::NVarChar { length: None };
 const SIZE: SqlType = SqlType::BigInt;
 
 fn table(columns: &[(&str, SqlType)]) -> Table {
-    let column = |(name, sql_type): &(&str, SqlType)| Column { name: (*name).to_owned(), sql_type: *sql_type, nullable: false };
+    let column =
+        |(name, sql_type): &(&str, SqlType)| Column { name: (*name).to_owned(), sql_type: *sql_type, nullable: false };
     Table::new(&columns.iter().map(column).collect::<Vec<_>>())
 }
 

@@ -73,7 +73,13 @@ pub(crate) struct Options {
     )]
     pub(crate) headers: i32,
     /// What stands between the columns of a result; a space by default
-    #[arg(short = 's', value_name = "CHARACTER", default_value_t = ' ', hide_default_value = true, allow_hyphen_values = true)]
+    #[arg(
+        short = 's',
+        value_name = "CHARACTER",
+        default_value_t = ' ',
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     pub(crate) separator: char,
     /// Do not fill columns up with spaces
     #[arg(short = 'W')]
