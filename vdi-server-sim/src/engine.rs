@@ -347,6 +347,22 @@ pub enum Failure {
         /// Whether the backup is a snapshot.
         is_snapshot: bool,
     },
+    /// A file of the database cannot be restored to where it is to be.
+    #[error("{source}")]
+    Placement {
+        /// The file's logical name.
+        logical_name: String,
+        /// Why not.
+        source: StorageError,
+    },
+    /// The backup was made of damaged pages.
+    #[error(
+        "device {device:?}: pages of the database were damaged when it was backed up; restore WITH CONTINUE_AFTER_ERROR to get the rest"
+    )]
+    DamagedBackup {
+        /// The device.
+        device: String,
+    },
     /// The file of a DISK device.
     #[error(
         "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
@@ -540,6 +556,8 @@ impl Failure {
             | Failure::NoChecksums { .. }
             | Failure::BlockSize { .. }
             | Failure::SnapshotMismatch { .. }
+            | Failure::Placement { .. }
+            | Failure::DamagedBackup { .. }
             | Failure::DiskFile { .. }
             | Failure::DiskTarget { .. }
             | Failure::NotAppendable { .. }

@@ -118,6 +118,10 @@ catalog! {
     1828, 16, 3: pub(crate) fn logical_name_in_use(name: &str = "d_log") =>
         "The logical file name \"{name}\" is already in use. Choose a different name.";
 
+    /// 1834: a file of the statement belongs to another database.
+    1834, 16, 1: pub fn file_in_use(path: &str = "/data/d.mdf", database: &str = "d") =>
+        "The file '{path}' cannot be overwritten.  It is being used by database '{database}'.";
+
     /// 1842: SIZE, MAXSIZE or FILEGROWTH of CREATE DATABASE is too large.
     1842, 16, 1: pub(crate) fn file_too_large() =>
         "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than \
@@ -189,6 +193,10 @@ catalog! {
         "To restore the master database, the server must be running in single-user mode. For information on starting in \
          single-user mode, see \"How to: Start an Instance of SQL Server (sqlservr.exe)\" in Books Online.";
 
+    /// 3119: behind the reasons why files cannot be restored to where they are to be.
+    3119, 16, 1: pub(crate) fn problems_in_plan() =>
+        "Problems were identified while planning for the RESTORE statement. Previous messages provide details.";
+
     /// 3123: the name is not valid for a database.
     3123, 16, 1: pub(crate) fn invalid_database_name(database: &str = "a/b") =>
         "Invalid database name '{database}' specified for backup or restore operation.";
@@ -204,6 +212,10 @@ catalog! {
     3154, 16, 1: pub(crate) fn backup_of_other_database(database: &str = "d") =>
         "The backup set holds a backup of a database other than the existing '{database}' database.";
 
+    /// 3156: a file cannot be restored to a path.
+    3156, 16, 4: pub(crate) fn cannot_be_restored_to(file: &str = "d_log", path: &str = "/data/d.ldf") =>
+        "File '{file}' cannot be restored to '{path}'. Use WITH MOVE to identify a valid location for the file.";
+
     /// 3159: RESTORE without REPLACE would overwrite an existing database. SQL Server refuses this because the tail of the log
     /// would be lost, and its message names the remedy.
     3159, 16, 1: pub(crate) fn log_tail_not_backed_up(database: &str = "d") =>
@@ -213,6 +225,11 @@ catalog! {
 
     /// 3167: the restored database cannot be brought online.
     3167, 16, 1: pub(crate) fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
+
+    /// 3182: the backup was made of damaged pages.
+    3182, 16, 1: pub(crate) fn backup_of_damaged_pages() =>
+        "The backup set cannot be restored because the database was damaged when the backup occurred. Salvage attempts may exploit \
+         WITH CONTINUE_AFTER_ERROR.";
 
     /// 3183: a page of the backup is damaged.
     3183, 16, 1: pub(crate) fn page_damaged_in_backup(file: u16 = 1, page: u32 = 243, database: &str = "d") =>
@@ -267,6 +284,10 @@ catalog! {
     3231, 16, 1: pub(crate) fn too_many_families_expected(device: &str = "dev", families: u32 = 2, expected: u32 = 3) =>
         "The media loaded on \"{device}\" is formatted to support {families} media families, but {expected} media families are \
          expected according to the backup device specification.";
+
+    /// 3234: MOVE names a file that the backup does not have.
+    3234, 16, 2: pub(crate) fn unknown_logical_file(file: &str = "f", database: &str = "d") =>
+        "Logical file '{file}' is not part of database '{database}'. Use RESTORE FILELISTONLY to list the logical file names.";
 
     /// 3235: FILE names no file of the database.
     3235, 16, 1: pub(crate) fn unknown_file(file: &str = "f", database: &str = "d") =>
@@ -370,13 +391,25 @@ catalog! {
         "A file activation error occurred. The physical file name '{path}' may be incorrect. Diagnose and correct additional errors, \
          and retry the operation.";
 
+    /// 5120: a file of a database cannot be opened.
+    5120, 16, 101: pub fn cannot_open_file(path: &str = "/data/d.mdf", error: OsError = OsError(2)) =>
+        "Unable to open the physical file \"{path}\". Operating system error {error}.";
+
     /// 5123: a file of a database cannot be made.
     5123, 16, 1: pub(crate) fn cannot_create_file(error: OsError = OsError(5), path: &str = "/data/d.mdf") =>
         "CREATE FILE encountered operating system error {error} while attempting to open or create the physical file '{path}'.";
 
+    /// 5133: the folder of a file does not exist.
+    5133, 16, 1: pub fn no_such_directory(path: &str = "/data/d.mdf", error: OsError = OsError(3)) =>
+        "Directory lookup for the file \"{path}\" failed with the operating system error {error}.";
+
     /// 5170: a file of a database exists already.
     5170, 16, 1: pub(crate) fn file_exists(path: &str = "/data/d.mdf") =>
         "Cannot create file '{path}' because it already exists. Change the file path or the file name, and retry the operation.";
+
+    /// 5172: a file of a database is not what it should be.
+    5172, 16, 15: pub fn invalid_file_header(path: &str = "/data/d.mdf", property: &str = "FILE SIZE") =>
+        "The header for file '{path}' is not a valid database file header. The {property} property is incorrect.";
 
     /// 5174: SIZE of CREATE DATABASE is too small.
     5174, 16, 1: pub(crate) fn file_too_small() => "Each file size must be greater than or equal to 512 KB.";

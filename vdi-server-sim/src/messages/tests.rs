@@ -34,6 +34,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     (1801, 16, 3, "Database 'd' already exists. Choose a different database name."),
     (1802, 16, 4, "CREATE DATABASE failed. Some file names listed could not be created. Check related errors."),
     (1828, 16, 3, "The logical file name \"d_log\" is already in use. Choose a different name."),
+    (1834, 16, 1, "The file '/data/d.mdf' cannot be overwritten.  It is being used by database 'd'."),
     (
         1842,
         16,
@@ -188,16 +189,34 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         "A file activation error occurred. The physical file name '' may be incorrect. Diagnose and correct additional errors, and retry the operation.",
     ),
     (
+        5120,
+        16,
+        101,
+        "Unable to open the physical file \"/data/d.mdf\". Operating system error 2(The system cannot find the file specified.).",
+    ),
+    (
         5123,
         16,
         1,
         "CREATE FILE encountered operating system error 5(Access is denied.) while attempting to open or create the physical file '/data/d.mdf'.",
     ),
     (
+        5133,
+        16,
+        1,
+        "Directory lookup for the file \"/data/d.mdf\" failed with the operating system error 3(The system cannot find the path specified.).",
+    ),
+    (
         5170,
         16,
         1,
         "Cannot create file '/data/d.mdf' because it already exists. Change the file path or the file name, and retry the operation.",
+    ),
+    (
+        5172,
+        16,
+        15,
+        "The header for file '/data/d.mdf' is not a valid database file header. The FILE SIZE property is incorrect.",
     ),
     (5174, 16, 1, "Each file size must be greater than or equal to 512 KB."),
     (5701, 0, 2, "Changed database context to 'd'."),
