@@ -311,6 +311,13 @@ catalog! {
     /// 3262: RESTORE VERIFYONLY has found no fault. `set_position` is the place of the backup set on its media, from 1.
     3262, 0, 1: pub(crate) fn backup_set_valid(set_position: u32 = 1) => "The backup set on file {set_position} is valid.";
 
+    /// 3266: no backup set can be appended to the medium.
+    3266, 16, 1: pub(crate) fn not_appendable(device: &str = "/backups/d.bak") =>
+        "The backup data at the end of \"{device}\" is incorrectly formatted. Backup sets on the media might be damaged and unusable. To \
+         determine the backup sets on the media, use RESTORE HEADERONLY. To determine the usability of the backup sets, run RESTORE \
+         VERIFYONLY. If all of the backup sets are incomplete, reformat the media using BACKUP WITH FORMAT, which destroys all the \
+         backup sets.";
+
     /// 3271: a command other than Read and Write failed on a device.
     3271, 16, 1: pub(crate) fn nonrecoverable_io_error(device: &str = "dev", error: OsError = OsError::ABORTED) =>
         "A nonrecoverable I/O error occurred on file \"{device}:\" {error}.";
@@ -351,6 +358,10 @@ catalog! {
     /// 3903: ROLLBACK without BEGIN TRANSACTION.
     3903, 16, 1: pub(crate) fn rollback_without_begin() =>
         "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.";
+
+    /// 4030: INIT would overwrite a backup set that has not expired.
+    4030, 16, 1: pub(crate) fn not_expired(device: &str = "/backups/d.bak", date: &str = "2031-05-06 07:08:09") =>
+        "The medium on device '{device}' expires on {date} and cannot be overwritten.";
 
     /// 4035: one file of the database is done. `set_position` is the position of the backup set on its media, from 1.
     4035, 0, 1: pub(crate) fn file_processed(pages: u64 = 344, database: &str = "d", file: &str = "d_log", set_position: u32 = 1) =>
