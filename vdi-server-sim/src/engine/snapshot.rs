@@ -38,14 +38,11 @@ use super::tally::Tally;
 pub(super) use backup::run as backup;
 
 use super::work::{FREEZE_TIMEOUT, Stopped, Work};
-use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
+use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, report_files};
 use crate::database::{Database, DatabaseError, Frozen, check_name};
 use crate::messages::{Message, Verb};
-use crate::stream::{
-    Catalog, Expectations, Identity, SetVerifier, Snapshot, StreamError, StreamParser, StreamWriter, WriteError,
-    file_info,
-};
-use crate::tsql::{Backup, Restore};
+use crate::stream::{Catalog, Expectations, SetVerifier, Snapshot, StreamError, StreamParser};
+use crate::tsql::Restore;
 
 /// Does the work of the device in a thread of its own, and waits until it is through, or all is over.
 fn through<'scope>(
