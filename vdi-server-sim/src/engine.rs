@@ -361,6 +361,19 @@ pub enum Failure {
         /// The device.
         device: String,
     },
+    /// A file that the client has put into place is not that of the snapshot.
+    #[error("the file {} is not that of the snapshot: its CRC-32 is {found:#010x}, expected {expected:#010x}; have the client put the file \
+             of the snapshot there", path.display())]
+    SnapshotSum {
+        /// The database.
+        database: String,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The sum in the backup.
+        expected: u32,
+        /// That of the file.
+        found: u32,
+    },
     /// The file of a DISK device.
     #[error(
         "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
@@ -527,6 +540,7 @@ impl Failure {
             | Failure::BlockSize { .. }
             | Failure::SnapshotMismatch { .. }
             | Failure::Placement { .. }
+            | Failure::SnapshotSum { .. }
             | Failure::DamagedBackup { .. }
             | Failure::DiskFile { .. } => false,
         }

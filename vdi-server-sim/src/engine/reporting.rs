@@ -176,6 +176,7 @@ impl Failure {
             }
             // They have messages of their own.
             Failure::Storage(_) | Failure::Placement { .. } => return None,
+            Failure::SnapshotSum { database, .. } => Message::cannot_start_database(database),
             Failure::DamagedBackup { .. } => Message::backup_of_damaged_pages(),
             Failure::Medium { device, database, source } => medium_error(device, database, source),
             Failure::Content { device, .. } => Message::media_family_malformed(device),

@@ -80,7 +80,7 @@ pub(super) fn run(
 }
 
 /// Reports the files of a set, and what was passed over; gives the pages.
-fn report_restored(database: &str, received: &Received, report: &mut dyn FnMut(Message)) -> u64 {
+pub(super) fn report_restored(database: &str, received: &Received, report: &mut dyn FnMut(Message)) -> u64 {
     let position = received.set.start.number.into();
     for (file, pages) in &received.pages {
         report(Message::file_processed(*pages, database, file, position));
