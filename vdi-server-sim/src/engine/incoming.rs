@@ -136,11 +136,6 @@ impl<'a> Incoming<'a> {
         &self.first_pass.over
     }
 
-    /// The header of the set, once a device has read it.
-    pub(super) fn header(&self) -> Option<BackupSet> {
-        lock(&self.set).clone()
-    }
-
     /// A device has read the label of its medium.
     fn label(&self, device: &str, medium: &Medium) -> Result<(), Failure> {
         let refused = |earlier: Option<&String>, source| {

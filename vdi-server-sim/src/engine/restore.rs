@@ -16,7 +16,6 @@ use super::incoming::{Destination, Incoming, Received, Wanted, data_bytes};
 use super::tally::Tally;
 use super::{Cancel, Engine, Failure, Progress, Summary, from_files};
 use crate::catalog::RestoreRecord;
-use crate::faults::Fault;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::storage::{Committed, DataFolder, RestoreRequest, RestoreTarget, StorageError};
 use crate::tsql::{DeviceType, Restore};
@@ -48,7 +47,7 @@ pub(super) fn run(
         let committed = target.commit(&received)?;
         Ok(Some((received, committed)))
     };
-    let fails = engine.faults.list().contains(&Fault::FailAfterClose);
+    let fails = engine.fails_after_close();
     let done = match statement.devices.device_type {
         DeviceType::Virtual => {
             let (devices, tally) = (names.as_slice(), &tally);

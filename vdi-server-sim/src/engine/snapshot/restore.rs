@@ -21,7 +21,6 @@ use super::super::work::{Stopped, Work};
 use super::super::{Cancel, Engine, Failure, Progress, Summary, default_buffers};
 use super::through;
 use crate::catalog::RestoreRecord;
-use crate::faults::Fault;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::storage::{Committed, DataFolder, MountTarget, RestoreRequest, StorageError};
 use crate::tsql::Restore;
@@ -61,7 +60,7 @@ pub(in crate::engine) fn run(
                 let driver = Driver::new(work, device, config, None, &tally);
                 let feed = incoming.reader(driver.name());
                 let reader = Reader { work, transfer, block_size, reads: Reads::new(driver, transfer), whole: false };
-                let fails = engine.faults.list().contains(&Fault::FailAfterClose);
+                let fails = engine.fails_after_close();
                 let mounter = Mounter { work, incoming: &incoming, target: &target, reader, fails };
                 let done = &mut done;
                 through(work, scope, move || {
