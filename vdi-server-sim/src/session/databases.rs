@@ -46,13 +46,6 @@ pub(super) fn create(folder: &DataFolder, statement: &CreateDatabase) -> Result<
     if is_system_database(&statement.database) {
         return Err(vec![Message::database_exists(&statement.database)]);
     }
-    let files = statement.data_files.iter().chain(&statement.log_file);
-    let remarks = files.filter(|file| matches!(file.growth, Some(Growth::Percent(_)))).map(|file| {
-        let name = &file.logical_name;
-        Message::own_information(format!(
-            "FILEGROWTH of {name} is kept in bytes: its percentage of SIZE; files do not grow here"
-        ))
-    });
     let request = storage::CreateDatabase {
         name: statement.database.clone(),
         data_files: statement.data_files.iter().map(new_file).collect(),
@@ -60,7 +53,7 @@ pub(super) fn create(folder: &DataFolder, statement: &CreateDatabase) -> Result<
         recovery_model: RecoveryModel::Full,
     };
     match folder.create_database(&request) {
-        Ok(()) => Ok(remarks.collect()),
+        Ok(()) => Ok(Vec::new()),
         Err(error) => {
             let cause = match &error {
                 StorageError::Io { path, source, .. } => {
@@ -87,10 +80,10 @@ fn new_file(file: &FileSpec) -> NewFile {
     let mut new = NewFile::new(&*file.logical_name, &*file.path);
     new.filegroup.clone_from(&file.filegroup);
     new.size = file.size.unwrap_or(new.size);
-    new.growth = match file.growth {
-        None => new.growth,
-        Some(Growth::Bytes(bytes)) => bytes,
-        Some(Growth::Percent(percent)) => (new.size / 100).saturating_mul(percent.into()),
+    (new.growth, new.is_percent_growth) = match file.growth {
+        None => (new.growth, false),
+        Some(Growth::Bytes(bytes)) => (bytes, false),
+        Some(Growth::Percent(percent)) => (percent.into(), true),
     };
     new.max_size = match file.max_size {
         None | Some(MaxSize::Unlimited) => None,

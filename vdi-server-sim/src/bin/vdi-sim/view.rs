@@ -1,10 +1,10 @@
 //! `vdi-sim databases` and `vdi-sim history`: the catalog of a data folder, for people.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vdi_mtf::sqlserver::config::RecoveryModel;
-use vdi_server_sim::catalog::BackupDevice;
+use vdi_server_sim::catalog::{BackupDevice, FILE_NAME};
 use vdi_server_sim::storage::DataFolder;
 use vdi_server_sim::types::{Column, SqlType, Value};
 
@@ -28,9 +28,18 @@ pub(crate) struct HistoryArguments {
     database: Option<String>,
 }
 
+/// Opens a data folder that has a catalog. Looking makes none.
+fn open(data: &Path) -> Result<DataFolder, Box<dyn Error>> {
+    if !data.join(FILE_NAME).exists() {
+        let data = data.display();
+        return Err(format!("{data} has no catalog: it is no data folder, or no statement has used it yet").into());
+    }
+    Ok(DataFolder::open(data)?)
+}
+
 /// Shows each database: its state, its recovery model, the size of its files, and when it was backed up last.
 pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Error>> {
-    let folder = DataFolder::open(&arguments.data)?;
+    let folder = open(&arguments.data)?;
     let catalog = folder.catalog();
     let mut table =
         table(&[("name", TEXT), ("state", TEXT), ("recovery", TEXT), ("size", SIZE), ("last full backup", TEXT)]);
@@ -50,7 +59,7 @@ pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Er
 
 /// Shows backups and restores, the newest first.
 pub(crate) fn history(arguments: &HistoryArguments) -> Result<(), Box<dyn Error>> {
-    let folder = DataFolder::open(&arguments.data)?;
+    let folder = open(&arguments.data)?;
     let (catalog, database) = (folder.catalog(), arguments.database.as_deref());
     let backups = catalog.backups(database)?.into_iter().map(|backup| {
         let mut what = match backup.kind {

@@ -1,7 +1,5 @@
 //! Sample databases: stamped pages in two data files.
 
-use std::path::PathBuf;
-
 use vdi_mtf::page::PAGE_LEN;
 use vdi_mtf::sqlserver::config::RecoveryModel;
 use vdi_mtf::sqlserver::data::EXTENT_LEN;
@@ -51,14 +49,8 @@ pub fn create_sample(folder: &DataFolder, name: &str, bytes: u64, seed: u64) -> 
 
 /// A data file of PRIMARY with room for `extents` extents of content.
 pub(super) fn data_file(logical_name: String, path: String, id: FileId, extents: u64) -> NewFile {
-    NewFile {
-        logical_name,
-        path: PathBuf::from(path),
-        size: pages_for(id, extents).saturating_mul(PAGE_LEN as u64).max(LEAST_SIZE),
-        filegroup: "PRIMARY".to_owned(),
-        growth: GROWTH,
-        max_size: None,
-    }
+    let size = pages_for(id, extents).saturating_mul(PAGE_LEN as u64).max(LEAST_SIZE);
+    NewFile { size, growth: GROWTH, ..NewFile::new(logical_name, path) }
 }
 
 fn fill(folder: &DataFolder, name: &str, counts: &[u64; 2], sequence: u64) -> Result<(), StorageError> {
