@@ -134,6 +134,9 @@ impl Failure {
             Failure::Set(error) if error.code == VdError::Memory => {
                 format!("{self}; lower BUFFERCOUNT or MAXTRANSFERSIZE")
             }
+            Failure::Storage(error) if error.is_disk_full() => {
+                format!("{self}; free some space and run the statement again")
+            }
             // Only the client knows why.
             Failure::Device { .. } => format!("{self}; look at the messages of the client"),
             _ => self.to_string(),
