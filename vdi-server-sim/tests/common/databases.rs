@@ -347,6 +347,7 @@ impl Databases {
             size: 1 << 20,
             filegroup: "PRIMARY".to_owned(),
             growth: 1 << 20,
+            is_percent_growth: false,
             max_size: None,
         };
         let request = CreateDatabase {
