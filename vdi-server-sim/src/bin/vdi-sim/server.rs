@@ -23,7 +23,7 @@ const LOG: &str = "VDI_SIM_LOG";
 /// Where the databases are, and how the server behaves.
 #[derive(clap::Args)]
 pub(crate) struct Server {
-    /// The data folder: a folder a database
+    /// The data folder: the catalog of databases, and their files
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// The instance that the set was created for; the default one when left out
@@ -58,9 +58,8 @@ impl Server {
     /// # Errors
     /// The variable that is missing or cannot be understood.
     pub(crate) fn from_environment(instance: String) -> Result<Server, String> {
-        let data = variable(DATA).ok_or_else(|| {
-            format!("{DATA} is not set; set it to the data folder of the simulated server, with a folder a database")
-        })?;
+        let data = variable(DATA)
+            .ok_or_else(|| format!("{DATA} is not set; set it to the data folder of the simulated server"))?;
         let mut faults = Vec::new();
         for text in text(FAULTS)?.split(|c: char| c == ',' || c.is_whitespace()).filter(|text| !text.is_empty()) {
             faults.push(text.parse().map_err(|error| format!("{FAULTS}: {error}"))?);
