@@ -7,8 +7,11 @@
 //! 1. A database is what the catalog says. One transaction makes it: created, restored, dropped. Before it there is the old database,
 //!    after it the new one.
 //! 2. A file that a statement makes has a row in `pending_file` before it exists, and keeps it until the file belongs to a database. So
-//!    a process that dies leaves no file that the next statement does not find and remove.
-//! 3. Reading the catalog changes nothing. A catalog that cannot be read is an error, and no statement removes or replaces it.
+//!    a process that dies leaves no file that the next statement does not find and remove. The row's path has random digits in it:
+//!    it is never that of a file of a user. Files of a database that is dropped or replaced get such a row in the same transaction.
+//! 3. A file of a database may still have the name under which it was built: `built_path` in `files`. It is renamed under the database's
+//!    lock before the database is used.
+//! 4. Reading the catalog changes nothing. A catalog that cannot be read is an error, and no statement removes or replaces it.
 
 mod connection;
 mod databases;
@@ -77,6 +80,14 @@ pub struct DatabaseRow {
     pub configuration: Config,
     /// Its files: data files, then the log file. In the order of the configuration.
     pub files: Vec<FileRow>,
+}
+
+impl DatabaseRow {
+    /// Bytes of all its files.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.size))
+    }
 }
 
 /// A file of a database.

@@ -38,7 +38,7 @@ mod text;
 
 use vdi_proto::status::VdError;
 
-pub(crate) use running::{Act, Running};
+pub(crate) use running::{Act, CommandFault, Running};
 pub use text::FaultError;
 
 /// The faults of a statement, and the seed of whatever is random in them. None by default.
@@ -122,7 +122,7 @@ pub enum Fault {
     /// `queue-full`: once a device, Flushes until SendCommand answers VD_E_QUEUE_FULL. These Flushes are not counted, and no other
     /// fault strikes them.
     QueueFull,
-    /// `small-transfers`: Writes of random smaller sizes, multiples of BLOCKSIZE.
+    /// `small-transfers`: Writes of random smaller sizes: whole pages, multiples of BLOCKSIZE.
     SmallTransfers,
     /// `read-sizes`: Reads of random sizes, multiples of BLOCKSIZE up to MAXTRANSFERSIZE.
     ReadSizes,
@@ -236,7 +236,7 @@ pub const TABLE: &[FaultHelp] = &[
     FaultHelp {
         name: "small-transfers",
         value: "",
-        effect: "sends Writes of random smaller sizes, multiples of BLOCKSIZE (backup of data)",
+        effect: "sends Writes of random smaller sizes, whole pages and multiples of BLOCKSIZE (backup of data)",
     },
     FaultHelp {
         name: "read-sizes",

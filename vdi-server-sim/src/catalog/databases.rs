@@ -224,7 +224,8 @@ impl Catalog {
     pub(crate) fn end_renames(&self, name: &str) -> Result<(), CatalogError> {
         self.write(|transaction| {
             transaction.execute(
-                "UPDATE files SET built_path = NULL, replaces = 0 WHERE database_id = (SELECT database_id FROM databases WHERE name = ?1)",
+                "UPDATE files SET built_path = NULL, replaces = 0 WHERE database_id = \
+                 (SELECT database_id FROM databases WHERE name = ?1)",
                 [name],
             )?;
             Ok(())
@@ -255,6 +256,17 @@ impl Catalog {
             }
             Ok(())
         })
+    }
+
+    /// Lets the catalog grow no more, as on a disk that is full, or lets it grow again.
+    #[cfg(test)]
+    pub(crate) fn limit_size(&self, limit: bool) {
+        let limited = self.read(|connection| {
+            let pages: i64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+            let most = if limit { pages } else { i64::from(u32::MAX - 1) };
+            Ok(connection.query_row(&format!("PRAGMA max_page_count = {most}"), [], |_| Ok(()))?)
+        });
+        limited.unwrap();
     }
 
     /// All pending files.

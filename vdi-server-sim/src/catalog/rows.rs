@@ -54,7 +54,7 @@ pub(super) fn recovery_number(model: RecoveryModel) -> i64 {
     }
 }
 
-/// `recovery_model_desc` of `sys.databases`, and `recovery_model` of `backupset`.
+/// `recovery_model` of `backupset`. (`sys.databases` has `BULK_LOGGED`.)
 pub(super) fn recovery_name(model: RecoveryModel) -> &'static str {
     match model {
         RecoveryModel::Full => "FULL",

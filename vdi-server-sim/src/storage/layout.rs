@@ -39,7 +39,7 @@ pub(super) fn fixed_page(file: FileId, page: u32) -> Option<u8> {
         (_, 7) => Some(page_type::BULK_MAP),
         (_, 0) => Some(page_type::GAM),
         (GAM_INTERVAL.., 1) => Some(page_type::SGAM),
-        _ if page % PFS_INTERVAL == 0 => Some(page_type::PFS),
+        _ if page.is_multiple_of(PFS_INTERVAL) => Some(page_type::PFS),
         _ => None,
     }
 }
@@ -116,9 +116,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn list_and_predicate_agree(pages in 0_u32..1_200_000, file in 1_u16..4) {
-            let listed = fixed_pages(FileId(file), pages);
-            let found: Vec<_> = (0..pages).filter_map(|page| Some((page, fixed_page(FileId(file), page)?))).collect();
+        fn list_and_predicate_agree(pages in 0..4 * GAM_INTERVAL, file in 1_u16..4) {
+            // The last 20,000 pages: a whole list takes long.
+            let from = pages.saturating_sub(20_000);
+            let mut listed = fixed_pages(FileId(file), pages);
+            listed.retain(|(page, _)| *page >= from);
+            let found: Vec<_> = (from..pages).filter_map(|page| Some((page, fixed_page(FileId(file), page)?))).collect();
             prop_assert_eq!(listed, found);
         }
 

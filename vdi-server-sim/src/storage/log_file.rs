@@ -139,6 +139,11 @@ pub(super) fn read_range(file: &File, row: &FileRow, vlf: &Vlf) -> Result<Vec<u8
     Ok(bytes)
 }
 
+/// Whether backups have the same blocks for two lists of virtual log files.
+pub(super) fn same(one: &[Vlf], other: &[Vlf]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| one.encode() == other.encode())
+}
+
 fn backup_order(vlfs: &mut [Vlf]) {
     vlfs.sort_by_key(|vlf| (vlf.sequence == 0, vlf.sequence, vlf.offset));
 }
@@ -184,11 +189,8 @@ impl LogFile {
     /// # Errors
     /// As [`LogFile::open`].
     pub(super) fn refresh(&mut self, file: &File) -> Result<(), StorageError> {
-        let current = &self.vlfs[self.current];
-        let next = &self.vlfs[(self.current + 1) % self.vlfs.len()];
-        if read_header(file, &self.row, current.offset)? == *current
-            && read_header(file, &self.row, next.offset)? == *next
-        {
+        let is_same = |vlf: &Vlf| read_header(file, &self.row, vlf.offset).map(|found| found.sequence == vlf.sequence);
+        if is_same(&self.vlfs[self.current])? && is_same(&self.vlfs[(self.current + 1) % self.vlfs.len()])? {
             return self.scan(file);
         }
         *self = LogFile::open(file, &self.row, self.major)?;
@@ -397,7 +399,8 @@ fn check(vlf: &Vlf, offset: u64, file_id: FileId, file_len: u64, path: &Path) ->
     let (least, most) = (offset + HEADER_LEN as u64, offset + vlf.size);
     let is_in = |at: u64| (least..=most).contains(&at) && at.is_multiple_of(SECTOR_LEN as u64);
     let is_none = vlf.start == 0 && vlf.end == 0;
-    if !is_none && !(is_in(vlf.start) && is_in(vlf.end) && vlf.start <= vlf.end) {
+    let is_sound = is_none || is_in(vlf.start) && is_in(vlf.end) && vlf.start <= vlf.end;
+    if !is_sound {
         return wrong(format!("the range {} to {} is not in {least} to {most}", vlf.start, vlf.end));
     }
     Ok(())

@@ -47,7 +47,8 @@ pub struct RestoreTarget {
 pub struct Committed {
     /// Whether there was a database of this name, which is gone now.
     pub replaced: bool,
-    /// The new database is complete and durable, but this went wrong while the old one was being removed.
+    /// The new database is complete and durable, but this went wrong while its files got their names and the old ones were removed.
+    /// The next statement on the database does the rest.
     pub leftover: Option<StorageError>,
 }
 

@@ -1,5 +1,8 @@
 //! Tests of folder, restore and clean-up.
 
+mod crash;
+mod whole;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -7,7 +10,6 @@ use vdi_mtf::set::SetStart;
 use vdi_mtf::sqlserver::config::{Config, Database, FileRecord, FileType, Filegroup, RecoveryModel};
 use vdi_mtf::value::{DateTime, FileId, Guid, Text};
 
-use super::build::Stop;
 use super::*;
 use crate::catalog::{DatabaseState, RestoreRecord};
 use crate::messages::Verb;
@@ -155,74 +157,6 @@ fn a_statement_that_runs_keeps_its_files_while_others_open_the_folder() {
     assert!(matches!(other.lock("sALES", Verb::Backup), Err(StorageError::InUse { holder: Verb::Restore, .. })));
     restore.finish(target).unwrap();
     assert_is(&other, "Sales", 1);
-}
-
-#[test]
-fn a_restore_that_dies_at_any_step_leaves_the_old_database_or_the_new_one() {
-    let stops = [
-        (Stop::BeforeSync, 1),
-        (Stop::BeforeTransaction, 1),
-        (Stop::BeforeRename, 2),
-        (Stop::Renamed(1), 2),
-        (Stop::Renamed(2), 2),
-        (Stop::Renamed(3), 2),
-        (Stop::BeforeEndRenames, 2),
-        (Stop::BeforeRemove, 2),
-    ];
-    // What comes next: opening the folder anew, or a statement on the database.
-    for (stop, expected) in stops {
-        for reopen in [true, false] {
-            for existing in [true, false] {
-                let (_directory, folder) = folder();
-                if existing {
-                    Restore::of("Sales", 1).run(&folder).unwrap();
-                }
-                // One file keeps its name, one is new, and one of the old is left.
-                let mut restore = Restore::of("sales", 2);
-                restore.moves = vec![("TWO".into(), "other.ndf".into())];
-                restore.replace = true;
-                let mut target = restore.create(&folder).unwrap();
-                target.new.stop = Some(stop);
-                let ended = restore.finish(target);
-                assert_eq!(ended.is_ok(), expected == 2, "{stop:?}");
-                let folder = if reopen {
-                    DataFolder::open(folder.path()).unwrap()
-                } else {
-                    drop(folder.lock("SALES", Verb::Backup).unwrap());
-                    folder
-                };
-                if !existing && expected == 1 {
-                    assert!(folder.catalog().find("Sales").unwrap().is_none());
-                    assert_no_litter(&folder);
-                } else {
-                    assert_is(&folder, "Sales", expected);
-                }
-                // And it can be replaced again.
-                restore.byte = 3;
-                restore.run(&folder).unwrap();
-                assert_is(&folder, "Sales", 3);
-            }
-        }
-    }
-}
-
-#[test]
-fn a_file_that_appears_before_the_renames_is_kept() {
-    let (_directory, folder) = folder();
-    let restore = Restore::of("Sales", 1);
-    let mut target = restore.create(&folder).unwrap();
-    target.new.stop = Some(Stop::BeforeRename);
-    restore.finish(target).unwrap();
-    let path = folder.path().join("two.ndf");
-    fs::write(&path, "mine").unwrap();
-    let folder = DataFolder::open(folder.path()).unwrap();
-    assert!(
-        matches!(folder.lock("Sales", Verb::Backup), Err(StorageError::FileExists { path: found }) if found == path)
-    );
-    assert_eq!(fs::read(&path).unwrap(), b"mine");
-    fs::remove_file(&path).unwrap();
-    folder.lock("Sales", Verb::Backup).unwrap();
-    assert_is(&folder, "Sales", 1);
 }
 
 #[test]
@@ -474,19 +408,4 @@ fn a_data_folder_can_be_moved() {
     assert_is(&folder, "New", 5);
     drop(folder);
     fs::rename(&moved, directory.path()).unwrap();
-}
-
-#[test]
-fn a_full_disk_is_an_error_that_leaves_nothing() {
-    // The limit of a file's size stands for it: the same path, another code of the system.
-    let (_directory, folder) = folder();
-    let mut restore = Restore::of("d", 1);
-    // ext4 has files up to 16 TiB; other file systems have room for more, and refuse nothing here.
-    restore.configuration.files[2].size = i64::MAX as u64;
-    match restore.create(&folder) {
-        Err(StorageError::Io { action: "set the length of", .. }) => {}
-        Ok(_) => eprintln!("skipped: this file system has files of any length"),
-        Err(other) => panic!("{other}"),
-    }
-    assert_no_litter(&folder);
 }

@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod conduct;
 pub(crate) mod databases;
 pub(crate) mod examples;
+pub(crate) mod families;
 pub(crate) mod native;
 pub(crate) mod processes;
 pub(crate) mod real;

@@ -11,7 +11,7 @@ use super::{CarriedFile, Content, Stamp};
 use crate::storage::fixed_page::{self, Page};
 use crate::storage::layout::{BOOT_PAGE, PRIMARY, pfs_page_of};
 use crate::storage::page_file::PageFile;
-use crate::storage::{DataFolder, Database, StorageError};
+use crate::storage::{DataFolder, Database, StorageError, log_file};
 
 /// How long a check waits for writers to end.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -127,7 +127,7 @@ pub fn compare(folder: &DataFolder, one: &str, other: &str) -> Result<(), Storag
             return different(what);
         }
     }
-    if is_foreign && log != other_log {
+    if is_foreign && !log_file::same(&log, &other_log) {
         return different(format!("virtual log files: {:?} and {:?}", ranges(&log), ranges(&other_log)));
     }
     if same_checkpoint {

@@ -77,7 +77,7 @@ fn checkpoints_follow_each_other_and_are_found_again() {
         made.verify(&log);
         let again = made.open();
         assert_eq!((again.last_lsn(), again.end), (first, next.block));
-        assert_eq!(again.active(), log.active());
+        assert!(same(&again.active(), &log.active()));
         before = first;
     }
 }
@@ -103,7 +103,7 @@ fn the_circle_is_used_again_with_the_other_parity() {
     }
     let parities: Vec<_> =
         by_place(&made.file, &made.row).unwrap().iter().map(|vlf| (vlf.sequence, vlf.parity)).collect();
-    assert_eq!(parities, [(45, 0x80), (42, 0x80), (43, 0x80), (44, 0x80)]);
+    assert_eq!(parities, [(45, 0x80), (42, 0x40), (43, 0x40), (44, 0x40)]);
 }
 
 #[test]
@@ -173,11 +173,11 @@ fn a_restored_log_goes_on_after_its_range() {
     let bytes = read_range(&source.file, &source.row, &active[0]).unwrap();
     file.write_all_at(&bytes, active[0].start).unwrap();
     write_headers(&file, &row.path, &active).unwrap();
-    assert_eq!(read_headers(&file, &row).unwrap(), active);
+    assert!(same(&read_headers(&file, &row).unwrap(), &active));
 
     let restored = Made { _dir: dir, row, file };
     let mut log = restored.open();
-    assert_eq!(log.active(), active);
+    assert!(same(&log.active(), &active));
     let (first, _) = log.checkpoint(&restored.file).unwrap();
     assert_eq!((first.vlf, first.block), (33, FIRST_BLOCK + 4));
     restored.verify(&log);
