@@ -10,13 +10,11 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let data = tempfile::tempdir()?;
-//! # std::fs::create_dir(data.path().join("sales"))?;
-//! # std::fs::write(data.path().join("sales/sales.mdf"), b"123456789")?;
 //! let engine = Engine::new(data.path(), Options::default())?;
 //! let mut session = engine.session();
 //!
 //! let mut answer = Answer::default();
-//! session.batch("USE sales; SELECT 5 AS five", &[], &mut answer, &Cancel::new())?;
+//! session.batch("CREATE DATABASE sales; USE sales; SELECT 5 AS five", &[], &mut answer, &Cancel::new())?;
 //! assert_eq!(answer.messages[0].text, "Changed database context to 'sales'.");
 //! assert_eq!(answer.results[0].rows, [[Value::Int(5)]]);
 //! assert_eq!(session.database(), "sales");
@@ -35,7 +33,7 @@
 //! 1. A batch is understood as a whole before its first statement begins. What cannot be understood is refused, and nothing of it
 //!    runs.
 //! 2. The [`Output`] gets the answers in the order that is written there, from the thread that called [`Session::batch`].
-//! 3. A statement that fails does not end the batch, but USE of an unknown database does, as with SQL Server.
+//! 3. A statement that fails does not end the batch, but a USE that fails does, as with SQL Server.
 //! 4. A session is usable after any batch, whether it was refused, failed or was cancelled. What its statements changed before
 //!    that stays: the database, the transactions, SET.
 //! 5. A cancel ends the BACKUP or RESTORE that runs ([`Cancel`] says how), and no statement begins after it. A batch that is
@@ -45,6 +43,8 @@
 
 mod databases;
 mod output;
+#[cfg(test)]
+mod tests;
 
 pub use output::{Answer, Done, Output, ResultSet};
 

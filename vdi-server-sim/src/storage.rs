@@ -51,5 +51,6 @@ pub use database::{BackupSource, Database, DatabaseWriter, FileExtents, Frozen, 
 pub use error::StorageError;
 pub use folder::DataFolder;
 pub use lock::DatabaseLock;
+pub(crate) use path::is_system_database;
 pub use path::{MAX_NAME_CHARS, check_name};
 pub use restore::{Committed, RestoreRequest, RestoreTarget};

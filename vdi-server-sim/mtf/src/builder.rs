@@ -140,6 +140,26 @@ impl Builder {
         &self.filemarks
     }
 
+    /// Begins a new medium: label and filemark, as server version `software_major` writes them. [`begin_set`](Self::begin_set) does it where
+    /// it was not done.
+    ///
+    /// # Errors
+    /// [`Error::Order`] if the medium has begun, or [`Error::Range`] for texts that do not fit.
+    pub fn begin_medium(&mut self, software_major: u8, out: &mut Vec<u8>) -> Result<(), Error> {
+        self.require(Phase::Set, "the label")?;
+        if self.position != 0 {
+            return Err(self.order("the label"));
+        }
+        Tape::lengths(&self.tape.encode()?, 0)?;
+        self.push(self.tape.encode()?, out);
+        self.stream(StreamId::MEDIA_SET, 0, &self.media_set.encode()?, out);
+        let end = self.aligned(self.position + stream::HEADER_LEN as u64, 0, self.tape.unit());
+        self.pad(StreamId::PAD, 0, end, out);
+        self.label_len = self.position;
+        self.start.software_major = software_major;
+        self.filemark(out)
+    }
+
     /// Begins a set. On a new medium, the label comes first. [`SetStart::physical_address`] is set to the place that it has.
     ///
     /// # Errors
@@ -152,16 +172,16 @@ impl Builder {
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
         self.require(Phase::Set, "the start of a set")?;
-        Tape::lengths(&self.tape.encode()?, 0)?;
-        (self.start, self.volume, self.label_len) = (start, volume, 0);
         if self.position == 0 {
-            self.push(self.tape.encode()?, out);
-            self.stream(StreamId::MEDIA_SET, 0, &self.media_set.encode()?, out);
-            let end = self.aligned(self.position + stream::HEADER_LEN as u64, 0, self.tape.unit());
-            self.pad(StreamId::PAD, 0, end, out);
-            self.label_len = self.position;
-            self.filemark(out)?;
+            self.begin_medium(start.software_major, out)?;
+        } else {
+            Tape::lengths(&self.tape.encode()?, 0)?;
         }
+        if self.filemarks.len() != 1 {
+            // Only the first set counts it.
+            self.label_len = 0;
+        }
+        (self.start, self.volume) = (start, volume);
         self.set_offset = self.position;
         self.next_id = 0;
         self.start.physical_address = self.position;

@@ -38,7 +38,7 @@ use super::Failure;
 use super::list::{Home, Homes};
 use super::tally::Tally;
 use super::work::{Stopped, Work};
-use crate::faults::Act;
+use crate::faults::{Act, CommandFault};
 use crate::trace::event;
 use crate::vds::{Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, VdsCommand, VdsError};
 
@@ -138,6 +138,8 @@ pub(super) struct Driver<'a> {
     /// Commands that ended in another way.
     pub(super) failed: Receiver<Ended>,
     next_number: u64,
+    /// The fault of the next command, if it was asked for.
+    drawn: Option<CommandFault>,
     /// Commands that the device holds.
     in_flight: u32,
     /// The number of the medium in the device.
@@ -169,6 +171,7 @@ impl<'a> Driver<'a> {
             succeeded,
             failed,
             next_number: 0,
+            drawn: None,
             in_flight: 0,
             medium: 1,
             tally,
@@ -199,9 +202,9 @@ impl<'a> Driver<'a> {
     /// Sends a command and gives its number. Its answer comes through [`Driver::wait_ended`] and its like, also where it is
     /// refused for the state of the device.
     pub(super) fn send(&mut self, outgoing: Outgoing) -> Result<u64, Stopped> {
-        if !self.work.faults.is_off() {
-            self.inject(outgoing.code)?;
-        }
+        let fault = self.next_fault();
+        self.drawn = None;
+        self.inject(outgoing.code, fault)?;
         let routine = Arc::clone(&self.routine);
         self.submit(outgoing, routine).map(|(number, _)| number)
     }
@@ -253,9 +256,19 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// What the faults that are switched on do before a command.
-    fn inject(&self, code: CommandCode) -> Result<(), Stopped> {
-        let fault = self.work.faults.before_command(self.device.index());
+    /// Whether a fault has the next command wait. Then a thread that is not to wait does not send it.
+    pub(super) fn delays_next(&mut self) -> bool {
+        !self.next_fault().delay.is_zero()
+    }
+
+    /// What the faults do before the next command, which is counted now.
+    fn next_fault(&mut self) -> CommandFault {
+        let (faults, device) = (&self.work.faults, self.device.index());
+        *self.drawn.get_or_insert_with(|| faults.before_command(device))
+    }
+
+    /// What a fault does before a command.
+    fn inject(&self, code: CommandCode, fault: CommandFault) -> Result<(), Stopped> {
         if fault.act != Act::Send {
             let act = format!("{:?}", fault.act);
             event!(INFO, set = self.work.set_name(), device = self.name(), command = %code, act = act, "fault");

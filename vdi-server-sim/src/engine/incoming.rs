@@ -198,6 +198,9 @@ impl<'a> Incoming<'a> {
         if self.wanted.checksum == Some(true) && !database.has_checksums() {
             return Err(Failure::NoChecksums { device: device.to_owned() });
         }
+        if self.wanted.full && !self.wanted.continue_after_error && database.flags & database_flags::DAMAGED != 0 {
+            return Err(Failure::DamagedBackup { device: device.to_owned() });
+        }
         *lock(&self.coverage) = Coverage::new(&set.leading);
         self.destination.begin(set)?;
         *first = Some(set.clone());
@@ -273,7 +276,7 @@ impl<'a> Incoming<'a> {
     }
 }
 
-/// The virtual log files of a log file lie end to end from its first 8 KiB on, and their ranges lie in them.
+/// The virtual log files of a log file fill it from its first 8 KiB on, and their ranges lie in them.
 fn check_log(leading: &Config, log: &[Vlf]) -> Result<(), String> {
     for file in leading.files.iter().filter(|file| file.file_type() == FileType::Log) {
         let mut vlfs: Vec<&Vlf> = log.iter().filter(|vlf| vlf.file_id == file.file_id).collect();
@@ -285,10 +288,14 @@ fn check_log(leading: &Config, log: &[Vlf]) -> Result<(), String> {
                 return Err(format!("{at} should begin at {end}"));
             }
             end = vlf.offset.saturating_add(vlf.size);
-            if end > file.size {
-                return Err(format!("{at} ends at {end}, the file at {}", file.size));
-            }
             check_range(vlf).map_err(|what| format!("{at}: {what}"))?;
+        }
+        // A snapshot has none.
+        if end != file.size && !log.is_empty() {
+            return Err(format!(
+                "the virtual log files of '{}' end at {end}, the file at {}",
+                file.logical_name, file.size
+            ));
         }
     }
     Ok(())

@@ -12,6 +12,8 @@
 //! end of its backup. A disk-like device and a file are read to their ends.
 
 mod columns;
+#[cfg(test)]
+mod tests;
 
 use std::sync::OnceLock;
 

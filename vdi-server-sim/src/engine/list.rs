@@ -1,15 +1,13 @@
 //! Free lists of buffers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use super::Failure;
 use super::work::Work;
 use crate::vds::{ReaderWaker, ServerBuffer};
-
-/// The least length of a buffer for headers and lists, in bytes.
-pub(super) const LEAST_SMALL: u32 = 8192;
 
 /// A free list: buffers of one length, taken by who has something to send and given back when it is stored.
 pub(super) struct List {
@@ -75,7 +73,11 @@ impl List {
 
 /// Where buffers of Writes that succeeded go back to.
 #[derive(Debug, Clone)]
-pub(super) struct Homes(Arc<[Give]>);
+pub(super) struct Homes {
+    lists: Arc<[Give]>,
+    /// Counts the large buffers that have not come back.
+    in_flight: Option<Arc<AtomicU32>>,
+}
 
 /// One of [`Homes`].
 #[derive(Debug, Clone, Copy)]
@@ -104,16 +106,25 @@ impl Home {
 
 impl Homes {
     pub(super) fn new(small: &List, large: &[List]) -> Homes {
-        Homes([small].into_iter().chain(large).map(|list| list.give.clone()).collect())
+        Homes { lists: [small].into_iter().chain(large).map(|list| list.give.clone()).collect(), in_flight: None }
+    }
+
+    /// The same; each large buffer that comes back is taken off `in_flight`.
+    pub(super) fn counting(mut self, in_flight: Arc<AtomicU32>) -> Homes {
+        self.in_flight = Some(in_flight);
+        self
     }
 
     /// Gives a buffer back.
     pub(super) fn back(&self, home: Home, buffer: ServerBuffer) {
-        let give = self.0.get(usize::from(home.0));
+        if let Some(in_flight) = self.in_flight.as_ref().filter(|_| home.0 != Home::SMALL.0) {
+            in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        let give = self.lists.get(usize::from(home.0));
         debug_assert!(
             give.is_some(),
             "{home:?} of {} lists: a thread that waits for the buffer waits for ever",
-            self.0.len()
+            self.lists.len()
         );
         if let Some(give) = give {
             give.back(buffer);

@@ -29,7 +29,7 @@ use vdi_mtf::medium::Medium;
 use vdi_mtf::set::{SetStart, Volume, attributes};
 use vdi_mtf::sqlserver::config::{Config, FileType};
 use vdi_mtf::sqlserver::log::Vlf;
-use vdi_mtf::value::{FileId, Guid};
+use vdi_mtf::value::{FileId, Guid, Text};
 
 pub(super) use configuration::Kind;
 pub(super) use dealing::{Dealing, Segment};
@@ -48,14 +48,89 @@ pub(super) struct Terms<'a> {
     pub(super) statement: &'a Backup,
     /// The server's name.
     pub(super) server: String,
-    /// BLOCKSIZE: the length of a filemark on new media.
-    pub(super) block_size: u32,
     /// MAXTRANSFERSIZE.
     pub(super) transfer: u32,
     /// Sums of the frozen files, in the order of the configuration: BACKUP WITH SNAPSHOT.
     pub(super) snapshot: Option<Vec<Option<u32>>>,
-    /// The media that the set is appended to, in the order of the devices. Empty: new media.
-    pub(super) media: &'a [Medium],
+}
+
+/// The media of a backup: the beginnings of the families' streams, before it is known what will be in the set.
+#[derive(Debug)]
+pub(super) struct Media {
+    /// The streams, in the order of the devices.
+    pub(super) streams: Vec<FamilyStream>,
+    /// When the backup began.
+    now: Moment,
+    /// The label and the media set of the first.
+    label: Tape,
+    media_set: MediaSet,
+    /// The position of the set on the media, from 1.
+    position: u16,
+}
+
+impl Media {
+    /// New media for the devices of a statement, with filemarks of `filemark_len` bytes.
+    pub(super) fn new(statement: &Backup, filemark_len: u32) -> Result<Media, Failure> {
+        let (now, media_set, families) = (Moment::now()?, Guid(new_set_id()?), statement.devices.names.len() as u16);
+        let family = |number: u16| {
+            let id = new_set_id()?;
+            let label = Tape {
+                name: text(&statement.options.media_name),
+                description: text(&statement.options.media_description),
+                ..Tape::new(u32::from_le_bytes([id[0], id[1], id[2], id[3]]), filemark_len, now.date)
+            };
+            Ok((label, MediaSet::new(media_set, number, families)))
+        };
+        let families = (1..=families).map(family).collect::<Result<Vec<_>, Failure>>()?;
+        let (label, media_set) = families.first().cloned().unwrap_or_default();
+        let stream = |(at, (label, media_set)): (usize, (Tape, MediaSet))| {
+            FamilyStream::new(Builder::new(label, media_set), at as u32, at == 0)
+        };
+        Ok(Media {
+            streams: families.into_iter().enumerate().map(stream).collect(),
+            now,
+            label,
+            media_set,
+            position: 1,
+        })
+    }
+
+    /// Media whose labels stay, in the order of the devices: families of one media set. Their sets are replaced.
+    pub(super) fn overwritten(media: &[Medium]) -> Result<Media, Failure> {
+        let now = Moment::now()?;
+        let stream = |(at, medium): (usize, &Medium)| {
+            let builder = Builder::new(medium.label.clone(), medium.media_set.clone());
+            FamilyStream::new(builder, at as u32, medium.media_set.family_number == 1)
+        };
+        let first = media.first().cloned().unwrap_or_default();
+        let streams = media.iter().enumerate().map(stream).collect();
+        Ok(Media { streams, now, label: first.label, media_set: first.media_set, position: 1 })
+    }
+
+    /// BLOCKSIZE: the length of the filemarks.
+    pub(super) fn block_size(&self) -> u32 {
+        self.label.filemark_len()
+    }
+
+    /// Media that the set is appended to, in the order of the devices: families of one media set with as many complete sets each.
+    pub(super) fn appended(media: &[Medium]) -> Result<Media, Failure> {
+        let now = Moment::now()?;
+        let stream = |(at, medium): (usize, &Medium)| {
+            FamilyStream::new(Builder::append(medium), at as u32, medium.media_set.family_number == 1)
+        };
+        let first = media.first().cloned().unwrap_or_default();
+        Ok(Media {
+            streams: media.iter().enumerate().map(stream).collect(),
+            now,
+            label: first.label,
+            media_set: first.media_set,
+            position: first.sets.len() as u16 + 1,
+        })
+    }
+}
+
+fn text(text: &Option<String>) -> Text {
+    text.as_deref().unwrap_or_default().into()
 }
 
 /// A backup that is about to be written.
@@ -66,8 +141,8 @@ pub(super) struct Plan {
     pub(super) files: Vec<FileId>,
     pub(super) log: Vec<Vlf>,
     pub(super) checksum: bool,
-    pub(super) labels: Vec<Tape>,
-    pub(super) media_sets: Vec<MediaSet>,
+    pub(super) label: Tape,
+    pub(super) media_set: MediaSet,
     pub(super) start: SetStart,
     pub(super) volume: Volume,
     pub(super) leading: Config,
@@ -80,10 +155,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan of a backup, and the streams of its families.
-    pub(super) fn new(source: BackupSource, terms: &Terms<'_>) -> Result<(Plan, Vec<FamilyStream>), Failure> {
-        let (options, families) = (&terms.statement.options, terms.statement.devices.names.len() as u32);
-        let now = Moment::now()?;
+    /// The plan of a backup to media.
+    pub(super) fn new(source: BackupSource, terms: &Terms<'_>, media: &Media) -> Result<Plan, Failure> {
+        let (options, families, now) = (&terms.statement.options, media.streams.len() as u32, media.now);
         let kind = match (&terms.snapshot, terms.statement.parts.is_empty()) {
             (Some(_), _) => Kind::Snapshot,
             (None, true) => Kind::Full,
@@ -95,13 +169,11 @@ impl Plan {
         let leading = configuration::leading(&source.configuration, terms, kind, checksum, &data, &log, &now);
 
         let major = leading.database.software_major;
-        let number = terms.media.first().map_or(1, |medium| medium.sets.len() as u16 + 1);
         let expiration = match &options.expires {
             None => None,
             Some(Expiry::Days(days)) => Some(clock::in_days(*days)?),
             Some(Expiry::Date(text)) => clock::parse(text),
         };
-        let text = |text: &Option<String>| text.as_deref().unwrap_or_default().into();
         let start = SetStart {
             attributes: if options.copy_only { attributes::COPY } else { attributes::NORMAL },
             software_minor: leading.database.software_minor,
@@ -110,7 +182,7 @@ impl Plan {
             name: text(&options.name),
             description: text(&options.description),
             user: user().as_str().into(),
-            ..SetStart::new(number, set_id, now.date, major)
+            ..SetStart::new(media.position, set_id, now.date, major)
         };
         let volume = Volume {
             attributes: 2,
@@ -120,23 +192,6 @@ impl Plan {
             ..Volume::default()
         };
 
-        let builders = if terms.media.is_empty() {
-            let media_set = Guid(new_set_id()?);
-            let label = |family: u32| {
-                let id = new_set_id()?;
-                let label = Tape {
-                    name: text(&options.media_name),
-                    description: text(&options.media_description),
-                    ..Tape::new(u32::from_le_bytes([id[0], id[1], id[2], id[3]]), terms.block_size, now.date)
-                };
-                Ok((label, MediaSet::new(media_set, family as u16 + 1, families as u16)))
-            };
-            (0..families).map(label).collect::<Result<Vec<_>, Failure>>()?
-        } else {
-            terms.media.iter().map(|medium| (medium.label.clone(), medium.media_set.clone())).collect()
-        };
-        let (labels, media_sets): (Vec<_>, Vec<_>) = builders.into_iter().unzip();
-
         let file_bytes =
             leading.files.iter().filter(|file| file.file_type() == FileType::Data).map(|file| file.size).sum();
         let mut plan = Plan {
@@ -144,8 +199,8 @@ impl Plan {
             files: data.iter().map(|file| file.file).collect(),
             log,
             checksum,
-            labels,
-            media_sets,
+            label: media.label.clone(),
+            media_set: media.media_set.clone(),
             start,
             volume,
             leading,
@@ -154,17 +209,8 @@ impl Plan {
             size: 0,
             trailing: Mutex::default(),
         };
-        let streams: Vec<_> = (0..families as usize)
-            .map(|family| {
-                let builder = match terms.media.get(family) {
-                    Some(medium) => Builder::append(medium),
-                    None => Builder::new(plan.labels[family].clone(), plan.media_sets[family].clone()),
-                };
-                FamilyStream::new(builder, family as u32, plan.media_sets[family].family_number == 1)
-            })
-            .collect();
-        plan.size = streams.iter().map(|stream| stream.size(&plan)).sum::<Result<u64, _>>()?;
-        Ok((plan, streams))
+        plan.size = media.streams.iter().map(|stream| stream.size(&plan)).sum::<Result<u64, _>>()?;
+        Ok(plan)
     }
 
     /// Whether there are pages and log in the stream.

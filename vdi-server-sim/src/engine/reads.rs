@@ -68,8 +68,7 @@ impl<'a> Reads<'a> {
     pub(super) fn ask(&mut self, buffer: ServerBuffer) -> Result<(), Stopped> {
         let block = self.driver.config.block_size;
         let faults = &self.driver.work.faults;
-        let bytes =
-            if faults.is_off() { self.transfer } else { faults.read_size(self.driver.index(), self.transfer, block) };
+        let bytes = faults.read_size(self.driver.index(), self.transfer, block);
         self.ask_for(buffer, bytes)
     }
 

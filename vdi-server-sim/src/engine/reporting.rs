@@ -17,6 +17,8 @@
 //! Behind SQL Server's message an information tells the evidence and the remedy. 3013 ends what the client sees. 3041 ends what
 //! the log gets of a BACKUP.
 
+mod storage;
+
 use std::fmt;
 use std::path::Path;
 
@@ -27,7 +29,6 @@ use vdi_proto::status::VdError;
 use super::{Failure, FamilyError};
 use crate::database::DatabaseError;
 use crate::messages::{Message, OsError, Verb};
-use crate::storage::StorageError;
 use crate::stream::{SetError, StreamError};
 use crate::tsql::Statement;
 use crate::vds::VdsError;
@@ -70,10 +71,16 @@ impl Failure {
     /// The messages that a server sends to the client for this failure of a statement, ending with 3013.
     #[must_use]
     pub fn messages(&self, statement: &Statement) -> Vec<Message> {
-        let mut messages = match self.number(statement.verb()) {
-            Some(message) => vec![message, Message::own_information(self.evidence())],
-            None => vec![Message::own(self.to_string())],
+        let verb = statement.verb();
+        let mut messages = match self {
+            Failure::Storage(error) => storage::messages(error, verb),
+            Failure::Placement { logical_name, source } => storage::placement(source, logical_name),
+            _ => self.number(verb).into_iter().collect(),
         };
+        messages.push(match messages.is_empty() {
+            true => Message::own(self.to_string()),
+            false => Message::own_information(self.evidence()),
+        });
         messages.push(Message::terminating(statement.title()));
         messages
     }
@@ -167,7 +174,9 @@ impl Failure {
             Failure::Devices { device, earlier, source } => {
                 return set_error(device.as_deref(), earlier.as_deref(), source);
             }
-            Failure::Storage(error) => return storage_error(error, verb),
+            // They have messages of their own.
+            Failure::Storage(_) | Failure::Placement { .. } => return None,
+            Failure::DamagedBackup { .. } => Message::backup_of_damaged_pages(),
             Failure::Medium { device, database, source } => medium_error(device, database, source),
             Failure::Content { device, .. } => Message::media_family_malformed(device),
             Failure::Families { device, earlier, source } => match source {
@@ -194,6 +203,13 @@ impl Failure {
                 Message::cannot_open_device(path, source.into()).in_state(2)
             }
             Failure::DiskFile { path, source, .. } => Message::read_failed(path, source.into()),
+            Failure::DiskTarget { action: "open", path, source } => {
+                Message::cannot_open_device(path, source.into()).in_state(1)
+            }
+            Failure::DiskTarget { action: "read", path, source } => Message::read_failed(path, source.into()),
+            Failure::DiskTarget { path, source, .. } => Message::write_failed(path, source.into()),
+            Failure::NotAppendable { device, .. } => Message::not_appendable(device),
+            Failure::NotExpired { device, expires } => Message::not_expired(device, expires),
             Failure::System { action: START_A_THREAD, .. } => Message::no_worker_thread(),
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)
@@ -259,25 +275,6 @@ fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message
         }
         _ => Message::media_family_malformed(device),
     }
-}
-
-fn storage_error(error: &StorageError, verb: Verb) -> Option<Message> {
-    let restores = verb == Verb::Restore;
-    Some(match error {
-        StorageError::NotFound { name } => Message::no_such_database(name),
-        StorageError::InUse { .. } if restores => Message::database_in_use(),
-        StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
-        StorageError::InUse { .. } => Message::backup_must_be_serialized(),
-        StorageError::Io { action, path, source, .. } => {
-            let (path, code) = (path.display().to_string(), OsError::from(source));
-            match *action {
-                "read" => Message::read_failed(&path, code),
-                "write" | "write to" => Message::write_failed(&path, code),
-                action => Message::operating_system_error(code, action, &path),
-            }
-        }
-        _ => return None,
-    })
 }
 
 fn stream_error(device: &str, error: &StreamError) -> Message {

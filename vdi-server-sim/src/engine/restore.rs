@@ -1,10 +1,14 @@
 //! RESTORE: see [`crate::engine`].
 
+#[cfg(test)]
+mod tests;
+
 use std::path::PathBuf;
 use std::sync::{OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use vdi_mtf::medium::BackupSet;
+use vdi_mtf::sqlserver::config::Config;
 use vdi_mtf::value::FileId;
 
 use super::from_devices::Reading;
@@ -14,7 +18,7 @@ use super::{Cancel, Engine, Failure, Progress, Summary, from_files};
 use crate::catalog::RestoreRecord;
 use crate::faults::Fault;
 use crate::messages::{Message, PAGE_BYTES, Verb};
-use crate::storage::{Committed, DataFolder, RestoreRequest, RestoreTarget};
+use crate::storage::{Committed, DataFolder, RestoreRequest, RestoreTarget, StorageError};
 use crate::tsql::{DeviceType, Restore};
 
 /// Carries out a RESTORE.
@@ -142,6 +146,27 @@ impl<'a> Target<'a> {
     }
 }
 
+/// Adds the logical name of the file that an error is about.
+pub(super) fn misplaced(statement: &Restore, backup: &Config, source: StorageError) -> Failure {
+    let path = match &source {
+        StorageError::FileInUse { path, .. }
+        | StorageError::FileExists { path }
+        | StorageError::SamePath { path }
+        | StorageError::NoSuchFolder { path } => path.to_string_lossy(),
+        StorageError::InvalidPath { path, .. } => path.into(),
+        _ => return source.into(),
+    };
+    let moved = |name: &str| {
+        let moves = statement.options.moves.iter();
+        moves.rev().find(|(moved, _)| moved.eq_ignore_ascii_case(name)).map(|(_, path)| path.clone())
+    };
+    let last = |path: &str| path.rsplit(['/', '\\']).next().unwrap_or_default().to_owned();
+    let mut names = backup.files.iter().map(|file| (file.logical_name.to_string(), file.physical_name.to_string()));
+    let found = names.find(|(name, recorded)| last(&moved(name).unwrap_or_else(|| recorded.clone())) == last(&path));
+    let logical_name = found.map_or_else(|| last(&path), |(name, _)| name);
+    Failure::Placement { logical_name, source }
+}
+
 impl Destination for Target<'_> {
     fn begin(&self, set: &BackupSet) -> Result<(), Failure> {
         let Restore { database, options, .. } = self.statement;
@@ -152,7 +177,8 @@ impl Destination for Target<'_> {
         let moves: Vec<_> = options.moves.iter().map(|(name, path)| (name.clone(), PathBuf::from(path))).collect();
         let request =
             RestoreRequest { name: database, configuration: &set.leading, replace: options.replace, moves: &moves };
-        let files = RestoreTarget::create(self.folder, lock, &request)?;
+        let files = RestoreTarget::create(self.folder, lock, &request)
+            .map_err(|source| misplaced(self.statement, &set.leading, source))?;
         *self.files.write().unwrap_or_else(PoisonError::into_inner) = Some(files);
         let _ = self.total.set(total);
         self.tally.expect(total);

@@ -2,10 +2,12 @@
 //! through the device.
 //!
 //! ```text
-//! backup:   catalog; PrepareToFreeze*; [FileInfoBegin*; file info; FileInfoEnd*; checksums, end; Snapshot] Complete*; close
-//! restore:  catalog, checksums, end; [MountSnapshot; the files are compared with catalog and checksums] close
+//! backup:   label; PrepareToFreeze*; [FileInfoBegin*; list of the files; FileInfoEnd*; sums; set; Snapshot] Complete*; close
+//! restore:  label, set; [MountSnapshot; the files are compared with the sums] close
 //!           []: the database is frozen     *: where the client asked for it
 //! ```
+//!
+//! The module `snapshot_sums` says where the sums are in the stream, and what a restore does about the list of the files.
 //!
 //! Source: VDI specification, "Snapshot Backup": one device only; metadata is complete when Snapshot comes; writes to the database
 //! are suspended until it completes; nothing but close follows. For the rest see `docs/decisions.md`.
@@ -20,6 +22,8 @@
 //!    frozen no earlier than it is there. What the client put there is for the client to make durable.
 //! 4. Before MountSnapshot the restore has read the stream to its end, and nothing of the database has changed.
 
+mod backup;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,87 +32,17 @@ use vdi_proto::command::CommandCode;
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
 use vdi_proto::features::Features;
 
-use super::backup::refuse_unknown;
 use super::driver::Driver;
-use super::list::{Home, Homes, LEAST_SMALL, List};
 use super::reads::{Arrived, ReadEnd, Reads};
 use super::tally::Tally;
+pub(super) use backup::run as backup;
+
 use super::work::{FREEZE_TIMEOUT, Stopped, Work};
-use super::writes::Writes;
-use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, new_set_id, report_files};
+use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers, report_files};
 use crate::database::{Database, DatabaseError, Frozen, check_name};
 use crate::messages::{Message, Verb};
-use crate::stream::{
-    Catalog, Expectations, Identity, SetVerifier, Snapshot, StreamError, StreamParser, StreamWriter, WriteError,
-    file_info,
-};
-use crate::tsql::{Backup, Restore};
-
-/// A segment takes a small buffer and a large one; a second small one lets the end follow at once.
-const SMALL_BUFFERS: u32 = 2;
-
-/// Carries out a BACKUP WITH SNAPSHOT.
-pub(super) fn backup(
-    engine: &Engine,
-    statement: &Backup,
-    cancel: &Cancel,
-    report: &mut dyn FnMut(Message),
-) -> Result<Summary, Failure> {
-    let options = &statement.options;
-    refuse_unknown(engine, &statement.database)?;
-    let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
-    let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
-    let small = block_size.max(LEAST_SMALL);
-    let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(1);
-    let set_id = new_set_id()?;
-    let identity = Identity { set_id, family_index: 0, family_count: 1 };
-
-    Work::with(engine, &statement.devices.names, cancel, |work| {
-        let _lock = engine.old.lock(&statement.database, Verb::Backup)?;
-        let database = engine.old.open(&statement.database)?;
-        let catalog = Catalog::of(&database)?;
-        let stream = StreamWriter::new(identity, block_size, catalog.encode().into())?;
-        let started = Instant::now();
-        let terms =
-            ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
-        let (config, opened) =
-            work.configure(&terms, &[(transfer, buffers), (small, SMALL_BUFFERS)], &statement.devices.names)?;
-        let tally = Tally::new(database.size(), None);
-        let (large, small) = (List::fill(work, transfer, buffers)?, List::fill(work, small, SMALL_BUFFERS)?);
-        let homes = Homes::new(&small, std::slice::from_ref(&large));
-        // The grammar lets no snapshot pass with another number of devices than one, and `open` wants the set to have as many.
-        let driver =
-            opened.into_iter().next().map(|device| Driver::new(work, device, config, Some(homes.clone()), &tally));
-        std::thread::scope(|scope| {
-            work.spawn(scope, || work.run_agent());
-            if let Some(driver) = driver {
-                let writes = Writes::new(driver, homes);
-                let checksums = options.checksum != Some(false);
-                let taker = Taker {
-                    database: &database,
-                    catalog: &catalog,
-                    checksums,
-                    block_size,
-                    large,
-                    small,
-                    writes,
-                    stream,
-                };
-                through(work, scope, move || taker.run());
-            }
-            // Ends the agent.
-            work.finish()
-        })?;
-        Progress::new(database.size(), options.stats).reached(database.size(), report);
-        report_files(database.files(), database.name(), report);
-        Ok(Summary {
-            verb: Verb::Backup,
-            bytes: database.size(),
-            commands: tally.commands(),
-            elapsed: started.elapsed(),
-        })
-    })
-}
+use crate::stream::{Catalog, Expectations, SetVerifier, Snapshot, StreamError, StreamParser};
+use crate::tsql::Restore;
 
 /// Does the work of the device in a thread of its own, and waits until it is through, or all is over.
 fn through<'scope>(
@@ -135,100 +69,6 @@ fn stop(work: &Work, error: DatabaseError) -> Stopped {
         // The agent knows why.
         DatabaseError::Stopped { .. } => work.wait_until_over(),
         error => work.stop(error),
-    }
-}
-
-/// The thread of a backup.
-struct Taker<'a> {
-    database: &'a Database,
-    catalog: &'a Catalog,
-    /// Whether the files' checksums are to be taken.
-    checksums: bool,
-    block_size: u32,
-    large: List,
-    small: List,
-    writes: Writes<'a>,
-    stream: StreamWriter,
-}
-
-impl Taker<'_> {
-    fn run(mut self) {
-        // The thread that met the failure has recorded it.
-        let _ = self.take();
-    }
-
-    fn take(&mut self) -> Result<(), Stopped> {
-        let work = self.writes.driver.work;
-        self.writes.driver.rewind()?;
-        self.list(StreamWriter::next_catalog)?;
-        self.writes.mark()?;
-        if self.writes.driver.has(Features::SNAPSHOT_PREPARE) {
-            self.writes.command(CommandCode::PREPARE_TO_FREEZE)?;
-        }
-        let frozen = freeze(work, self.database)?;
-        if self.writes.driver.has(Features::ENUM_FROZEN_FILES) {
-            let text = file_info(self.database.path(), self.catalog).map_err(|error| {
-                let source = std::io::Error::other(error);
-                work.stop(Failure::System { action: "list the frozen files", source })
-            })?;
-            self.writes.command(CommandCode::FILE_INFO_BEGIN)?;
-            self.list(|stream, header, payload| stream.next_file_info(header, payload, &text))?;
-            self.writes.command(CommandCode::FILE_INFO_END)?;
-        }
-        let checksums = if self.checksums {
-            let checksums = frozen.checksums(|| work.is_aborted()).map_err(|error| stop(work, error))?;
-            checksums.into_iter().map(Some).collect()
-        } else {
-            vec![None; self.database.files().len()]
-        };
-        let encoded = Snapshot { checksums }.encode();
-        self.list(|stream, header, payload| stream.next_snapshot(header, payload, &encoded))?;
-        self.writes.mark()?;
-        self.end()?;
-        self.writes.mark()?;
-        self.writes.command(CommandCode::SNAPSHOT)?;
-        if !frozen.is_in_place() {
-            // A restore can replace the database, whose writers alone are stopped. Who knows which files the client found.
-            return Err(work.stop(DatabaseError::Replaced { path: self.database.path().to_owned() }));
-        }
-        drop(frozen);
-        if self.writes.driver.has(Features::COMPLETE_ENABLED) {
-            self.writes.command(CommandCode::COMPLETE)?;
-        }
-        work.decide()?;
-        self.writes.driver.close()
-    }
-
-    /// Writes the segments of a list, each by a Write of its header and one of its part of the list.
-    fn list(
-        &mut self,
-        mut next: impl FnMut(&mut StreamWriter, &mut [u8], &mut [u8]) -> Result<Option<usize>, WriteError>,
-    ) -> Result<(), Stopped> {
-        let (small, large) = (self.small.take.clone(), self.large.take.clone());
-        loop {
-            let mut header = self.writes.wait_for(&small)?.ok_or(Stopped)?;
-            let mut payload = self.writes.wait_for(&large)?.ok_or(Stopped)?;
-            let part = next(&mut self.stream, header.data_mut(), payload.data_mut());
-            match part.map_err(|error| self.writes.driver.work.stop(error))? {
-                Some(padded) => {
-                    self.writes.write(header, self.block_size, 0, Home::SMALL)?;
-                    self.writes.write(payload, padded as u32, 0, Home::large(0))?;
-                }
-                None => {
-                    // There is room for all of them.
-                    self.small.give.back(header);
-                    self.large.give.back(payload);
-                    return Ok(());
-                }
-            }
-        }
-    }
-
-    fn end(&mut self) -> Result<(), Stopped> {
-        let small = self.small.take.clone();
-        let mut buffer = self.writes.wait_for(&small)?.ok_or(Stopped)?;
-        self.stream.end(buffer.data_mut()).map_err(|error| self.writes.driver.work.stop(error))?;
-        self.writes.write(buffer, self.block_size, 0, Home::SMALL)
     }
 }
 

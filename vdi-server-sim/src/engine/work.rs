@@ -29,8 +29,8 @@ use vdi_proto::features::Features;
 use super::cancel::{Cancel, Registered};
 use super::reporting::START_A_THREAD;
 use super::{Engine, Failure};
-use crate::database::{Database, DatabaseError, Frozen};
 use crate::faults::Running;
+use crate::storage::{Database, Frozen};
 use crate::trace::{Span, event};
 use crate::vds::{
     AgentFaults, Completed, CompletionReader, ServerVirtualDevice, ServerVirtualDeviceSet, Session, VdsCommand,
@@ -176,12 +176,11 @@ impl Work {
         refusal.map_or(Ok(()), |code| Err(refused(call, &self.first_device, code)))
     }
 
-    /// Stops the writers of a database, before the threads of the work run. An abort meanwhile is what the statement fails by.
+    /// Stops the writers of a database. An abort meanwhile is what the statement fails by.
     pub(super) fn freeze<'a>(&self, database: &'a Database) -> Result<Frozen<'a>, Failure> {
-        database.freeze(FREEZE_TIMEOUT, || self.is_aborted()).map_err(|error| match error {
-            DatabaseError::Stopped { .. } => self.aborted(),
-            error => error.into(),
-        })
+        database
+            .freeze(FREEZE_TIMEOUT, || self.is_aborted())
+            .map_err(|error| if self.is_aborted() { self.aborted() } else { error.into() })
     }
 
     /// The name of the set.

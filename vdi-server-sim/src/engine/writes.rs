@@ -89,7 +89,8 @@ impl<'a> Writes<'a> {
         }
     }
 
-    /// Whether a Write of so many bytes may be sent at once: nothing has to be waited for, and nothing put right before.
+    /// Whether a Write of so many bytes may be sent at once: nothing has to be waited for, nothing put right before, and no fault makes
+    /// it wait.
     pub(super) fn takes_at_once(&mut self, bytes: u32) -> bool {
         self.note_successes();
         !self.troubled
@@ -97,6 +98,8 @@ impl<'a> Writes<'a> {
             && !self.full
             && self.driver.in_flight() < MOST_IN_FLIGHT
             && self.has_room(bytes)
+            && !self.driver.work.faults.follow_write(self.driver.index(), self.count + 1)
+            && !self.driver.delays_next()
     }
 
     fn has_room(&self, bytes: u32) -> bool {
@@ -116,10 +119,7 @@ impl<'a> Writes<'a> {
         self.position += u64::from(bytes);
         self.send(buffer, Sent { number: 0, bytes, payload, home, position, state: State::Outstanding })?;
         self.count += 1;
-        if !self.driver.work.faults.is_off() {
-            self.inject()?;
-        }
-        Ok(())
+        self.inject()
     }
 
     /// What the faults that are switched on do after a Write.

@@ -86,11 +86,6 @@ impl Running {
         Running { on: (!faults.is_empty()).then(on) }
     }
 
-    /// Whether there are no faults at all.
-    pub(crate) fn is_off(&self) -> bool {
-        self.on.is_none()
-    }
-
     /// Before a call of the configuration: how long to wait, and the status that it then fails with. `call` is the published
     /// name, as in [`ServerCall::name`].
     pub(crate) fn configuration(&self, call: &'static str) -> (Duration, Option<VdError>) {
@@ -169,8 +164,7 @@ impl Running {
         Ok(())
     }
 
-    /// How many bytes of files the next piece of a backup has room for, where it could be `full`: a multiple of `block`, or
-    /// `full` itself.
+    /// Bytes of the next transfer of a backup, where it could be `full`: a multiple of `block`, or `full` itself.
     pub(crate) fn payload_capacity(&self, full: u32, block: u32) -> u32 {
         self.smaller(&Fault::SmallTransfers, full, block, |on| (0, next(&on.pieces)))
     }
@@ -204,11 +198,25 @@ impl Running {
         if self.list().iter().any(|fault| matches!(fault, Fault::Flushes { .. })) { 2 } else { 1 }
     }
 
+    /// Whether a fault follows the Write of this number to a device.
+    pub(crate) fn follow_write(&self, device: u32, number: u64) -> bool {
+        self.flush_after(number) || self.burst_is_due(device, number)
+    }
+
     /// Whether the burst of Flushes comes now that a device was sent this many Writes. Says so once a device.
     pub(crate) fn queue_full_burst(&self, device: u32, writes_so_far: u64) -> bool {
+        let due = self.burst_is_due(device, writes_so_far);
+        if due && let Some(on) = &self.on {
+            on.device(device).burst.store(true, Ordering::Relaxed);
+        }
+        due
+    }
+
+    /// Whether the burst of Flushes is to come by now, and has not come.
+    fn burst_is_due(&self, device: u32, writes_so_far: u64) -> bool {
         let Some(on) = self.on.as_ref().filter(|on| on.faults.list.contains(&Fault::QueueFull)) else { return false };
         let moment = on.draw(&Fault::QueueFull, device, 0).u64(1..=LATEST_BURST);
-        writes_so_far >= moment && !on.device(device).burst.swap(true, Ordering::Relaxed)
+        writes_so_far >= moment && !on.device(device).burst.load(Ordering::Relaxed)
     }
 
     /// The time-out, in milliseconds, that takes the place of what the client asked for.

@@ -111,7 +111,6 @@ fn texts_that_name_nothing_are_told_what_exists() {
 #[test]
 fn without_faults_nothing_happens() {
     let running = Running::new(&Faults::seeded(7));
-    assert!(running.is_off());
     assert_eq!(running.configuration("EndConfiguration"), (Duration::ZERO, None));
     assert_eq!(running.before_command(0), CommandFault { delay: Duration::ZERO, act: Act::Send });
     assert_eq!(running.payload_capacity(1000, 512), 1000);

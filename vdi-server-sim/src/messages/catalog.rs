@@ -118,10 +118,20 @@ catalog! {
     1828, 16, 3: pub(crate) fn logical_name_in_use(name: &str = "d_log") =>
         "The logical file name \"{name}\" is already in use. Choose a different name.";
 
+    /// 1834: a file of the statement belongs to another database.
+    1834, 16, 1: pub(crate) fn file_in_use(path: &str = "/data/d.mdf", database: &str = "d") =>
+        "The file '{path}' cannot be overwritten.  It is being used by database '{database}'.";
+
     /// 1842: SIZE, MAXSIZE or FILEGROWTH of CREATE DATABASE is too large.
     1842, 16, 1: pub(crate) fn file_too_large() =>
         "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than \
          2147483647 in units of both page size and percentage.";
+
+    /// 3009: a backup or restore has succeeded, and could not be recorded. It is information here, so that no client takes the statement
+    /// for a failure.
+    3009, 0, 1: pub(crate) fn history_not_recorded() =>
+        "Could not insert a backup or restore history/detail record in the msdb database. This may indicate a problem with the msdb \
+         database. The backup/restore operation was still successful.";
 
     /// 3013: last message of every failed statement, which it names as [`Statement::title`](crate::tsql::Statement::title) does.
     3013, 16, 1: pub(crate) fn terminating(statement: &str = "BACKUP DATABASE") => "{statement} is terminating abnormally.";
@@ -183,6 +193,10 @@ catalog! {
         "To restore the master database, the server must be running in single-user mode. For information on starting in \
          single-user mode, see \"How to: Start an Instance of SQL Server (sqlservr.exe)\" in Books Online.";
 
+    /// 3119: behind the reasons why files cannot be restored to where they are to be.
+    3119, 16, 1: pub(crate) fn problems_in_plan() =>
+        "Problems were identified while planning for the RESTORE statement. Previous messages provide details.";
+
     /// 3123: the name is not valid for a database.
     3123, 16, 1: pub(crate) fn invalid_database_name(database: &str = "a/b") =>
         "Invalid database name '{database}' specified for backup or restore operation.";
@@ -198,6 +212,10 @@ catalog! {
     3154, 16, 1: pub(crate) fn backup_of_other_database(database: &str = "d") =>
         "The backup set holds a backup of a database other than the existing '{database}' database.";
 
+    /// 3156: a file cannot be restored to a path.
+    3156, 16, 4: pub(crate) fn cannot_be_restored_to(file: &str = "d_log", path: &str = "/data/d.ldf") =>
+        "File '{file}' cannot be restored to '{path}'. Use WITH MOVE to identify a valid location for the file.";
+
     /// 3159: RESTORE without REPLACE would overwrite an existing database. SQL Server refuses this because the tail of the log
     /// would be lost, and its message names the remedy.
     3159, 16, 1: pub(crate) fn log_tail_not_backed_up(database: &str = "d") =>
@@ -207,6 +225,11 @@ catalog! {
 
     /// 3167: the restored database cannot be brought online.
     3167, 16, 1: pub(crate) fn cannot_start_database(database: &str = "d") => "RESTORE could not start database '{database}'.";
+
+    /// 3182: the backup was made of damaged pages.
+    3182, 16, 1: pub(crate) fn backup_of_damaged_pages() =>
+        "The backup set cannot be restored because the database was damaged when the backup occurred. Salvage attempts may exploit \
+         WITH CONTINUE_AFTER_ERROR.";
 
     /// 3183: a page of the backup is damaged.
     3183, 16, 1: pub(crate) fn page_damaged_in_backup(file: u16 = 1, page: u32 = 243, database: &str = "d") =>
@@ -262,6 +285,10 @@ catalog! {
         "The media loaded on \"{device}\" is formatted to support {families} media families, but {expected} media families are \
          expected according to the backup device specification.";
 
+    /// 3234: MOVE names a file that the backup does not have.
+    3234, 16, 2: pub(crate) fn unknown_logical_file(file: &str = "f", database: &str = "d") =>
+        "Logical file '{file}' is not part of database '{database}'. Use RESTORE FILELISTONLY to list the logical file names.";
+
     /// 3235: FILE names no file of the database.
     3235, 16, 1: pub(crate) fn unknown_file(file: &str = "f", database: &str = "d") =>
         "The file \"{file}\" is not part of database \"{database}\". You can only list files that are members of this database.";
@@ -283,6 +310,13 @@ catalog! {
 
     /// 3262: RESTORE VERIFYONLY has found no fault. `set_position` is the place of the backup set on its media, from 1.
     3262, 0, 1: pub(crate) fn backup_set_valid(set_position: u32 = 1) => "The backup set on file {set_position} is valid.";
+
+    /// 3266: no backup set can be appended to the medium.
+    3266, 16, 1: pub(crate) fn not_appendable(device: &str = "/backups/d.bak") =>
+        "The backup data at the end of \"{device}\" is incorrectly formatted. Backup sets on the media might be damaged and unusable. To \
+         determine the backup sets on the media, use RESTORE HEADERONLY. To determine the usability of the backup sets, run RESTORE \
+         VERIFYONLY. If all of the backup sets are incomplete, reformat the media using BACKUP WITH FORMAT, which destroys all the \
+         backup sets.";
 
     /// 3271: a command other than Read and Write failed on a device.
     3271, 16, 1: pub(crate) fn nonrecoverable_io_error(device: &str = "dev", error: OsError = OsError::ABORTED) =>
@@ -325,6 +359,10 @@ catalog! {
     3903, 16, 1: pub(crate) fn rollback_without_begin() =>
         "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.";
 
+    /// 4030: INIT would overwrite a backup set that has not expired.
+    4030, 16, 1: pub(crate) fn not_expired(device: &str = "/backups/d.bak", date: &str = "2031-05-06 07:08:09") =>
+        "The medium on device '{device}' expires on {date} and cannot be overwritten.";
+
     /// 4035: one file of the database is done. `set_position` is the position of the backup set on its media, from 1.
     4035, 0, 1: pub(crate) fn file_processed(pages: u64 = 344, database: &str = "d", file: &str = "d_log", set_position: u32 = 1) =>
         "Processed {pages} pages for database '{database}', file '{file}' on file {set_position}.";
@@ -353,13 +391,25 @@ catalog! {
         "A file activation error occurred. The physical file name '{path}' may be incorrect. Diagnose and correct additional errors, \
          and retry the operation.";
 
+    /// 5120: a file of a database cannot be opened.
+    5120, 16, 101: pub(crate) fn cannot_open_file(path: &str = "/data/d.mdf", error: OsError = OsError(2)) =>
+        "Unable to open the physical file \"{path}\". Operating system error {error}.";
+
     /// 5123: a file of a database cannot be made.
     5123, 16, 1: pub(crate) fn cannot_create_file(error: OsError = OsError(5), path: &str = "/data/d.mdf") =>
         "CREATE FILE encountered operating system error {error} while attempting to open or create the physical file '{path}'.";
 
+    /// 5133: the folder of a file does not exist.
+    5133, 16, 1: pub(crate) fn no_such_directory(path: &str = "/data/d.mdf", error: OsError = OsError(3)) =>
+        "Directory lookup for the file \"{path}\" failed with the operating system error {error}.";
+
     /// 5170: a file of a database exists already.
     5170, 16, 1: pub(crate) fn file_exists(path: &str = "/data/d.mdf") =>
         "Cannot create file '{path}' because it already exists. Change the file path or the file name, and retry the operation.";
+
+    /// 5172: a file of a database is not what it should be.
+    5172, 16, 15: pub(crate) fn invalid_file_header(path: &str = "/data/d.mdf", property: &str = "FILE SIZE") =>
+        "The header for file '{path}' is not a valid database file header. The {property} property is incorrect.";
 
     /// 5174: SIZE of CREATE DATABASE is too small.
     5174, 16, 1: pub(crate) fn file_too_small() => "Each file size must be greater than or equal to 512 KB.";

@@ -3,32 +3,24 @@
 //! | situation | messages |
 //! |---|---|
 //! | CREATE of a database that exists | 1801 |
-//! | a file that cannot be made | 1834, 5170 or 5123, then 1802 |
-//! | ALTER of a database that does not exist; in use | 5011; 5061; then 5069 |
+//! | a file that cannot be made: of another database; there already; no folder; no path; by the system | 1834; 5170; 5133; 5105; 5123; then 1802 |
+//! | ALTER of a database that does not exist; in use; ONLINE with a file missing, or of another length | 5011; 5061; 5120; 5172; then 5069 |
 //! | ALTER of a system database | 5058, then 5069 |
 //! | DROP of a database that does not exist; in use; of a system database | 3701; 3702; 3708 |
 //! | USE of a database that does not exist; OFFLINE; being restored; with damaged files | 911; 942; 927; 945 |
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use vdi_mtf::sqlserver::config::RecoveryModel;
 
 use crate::catalog::DatabaseState;
 use crate::messages::{Message, OsError, Verb};
-use crate::storage::{self, DataFolder, NewFile, StorageError};
+use crate::storage::{self, DataFolder, NewFile, StorageError, is_system_database};
 use crate::tsql::{AlterDatabase, CreateDatabase, DatabaseOption, DropDatabase, FileSpec, Growth, MaxSize};
-
-/// What every SQL Server has; a data folder need not.
-const SYSTEM_DATABASES: [&str; 4] = ["master", "model", "msdb", "tempdb"];
-
-/// SIZE of a file that names none.
-const DEFAULT_SIZE: u64 = 8 << 20;
-/// FILEGROWTH of a file that names none.
-const DEFAULT_GROWTH: u64 = 64 << 20;
 
 /// The name of a database that can be used now, as it was written when the database was made.
 pub(super) fn usable(folder: &DataFolder, name: &str) -> Result<String, Message> {
-    if is_system(name) {
+    if is_system_database(name) {
         return Ok(name.to_owned());
     }
     // What is wrong with the catalog is not the name's fault.
@@ -36,28 +28,24 @@ pub(super) fn usable(folder: &DataFolder, name: &str) -> Result<String, Message>
     let Some(row) = found else { return Err(Message::no_such_database(name)) };
     match row.state {
         DatabaseState::Online => Ok(row.name),
-        DatabaseState::Offline => Err(Message::database_offline(&row.name)),
-        DatabaseState::Restoring => Err(Message::database_in_restore(&row.name)),
-        DatabaseState::RecoveryPending => Err(Message::database_inaccessible(&row.name)),
+        state => Err(unusable(&row.name, state)),
     }
 }
 
-fn is_system(name: &str) -> bool {
-    SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name))
+/// Why a database that is not online cannot be used.
+fn unusable(name: &str, state: DatabaseState) -> Message {
+    match state {
+        DatabaseState::Offline => Message::database_offline(name),
+        DatabaseState::Online | DatabaseState::Restoring => Message::database_in_restore(name),
+        DatabaseState::RecoveryPending => Message::database_inaccessible(name),
+    }
 }
 
 /// Makes a database. The errors are those of the client, in their order.
 pub(super) fn create(folder: &DataFolder, statement: &CreateDatabase) -> Result<Vec<Message>, Vec<Message>> {
-    if is_system(&statement.database) {
+    if is_system_database(&statement.database) {
         return Err(vec![Message::database_exists(&statement.database)]);
     }
-    let files = statement.data_files.iter().chain(&statement.log_file);
-    let remarks = files.filter(|file| matches!(file.growth, Some(Growth::Percent(_)))).map(|file| {
-        let name = &file.logical_name;
-        Message::own_information(format!(
-            "FILEGROWTH of {name} is kept in bytes: its percentage of SIZE; files do not grow here"
-        ))
-    });
     let request = storage::CreateDatabase {
         name: statement.database.clone(),
         data_files: statement.data_files.iter().map(new_file).collect(),
@@ -65,32 +53,43 @@ pub(super) fn create(folder: &DataFolder, statement: &CreateDatabase) -> Result<
         recovery_model: RecoveryModel::Full,
     };
     match folder.create_database(&request) {
-        Ok(()) => Ok(remarks.collect()),
+        Ok(()) => Ok(Vec::new()),
         Err(error) => {
-            let cause = storage_error(&error);
-            let of_file = [1834, 5170, 5123].contains(&cause[0].number);
-            Err(cause.into_iter().chain(of_file.then(Message::create_database_failed)).collect())
+            let cause = match &error {
+                StorageError::Io { path, source, .. } => {
+                    let message = Message::cannot_create_file(OsError::from(source), &path.display().to_string());
+                    vec![message, Message::own_information(error.to_string())]
+                }
+                _ => storage_error(&error, &statement.database),
+            };
+            let is_of_file = matches!(
+                error,
+                StorageError::Io { .. }
+                    | StorageError::FileInUse { .. }
+                    | StorageError::FileExists { .. }
+                    | StorageError::SamePath { .. }
+                    | StorageError::NoSuchFolder { .. }
+                    | StorageError::InvalidPath { .. }
+            );
+            Err(cause.into_iter().chain(is_of_file.then(Message::create_database_failed)).collect())
         }
     }
 }
 
 fn new_file(file: &FileSpec) -> NewFile {
-    let size = file.size.unwrap_or(DEFAULT_SIZE);
-    NewFile {
-        logical_name: file.logical_name.clone(),
-        path: PathBuf::from(&file.path),
-        size,
-        filegroup: file.filegroup.clone(),
-        growth: match file.growth {
-            None => DEFAULT_GROWTH,
-            Some(Growth::Bytes(bytes)) => bytes,
-            Some(Growth::Percent(percent)) => (size / 100).saturating_mul(percent.into()),
-        },
-        max_size: match file.max_size {
-            None | Some(MaxSize::Unlimited) => None,
-            Some(MaxSize::Bytes(bytes)) => Some(bytes),
-        },
-    }
+    let mut new = NewFile::new(&*file.logical_name, &*file.path);
+    new.filegroup.clone_from(&file.filegroup);
+    new.size = file.size.unwrap_or(new.size);
+    (new.growth, new.is_percent_growth) = match file.growth {
+        None => (new.growth, false),
+        Some(Growth::Bytes(bytes)) => (bytes, false),
+        Some(Growth::Percent(percent)) => (percent.into(), true),
+    };
+    new.max_size = match file.max_size {
+        None | Some(MaxSize::Unlimited) => None,
+        Some(MaxSize::Bytes(bytes)) => Some(bytes),
+    };
+    new
 }
 
 /// Changes a database; `current` is the session's. Options that were set before one fails stay.
@@ -103,7 +102,7 @@ pub(super) fn alter(
     let mut remarks = Vec::new();
     for option in &statement.options {
         let done = match option {
-            _ if is_system(name) => Err(vec![Message::option_cannot_be_set(word(*option), name)]),
+            _ if is_system_database(name) => Err(vec![Message::option_cannot_be_set(word(*option), name)]),
             DatabaseOption::Online | DatabaseOption::Offline => {
                 folder.set_online(name, *option == DatabaseOption::Online).map_err(|error| alter_error(&error, name))
             }
@@ -137,10 +136,10 @@ fn word(option: DatabaseOption) -> &'static str {
 fn alter_error(error: &StorageError, name: &str) -> Vec<Message> {
     match error {
         StorageError::NotFound { .. } => vec![Message::cannot_alter(name)],
-        StorageError::InUse { .. } => {
+        StorageError::InUse { .. } | StorageError::NotFrozen { .. } => {
             vec![Message::no_database_lock(name), Message::own_information(error.to_string())]
         }
-        _ => storage_error(error),
+        _ => storage_error(error, name),
     }
 }
 
@@ -157,7 +156,7 @@ pub(super) fn remove(
 
 /// The errors of one database; none: it is gone.
 fn remove_one(folder: &DataFolder, statement: &DropDatabase, name: &str, current: &str) -> Vec<Message> {
-    if is_system(name) {
+    if is_system_database(name) {
         return vec![Message::cannot_drop_system_database(name)];
     }
     if name.eq_ignore_ascii_case(current) {
@@ -168,23 +167,31 @@ fn remove_one(folder: &DataFolder, statement: &DropDatabase, name: &str, current
         Ok(()) => Vec::new(),
         Err(StorageError::NotFound { .. }) if statement.if_exists => Vec::new(),
         Err(StorageError::NotFound { .. }) => vec![Message::cannot_drop(name)],
-        Err(error @ StorageError::InUse { .. }) => {
+        Err(error @ (StorageError::InUse { .. } | StorageError::NotFrozen { .. })) => {
             vec![Message::cannot_drop_in_use(name), Message::own_information(error.to_string())]
         }
-        Err(error) => storage_error(&error),
+        Err(error) => storage_error(&error, name),
     }
 }
 
 /// What these statements say of an error of the storage, whichever of them it is: SQL Server's message, and what was found behind it.
-fn storage_error(error: &StorageError) -> Vec<Message> {
+/// `database` is the one of the statement.
+fn storage_error(error: &StorageError, database: &str) -> Vec<Message> {
+    let text = |path: &Path| path.display().to_string();
     let message = match error {
         StorageError::NotFound { name } => Message::no_such_database(name),
+        StorageError::Exists { name } | StorageError::SystemDatabase { name } => Message::database_exists(name),
         StorageError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
-        StorageError::Io { path, source, .. } if source.kind() == std::io::ErrorKind::AlreadyExists => {
-            Message::file_exists(&path.display().to_string())
-        }
-        StorageError::Io { path, source, .. } => {
-            Message::cannot_create_file(OsError::from(source), &path.display().to_string())
+        StorageError::NotOnline { name, state } => unusable(name, *state),
+        StorageError::FileInUse { path, database } => Message::file_in_use(&text(path), database),
+        StorageError::SamePath { path } => Message::file_in_use(&text(path), database),
+        StorageError::FileExists { path } => Message::file_exists(&text(path)),
+        StorageError::NoSuchFolder { path } => Message::no_such_directory(&text(path), OsError(3)),
+        StorageError::InvalidPath { path, .. } => Message::file_activation(path),
+        StorageError::FileMissing { path, .. } => Message::cannot_open_file(&text(path), OsError(2)),
+        StorageError::FileSize { path, .. } => Message::invalid_file_header(&text(path), "FILE SIZE"),
+        StorageError::Io { action, path, source, .. } => {
+            Message::operating_system_error(OsError::from(source), action, &text(path))
         }
         _ => return vec![Message::own(error.to_string())],
     };

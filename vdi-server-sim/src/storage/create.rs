@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use vdi_mtf::sqlserver::config::{
-    Config, Database, FileRecord, FileType, Filegroup, RecoveryModel, UNLIMITED_DATA, UNLIMITED_LOG,
+    Config, Database, FileRecord, FileType, Filegroup, RecoveryModel, UNLIMITED_DATA, UNLIMITED_LOG, file_flags,
 };
 use vdi_mtf::sqlserver::data::EXTENT_LEN;
 use vdi_mtf::value::{FileId, Guid, Text};
@@ -55,8 +55,10 @@ pub struct NewFile {
     pub size: u64,
     /// The filegroup's name; ignored for a log file. Empty: PRIMARY, which the first data file is always in.
     pub filegroup: String,
-    /// FILEGROWTH in bytes.
+    /// FILEGROWTH in bytes, or in percent.
     pub growth: u64,
+    /// Whether FILEGROWTH is in percent.
+    pub is_percent_growth: bool,
     /// MAXSIZE in bytes; `None` is UNLIMITED.
     pub max_size: Option<u64>,
 }
@@ -70,6 +72,7 @@ impl NewFile {
             size: DEFAULT_SIZE,
             filegroup: String::new(),
             growth: DEFAULT_GROWTH,
+            is_percent_growth: false,
             max_size: None,
         }
     }
@@ -268,6 +271,7 @@ fn configuration(folder: &DataFolder, request: &CreateDatabase, files: &[Numbere
             size_again: size,
             min_size: size,
             growth: file.new.growth,
+            flags: record.flags | if file.new.is_percent_growth { file_flags::PERCENT } else { 0 },
             max_size: file.new.max_size.unwrap_or(record.max_size),
             unique_id: guid()?,
             logical_name: Text::from(file.new.logical_name.as_str()),

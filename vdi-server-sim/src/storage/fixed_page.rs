@@ -2,7 +2,7 @@
 //! (Observed in backups of SQL Server 2005 to 2022.)
 
 use vdi_mtf::page::{EXTENT_PAGES, HEADER_LEN, PAGE_LEN, PFS_INTERVAL, PageHeader, flags, page_type, protect};
-use vdi_mtf::sqlserver::config::{Database, FileRecord};
+use vdi_mtf::sqlserver::config::{Database, FileRecord, file_flags};
 use vdi_mtf::value::{Guid, Lsn, PageAddress};
 
 use super::layout::{self, GAM_EXTENTS, PRIMARY};
@@ -152,6 +152,7 @@ pub(super) fn file_header_page(address: PageAddress, file: &FileRecord, binding:
             2 => &file.file_id.0.to_le_bytes(),
             4 => &pages(file.size),
             5 => &pages(file.max_size),
+            6 if file.flags & file_flags::PERCENT != 0 => &u32::try_from(file.growth).unwrap_or(u32::MAX).to_le_bytes(),
             6 => &pages(file.growth),
             12 => &pages(file.min_size),
             21 => &file.differential_base.0,

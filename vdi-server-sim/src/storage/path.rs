@@ -41,10 +41,15 @@ pub fn check_name(name: &str) -> Result<(), StorageError> {
 /// The rule of names of databases that a statement makes or replaces.
 pub(super) fn check_user_database(name: &str) -> Result<(), StorageError> {
     check_name(name)?;
-    match SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name)) {
+    match is_system_database(name) {
         true => Err(StorageError::SystemDatabase { name: name.to_owned() }),
         false => Ok(()),
     }
+}
+
+/// Whether every SQL Server has a database of this name. A data folder need not.
+pub(crate) fn is_system_database(name: &str) -> bool {
+    SYSTEM_DATABASES.iter().any(|system| system.eq_ignore_ascii_case(name))
 }
 
 /// Where a file is that a statement names (CREATE DATABASE, WITH MOVE): an absolute path is taken as it is given, a relative one begins

@@ -136,7 +136,8 @@ fn run(bench: &Bench, mut command: Command, log: &str) -> (String, String) {
 }
 
 const BACKUP: &str = "BACKUP DATABASE db TO VIRTUAL_DEVICE = 'c'";
-const RESTORE: &str = "RESTORE DATABASE copy FROM VIRTUAL_DEVICE = 'c'";
+const RESTORE: &str = "RESTORE DATABASE copy FROM VIRTUAL_DEVICE = 'c' WITH MOVE 'db' TO 'copy.mdf', MOVE 'db_1' TO 'copy_1.ndf', \
+                       MOVE 'db_log' TO 'copy_log.ldf'";
 
 /// An agent, given how to call it with a set and a file, backs a database up, restores it, and fails as it should.
 fn assert_agent_works(agent: impl Fn(&str, &Path) -> Command) {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::bench::Bench;
+use common::client::moves;
+use common::examples::copied;
 use common::native::{compile, cpp_compilers, has, library_folder, skipped};
 use common::processes::Outcome;
 
@@ -120,7 +122,8 @@ fn agent(
 }
 
 const BACKUP: &str = "BACKUP DATABASE db TO VIRTUAL_DEVICE='agent' WITH FORMAT, MAXTRANSFERSIZE=1048576";
-const RESTORE: &str = "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='agent' WITH REPLACE, MAXTRANSFERSIZE=1048576";
+const RESTORE: &str = "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='agent' WITH REPLACE, MAXTRANSFERSIZE=1048576, MOVE 'db' TO 'copy.mdf', \
+                       MOVE 'db_1' TO 'copy_1.ndf', MOVE 'db_log' TO 'copy_log.ldf'";
 
 #[test]
 fn an_agent_with_a_file_backs_up_and_restores() {
@@ -240,7 +243,11 @@ fn a_thread_serves_each_of_many_devices() {
                 command
             };
             beside(&bench, start("b"), &format!("BACKUP DATABASE db TO {}", devices("many", count)));
-            beside(&bench, start("r"), &format!("RESTORE DATABASE copy FROM {}", devices("many", count)));
+            beside(
+                &bench,
+                start("r"),
+                &format!("RESTORE DATABASE copy FROM {} WITH {}", devices("many", count), moves("db", "copy")),
+            );
             bench.assert_identical("db", "copy");
             assert_eq!(common::bench::names(&bench.out()).len(), count as usize);
         }
@@ -258,7 +265,11 @@ fn a_process_serves_each_of_several_devices() {
             command
         };
         beside(&bench, start(), &format!("BACKUP DATABASE db TO {}", devices("family", 4)));
-        beside(&bench, start(), &format!("RESTORE DATABASE copy FROM {}", devices("family", 4)));
+        beside(
+            &bench,
+            start(),
+            &format!("RESTORE DATABASE copy FROM {} WITH {}", devices("family", 4), moves("db", "copy")),
+        );
         bench.assert_identical("db", "copy");
         bench.assert_output(&["process", "process1", "process2", "process3"]);
     }
@@ -276,7 +287,7 @@ fn another_process_works_on_buffers_by_their_handles() {
         };
         for statement in [
             "BACKUP DATABASE db TO VIRTUAL_DEVICE='handles' WITH MAXTRANSFERSIZE=131072",
-            "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='handles'",
+            &*copied("VIRTUAL_DEVICE='handles'"),
         ] {
             let outcome = beside(&bench, start(), statement);
             let passed = outcome.text.lines().find_map(|line| line.strip_suffix(" buffers passed")).unwrap();

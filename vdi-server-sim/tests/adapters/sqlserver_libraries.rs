@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use common::examples::{Client, Folders};
+use common::client::moves;
+use common::examples::{Client, Folders, copied};
 use common::recorder::{Played, agreed, assert_calls, backup, compile, drop_in, example, recorder};
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, SqlServer, VdError};
 
@@ -193,7 +194,9 @@ fn the_same_agents_run_on_either_back_end() {
         run(agent(), &arguments, "BACKUP DATABASE db TO VIRTUAL_DEVICE='agent'", library, "bytes written");
         let other = if library.is_none() { Some(&*drop_in) } else { None };
         for (copy, library) in [("same", library), ("other", other)] {
-            let statement = format!("RESTORE DATABASE {name}_{copy} FROM VIRTUAL_DEVICE='agent'");
+            let target = format!("{name}_{copy}");
+            let moves = moves("db", &target);
+            let statement = format!("RESTORE DATABASE {target} FROM VIRTUAL_DEVICE='agent' WITH {moves}");
             run(agent(), &arguments, &statement, library, "bytes read");
             folders.databases().assert_identical("db", &format!("{name}_{copy}"));
         }
@@ -215,7 +218,7 @@ fn every_example_runs_on_a_library() {
         let path = folders.path("backup").join("db");
         for (statement, said) in [
             ("BACKUP DATABASE db TO VIRTUAL_DEVICE='kinds' WITH MAXTRANSFERSIZE = 1048576", "bytes written"),
-            ("RESTORE DATABASE copy FROM VIRTUAL_DEVICE='kinds'", "bytes read"),
+            (&*copied("VIRTUAL_DEVICE='kinds'"), "bytes read"),
         ] {
             let client = start(&kinds, &["kinds", kind, path.to_str().unwrap()], &folders);
             folders.sql(statement);
@@ -233,7 +236,7 @@ fn every_example_runs_on_a_library() {
     let secondaries = example("secondaries");
     for statement in [
         "BACKUP DATABASE db TO VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'",
-        "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'",
+        &*copied("VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'"),
     ] {
         let client = start(&secondaries, &["many", "3", backup.to_str().unwrap()], &folders);
         folders.sql(statement);

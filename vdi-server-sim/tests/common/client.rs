@@ -36,6 +36,19 @@ pub(crate) fn restore_statement(database: &str, set: &str, count: u32, options: 
     format!("RESTORE DATABASE [{database}] FROM {}{}", devices(set, count), with(options))
 }
 
+/// The options by which a backup of the sample database `source` is restored as `target` beside it: its files have other names.
+pub(crate) fn moves(source: &str, target: &str) -> String {
+    let suffixes = [("", ".mdf"), ("_1", ".ndf"), ("_log", ".ldf")];
+    let moves = suffixes.map(|(name, extension)| format!("MOVE '{source}{name}' TO '{target}{name}{extension}'"));
+    moves.join(", ")
+}
+
+/// Restores a backup of the sample database `source` as `target`.
+pub(crate) fn copy_statement(source: &str, target: &str, set: &str, count: u32, options: &str) -> String {
+    let separator = if options.is_empty() { "" } else { ", " };
+    restore_statement(target, set, count, &format!("{options}{separator}{}", moves(source, target)))
+}
+
 /// Carries out one BACKUP or RESTORE in a session of its own.
 pub(crate) fn execute(engine: &Engine, statement: &str) -> Result<Summary, Failure> {
     let mut answer = Answer::default();
@@ -139,11 +152,24 @@ impl Bench {
         outcome
     }
 
-    /// A complete restore from the output folder.
+    /// A complete restore from the output folder, of the database that the backup is of.
     #[track_caller]
     pub(crate) fn restore(&self, database: &str, count: u32, options: &str) -> Outcome {
+        self.restore_by(&restore_statement(database, "nightly", count, options), count)
+    }
+
+    /// A complete restore of a backup of the database `source`, which is there, as `target`.
+    #[track_caller]
+    pub(crate) fn copy(&self, source: &str, target: &str, count: u32, options: &str) -> Outcome {
+        let separator = if options.is_empty() { "" } else { ", " };
+        let options = format!("{options}{separator}{}", self.databases().moves(source, target));
+        self.restore_by(&restore_statement(target, "nightly", count, &options), count)
+    }
+
+    #[track_caller]
+    fn restore_by(&self, statement: &str, count: u32) -> Outcome {
         let agent = self.reading_agent("nightly", &config(count));
-        let outcome = self.sql(&restore_statement(database, "nightly", count, options)).outcome();
+        let outcome = self.sql(statement).outcome();
         outcome.assert_success();
         agent.result().unwrap();
         outcome

@@ -13,9 +13,11 @@ use rusqlite::{Connection, OpenFlags};
 use vdi_mtf::page::{PAGE_LEN, PageHeader, page_type};
 use vdi_mtf::sqlserver::config::{FileType, RecoveryModel};
 use vdi_mtf::value::{FileId, PageAddress, PageId};
-use vdi_server_sim::catalog::{self, Catalog, DatabaseRow};
+use vdi_server_sim::catalog::{self, Catalog, DatabaseRow, FileRow};
 use vdi_server_sim::storage::content::{self, Stamp};
-use vdi_server_sim::storage::{CreateDatabase, DataFolder};
+use vdi_server_sim::storage::{CreateDatabase, DataFolder, NewFile};
+
+use super::client::moves;
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = PAGE_LEN;
@@ -107,6 +109,16 @@ impl Databases {
     #[track_caller]
     pub(crate) fn files(&self, name: &str) -> Vec<PathBuf> {
         self.row(name).files.into_iter().map(|file| file.path).collect()
+    }
+
+    /// The options by which a backup of a database is restored as `target` beside it: its files have other names.
+    #[track_caller]
+    pub(crate) fn moves(&self, source: &str, target: &str) -> String {
+        let moved = |file: &FileRow| {
+            let extension = file.path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            format!("MOVE '{}' TO '{target}-{}.{extension}'", file.logical_name, file.file_id)
+        };
+        self.row(source).files.iter().map(moved).collect::<Vec<_>>().join(", ")
     }
 
     /// A data file of a database, from 0.
@@ -296,6 +308,16 @@ impl Holds {
             _ => Holds::Sample(random.u64(1..most as u64)),
         }
     }
+
+    /// The options by which a backup of it, called `source`, is restored as `target` beside it.
+    pub(crate) fn moves(self, source: &str, target: &str) -> String {
+        match self {
+            Holds::Sample(_) => moves(source, target),
+            Holds::Nothing | Holds::Files(..) => {
+                format!("MOVE '{source}' TO '{target}.mdf', MOVE '{source}_log' TO '{target}_log.ldf'")
+            }
+        }
+    }
 }
 
 impl Databases {
@@ -317,10 +339,22 @@ impl Databases {
         }
     }
 
-    /// CREATE DATABASE without anything else.
+    /// Makes a database without content, of the least size.
     pub(crate) fn create_empty(&self, name: &str) {
-        let recovery_model = RecoveryModel::Simple;
-        let request = CreateDatabase { name: name.to_owned(), data_files: Vec::new(), log_file: None, recovery_model };
+        let file = |logical_name: String, path: String| NewFile {
+            logical_name,
+            path: path.into(),
+            size: 1 << 20,
+            filegroup: "PRIMARY".to_owned(),
+            growth: 1 << 20,
+            max_size: None,
+        };
+        let request = CreateDatabase {
+            name: name.to_owned(),
+            data_files: vec![file(name.to_owned(), format!("{name}.mdf"))],
+            log_file: Some(file(format!("{name}_log"), format!("{name}_log.ldf"))),
+            recovery_model: RecoveryModel::Simple,
+        };
         self.open().create_database(&request).unwrap();
     }
 }

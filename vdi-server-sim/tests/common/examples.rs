@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, PipeReader, Read, pipe};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output};
 
+use super::client::moves;
 use super::databases::{Databases, Pages};
 
 const SIM: &str = env!("CARGO_BIN_EXE_vdi-sim");
@@ -24,6 +25,11 @@ pub(crate) fn build(arguments: &[&str]) -> PathBuf {
 /// An example of vdi-client, built like this test.
 pub(crate) fn example(name: &str) -> PathBuf {
     build(&["-p", "vdi-client", "--example", name]).join("examples").join(name)
+}
+
+/// The statement that restores a backup of the sample database `db` as `copy` beside it.
+pub(crate) fn copied(devices: &str) -> String {
+    format!("RESTORE DATABASE copy FROM {devices} WITH {}", moves("db", "copy"))
 }
 
 /// A client that is killed if the test fails.

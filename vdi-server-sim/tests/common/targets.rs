@@ -14,7 +14,8 @@ use super::processes::{Guarded, Outcome, Statement, after};
 use super::server::Server;
 
 const BACKUP: &str = "BACKUP DATABASE db TO VIRTUAL_DEVICE = 'c'";
-const RESTORE: &str = "RESTORE DATABASE copy FROM VIRTUAL_DEVICE = 'c'";
+const RESTORE: &str = "RESTORE DATABASE copy FROM VIRTUAL_DEVICE = 'c' WITH MOVE 'db' TO 'copy.mdf', MOVE 'db_1' TO 'copy_1.ndf', \
+                       MOVE 'db_log' TO 'copy_log.ldf'";
 
 fn bench() -> Bench {
     let bench = Bench::new();

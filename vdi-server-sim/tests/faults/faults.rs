@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config, execute, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, execute, stripe};
 use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
@@ -115,7 +115,7 @@ fn run_with(
     });
     let statement = match restore {
         false => backup_statement("sales", SET, 1, ""),
-        true => restore_statement("copy", SET, 1, "REPLACE"),
+        true => copy_statement("sales", "copy", SET, 1, "REPLACE"),
     };
     let begun = Instant::now();
     let outcome = start(bench, &statement, faults, seed).outcome();

@@ -131,10 +131,11 @@ impl Case {
     fn statement(&self, verb: Verb) -> String {
         match verb {
             Verb::Backup => backup_statement("sales", SET, self.devices, &self.options),
-            Verb::Restore if self.replaces => {
-                restore_statement("copy", SET, self.devices, &format!("{}, REPLACE", self.options))
+            Verb::Restore => {
+                let replace = if self.replaces { ", REPLACE" } else { "" };
+                let moves = self.holds.moves("sales", "copy");
+                restore_statement("copy", SET, self.devices, &format!("{}{replace}, {moves}", self.options))
             }
-            Verb::Restore => restore_statement("copy", SET, self.devices, &self.options),
         }
     }
 

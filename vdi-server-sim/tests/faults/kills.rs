@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, device_name, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, device_name, restore_statement, stripe};
 use common::processes::{Part, Stage, take_part};
 use common::{PATIENCE, eventually, now_ns};
 use rusqlite::Connection;
@@ -443,7 +443,7 @@ fn a_restore_whose_server_is_killed_leaves_the_old_database() {
 
     let primary = bench.part("reader", &[bench.out().to_str().unwrap()]);
     primary.expect("created");
-    let mut statement = bench.sql(&restore_statement("copy", SET, 1, "REPLACE"));
+    let mut statement = bench.sql(&copy_statement("sales", "copy", SET, 1, "REPLACE"));
     primary.expect("half done");
     statement.process.kill();
     let ended = primary.expect("ended");
@@ -452,7 +452,7 @@ fn a_restore_whose_server_is_killed_leaves_the_old_database() {
     assert!(bench.databases().image("copy") == old);
 
     // The next statement removes what is left.
-    bench.restore("copy", 1, "REPLACE");
+    bench.copy("sales", "copy", 1, "REPLACE");
     bench.assert_identical("sales", "copy");
     bench.assert_databases(&["copy", "sales"]);
 }
@@ -468,7 +468,7 @@ fn a_restore_whose_client_dies_while_it_is_put_into_place_succeeds() {
     let mut primary = bench.part("finisher", &[bench.out().to_str().unwrap()]);
     primary.expect("created");
     let transcript = bench.out().join("transcript");
-    let statement = bench.sql_with(&restore_statement("copy", SET, 1, "REPLACE"), |command| {
+    let statement = bench.sql_with(&copy_statement("sales", "copy", SET, 1, "REPLACE"), |command| {
         command.arg("--transcript").arg(&transcript);
     });
     primary.expect("half done");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::time::Duration;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement};
+use common::client::{backup_statement, config, copy_statement};
 use common::processes::take_part;
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
@@ -324,7 +324,7 @@ fn a_tape_of_nothing_but_filemarks_ends_the_restore() {
             }
             marks
         });
-        let statement = bench.sql(&restore_statement("copy", "nightly", 1, options));
+        let statement = bench.sql(&copy_statement("sales", "copy", "nightly", 1, options));
         let marks = script.result()[0];
         assert!(marks < ENDLESS, "{options}: {marks} filemarks in a row");
         statement.outcome().assert_failure(&["Msg 3203,", "failed: 1101("]);

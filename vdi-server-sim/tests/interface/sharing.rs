@@ -7,7 +7,7 @@ use crate::common;
 use std::process::Command as Program;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, device_name, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, device_name, stripe};
 use common::processes::{Part, Stage, Statement, ignoring_sigchld, take_part};
 use common::{PATIENCE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
@@ -129,7 +129,7 @@ fn workers_write_and_read_what_they_get_by_handles() {
         let (handles, bytes) = through_workers(&bench, &out, devices, workers, "backup");
         // Every byte of the files went by a handle.
         assert!(bytes > 3_000_000 && handles >= bytes / 131_072, "{handles} handles, {bytes} bytes");
-        let back = restore_statement("copy", SET, devices, "REPLACE");
+        let back = copy_statement("sales", "copy", SET, devices, "REPLACE");
         let (handles, bytes) = through_workers(&bench, &back, devices, workers, "restore");
         assert!(bytes > 3_000_000 && handles >= bytes / 65_536, "{handles} handles, {bytes} bytes");
         bench.assert_identical("sales", "copy");
@@ -141,9 +141,10 @@ fn workers_write_and_read_what_they_get_by_handles() {
 fn a_pool_works_in_a_process_that_ignores_sigchld() {
     let bench = Bench::new();
     bench.database("sales", 3_000_000);
-    for (direction, statement) in
-        [("backup", backup_statement("sales", SET, 2, "")), ("restore", restore_statement("copy", SET, 2, "REPLACE"))]
-    {
+    for (direction, statement) in [
+        ("backup", backup_statement("sales", SET, 2, "")),
+        ("restore", copy_statement("sales", "copy", SET, 2, "REPLACE")),
+    ] {
         let (mut primary, statement, _) = start_with(&bench, &statement, 2, 2, direction, ignoring_sigchld);
         primary.order("go on");
         statement.outcome().assert_success();
@@ -265,7 +266,7 @@ fn secondaries_that_open_devices_of_their_own_carry_a_backup_and_a_restore() {
     bench.database("sales", 3_000_000);
     through_secondaries(&bench, &backup_statement("sales", SET, 3, ""), 3, "backup");
     bench.assert_output(&["stripe-00", "stripe-01", "stripe-02"]);
-    through_secondaries(&bench, &restore_statement("copy", SET, 3, ""), 3, "restore");
+    through_secondaries(&bench, &copy_statement("sales", "copy", SET, 3, ""), 3, "restore");
     bench.assert_identical("sales", "copy");
 }
 
@@ -278,7 +279,7 @@ fn a_secondary_that_fails_takes_all_others_with_it() {
     cut.set_len(cut.metadata().unwrap().len() / 2).unwrap();
     drop(cut);
     let set = bench.create(SET, &config(3));
-    let statement = bench.sql(&restore_statement("copy", SET, 3, ""));
+    let statement = bench.sql(&copy_statement("sales", "copy", SET, 3, ""));
     set.get_configuration(PATIENCE).unwrap();
     let folder = bench.out();
     // The one that will fail comes when the others are there.

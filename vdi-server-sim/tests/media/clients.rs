@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, stripe};
 use common::processes::Outcome;
 use vdi_client::raw::{RawCommand, RawDevice};
 use vdi_client::{
@@ -122,7 +122,7 @@ fn restore(portion: fn(usize) -> usize, last: (Last, CompletionCode), cut: fn(&m
     let mut data = fs::read(stripe(&bench.out(), 0)).unwrap();
     cut(&mut data);
     let script = bench.scripted("nightly", &config(1), move |device, _| deliver(device, &data, portion, last));
-    let outcome = bench.sql(&restore_statement("copy", "nightly", 1, "")).outcome();
+    let outcome = bench.sql(&copy_statement("sales", "copy", "nightly", 1, "")).outcome();
     assert!(script.result()[0] > 0);
     if outcome.status.success() {
         bench.assert_identical("sales", "copy");
@@ -182,7 +182,7 @@ fn a_read_that_fails_fails_the_restore_with_its_code() {
         clear.complete(Completion::failed(CompletionCode::NOT_SUPPORTED)).unwrap();
         device.get_command(PATIENCE).unwrap_err().code()
     });
-    let outcome = bench.sql(&restore_statement("copy", "nightly", 1, "")).outcome();
+    let outcome = bench.sql(&copy_statement("sales", "copy", "nightly", 1, "")).outcome();
     outcome.assert_failure(&["Msg 3203,", "ClearError failed too", "Read on \"nightly\" failed: 1117("]);
     assert_eq!(script.result(), [VdError::Abort]);
     bench.assert_databases(&[]);

@@ -4,7 +4,7 @@ use crate::common;
 
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement};
+use common::client::{backup_statement, config, copy_statement};
 use common::databases::set_len;
 use common::processes::Outcome;
 use vdi_client::{
@@ -138,7 +138,7 @@ fn restore(
 ) -> (Outcome, Memory, Error) {
     let script =
         bench.scripted("nightly", asked, move |device, _| serve(device, Memory::holding(media.clone()), wrong.clone()));
-    let outcome = bench.sql(&restore_statement("copy", "nightly", 1, "REPLACE")).outcome();
+    let outcome = bench.sql(&copy_statement("sales", "copy", "nightly", 1, "REPLACE")).outcome();
     let (memory, end) = script.result().remove(0);
     (outcome, memory, end)
 }

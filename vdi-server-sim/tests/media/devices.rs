@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use common::bench::{Bench, names};
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, stripe};
 use common::processes::Outcome;
 use vdi_client::media::{FileMedia, Media, MediaError, StreamMedia, TapeImage, VolumeSet};
 use vdi_client::{CommandCode, Error, Features, VdConfig, VdError};
@@ -156,7 +156,7 @@ fn backup(bench: &Bench, asked: &VdConfig, kept: Kept, options: &str) -> Run {
 fn restore(bench: &Bench, asked: &VdConfig, kept: Kept, options: &str) -> Run {
     let out = bench.out();
     let options = if options.is_empty() { "REPLACE".to_owned() } else { format!("REPLACE, {options}") };
-    let statement = restore_statement("copy", "nightly", asked.device_count, &options);
+    let statement = copy_statement("sales", "copy", "nightly", asked.device_count, &options);
     run(bench, &statement, asked, move |index| kept.open(&stripe(&out, index)))
 }
 
@@ -317,7 +317,7 @@ fn media_of_a_pipe_put_together_are_the_backup() {
     let folder = stripe(&bench.out(), 0);
     let whole: Vec<u8> = names(&folder).iter().flat_map(|name| fs::read(folder.join(name)).unwrap()).collect();
     let source = whole.clone();
-    let statement = restore_statement("copy", "nightly", 1, "");
+    let statement = copy_statement("sales", "copy", "nightly", 1, "");
     run(&bench, &statement, &asked(PIPE, 1), move |_| Ok(StreamMedia::source(std::io::Cursor::new(source.clone()))))
         .assert_good();
     bench.assert_identical("sales", "copy");

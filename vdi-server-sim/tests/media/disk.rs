@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use common::PATIENCE;
 use common::bench::{Bench, names, tree};
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, stripe};
 use common::databases::set_len;
 use common::processes::{Outcome, Stage, after, take_part};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
@@ -138,7 +138,7 @@ fn a_full_data_folder_fails_the_restore_and_leaves_the_old_database() {
     let old = bench.images();
     for (target, databases) in [("copy", &["copy", "sales"]), ("new", &["copy", "sales"])] {
         let agent = bench.reading_agent("nightly", &config(2));
-        let outcome = bench.sql(&restore_statement(target, "nightly", 2, "REPLACE")).outcome();
+        let outcome = bench.sql(&copy_statement("sales", target, "nightly", 2, "REPLACE")).outcome();
         outcome.assert_failure(&[
             "Msg 3202,",
             "112(There is not enough space on the disk.)",

@@ -42,7 +42,7 @@ fn a_backup_of_a_database_in_use_is_of_one_moment() {
         statement.outcome().assert_success();
         client.result().unwrap();
         reported = writer.goes_on(written(&at_first));
-        bench.restore("copy", 1, "REPLACE");
+        bench.copy("db", "copy", 1, "REPLACE");
         assert_eq!(stamps(&bench, "copy"), at_first);
     }
     writer.end();

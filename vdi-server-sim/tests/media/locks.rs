@@ -5,7 +5,7 @@ use crate::common;
 use crate::gated;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, execute, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, execute, restore_statement, stripe};
 use common::tasks::task;
 use gated::{Gate, GatedFile};
 use vdi_client::media::{FileMedia, StreamMedia};
@@ -40,10 +40,10 @@ fn a_restore_beside_a_restore_is_refused() {
         let (gate, held) = Gate::at_call(3);
         let path = stripe(&bench.out(), 0);
         let first = bench.agent("first", &config(1), move |_| Ok(GatedFile::new(FileMedia::open(&path)?, &held)));
-        let statement = bench.sql(&restore_statement("copy", "first", 1, "REPLACE"));
+        let statement = bench.sql(&copy_statement("sales", "copy", "first", 1, "REPLACE"));
         gate.wait();
         let reason = "database 'copy' is in use by another RESTORE statement";
-        let second = restore_statement("copy", "second", 1, "REPLACE");
+        let second = copy_statement("sales", "copy", "second", 1, "REPLACE");
         assert_refused(&bench, &second, &[IN_USE, reason], reason);
         gate.open();
         statement.outcome().assert_success();
@@ -70,12 +70,12 @@ fn statements_beside_a_backup_are_refused() {
         assert_refused(&bench, &backup_statement("sales", "second", 1, options), &[serialized, reason], reason);
     }
     // Other databases are not concerned.
-    bench.restore("copy", 1, "");
+    bench.copy("sales", "copy", 1, "");
     gate.open();
     statement.outcome().assert_success();
     first.result().unwrap();
     std::fs::rename(stripe(&bench.out(), 1), stripe(&bench.out(), 0)).unwrap();
-    bench.restore("again", 1, "");
+    bench.copy("sales", "again", 1, "");
     bench.assert_identical("sales", "again");
 }
 

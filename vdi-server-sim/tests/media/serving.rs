@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, device_name, execute, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, device_name, execute, stripe};
 use common::processes::{Stage, take_part};
 use common::server::Server;
 use common::tasks::{Task, task};
@@ -111,7 +111,7 @@ fn four_stripes_are_backed_up_and_restored() {
     assert!(last.total().bytes_written >= 5_000_000 && last.to_string().starts_with("4 devices: "), "{last}");
 
     let set = bench.create(SET, &config(4));
-    let server = statement(&bench, restore_statement("copy", SET, 4, ""));
+    let server = statement(&bench, copy_statement("db", "copy", SET, 4, ""));
     let restored = set.serve(&names(4), |index, agreed| file(&bench, index, agreed)).unwrap();
     server.result().unwrap();
     set.close().unwrap();
@@ -558,9 +558,9 @@ fn a_loop_over_devices_is_warned() {
                   \"nightly/1\" is open in this process, and no thread gets its commands. Device \"nightly/2\" is not open. The server";
     eventually("the warning", || {
         let _ = part.report_within(Duration::from_millis(100));
-        match part.noise().iter().any(|line| line.starts_with(warned)) {
+        match part.log().iter().any(|line| line.starts_with(warned)) {
             true => Ok(()),
-            false => Err(format!("it said {:?}", part.noise())),
+            false => Err(format!("it said {:?}", part.log())),
         }
     });
     server.devices[0].close_device().unwrap();

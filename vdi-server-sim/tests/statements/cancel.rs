@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, stripe};
 use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
 use common::tasks::{Task, task};
@@ -179,7 +179,7 @@ fn cancelled_at(
     });
     let statement = match restore {
         false => backup_statement("sales", SET, 2, ""),
-        true => restore_statement("copy", SET, 2, "REPLACE"),
+        true => copy_statement("sales", "copy", SET, 2, "REPLACE"),
     };
     let ran = execute(&engine(bench), &statement, &cancel);
     (ran, count.load(Ordering::Relaxed) >= at, agent.result().map(drop))

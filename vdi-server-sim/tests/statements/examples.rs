@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use common::bench::{Bench, tree};
 use common::eventually;
-use common::examples::{Client, Folders, example};
+use common::examples::{Client, Folders, copied, example};
 use common::server::Server;
 use common::targets;
 use rustix::process::Signal;
@@ -20,7 +20,7 @@ fn the_agent_backs_up_and_restores() {
     let file = folders.path("backup").join("db.bak");
     for (statement, said) in [
         ("BACKUP DATABASE db TO VIRTUAL_DEVICE='agent'", "bytes written"),
-        ("RESTORE DATABASE copy FROM VIRTUAL_DEVICE='agent'", "bytes read"),
+        (&*copied("VIRTUAL_DEVICE='agent'"), "bytes read"),
     ] {
         let client = Client::start(&agent, &["agent", file.to_str().unwrap()], &folders.path("runtime"));
         folders.sql(statement);
@@ -38,7 +38,7 @@ fn every_kind_of_device_backs_up_and_restores() {
         let path = folders.path("backup").join("db");
         for (statement, said) in [
             ("BACKUP DATABASE db TO VIRTUAL_DEVICE='kinds' WITH MAXTRANSFERSIZE = 1048576", "bytes written"),
-            ("RESTORE DATABASE copy FROM VIRTUAL_DEVICE='kinds'", "bytes read"),
+            (&*copied("VIRTUAL_DEVICE='kinds'"), "bytes read"),
         ] {
             let client = Client::start(&kinds, &["kinds", kind, path.to_str().unwrap()], &folders.path("runtime"));
             folders.sql(statement);
@@ -197,7 +197,7 @@ fn secondaries_serve_a_device_each() {
     let backup = folders.path("backup");
     for statement in [
         "BACKUP DATABASE db TO VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'",
-        "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'",
+        &*copied("VIRTUAL_DEVICE='many', VIRTUAL_DEVICE='many-1', VIRTUAL_DEVICE='many-2'"),
     ] {
         let arguments = ["many", "3", backup.to_str().unwrap()];
         let client = Client::start(&secondaries, &arguments, &folders.path("runtime"));
@@ -217,7 +217,7 @@ fn four_stripes_are_served_by_a_thread_each() {
     let backup = folders.path("backup");
     for (statement, said) in [
         (format!("BACKUP DATABASE db TO {STRIPES}"), " 0 bytes read, "),
-        (format!("RESTORE DATABASE copy FROM {STRIPES}"), "4 devices: 0 bytes written, "),
+        (copied(STRIPES), "4 devices: 0 bytes written, "),
     ] {
         let client = Client::start(&stripes, &["stripes", backup.to_str().unwrap()], &folders.path("runtime"));
         folders.sql(&statement);

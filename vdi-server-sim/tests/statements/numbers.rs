@@ -12,7 +12,7 @@ use std::process::Command;
 
 use common::PATIENCE;
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, restore_statement, stripe};
 use common::conduct::{Conduct, Kept};
 use common::processes::Outcome;
 use vdi_client::media::{FileMedia, Media, MediaError};
@@ -73,7 +73,7 @@ impl Trial {
         self.0.back_up("sales", from, "");
         spoil(self);
         let agent = self.0.reading_agent("nightly", &config(to));
-        let outcome = self.run(&restore_statement("copy", "nightly", to, options));
+        let outcome = self.run(&copy_statement("sales", "copy", "nightly", to, options));
         assert!(agent.result().is_err());
         outcome
     }
@@ -163,7 +163,7 @@ fn backup() -> String {
 }
 
 fn restore(options: &str) -> String {
-    restore_statement("copy", "nightly", 1, options)
+    copy_statement("sales", "copy", "nightly", 1, options)
 }
 
 /// Number and state of each error that a program printed.
@@ -252,7 +252,7 @@ fn options_that_ask_for_nothing_are_taken() {
     assert!(outcome.text.starts_with(remark), "{outcome:#?}");
     let options = "FILE = 1, MEDIANAME = 'm', REPLACE, RECOVERY, RESTART, KEEP_REPLICATION, KEEP_CDC, NEW_BROKER, NOUNLOAD, REWIND, \
                    CHECKSUM, STOP_ON_ERROR, STATS";
-    let outcome = bench.restore("copy", 1, options);
+    let outcome = bench.copy("sales", "copy", 1, options);
     assert!(!outcome.text.contains("COMPRESSION"), "{outcome:#?}");
     bench.assert_identical("sales", "copy");
     let outcome = bench.back_up("sales", 1, "NO_COMPRESSION, NOFORMAT, NOINIT, NOSKIP, REWIND, UNLOAD, NO_CHECKSUM");

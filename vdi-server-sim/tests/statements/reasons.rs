@@ -7,7 +7,7 @@ use vdi_client::{ClientVirtualDeviceSet, CompletionCode, INFINITE, VdConfig, VdE
 
 use crate::common::PATIENCE;
 use crate::common::bench::Bench;
-use crate::common::client::{backup_statement, config, restore_statement, stripe};
+use crate::common::client::{backup_statement, config, copy_statement, stripe};
 use crate::common::databases::set_len;
 use crate::common::examples::example;
 
@@ -53,7 +53,7 @@ fn the_client_learns_why_the_server_gave_a_restore_up() {
     let bench = Bench::new();
     bench.database("sales", 700_000);
     bench.back_up("sales", 2, "");
-    let restore = |count, options| restore_statement("copy", "nightly", count, options);
+    let restore = |count, options| copy_statement("sales", "copy", "nightly", count, options);
     fails(
         &bench,
         &restore(2, "BLOCKSIZE = 4096"),

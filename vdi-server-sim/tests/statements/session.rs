@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use common::PATIENCE;
 use common::bench::Bench;
 use common::checked::{Checked, run, run_with};
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, stripe};
 use common::conduct::{Kept, Quirk, With};
 use common::tasks::Task;
 use vdi_client::media::MediaError;
@@ -364,7 +364,7 @@ fn one_session_backs_up_and_restores() {
     run(&mut session, &backup_statement("sales", "nightly", 1, "")).0.unwrap();
     agent.result().unwrap();
     let agent = bench.reading_agent("nightly", &config(1));
-    let sql = format!("{} USE copy", restore_statement("copy", "nightly", 1, ""));
+    let sql = format!("{} USE copy", copy_statement("sales", "copy", "nightly", 1, ""));
     run(&mut session, &sql).0.unwrap();
     agent.result().unwrap();
     assert_eq!(session.database(), "copy");

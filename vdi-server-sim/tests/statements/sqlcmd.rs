@@ -108,7 +108,7 @@ fn an_agent_s_shell_lines_back_up_and_restore() {
     assert!(all == Some(files) && files > 384, "{text}");
     let reader = agent.bench.reading_agent("x", &config(1));
     let outcome = agent.run(
-        r#"sqlcmd -U sa -P p -S . -Q "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='x' WITH REPLACE, MAXTRANSFERSIZE=1048576""#,
+        r#"sqlcmd -U sa -P p -S . -Q "RESTORE DATABASE copy FROM VIRTUAL_DEVICE='x' WITH REPLACE, MAXTRANSFERSIZE=1048576, MOVE 'sales' TO 'copy.mdf', MOVE 'sales_1' TO 'copy_1.ndf', MOVE 'sales_log' TO 'copy_log.ldf'""#,
     );
     outcome.assert_success();
     reader.result().unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use common::bench::Bench;
-use common::client::{backup_statement, config, restore_statement, stripe};
+use common::client::{backup_statement, config, copy_statement, restore_statement, stripe};
 use vdi_client::media::FileMedia;
 use vdi_client::{Features, VdConfig, VdError};
 use vdi_server_sim::storage::content;
@@ -22,7 +22,7 @@ fn cycle(size: u64, devices: u32, backup: &str, restore: &str) {
     let bench = Bench::new();
     bench.database("sales", size);
     bench.back_up("sales", devices, backup);
-    bench.restore("copy", devices, restore);
+    bench.copy("sales", "copy", devices, restore);
     bench.databases().assert_same("sales", "copy");
     bench.assert_databases(&["copy", "sales"]);
 }
@@ -101,7 +101,7 @@ fn files_of_a_user_come_back() {
     let files = [vec![], vec![1], vec![7; 200_001], (0..100_000_u32).flat_map(u32::to_le_bytes).collect()];
     bench.databases().import("odd", &files);
     bench.back_up("odd", 2, "");
-    bench.restore("copy", 2, "");
+    bench.copy("odd", "copy", 2, "");
     bench.databases().assert_same("odd", "copy");
     content::export(&bench.databases().open(), "copy", &bench.out().join("exported")).unwrap();
     for (index, bytes) in files.iter().enumerate() {
@@ -115,7 +115,7 @@ fn restore_with_replace_replaces_the_whole_database() {
     bench.database("sales", 300_000);
     bench.databases().import("old", &[b"only the old one has this".to_vec()]);
     bench.back_up("sales", 2, "");
-    bench.restore("old", 2, "REPLACE");
+    bench.copy("sales", "old", 2, "REPLACE");
     bench.databases().assert_same("sales", "old");
     bench.assert_databases(&["old", "sales"]);
 }
@@ -158,7 +158,7 @@ fn complete_that_nobody_asked_for_does_not_come() {
     let reports = agent.result().unwrap();
     // The media committed at the close, as it may after a Flush.
     bench.assert_output(&["stripe-00", "stripe-01"]);
-    bench.restore("copy", 2, "");
+    bench.copy("sales", "copy", 2, "");
     bench.assert_identical("sales", "copy");
     assert_eq!(reports.len(), 2);
 }
@@ -194,7 +194,7 @@ fn a_name_in_other_letters_is_the_same_database() {
     bench.database("sales", 100_000);
     bench.back_up("SALES", 1, "");
     bench.restore("Sales", 1, "REPLACE");
-    bench.restore("copy", 1, "");
+    bench.copy("sales", "copy", 1, "");
     bench.assert_identical("sales", "copy");
     assert_eq!(bench.databases().names().len(), 2);
 }
@@ -250,7 +250,8 @@ fn a_broken_restore(devices: u32, options: &str, spoil: impl FnOnce(&Bench), tex
     spoil(&bench);
     let old = bench.images();
     let agent = bench.reading_agent("nightly", &config(devices));
-    let outcome = bench.sql(&restore_statement("copy", "nightly", devices, &format!("REPLACE{options}"))).outcome();
+    let outcome =
+        bench.sql(&copy_statement("sales", "copy", "nightly", devices, &format!("REPLACE{options}"))).outcome();
     outcome.assert_failure(texts);
     assert!(agent.result().is_err());
     assert!(bench.images() == old);
@@ -326,7 +327,7 @@ fn a_missing_stripe_fails_the_restore() {
     bench.database("sales", 300_000);
     bench.back_up("sales", 3, "");
     let agent = bench.reading_agent("nightly", &config(2));
-    let outcome = bench.sql(&restore_statement("copy", "nightly", 2, "")).outcome();
+    let outcome = bench.sql(&copy_statement("sales", "copy", "nightly", 2, "")).outcome();
     outcome.assert_failure(&["Msg 3132,", "has 3 media families but only 2 are provided"]);
     assert!(agent.result().is_err());
     bench.assert_databases(&["sales"]);
@@ -339,7 +340,7 @@ fn stripes_in_another_order_come_back() {
     bench.back_up("sales", 3, "");
     let out = bench.out();
     let agent = bench.agent("nightly", &config(3), move |index| FileMedia::open(stripe(&out, 2 - index)));
-    bench.sql(&restore_statement("copy", "nightly", 3, "")).outcome().assert_success();
+    bench.sql(&copy_statement("sales", "copy", "nightly", 3, "")).outcome().assert_success();
     agent.result().unwrap();
     bench.assert_identical("sales", "copy");
 }
@@ -349,7 +350,7 @@ fn a_restore_from_files_that_are_no_backup_fails() {
     let bench = Bench::new();
     fs::write(stripe(&bench.out(), 0), vec![0x5a; 1 << 20]).unwrap();
     let agent = bench.reading_agent("nightly", &config(1));
-    let outcome = bench.sql(&restore_statement("copy", "nightly", 1, "")).outcome();
+    let outcome = bench.sql(&copy_statement("sales", "copy", "nightly", 1, "")).outcome();
     outcome.assert_failure(&["Msg 3241,"]);
     assert!(agent.result().is_err());
     bench.assert_databases(&[]);

@@ -1,5 +1,7 @@
 //! The record of the database and its backup (`SCIN`).
 
+use core::fmt;
+
 use crate::layout::record;
 use crate::value::{DateTime, Guid, Lsn};
 
@@ -76,6 +78,17 @@ pub enum RecoveryModel {
     BulkLogged,
     /// FULL.
     Full,
+}
+
+/// As `recovery_model_desc` of `sys.databases` has it.
+impl fmt::Display for RecoveryModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RecoveryModel::Simple => "SIMPLE",
+            RecoveryModel::BulkLogged => "BULK_LOGGED",
+            RecoveryModel::Full => "FULL",
+        })
+    }
 }
 
 record! {

@@ -188,7 +188,7 @@ fn config(shape: &Shape) -> Config {
         });
     }
     files.push(FileRecord {
-        size: 1 << 20,
+        size: 8192 + (2 << 18),
         logical_name: "log".into(),
         physical_name: "C:\\data\\log.ldf".into(),
         ..FileRecord::new(shape.major, FileId(2), FileType::Log)

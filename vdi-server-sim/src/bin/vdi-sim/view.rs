@@ -1,9 +1,10 @@
 //! `vdi-sim databases` and `vdi-sim history`: the catalog of a data folder, for people.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use vdi_server_sim::catalog::{BackupDevice, DatabaseState};
+use vdi_mtf::sqlserver::config::RecoveryModel;
+use vdi_server_sim::catalog::{BackupDevice, FILE_NAME};
 use vdi_server_sim::storage::DataFolder;
 use vdi_server_sim::types::{Column, SqlType, Value};
 
@@ -27,17 +28,27 @@ pub(crate) struct HistoryArguments {
     database: Option<String>,
 }
 
+/// Opens a data folder that has a catalog. Looking makes none.
+fn open(data: &Path) -> Result<DataFolder, Box<dyn Error>> {
+    if !data.join(FILE_NAME).exists() {
+        let data = data.display();
+        return Err(format!("{data} has no catalog: it is no data folder, or no statement has used it yet").into());
+    }
+    Ok(DataFolder::open(data)?)
+}
+
 /// Shows each database: its state, its recovery model, the size of its files, and when it was backed up last.
 pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Error>> {
-    let folder = DataFolder::open(&arguments.data)?;
+    let folder = open(&arguments.data)?;
     let catalog = folder.catalog();
-    let mut table = table(&[("name", TEXT), ("state", TEXT), ("recovery", TEXT), ("size", SIZE), ("last full backup", TEXT)]);
+    let mut table =
+        table(&[("name", TEXT), ("state", TEXT), ("recovery", TEXT), ("size", SIZE), ("last full backup", TEXT)]);
     for row in catalog.databases()? {
         let last = catalog.last_backup(&row.name)?;
         table.push(&[
             text(row.name),
-            text(state(row.state)),
-            text(row.recovery_model.to_string()),
+            text(row.state.to_string()),
+            text(recovery_model(row.recovery_model)),
             text(size(row.files.iter().map(|file| file.size).sum())),
             text(last.full.unwrap_or_else(|| "never".to_owned())),
         ]);
@@ -48,7 +59,7 @@ pub(crate) fn databases(arguments: &DatabasesArguments) -> Result<(), Box<dyn Er
 
 /// Shows backups and restores, the newest first.
 pub(crate) fn history(arguments: &HistoryArguments) -> Result<(), Box<dyn Error>> {
-    let folder = DataFolder::open(&arguments.data)?;
+    let folder = open(&arguments.data)?;
     let (catalog, database) = (folder.catalog(), arguments.database.as_deref());
     let backups = catalog.backups(database)?.into_iter().map(|backup| {
         let mut what = match backup.kind {
@@ -93,7 +104,8 @@ const TEXT: SqlType = SqlType::NVarChar { length: None };
 const SIZE: SqlType = SqlType::BigInt;
 
 fn table(columns: &[(&str, SqlType)]) -> Table {
-    let column = |(name, sql_type): &(&str, SqlType)| Column { name: (*name).to_owned(), sql_type: *sql_type, nullable: false };
+    let column =
+        |(name, sql_type): &(&str, SqlType)| Column { name: (*name).to_owned(), sql_type: *sql_type, nullable: false };
     Table::new(&columns.iter().map(column).collect::<Vec<_>>())
 }
 
@@ -101,12 +113,11 @@ fn text(text: impl Into<String>) -> Value {
     Value::Text(text.into())
 }
 
-fn state(state: DatabaseState) -> &'static str {
-    match state {
-        DatabaseState::Online => "ONLINE",
-        DatabaseState::Offline => "OFFLINE",
-        DatabaseState::Restoring => "RESTORING",
-        DatabaseState::RecoveryPending => "RECOVERY_PENDING",
+fn recovery_model(model: RecoveryModel) -> &'static str {
+    match model {
+        RecoveryModel::Full => "FULL",
+        RecoveryModel::BulkLogged => "BULK_LOGGED",
+        RecoveryModel::Simple => "SIMPLE",
     }
 }
 

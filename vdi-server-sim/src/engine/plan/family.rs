@@ -29,10 +29,9 @@ pub(in crate::engine) enum Part {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// The label and the start of the set.
-    Start,
+    Label,
     LabelMark,
-    /// What `rest` has of the start of the set.
+    /// The start of the set, up to the pages.
     Headers,
     Pages,
     AfterPages,
@@ -64,7 +63,7 @@ pub(in crate::engine) struct FamilyStream {
 
 impl FamilyStream {
     pub(super) fn new(builder: Builder, family: u32, has_log: bool) -> FamilyStream {
-        FamilyStream { builder, family, has_log, step: Step::Start, rest: Vec::new() }
+        FamilyStream { builder, family, has_log, step: Step::Label, rest: Vec::new() }
     }
 
     /// The next part. Parts of bytes follow each other; all of them up to a part of another kind end at a multiple of BLOCKSIZE.
@@ -72,16 +71,13 @@ impl FamilyStream {
         loop {
             let mut out = Vec::new();
             let (step, part) = match self.step {
-                Step::Start => {
-                    let before = self.builder.position();
-                    self.builder.begin_set(plan.start.clone(), plan.volume.clone(), &plan.leading, &mut out)?;
-                    let label = if before == 0 { self.behind_mark(1)? } else { before };
-                    self.rest = out.split_off((label - before) as usize);
+                Step::Label => {
+                    out = self.label(plan.start.software_major)?;
                     (Step::LabelMark, Part::Bytes(out))
                 }
                 Step::LabelMark => (Step::Headers, Part::Mark),
                 Step::Headers => {
-                    out = std::mem::take(&mut self.rest);
+                    self.builder.begin_set(plan.start.clone(), plan.volume.clone(), &plan.leading, &mut out)?;
                     if plan.has_content() {
                         self.builder.begin_data(plan.dealing.stream_len(), plan.checksum, &mut out)?;
                         (Step::Pages, Part::Bytes(out))
@@ -123,6 +119,19 @@ impl FamilyStream {
         }
     }
 
+    /// The bytes of the label, which need no plan, but the version of the server that made the database; none for an appended set. The
+    /// stream goes on behind the mark that follows.
+    pub(in crate::engine) fn label(&mut self, software_major: u8) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        if self.step == Step::Label {
+            if self.builder.position() == 0 {
+                self.builder.begin_medium(software_major, &mut out)?;
+            }
+            self.step = Step::Headers;
+        }
+        Ok(out)
+    }
+
     /// The next `len` bytes of pages are written; their sum counts WITH CHECKSUM only.
     pub(in crate::engine) fn pages(&mut self, len: u64, sum: u32) -> Result<(), Error> {
         self.builder.summed(len, sum)
@@ -138,7 +147,9 @@ impl FamilyStream {
         let (mut out, before) = (Vec::new(), self.builder.position());
         self.builder.end_set(trailing, &mut out)?;
         let marks = self.builder.filemarks().len();
-        self.rest = out.split_off((self.behind_mark(marks - 1)? - before) as usize);
+        // Behind the last but one.
+        let mark = marks.checked_sub(2).and_then(|at| self.builder.filemarks().get(at)).copied().unwrap_or(before);
+        self.rest = out.split_off((mark - before) as usize + self.builder.label().filemark_len() as usize);
         self.step = Step::SummaryMark;
         Ok(out)
     }
@@ -146,14 +157,6 @@ impl FamilyStream {
     /// Where the next byte is on the medium.
     pub(in crate::engine) fn position(&self) -> u64 {
         self.builder.position()
-    }
-
-    /// Where the stream goes on behind the filemark of this number.
-    fn behind_mark(&self, number: usize) -> Result<u64, Error> {
-        let offset = self.builder.position();
-        let mark = number.checked_sub(1).and_then(|at| self.builder.filemarks().get(at));
-        let mark = mark.ok_or(Error::Order { offset, expected: "a filemark", found: "none" })?;
-        Ok(mark + u64::from(self.builder.label().filemark_len()))
     }
 
     /// The BackupSize of the family: what its builder counts up to the end of the log.

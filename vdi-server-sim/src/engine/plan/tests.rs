@@ -83,8 +83,14 @@ fn statement(families: u32, options: BackupOptions, parts: Vec<BackupPart>) -> B
     }
 }
 
-fn terms(statement: &Backup, block_size: u32, transfer: u32) -> Terms<'_> {
-    Terms { statement, server: "server".to_owned(), block_size, transfer, snapshot: None, media: &[] }
+fn terms(statement: &Backup, transfer: u32) -> Terms<'_> {
+    Terms { statement, server: "server".to_owned(), transfer, snapshot: None }
+}
+
+/// A plan for new media.
+fn planned(source: BackupSource, terms: &Terms<'_>, block_size: u32) -> Result<(Plan, Vec<FamilyStream>), Failure> {
+    let media = Media::new(terms.statement, block_size)?;
+    Ok((Plan::new(source, terms, &media)?, media.streams))
 }
 
 /// Writes every family, as a program that sends the parts does, and says where marks stand.
@@ -181,7 +187,7 @@ proptest! {
         }
         let options = BackupOptions { checksum: Some(checksum), ..BackupOptions::default() };
         let statement = statement(families, options, Vec::new());
-        let (plan, streams) = Plan::new(source, &terms(&statement, 1 << block, transfer << 16)).unwrap();
+        let (plan, streams) = planned(source, &terms(&statement, transfer << 16), 1 << block).unwrap();
         let written = write(&plan, streams, 1 << block);
         let media: Vec<Medium> = written.iter().map(|(bytes, _)| inspected(bytes)).collect();
         check(&plan, &media, &written, extents);
@@ -197,12 +203,13 @@ fn sets_are_appended_to_media() {
     let extents = [5, 3];
     let options = BackupOptions { checksum: Some(true), ..BackupOptions::default() };
     let statement = statement(3, options, Vec::new());
-    let (plan, streams) = Plan::new(source(extents), &terms(&statement, 4096, 65536)).unwrap();
+    let (plan, streams) = planned(source(extents), &terms(&statement, 65536), 4096).unwrap();
     let mut all: Vec<Vec<u8>> = write(&plan, streams, 4096).into_iter().map(|(bytes, _)| bytes).collect();
     for number in 2..4 {
         let media: Vec<Medium> = all.iter().map(|bytes| inspected(bytes)).collect();
-        let terms = Terms { media: &media, ..terms(&statement, 512, 65536) };
-        let (plan, streams) = Plan::new(source(extents), &terms).unwrap();
+        let appended = Media::appended(&media).unwrap();
+        let plan = Plan::new(source(extents), &terms(&statement, 65536), &appended).unwrap();
+        let streams = appended.streams;
         let written = write(&plan, streams, 4096);
         for (medium, (bytes, _)) in all.iter_mut().zip(&written) {
             medium.extend_from_slice(bytes);
@@ -227,7 +234,7 @@ fn the_header_shows_what_the_statement_says() {
         ..BackupOptions::default()
     };
     let statement = statement(1, options, Vec::new());
-    let (plan, streams) = Plan::new(source([4, 2]), &terms(&statement, 512, 65536)).unwrap();
+    let (plan, streams) = planned(source([4, 2]), &terms(&statement, 65536), 512).unwrap();
     let medium = inspected(&write(&plan, streams, 512)[0].0);
     let set = &medium.sets[0];
     let header = Header::of(set);
@@ -253,7 +260,7 @@ fn a_full_backup_is_the_base_of_differential_ones() {
     let mut source = source([4, 2]);
     source.configuration.files[0].differential_base = Guid([9; 16]);
     let statement = statement(1, BackupOptions::default(), Vec::new());
-    let (plan, streams) = Plan::new(source, &terms(&statement, 512, 65536)).unwrap();
+    let (plan, streams) = planned(source, &terms(&statement, 65536), 512).unwrap();
     let set = &inspected(&write(&plan, streams, 512)[0].0).sets[0];
     assert_eq!(set.leading.files[0].differential_base, Guid([9; 16]));
     for file in &set.config().files[..2] {
@@ -271,7 +278,7 @@ fn a_full_backup_is_the_base_of_differential_ones() {
 fn parts_of_a_database_are_backed_up() {
     for parts in [vec![BackupPart::File("DATA3".to_owned())], vec![BackupPart::Filegroup("Second".to_owned())]] {
         let statement = statement(2, BackupOptions::default(), parts);
-        let (plan, streams) = Plan::new(source([4, 2]), &terms(&statement, 512, 65536)).unwrap();
+        let (plan, streams) = planned(source([4, 2]), &terms(&statement, 65536), 512).unwrap();
         let written = write(&plan, streams, 512);
         let media: Vec<Medium> = written.iter().map(|(bytes, _)| inspected(bytes)).collect();
         check(&plan, &media, &written, [0, 2]);
@@ -283,7 +290,7 @@ fn parts_of_a_database_are_backed_up() {
     let unknown = [BackupPart::File("log".to_owned()), BackupPart::Filegroup("third".to_owned())];
     for (part, number) in unknown.into_iter().zip([3235, 3027]) {
         let statement = statement(1, BackupOptions::default(), vec![part]);
-        let failure = Plan::new(source([4, 2]), &terms(&statement, 512, 65536)).unwrap_err();
+        let failure = planned(source([4, 2]), &terms(&statement, 65536), 512).unwrap_err();
         let messages = failure.messages(&crate::tsql::Statement::Backup(statement));
         assert_eq!(messages[0].number, number);
     }
@@ -292,8 +299,8 @@ fn parts_of_a_database_are_backed_up() {
 #[test]
 fn a_snapshot_has_neither_pages_nor_log() {
     let statement = statement(1, BackupOptions::default(), Vec::new());
-    let terms = Terms { snapshot: Some(vec![Some(1), None, Some(3)]), ..terms(&statement, 4096, 65536) };
-    let (plan, streams) = Plan::new(source([4, 2]), &terms).unwrap();
+    let terms = Terms { snapshot: Some(vec![Some(1), None, Some(3)]), ..terms(&statement, 65536) };
+    let (plan, streams) = planned(source([4, 2]), &terms, 4096).unwrap();
     let (bytes, marks) = &write(&plan, streams, 4096)[0];
     let medium = inspected(bytes);
     let set = &medium.sets[0];

@@ -248,7 +248,10 @@ impl Case {
     pub(crate) fn statement(&self, set: &str, verb: Verb) -> String {
         match verb {
             Verb::Backup => backup_statement("sales", set, self.devices, &self.options),
-            Verb::Restore => restore_statement("copy", set, self.devices, &self.options),
+            Verb::Restore => {
+                let moves = self.holds.moves("sales", "copy");
+                restore_statement("copy", set, self.devices, &format!("{}, {moves}", self.options))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::case::{Act, Case, Role, Verb};
 use super::honest::{ADMITTED, INNOCENT};
 use crate::common::bench::{Bench, names};
-use crate::common::client::{backup_statement, config, restore_statement};
+use crate::common::client::{backup_statement, config, copy_statement};
 use crate::common::eventually;
 use crate::common::processes::Part;
 
@@ -115,7 +115,7 @@ impl<'a> Cast<'a> {
         assert_eq!(self.hear(Who::Client, INNOCENT), "created");
         let innocent = match verb {
             Verb::Backup => backup_statement(INNOCENT, INNOCENT, 1, ""),
-            Verb::Restore => restore_statement("bystander", INNOCENT, 1, "REPLACE"),
+            Verb::Restore => copy_statement(INNOCENT, "bystander", INNOCENT, 1, "REPLACE"),
         };
         let begun = Instant::now();
         let in_raid = if raided { "|raided" } else { "|" };
@@ -277,7 +277,7 @@ impl<'a> Cast<'a> {
             self.descriptors = [descriptors(&self.client), descriptors(&self.server)];
         }
         for part in [&self.client, &self.server, &self.hostile] {
-            assert_sound(&part.noise());
+            assert_sound(&part.log());
         }
     }
 

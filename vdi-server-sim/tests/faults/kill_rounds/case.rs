@@ -241,10 +241,11 @@ impl Case {
     pub(crate) fn statement(&self, verb: Verb, replaces: bool) -> String {
         match verb {
             Verb::Backup => backup_statement("sales", SET, self.devices, &self.options),
-            Verb::Restore if replaces => {
-                restore_statement("copy", SET, self.devices, &format!("{}, REPLACE", self.options))
+            Verb::Restore => {
+                let replace = if replaces { ", REPLACE" } else { "" };
+                let moves = self.holds.moves("sales", "copy");
+                restore_statement("copy", SET, self.devices, &format!("{}{replace}, {moves}", self.options))
             }
-            Verb::Restore => restore_statement("copy", SET, self.devices, &self.options),
         }
     }
 

@@ -27,7 +27,7 @@ use super::tally::Tally;
 use crate::common::bench::{Bench, names, tree};
 use crate::common::client::{restore_statement, stripe};
 use crate::common::conduct::Conduct;
-use crate::common::databases::{Image, Pages};
+use crate::common::databases::{Holds, Image, Pages};
 
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
 
@@ -172,12 +172,12 @@ fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_dat
     let none = renewed.iter().all(|renewed| !renewed);
     if all {
         let new_data = bench.pages("sales");
-        assert!(restores(bench, case, &new_data), "{played:#?}");
+        assert!(restores(bench, case, case.changed, &new_data), "{played:#?}");
     } else if none && !old.is_empty() {
-        assert!(restores(bench, case, old_data), "{played:#?}");
+        assert!(restores(bench, case, case.holds, old_data), "{played:#?}");
     } else if now.keys().filter(|path| path.components().count() == 1).count() == case.devices as usize {
         // Devices of two backups: never taken for one.
-        assert!(!restores(bench, case, old_data), "{played:#?}");
+        assert!(!restores(bench, case, case.holds, old_data), "{played:#?}");
     }
     assert!(all || !good, "a backup that was reported as good is not there: {played:#?}");
     match (good, all, none) {
@@ -196,13 +196,14 @@ fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_dat
     }
 }
 
-/// Whether the targets restore; to these bytes, if they do.
-fn restores(bench: &Bench, case: &Case, expected: &Pages) -> bool {
+/// Whether the targets restore as a database that holds this; to these pages, if they do.
+fn restores(bench: &Bench, case: &Case, holds: Holds, expected: &Pages) -> bool {
     let mut client = bench.serve("checking", &VdConfig { server_time_out: 0, ..case.config() }, case.seed, {
         let (out, kept) = (bench.out(), case.kept);
         move |device| (Conduct::Pump, kept.media(&stripe(&out, device), true))
     });
-    let statement = restore_statement("checked", "checking", case.devices, &format!("{}, REPLACE", case.options));
+    let options = format!("{}, REPLACE, {}", case.options, holds.moves("sales", "checked"));
+    let statement = restore_statement("checked", "checking", case.devices, &options);
     let outcome = bench.sql(&statement).outcome();
     let ended = client.result();
     if !outcome.status.success() {
@@ -287,7 +288,7 @@ fn tidy(bench: &Bench, case: &Case, played: &Played, tally: &mut Tally) {
         let killed = died(&played.outcome) && case.verb == Verb::Restore;
         assert!(killed, "{left:?} is left in the data folder: {played:#?}");
         tally.count("left by a server killed in its restore, removed by the next: files".to_owned());
-        assert!(restores(bench, case, &bench.pages("sales")));
+        assert!(restores(bench, case, case.holds, &bench.pages("sales")));
         assert_eq!(bench.databases().litter(), Vec::<String>::new(), "{played:#?}");
     }
     bench.databases().names().iter().for_each(|name| bench.databases().check(name));

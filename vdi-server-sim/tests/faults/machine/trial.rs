@@ -8,7 +8,7 @@ use std::time::Duration;
 use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig, VdError, pump};
 
 use crate::common::bench::Bench;
-use crate::common::client::{backup_statement, config, restore_statement, stripe};
+use crate::common::client::{backup_statement, config, copy_statement, stripe};
 use crate::common::conduct::Kept;
 use crate::common::processes::{Outcome, Stage};
 
@@ -100,12 +100,10 @@ pub(crate) fn attempt_with(
     if last.as_deref() == Some("created") {
         let text = match verb {
             Verb::Backup => backup_statement("sales", "nightly", 1, options),
-            Verb::Restore => restore_statement(
-                "copy",
-                "nightly",
-                1,
-                &["REPLACE", options].join(if options.is_empty() { "" } else { ", " }),
-            ),
+            Verb::Restore => {
+                let separator = if options.is_empty() { "" } else { ", " };
+                copy_statement("sales", "copy", "nightly", 1, &format!("REPLACE{separator}{options}"))
+            }
         };
         let outcome = bench.sql_with(&text, hinder_server).outcome();
         fs::write(&over, "").unwrap();
@@ -162,7 +160,7 @@ impl Trial {
 pub(crate) fn is_complete(bench: &Bench, kept: Kept) -> bool {
     let path = target(bench);
     let set = bench.create("check", &set_for(kept));
-    let statement = bench.sql(&restore_statement("check", "check", 1, "REPLACE"));
+    let statement = bench.sql(&copy_statement("sales", "check", "check", 1, "REPLACE"));
     let serving = crate::common::tasks::task("the check", move || {
         set.get_configuration(crate::common::PATIENCE)?;
         let mut device = set.open_device("check")?;

@@ -94,14 +94,20 @@ impl Round {
 
     /// Makes the database, in place of the one of the round before.
     pub(super) fn make_database(&self, databases: &Databases) {
-        let holds = if self.bytes > 0 { Holds::Sample(self.bytes) } else { Holds::Nothing };
-        databases.make("sales", holds, self.seed);
+        databases.make("sales", self.holds(), self.seed);
+    }
+
+    fn holds(&self) -> Holds {
+        if self.bytes > 0 { Holds::Sample(self.bytes) } else { Holds::Nothing }
     }
 
     pub(super) fn statement(&self, restore: bool) -> String {
         match restore {
             false => backup_statement("sales", "soak", self.devices, &self.options),
-            true => restore_statement("copy", "soak", self.devices, &self.options),
+            true => {
+                let moves = self.holds().moves("sales", "copy");
+                restore_statement("copy", "soak", self.devices, &format!("{}, {moves}", self.options))
+            }
         }
     }
 

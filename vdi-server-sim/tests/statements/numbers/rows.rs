@@ -138,7 +138,7 @@ pub(super) const ROWS: &[Row] = &[
         situation: "the client of a RESTORE aborts",
         run: |trial| {
             trial.0.back_up("sales", 2, "");
-            let statement = restore_statement("copy", "nightly", 2, "");
+            let statement = copy_statement("sales", "copy", "nightly", 2, "");
             trial.serve(&statement, 2, Conduct::Aborts { at: 2 }, true)
         },
         client: &[(3203, 1), (3013, 1)],
