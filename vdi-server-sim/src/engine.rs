@@ -80,6 +80,7 @@ mod from_devices;
 mod from_files;
 mod incoming;
 mod inspect;
+mod job;
 mod list;
 mod medium_parser;
 mod pages;
@@ -91,6 +92,7 @@ mod scan;
 mod snapshot;
 mod snapshot_sums;
 mod tally;
+mod to_files;
 mod work;
 mod writes;
 
@@ -113,7 +115,7 @@ use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::storage::{DataFolder, StorageError};
 use crate::trace::statement_span;
-use crate::tsql::{Backup, Restore, Statement};
+use crate::tsql::{Backup, DeviceType, Restore, Statement};
 use crate::types::{Column, Value};
 use crate::vds::{Abort, Options, VdsError};
 
@@ -377,6 +379,34 @@ pub enum Failure {
     /// The backup cannot be laid out: a text is too long, or the log has impossible ranges.
     #[error("the backup cannot be written: {0}")]
     Layout(#[from] vdi_mtf::Error),
+    /// The file of a DISK device that a BACKUP writes.
+    #[error(
+        "could not {action} the file {path:?}: {source}; make sure that this program may write it, and that the disk has room"
+    )]
+    DiskTarget {
+        /// What was tried: `open`, `read`, `write to` or `rename`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// NOINIT: no backup set can follow what is on the medium.
+    #[error("device {device:?}: no backup set can be appended: {what}; use INIT or FORMAT, or another file")]
+    NotAppendable {
+        /// The device.
+        device: String,
+        /// Why not.
+        what: String,
+    },
+    /// INIT: a backup set on the medium has not expired.
+    #[error("device {device:?}: a backup set on it expires on {expires}; use SKIP or FORMAT, or another file")]
+    NotExpired {
+        /// The device.
+        device: String,
+        /// When it does: local time.
+        expires: String,
+    },
     /// FILE names no data file of the database.
     #[error(
         "database '{database}' has no data file with the logical name '{name}'; RESTORE FILELISTONLY lists the names"
@@ -511,7 +541,10 @@ impl Failure {
             | Failure::Placement { .. }
             | Failure::SnapshotSum { .. }
             | Failure::DamagedBackup { .. }
-            | Failure::DiskFile { .. } => false,
+            | Failure::DiskFile { .. }
+            | Failure::DiskTarget { .. }
+            | Failure::NotAppendable { .. }
+            | Failure::NotExpired { .. } => false,
         }
     }
 
@@ -636,6 +669,9 @@ impl Engine {
             }
             Statement::Restore(statement) if statement.options.snapshot => {
                 snapshot::restore(self, statement, cancel, report)
+            }
+            Statement::Backup(statement) if statement.devices.device_type == DeviceType::Disk => {
+                to_files::run(self, statement, cancel, report)
             }
             Statement::Backup(statement) => backup::run(self, statement, cancel, report),
             Statement::Restore(statement) => restore::run(self, statement, cancel, report),

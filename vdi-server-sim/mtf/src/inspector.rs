@@ -126,6 +126,28 @@ impl Inspector {
         Ok(())
     }
 
+    /// Skips bytes of pages or log, at most `most`, and returns how many: the next bytes that are [read](Inspector::read) begin so much
+    /// later on the medium. 0 if the inspector verifies them, or is not inside such a stream.
+    ///
+    /// ```
+    /// use vdi_mtf::inspector::Inspector;
+    /// use vdi_mtf::medium::Medium;
+    ///
+    /// # fn run(backup: &[u8]) -> Result<Medium, vdi_mtf::Error> {
+    /// let (mut inspector, mut at) = (Inspector::headers_only(), 0);
+    /// while at < backup.len() {
+    ///     let piece = &backup[at..(at + 4096).min(backup.len())];
+    ///     inspector.read(piece)?;
+    ///     at += piece.len() + inspector.skip((backup.len() - at - piece.len()) as u64) as usize;
+    /// }
+    /// inspector.finish()?;
+    /// # Ok(inspector.into_medium()) }
+    /// # assert!(run(&[0; 100]).is_err());
+    /// ```
+    pub fn skip(&mut self, most: u64) -> u64 {
+        if self.state.verify { 0 } else { self.parser.skip(most) }
+    }
+
     /// Takes an event of a parser of the caller's own, in place of [`read`](Inspector::read). The caller then asks its own parser
     /// whether the medium is complete ([`Parser::finish`]).
     ///
@@ -430,7 +452,8 @@ fn same_entry(found: &(MapSet, Vec<MapVolume>), expected: &(MapSet, Vec<MapVolum
 fn constants(config: &Config) -> (Database, Vec<Filegroup>, Vec<FileRecord>) {
     let d = &config.database;
     let database = Database {
-        flags: d.flags,
+        // That there are damaged pages is known at the end.
+        flags: d.flags & !config::database_flags::DAMAGED,
         software_build: d.software_build,
         software_minor: d.software_minor,
         software_major: d.software_major,

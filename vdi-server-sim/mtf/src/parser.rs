@@ -146,6 +146,20 @@ impl Parser {
         }
     }
 
+    /// Skips bytes of pages or log, at most `most`, and returns how many: the caller's next input begins so much later on the medium. No
+    /// event is given for them. 0 if the parser is not inside such a stream.
+    pub fn skip(&mut self, most: u64) -> u64 {
+        match &mut self.state {
+            State::Data(StreamId::DATA | StreamId::LOG, left) if self.failed.is_none() => {
+                let skipped = most.min(*left);
+                *left -= skipped;
+                self.offset += skipped;
+                skipped
+            }
+            _ => 0,
+        }
+    }
+
     /// Checks that the medium is complete: to be called when no more bytes come.
     ///
     /// # Errors

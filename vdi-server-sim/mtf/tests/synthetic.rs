@@ -236,6 +236,32 @@ fn sets_are_appended() {
 }
 
 #[test]
+fn pages_and_log_can_be_skipped() {
+    let shape = Shape { extents: 20, second_pass: true, ..Shape::default() };
+    let made = backup(&shape);
+    let bytes = &made.media[0];
+    let mut headers = Inspector::headers_only();
+    headers.read(bytes).unwrap();
+    for piece in [1, 100, 4096] {
+        let (mut inspector, mut at, mut read) = (Inspector::headers_only(), 0, 0);
+        while at < bytes.len() {
+            let part = &bytes[at..(at + piece).min(bytes.len())];
+            inspector.read(part).unwrap();
+            read += part.len();
+            at += part.len();
+            at += inspector.skip((bytes.len() - at) as u64) as usize;
+        }
+        inspector.finish().unwrap();
+        assert_eq!((inspector.medium(), inspector.damage_count()), (headers.medium(), 0));
+        assert!(read < bytes.len() / 2, "{read} of {} bytes", bytes.len());
+        assert_eq!(inspector.skip(1), 0);
+    }
+    let mut verifying = Inspector::new();
+    verifying.read(&bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(verifying.skip(100), 0);
+}
+
+#[test]
 fn families_that_do_not_belong_together_are_refused() {
     let three = backup(&Shape { families: 3, ..Shape::default() });
     let media: Vec<Medium> = three.media.iter().map(|bytes| inspected(bytes)).collect();

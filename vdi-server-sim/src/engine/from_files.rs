@@ -4,64 +4,19 @@ use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select};
+use crossbeam::channel::{bounded, select};
 use rustix::fs::OFlags;
 
 use super::feed::{Fed, Feed};
 use super::from_devices::feed_all;
+use super::job::Job;
 use super::tally::Tally;
-use super::work::Stopped;
 use super::{Cancel, Failure};
 
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 20;
-
-/// What the threads of a statement share.
-struct Job {
-    state: Mutex<State>,
-    /// Never sent on; disconnected once the work is over because of a failure.
-    over: Receiver<()>,
-}
-
-struct State {
-    running: Option<Sender<()>>,
-    failure: Option<Failure>,
-    /// The statement has decided: it cannot be cancelled any more.
-    decided: bool,
-}
-
-impl Job {
-    fn new() -> Job {
-        let (running, over) = bounded(0);
-        Job { state: Mutex::new(State { running: Some(running), failure: None, decided: false }), over }
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records the first failure, and ends all threads.
-    fn fail(&self, failure: Failure) {
-        let mut state = self.state();
-        if state.failure.is_none() && !state.decided {
-            state.failure = Some(failure);
-            state.running = None;
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.try_recv() == Err(TryRecvError::Disconnected)
-    }
-
-    fn wait(&self, channel: &Receiver<()>) -> Result<(), Stopped> {
-        select! {
-            recv(channel) -> _ => Ok(()),
-            recv(self.over) -> _ => Err(Stopped),
-        }
-    }
-}
 
 /// Reads files. `feed` makes the feed of a file by its number and name; a file without one is opened only. Relative names begin at
 /// `folder`. `due` is called on this thread when there is progress to report. `decide` is called when all files are read, and takes the step that
@@ -112,16 +67,9 @@ pub(super) fn run<F: Feed, T>(
             }
         }
         due();
-        let failure = {
-            let mut state = job.state();
-            state.decided = state.failure.is_none();
-            state.failure.take()
-        };
+        let decided = job.decide();
         drop(registered);
-        match failure {
-            Some(failure) => Err(failure),
-            None => decide(feeds),
-        }
+        decided.and_then(|()| decide(feeds))
     })
 }
 
@@ -153,7 +101,7 @@ fn failed(action: &'static str, name: &str) -> impl Fn(std::io::Error) -> Failur
 }
 
 /// Opens a regular file. Nothing else, since a pipe or a terminal can keep a statement waiting for ever.
-fn open(path: &Path) -> std::io::Result<File> {
+pub(super) fn open(path: &Path) -> std::io::Result<File> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits();
     let file = OpenOptions::new().read(true).custom_flags(flags as i32).open(path)?;
     match file.metadata()?.is_file() {
@@ -164,6 +112,8 @@ fn open(path: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam::channel::Receiver;
+
     use super::*;
     use crate::tsql::parse;
 

@@ -95,6 +95,23 @@ impl Media {
         })
     }
 
+    /// Media whose labels stay, in the order of the devices: families of one media set. Their sets are replaced.
+    pub(super) fn overwritten(media: &[Medium]) -> Result<Media, Failure> {
+        let now = Moment::now()?;
+        let stream = |(at, medium): (usize, &Medium)| {
+            let builder = Builder::new(medium.label.clone(), medium.media_set.clone());
+            FamilyStream::new(builder, at as u32, medium.media_set.family_number == 1)
+        };
+        let first = media.first().cloned().unwrap_or_default();
+        let streams = media.iter().enumerate().map(stream).collect();
+        Ok(Media { streams, now, label: first.label, media_set: first.media_set, position: 1 })
+    }
+
+    /// BLOCKSIZE: the length of the filemarks.
+    pub(super) fn block_size(&self) -> u32 {
+        self.label.filemark_len()
+    }
+
     /// Media that the set is appended to, in the order of the devices: families of one media set with as many complete sets each.
     pub(super) fn appended(media: &[Medium]) -> Result<Media, Failure> {
         let now = Moment::now()?;

@@ -203,6 +203,13 @@ impl Failure {
                 Message::cannot_open_device(path, source.into()).in_state(2)
             }
             Failure::DiskFile { path, source, .. } => Message::read_failed(path, source.into()),
+            Failure::DiskTarget { action: "open", path, source } => {
+                Message::cannot_open_device(path, source.into()).in_state(1)
+            }
+            Failure::DiskTarget { action: "read", path, source } => Message::read_failed(path, source.into()),
+            Failure::DiskTarget { path, source, .. } => Message::write_failed(path, source.into()),
+            Failure::NotAppendable { device, .. } => Message::not_appendable(device),
+            Failure::NotExpired { device, expires } => Message::not_expired(device, expires),
             Failure::System { action: START_A_THREAD, .. } => Message::no_worker_thread(),
             Failure::System { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => {
                 Message::out_of_memory(POOL)

@@ -119,7 +119,7 @@ catalog! {
         "The logical file name \"{name}\" is already in use. Choose a different name.";
 
     /// 1834: a file of the statement belongs to another database.
-    1834, 16, 1: pub fn file_in_use(path: &str = "/data/d.mdf", database: &str = "d") =>
+    1834, 16, 1: pub(crate) fn file_in_use(path: &str = "/data/d.mdf", database: &str = "d") =>
         "The file '{path}' cannot be overwritten.  It is being used by database '{database}'.";
 
     /// 1842: SIZE, MAXSIZE or FILEGROWTH of CREATE DATABASE is too large.
@@ -311,6 +311,13 @@ catalog! {
     /// 3262: RESTORE VERIFYONLY has found no fault. `set_position` is the place of the backup set on its media, from 1.
     3262, 0, 1: pub(crate) fn backup_set_valid(set_position: u32 = 1) => "The backup set on file {set_position} is valid.";
 
+    /// 3266: no backup set can be appended to the medium.
+    3266, 16, 1: pub(crate) fn not_appendable(device: &str = "/backups/d.bak") =>
+        "The backup data at the end of \"{device}\" is incorrectly formatted. Backup sets on the media might be damaged and unusable. To \
+         determine the backup sets on the media, use RESTORE HEADERONLY. To determine the usability of the backup sets, run RESTORE \
+         VERIFYONLY. If all of the backup sets are incomplete, reformat the media using BACKUP WITH FORMAT, which destroys all the \
+         backup sets.";
+
     /// 3271: a command other than Read and Write failed on a device.
     3271, 16, 1: pub(crate) fn nonrecoverable_io_error(device: &str = "dev", error: OsError = OsError::ABORTED) =>
         "A nonrecoverable I/O error occurred on file \"{device}:\" {error}.";
@@ -352,6 +359,10 @@ catalog! {
     3903, 16, 1: pub(crate) fn rollback_without_begin() =>
         "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION.";
 
+    /// 4030: INIT would overwrite a backup set that has not expired.
+    4030, 16, 1: pub(crate) fn not_expired(device: &str = "/backups/d.bak", date: &str = "2031-05-06 07:08:09") =>
+        "The medium on device '{device}' expires on {date} and cannot be overwritten.";
+
     /// 4035: one file of the database is done. `set_position` is the position of the backup set on its media, from 1.
     4035, 0, 1: pub(crate) fn file_processed(pages: u64 = 344, database: &str = "d", file: &str = "d_log", set_position: u32 = 1) =>
         "Processed {pages} pages for database '{database}', file '{file}' on file {set_position}.";
@@ -381,7 +392,7 @@ catalog! {
          and retry the operation.";
 
     /// 5120: a file of a database cannot be opened.
-    5120, 16, 101: pub fn cannot_open_file(path: &str = "/data/d.mdf", error: OsError = OsError(2)) =>
+    5120, 16, 101: pub(crate) fn cannot_open_file(path: &str = "/data/d.mdf", error: OsError = OsError(2)) =>
         "Unable to open the physical file \"{path}\". Operating system error {error}.";
 
     /// 5123: a file of a database cannot be made.
@@ -389,7 +400,7 @@ catalog! {
         "CREATE FILE encountered operating system error {error} while attempting to open or create the physical file '{path}'.";
 
     /// 5133: the folder of a file does not exist.
-    5133, 16, 1: pub fn no_such_directory(path: &str = "/data/d.mdf", error: OsError = OsError(3)) =>
+    5133, 16, 1: pub(crate) fn no_such_directory(path: &str = "/data/d.mdf", error: OsError = OsError(3)) =>
         "Directory lookup for the file \"{path}\" failed with the operating system error {error}.";
 
     /// 5170: a file of a database exists already.
@@ -397,7 +408,7 @@ catalog! {
         "Cannot create file '{path}' because it already exists. Change the file path or the file name, and retry the operation.";
 
     /// 5172: a file of a database is not what it should be.
-    5172, 16, 15: pub fn invalid_file_header(path: &str = "/data/d.mdf", property: &str = "FILE SIZE") =>
+    5172, 16, 15: pub(crate) fn invalid_file_header(path: &str = "/data/d.mdf", property: &str = "FILE SIZE") =>
         "The header for file '{path}' is not a valid database file header. The {property} property is incorrect.";
 
     /// 5174: SIZE of CREATE DATABASE is too small.

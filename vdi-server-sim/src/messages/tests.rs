@@ -41,6 +41,12 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "The file size, max size cannot be greater than 2147483647 in units of a page size. The file growth cannot be greater than 2147483647 in units of both page size and percentage.",
     ),
+    (
+        3009,
+        0,
+        1,
+        "Could not insert a backup or restore history/detail record in the msdb database. This may indicate a problem with the msdb database. The backup/restore operation was still successful.",
+    ),
     (3013, 16, 1, "BACKUP DATABASE is terminating abnormally."),
     (3014, 0, 1, "BACKUP DATABASE successfully processed 450 pages in 0.046 seconds (76.427 MB/sec)."),
     (3021, 16, 0, "Cannot perform a backup or restore operation within a transaction."),
@@ -134,6 +140,12 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     ),
     (3261, 16, 1, "SQL Server cannot use the virtual device configuration."),
     (
+        3266,
+        16,
+        1,
+        "The backup data at the end of \"/backups/d.bak\" is incorrectly formatted. Backup sets on the media might be damaged and unusable. To determine the backup sets on the media, use RESTORE HEADERONLY. To determine the usability of the backup sets, run RESTORE VERIFYONLY. If all of the backup sets are incomplete, reformat the media using BACKUP WITH FORMAT, which destroys all the backup sets.",
+    ),
+    (
         3271,
         16,
         1,
@@ -158,6 +170,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
     (3708, 16, 5, "Cannot drop the database 'master' because it is a system database."),
     (3902, 16, 1, "The COMMIT TRANSACTION request has no corresponding BEGIN TRANSACTION."),
     (3903, 16, 1, "The ROLLBACK TRANSACTION request has no corresponding BEGIN TRANSACTION."),
+    (4030, 16, 1, "The medium on device '/backups/d.bak' expires on 2031-05-06 07:08:09 and cannot be overwritten."),
     (4035, 0, 1, "Processed 344 pages for database 'd', file 'd_log' on file 1."),
     (4038, 16, 1, "Cannot find file ID 2 on device 'dev'."),
     (
