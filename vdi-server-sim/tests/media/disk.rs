@@ -167,8 +167,11 @@ fn acting_at(bench: &Bench, at: u32, act: impl Fn() + Send + Sync + 'static) -> 
             if seen == at {
                 act();
             }
-            let bytes = command.data().len();
-            let _ = command.complete(Completion::transferred(bytes));
+            let completion = match command.data().len() {
+                0 => Completion::done(),
+                bytes => Completion::transferred(bytes),
+            };
+            let _ = command.complete(completion);
         }
     });
     let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 1")).outcome();
