@@ -31,7 +31,7 @@ pub enum StorageError {
         holder: Verb,
     },
     /// The system refused a call.
-    #[error("could not {action} {}{}: {source}", path.display(), at(*offset))]
+    #[error("could not {action} {}{}: {source}{}", path.display(), at(*offset), io_remedy(source))]
     Io {
         /// What was tried.
         action: &'static str,
@@ -372,6 +372,20 @@ impl From<CatalogError> for StorageError {
 /// `path` of an error, with the action.
 pub(super) fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Error) -> StorageError + 'a {
     move |source| StorageError::io(action, path, source)
+}
+
+fn io_remedy(error: &io::Error) -> &'static str {
+    let is = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space and run the statement again",
+        io::ErrorKind::PermissionDenied => ": give the simulator's user the right to do so",
+        io::ErrorKind::NotFound => ": make sure that the path is entered correctly",
+        _ if is(rustix::io::Errno::IO) => ": look for errors of that disk in the system's log",
+        _ if is(rustix::io::Errno::MFILE) => {
+            ": raise the limit of open files (ulimit -n); a restore holds each of the database's files open"
+        }
+        _ => "",
+    }
 }
 
 fn at(offset: Option<u64>) -> String {
