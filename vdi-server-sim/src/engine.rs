@@ -30,19 +30,22 @@
 //!
 //! # Restore
 //!
-//! A thread a device reads, follows the stream, and writes the bytes from the shared buffer straight into the files of a
-//! [`RestoreTarget`], while the next Read is under way. It never reads beyond the end that the stream tells. When all devices
-//! are through, the whole is verified, made durable and put into its place; then the devices are closed.
+//! A thread a device reads; what it reads is verified and goes straight from the shared buffer into the files of a [`RestoreTarget`], each
+//! page to where its header says, while the next Read is under way. It never reads beyond the end that the content tells. When
+//! all devices are through, and nothing is missing, the files are made durable and the catalog makes them the database; then the
+//! devices are closed. The engine's `incoming` module has the rules for what devices bring, `from_devices` and `from_files` read them.
 //!
 //! | kind | what comes besides Read |
 //! |---|---|
 //! | pipe-like | nothing |
-//! | tape-like | Rewind; GetPosition behind the catalog; SkipMarks to the end of the data, where the end is read; SkipBlocks and SkipMarks backwards; SetPosition to the data |
-//! | disk-like | SetPosition and GetPosition; the header at 0 is read first, then all from 0 |
+//! | tape-like | Rewind; GetPosition behind the label; SkipMarks to the end of the set, where the end is read; SkipBlocks and SkipMarks backwards; SetPosition to the set |
+//! | disk-like | SetPosition and GetPosition; the label at 0 is read first, then all from 0 |
 //! | removable ones | at the end of a medium's data: ClearError, Load of the next |
 //!
 //! The database is looked at when the first header is read. From then on the statement holds the database's
-//! [lock](crate::database::DataFolder::lock), as a BACKUP does from its beginning.
+//! [lock](crate::storage::DataFolder::lock), as a BACKUP does from its beginning.
+//!
+//! RESTORE LABELONLY, HEADERONLY, FILELISTONLY and VERIFYONLY read in the same way, and change nothing.
 //!
 //! # Snapshots
 //!
@@ -61,12 +64,11 @@
 //!    database is durable and in place. Anything else is a [`Failure`], and aborts the set. With snapshots no byte of a file is
 //!    moved here: see the engine's `snapshot` module for what holds there.
 //! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not. A restore that is reported as
-//!    failed has changed nothing: once it puts the database into its place, only that can fail. The one exception says so itself:
-//!    [`NotDurable`](crate::database::DatabaseError::NotDurable), where the disk fails right after that and keeps it from being undone.
+//!    failed has changed nothing: one transaction of the catalog makes the new database, and is the last that can fail.
 //! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them. A reader that waits for a
 //!    buffer hears of the end by the abort or the close that comes with it.
 //!
-//! [`RestoreTarget`]: crate::database::RestoreTarget
+//! [`RestoreTarget`]: crate::storage::RestoreTarget
 
 mod backup;
 mod cancel;
@@ -109,11 +111,9 @@ use vdi_proto::status::VdError;
 
 use reporting::ErrorLog;
 
-use crate::database::DatabaseError;
 use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::storage::{DataFolder, StorageError};
-use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, DeviceType, Restore, Statement};
 use crate::types::{Column, Value};
@@ -123,8 +123,6 @@ use crate::vds::{Abort, Options, VdsError};
 #[derive(Debug)]
 pub struct Engine {
     folder: DataFolder,
-    /// Goes with the private stream.
-    old: crate::database::DataFolder,
     instance: String,
     options: Options,
     faults: Faults,
@@ -176,9 +174,6 @@ pub enum Failure {
         /// What cannot be done, and what to do.
         what: &'static str,
     },
-    /// The database's files.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
     /// The set could not be opened or configured.
     #[error(transparent)]
     Set(#[from] VdsError),
@@ -241,24 +236,6 @@ pub enum Failure {
     AfterClose {
         /// The database.
         database: String,
-    },
-    /// What came from a device is no backup, or not a whole one.
-    #[error("device {device:?}: {source}")]
-    Stream {
-        /// The device.
-        device: String,
-        /// What is wrong.
-        source: StreamError,
-    },
-    /// The devices do not belong together, or not all of the database came.
-    #[error("{}{source}", device.as_deref().map(|device| format!("device {device:?}: ")).unwrap_or_default())]
-    Devices {
-        /// The device that does not fit; none where all of them together are incomplete.
-        device: Option<String>,
-        /// The device that has brought the same family before.
-        earlier: Option<String>,
-        /// What is wrong.
-        source: SetError,
     },
     /// What comes from a device is no backup, or is damaged.
     #[error("device {device:?}: {source}{}", media_remedy(source))]
@@ -363,6 +340,19 @@ pub enum Failure {
         /// The device.
         device: String,
     },
+    /// A file that the client has put into place is not that of the snapshot.
+    #[error("the file {} is not that of the snapshot: its CRC-32 is {found:#010x}, expected {expected:#010x}; have the client put the file \
+             of the snapshot there", path.display())]
+    SnapshotSum {
+        /// The database.
+        database: String,
+        /// The file.
+        path: std::path::PathBuf,
+        /// The sum in the backup.
+        expected: u32,
+        /// That of the file.
+        found: u32,
+    },
     /// The file of a DISK device.
     #[error(
         "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
@@ -375,12 +365,6 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The database cannot be described in the stream's catalog.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// The stream cannot be written with these sizes.
-    #[error(transparent)]
-    Write(#[from] WriteError),
     /// The system refused something.
     #[error("could not {action}: {source}")]
     System {
@@ -534,7 +518,7 @@ impl Failure {
     /// Whether the server failed by itself, and neither a device nor the set did.
     fn is_the_servers_own(&self) -> bool {
         match self {
-            Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
+            Failure::System { .. } => true,
             Failure::Storage(_) | Failure::Layout(_) | Failure::DamagedPage { .. } => true,
             Failure::UnknownFile { .. } | Failure::UnknownFilegroup { .. } => true,
             Failure::SystemDatabase { .. }
@@ -545,8 +529,6 @@ impl Failure {
             | Failure::Aborted { .. }
             | Failure::Cancelled
             | Failure::AfterClose { .. }
-            | Failure::Stream { .. }
-            | Failure::Devices { .. }
             | Failure::Medium { .. }
             | Failure::Content { .. }
             | Failure::Families { .. }
@@ -557,6 +539,7 @@ impl Failure {
             | Failure::BlockSize { .. }
             | Failure::SnapshotMismatch { .. }
             | Failure::Placement { .. }
+            | Failure::SnapshotSum { .. }
             | Failure::DamagedBackup { .. }
             | Failure::DiskFile { .. }
             | Failure::DiskTarget { .. }
@@ -594,14 +577,8 @@ impl Engine {
     /// [`StorageError`] when that is no folder, or its catalog cannot be used.
     pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, StorageError> {
         let (instance, faults, log) = (String::new(), Faults::default(), ErrorLog::default());
-        let folder = DataFolder::open(&data)?;
-        let old = crate::database::DataFolder::new(data).map_err(|error| StorageError::Io {
-            action: "open",
-            path: std::path::PathBuf::new(),
-            offset: None,
-            source: std::io::Error::other(error),
-        })?;
-        Ok(Engine { folder, old, instance, options, faults, log, set_timeout: Duration::ZERO })
+        let folder = DataFolder::open(data)?;
+        Ok(Engine { folder, instance, options, faults, log, set_timeout: Duration::ZERO })
     }
 
     /// The same server under an instance's name.
@@ -659,6 +636,11 @@ impl Engine {
         })
     }
 
+    /// The fault fail-after-close: statements fail once their devices are closed, and have changed nothing.
+    fn fails_after_close(&self) -> bool {
+        self.faults.list().contains(&Fault::FailAfterClose)
+    }
+
     fn run(
         &self,
         statement: &Statement,
@@ -695,7 +677,7 @@ impl Engine {
             Statement::Restore(statement) => restore::run(self, statement, cancel, report),
             Statement::Inspect(_) => unreachable!(),
         })?;
-        if self.faults.list().contains(&Fault::FailAfterClose) {
+        if self.fails_after_close() {
             return Err(Failure::AfterClose { database: database.to_owned() });
         }
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
@@ -730,13 +712,6 @@ fn refuse_system_database(statement: &Statement) -> Result<(), Failure> {
 /// Buffers that devices share when the statement does not say how many.
 fn default_buffers(devices: usize) -> u32 {
     4 * (devices.min(MAX_DEVICES as usize) as u32)
-}
-
-/// Reports every file, as a server does at the end.
-fn report_files(files: &[crate::database::DatabaseFile], database: &str, report: &mut dyn FnMut(Message)) {
-    for file in files {
-        report(Message::file_processed(file.size.div_ceil(PAGE_BYTES), database, &file.path, 1));
-    }
 }
 
 /// Reports 3211 as the work goes on.

@@ -1,10 +1,10 @@
-//! Faults: everything that a server can do to a client, switched on by name, in one place.
+//! Faults: failures and unusual behaviour of the server, for tests of clients. Each is switched on by name.
 //!
 //! ```text
 //! vdi-sim sql --data DIR --seed 7 --fault delay=3 --fault abort-at=12 -Q "BACKUP DATABASE d TO VIRTUAL_DEVICE='set'"
 //! ```
 //!
-//! and the same from code:
+//! The same in code:
 //!
 //! ```
 //! use vdi_server_sim::engine::Engine;
@@ -17,19 +17,18 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`TABLE`] names them all, as `vdi-sim faults` does.
+//! [`TABLE`] lists all faults, as `vdi-sim faults` does.
 //!
 //! # Invariants
 //!
-//! 1. Without faults nothing changes, and the statement's threads pay one look at a bool for a command.
-//! 2. What is drawn at random depends on the seed, the fault, and where it strikes (which command or Read of which device,
-//!    which piece of a backup, which offset of a file), and not on which thread comes first. What strikes at a number that
-//!    counts over the whole statement (`abort-at`, `die-at`, `delay-at`, `read-error`, `ignore-completion`) strikes at that
-//!    number always; with several devices it is the threads' affair which of them has it.
-//! 3. No fault makes a statement succeed that has not moved every byte: faults change what a server does, never what it counts
-//!    as success.
-//! 4. A fault's text and the fault are the same thing: whatever [`Display`](std::fmt::Display) writes,
-//!    [`FromStr`](std::str::FromStr) reads back.
+//! 1. Without faults the statement is unchanged.
+//! 2. A random choice depends on the seed, the fault and its point: the command or Read of a device, the piece of a backup, the
+//!    offset in a file. It does not depend on the order of the threads. A fault with a number (`abort-at`, `die-at`, `delay-at`,
+//!    `read-error`, `ignore-completion`) acts at that number, counted over all devices of the statement. The device that has
+//!    this number depends on the order of the threads.
+//! 3. A fault never turns a failure into a success: a statement succeeds only if every byte was transferred.
+//! 4. [`FromStr`](std::str::FromStr) parses the text that [`Display`](std::fmt::Display) writes, and returns the same fault. The
+//!    exception is a number or serverTimeOut of 0, which it rejects.
 
 mod running;
 #[cfg(test)]
@@ -41,10 +40,10 @@ use vdi_proto::status::VdError;
 pub(crate) use running::{Act, CommandFault, Running};
 pub use text::FaultError;
 
-/// The faults of a statement, and the seed of whatever is random in them. None by default.
+/// The faults of a statement, and the seed of their random choices. The default has no faults.
 ///
-/// Of several faults of one kind each counts, but of several `server-timeout`s only the least, and of several
-/// `ignore-completion`s only the first to strike.
+/// Several faults of one kind all act, with two exceptions: of several `server-timeout` the shortest counts, and of several
+/// `ignore-completion` the lowest number.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Faults {
     seed: u64,
@@ -52,40 +51,34 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// No faults yet, with this seed. The same seed gives the same delays, sizes and moments.
+    /// No faults, with this seed. The same seed gives the same delays, sizes and positions.
     #[must_use]
     pub fn seeded(seed: u64) -> Faults {
         Faults { seed, list: Vec::new() }
     }
 
-    /// One fault more.
+    /// Adds a fault.
     #[must_use]
     pub fn with(mut self, fault: Fault) -> Faults {
         self.list.push(fault);
         self
     }
 
-    /// Whether there is none.
+    /// Whether there are no faults.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
-    }
-
-    /// The seed.
-    #[must_use]
-    pub fn seed(&self) -> u64 {
-        self.seed
     }
 
     /// The faults, in the order in which they were added.
     #[must_use]
-    pub fn list(&self) -> &[Fault] {
+    pub(crate) fn list(&self) -> &[Fault] {
         &self.list
     }
 }
 
-/// Something that a server does to its client. Commands, reads and completions count from 1, over all devices of the statement;
-/// 0 never strikes, and is no valid text. Times are in milliseconds.
+/// A fault of the server. Commands, reads and completions count from 1, over all devices of the statement. A fault with the
+/// number 0 never acts, and 0 is rejected in a text. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
@@ -96,73 +89,73 @@ pub enum Fault {
     },
     /// `delay-at=N:MS`: a wait before one command.
     DelayAt {
-        /// Which command.
+        /// The number of the command.
         command: u64,
-        /// How long.
+        /// The wait.
         wait: u32,
     },
     /// `abort-at=N`: SignalAbort instead of a command.
     AbortAt {
-        /// Which command.
+        /// The number of the command.
         command: u64,
     },
-    /// `die-at=N`: SIGKILL instead of a command. It ends the whole process that the engine runs in, so it is for the vdi-sim
-    /// program; in a test's own process it ends the test.
+    /// `die-at=N`: SIGKILL instead of a command. It kills the process that the engine runs in. So it is for the vdi-sim program,
+    /// not for an engine in the process of a test.
     DieAt {
-        /// Which command.
+        /// The number of the command.
         command: u64,
     },
     /// `read-error=N`: a read of a database file fails with EIO.
     ReadError {
-        /// Which read.
+        /// The number of the read.
         read: u64,
     },
-    /// `short-reads`: reads of database files give a part only, so that the rest has to be read after it.
+    /// `short-reads`: each read of a database file returns a random part. The server reads the rest afterwards.
     ShortReads,
-    /// `queue-full`: once a device, Flushes until SendCommand answers VD_E_QUEUE_FULL. These Flushes are not counted, and no other
-    /// fault strikes them.
+    /// `queue-full`: once per device, Flushes until SendCommand returns VD_E_QUEUE_FULL. These Flushes are not counted, and no
+    /// other fault acts on them.
     QueueFull,
     /// `small-transfers`: Writes of random smaller sizes: whole pages, multiples of BLOCKSIZE.
     SmallTransfers,
     /// `read-sizes`: Reads of random sizes, multiples of BLOCKSIZE up to MAXTRANSFERSIZE.
     ReadSizes,
-    /// `flushes=N`: more Flushes than one, as with FILESTREAM data.
+    /// `flushes=N`: Flushes between the Writes, and two at the end, as with FILESTREAM data.
     Flushes {
-        /// A Flush follows every so many Writes of a device; two come at the end.
+        /// The number of Writes of a device before each Flush.
         writes: u64,
     },
-    /// `server-timeout=MS`: the server's time-out is this, whatever the client asked for.
+    /// `server-timeout=MS`: a serverTimeOut that replaces the client's.
     ServerTimeOut {
-        /// The interval; the set is aborted when no command completes in two.
+        /// The interval. The set is aborted if no command completes in two intervals.
         interval: u32,
     },
     /// `slow-configuration=MS`: a wait before each call of the configuration.
     SlowConfiguration {
-        /// How long.
+        /// The wait.
         wait: u32,
     },
-    /// `refuse=CALL:CODE`: every call of this function fails.
+    /// `refuse=CALL:CODE`: every call of a function fails.
     Refuse {
-        /// Which function.
+        /// The function.
         call: ServerCall,
-        /// The status that it fails with.
+        /// The status of the calls.
         code: VdError,
     },
-    /// `ignore-completion=N`: a completion of a client is not noticed, as if the command were still outstanding.
+    /// `ignore-completion=N`: a completion of the client is ignored. The command stays outstanding.
     IgnoreCompletion {
-        /// Which completion.
+        /// The number of the completion.
         completion: u64,
     },
-    /// `fail-after-close`: all is done as for a success, every device is closed in order, and then the statement fails. A client that
-    /// takes VD_E_CLOSE for the success of the statement is wrong here; only the statement's messages tell.
+    /// `fail-after-close`: the server closes every device in order, as after a success, and then the statement fails. VD_E_CLOSE does
+    /// not prove the success of the statement; its messages do.
     FailAfterClose,
 }
 
-/// The functions of the server interface that [`Fault::Refuse`] can make fail.
+/// A function of the server interface that [`Fault::Refuse`] makes fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ServerCall {
-    /// Opening the client's set.
+    /// Open.
     Open,
     /// BeginConfiguration.
     BeginConfiguration,
@@ -177,7 +170,7 @@ pub enum ServerCall {
 }
 
 impl ServerCall {
-    /// Every function.
+    /// All functions.
     pub const ALL: [ServerCall; 6] = [
         ServerCall::Open,
         ServerCall::BeginConfiguration,
@@ -187,7 +180,7 @@ impl ServerCall {
         ServerCall::SendCommand,
     ];
 
-    /// Its published name.
+    /// The published name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -201,18 +194,18 @@ impl ServerCall {
     }
 }
 
-/// A line of [`TABLE`].
+/// A row of [`TABLE`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FaultHelp {
     /// The fault's name.
     pub name: &'static str,
-    /// The syntax of its value, empty where it has none.
+    /// The syntax of its value; empty for a fault without a value.
     pub value: &'static str,
-    /// What the server does.
+    /// The behaviour of the server, as a sentence without its subject.
     pub effect: &'static str,
 }
 
-/// Every fault that there is, for help texts.
+/// All faults, for help texts.
 pub const TABLE: &[FaultHelp] = &[
     FaultHelp { name: "delay", value: "MS", effect: "waits a random time of up to MS ms before each command" },
     FaultHelp { name: "delay-at", value: "N:MS", effect: "waits MS ms before command N" },
@@ -226,12 +219,12 @@ pub const TABLE: &[FaultHelp] = &[
     FaultHelp {
         name: "short-reads",
         value: "",
-        effect: "gets a random part only from each read of a database file (backup of data)",
+        effect: "gets only a random part from each read of a database file (backup of data)",
     },
     FaultHelp {
         name: "queue-full",
         value: "",
-        effect: "sends Flushes, once a device, until SendCommand answers VD_E_QUEUE_FULL (backup)",
+        effect: "sends Flushes, once per device, until SendCommand returns VD_E_QUEUE_FULL (backup)",
     },
     FaultHelp {
         name: "small-transfers",
@@ -251,8 +244,7 @@ pub const TABLE: &[FaultHelp] = &[
     FaultHelp {
         name: "server-timeout",
         value: "MS",
-        effect: "uses a serverTimeOut of MS ms, whatever the client asked for: aborts when no command completes in two such \
-                 intervals",
+        effect: "uses a serverTimeOut of MS ms in place of the client's: aborts when no command completes in two such intervals",
     },
     FaultHelp {
         name: "slow-configuration",
@@ -268,12 +260,12 @@ pub const TABLE: &[FaultHelp] = &[
     FaultHelp {
         name: "ignore-completion",
         value: "N",
-        effect: "ignores completion N, as if the command were still outstanding; give server-timeout too, or the server waits \
+        effect: "ignores completion N, so that the command stays outstanding; use it with server-timeout, or the server waits \
                  for ever",
     },
     FaultHelp {
         name: "fail-after-close",
         value: "",
-        effect: "closes every device in order, so that the client sees nothing but VD_E_CLOSE, and then fails the statement",
+        effect: "closes every device in order, so that the client sees VD_E_CLOSE everywhere, and then fails the statement",
     },
 ];

@@ -1,6 +1,6 @@
-//! SQL types and typed values: the columns and rows of result sets, and the parameters of batches.
+//! SQL types and typed values, for the columns and rows of result sets and for the parameters of batches.
 //!
-//! A [`Value`] is written as `sqlcmd` shows it:
+//! A [`Value`] is displayed as `sqlcmd` prints it:
 //!
 //! ```
 //! use vdi_server_sim::types::{DateTime, Value};
@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-/// The type of a column. Lengths count characters, those of binary types bytes; `None` is `max`.
+/// The type of a column. Lengths are in characters, for binary types in bytes. `None` is `max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SqlType {
@@ -20,37 +20,37 @@ pub enum SqlType {
     Bit,
     /// `tinyint`, 0 to 255.
     TinyInt,
-    /// `smallint`.
+    /// `smallint`, 16 bits with a sign.
     SmallInt,
-    /// `int`.
+    /// `int`, 32 bits with a sign.
     Int,
-    /// `bigint`.
+    /// `bigint`, 64 bits with a sign.
     BigInt,
-    /// `numeric(precision, scale)`: up to 38 digits, `scale` of them behind the point.
+    /// `numeric(precision, scale)`.
     Numeric {
-        /// Digits in all, 1 to 38.
+        /// The number of digits, 1 to 38.
         precision: u8,
-        /// Digits behind the point, at most `precision`.
+        /// The number of digits after the decimal point, 0 to `precision`.
         scale: u8,
     },
     /// `char(length)`.
     Char {
-        /// Characters, 1 to 8000.
+        /// The number of characters, 1 to 8000.
         length: u16,
     },
     /// `varchar(length)`.
     VarChar {
-        /// The most characters, 1 to 8000.
+        /// The largest number of characters, 1 to 8000.
         length: Option<u16>,
     },
     /// `nvarchar(length)`.
     NVarChar {
-        /// The most characters, 1 to 4000.
+        /// The largest number of characters, 1 to 4000.
         length: Option<u16>,
     },
     /// `varbinary(length)`.
     VarBinary {
-        /// The most bytes, 1 to 8000.
+        /// The largest number of bytes, 1 to 8000.
         length: Option<u16>,
     },
     /// `datetime`.
@@ -59,7 +59,7 @@ pub enum SqlType {
     UniqueIdentifier,
 }
 
-/// The name as T-SQL writes it: `nvarchar(128)`, `numeric(25,0)`.
+/// The name in T-SQL: `nvarchar(128)`, `numeric(25,0)`.
 impl fmt::Display for SqlType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, length) = match self {
@@ -86,7 +86,7 @@ impl fmt::Display for SqlType {
 /// A column of a result set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
-    /// The name; empty where the statement gives none.
+    /// The name; empty for a column without a name.
     pub name: String,
     /// The type of its values.
     pub sql_type: SqlType,
@@ -94,11 +94,11 @@ pub struct Column {
     pub nullable: bool,
 }
 
-/// A value of a row, or of a parameter.
+/// A value of a row or a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Value {
-    /// NULL, of any type.
+    /// NULL. It has no type.
     Null,
     /// A `bit`.
     Bit(bool),
@@ -112,9 +112,9 @@ pub enum Value {
     BigInt(i64),
     /// A `numeric`: `unscaled` divided by 10 to the power of `scale`.
     Numeric {
-        /// The digits without the point.
+        /// The digits without the decimal point.
         unscaled: i128,
-        /// Digits behind the point, 0 to 38.
+        /// The number of digits after the decimal point, 0 to 38.
         scale: u8,
     },
     /// A `char`, `varchar` or `nvarchar`.
@@ -123,12 +123,12 @@ pub enum Value {
     Binary(Vec<u8>),
     /// A `datetime`.
     DateTime(DateTime),
-    /// A `uniqueidentifier`, as SQL Server stores it: the first three groups have their lowest byte first.
+    /// A `uniqueidentifier`, in SQL Server's byte order: the first three groups are little-endian.
     UniqueIdentifier([u8; 16]),
 }
 
 impl Value {
-    /// What its type is called in messages.
+    /// The name of the type in messages.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Value::Null => "NULL",
@@ -178,43 +178,43 @@ impl fmt::Display for Value {
     }
 }
 
-/// A parameter of a batch: a variable that has this value, for this batch only.
+/// A parameter of a batch: a variable that is declared with this value, in this batch only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// The name with its `@`. Its case does not count; of two parameters with one name the first one counts.
+    /// The name with its `@`. Names are compared without regard to case. If two parameters have one name, the first one is used.
     pub name: String,
     /// The value.
     pub value: Value,
 }
 
 impl Parameter {
-    /// A parameter of this name (`@device`) and value.
+    /// A parameter. `name` includes the `@`: `@device`.
     #[must_use]
     pub fn new(name: impl Into<String>, value: Value) -> Parameter {
         Parameter { name: name.into(), value }
     }
 }
 
-/// A `datetime`: a day and a time of it in steps of 1/300 of a second.
+/// A `datetime`: a day, and a time of that day in steps of 1/300 s. The fields are not validated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DateTime {
     /// Days since 1900-01-01: -53690 (1753-01-01) to 2958463 (9999-12-31).
     pub days: i32,
-    /// Steps of 1/300 of a second since midnight, below 25920000.
+    /// Steps of 1/300 s since midnight, 0 to 25919999.
     pub ticks: u32,
 }
 
 impl DateTime {
-    /// Year, month and day.
+    /// The year, the month (1 to 12) and the day of the month (1 to 31), in the Gregorian calendar.
     #[must_use]
     pub fn date(&self) -> (i64, i64, i64) {
-        // The year is taken to begin on the first of March, so that a leap day is its last day. Days since 0000-03-01;
-        // 400 years have 146097 days.
+        // Years begin on the first of March here, so that a leap day is the last day of a year. `days` counts from
+        // 0000-03-01. 400 years have 146097 days.
         let days = i64::from(self.days) + 693_901;
         let (era, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
         let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
         let day = day - (365 * year + year / 4 - year / 100);
-        // Months of 31 and 30 days in turn have 153 days in five.
+        // Five months from March on have 153 days.
         let month = (5 * day + 2) / 153;
         let day = day - (153 * month + 2) / 5 + 1;
         let (next, month) = if month < 10 { (0, month + 3) } else { (1, month - 9) };
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_written_as_sqlcmd_shows_them() {
+    fn values_are_displayed_as_sqlcmd_prints_them() {
         let guid = *b"\xFF\x19\x96\x6F\x86\x8B\x11\xD0\xB4\x2D\x00\xC0\x4F\xC9\x64\xFF";
         for (value, expected) in [
             (Value::Bit(true), "1"),
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_written_as_t_sql_does() {
+    fn types_are_displayed_as_in_t_sql() {
         for (sql_type, expected) in [
             (SqlType::NVarChar { length: Some(128) }, "nvarchar(128)"),
             (SqlType::VarBinary { length: None }, "varbinary(max)"),

@@ -204,7 +204,9 @@ impl Drive<'_> {
                 continue;
             }
             progress(command.data().len() as u64);
-            if let Err(unanswered) = self.pass_on(command)? {
+            // Where the set has ended since the command came, that is the reason.
+            let passed = self.pass_on(command).map_err(|error| device.interruption("drive").unwrap_or(error))?;
+            if let Err(unanswered) = passed {
                 let gone = self.worker.gone(device);
                 // The server hears of this command after the death that is the reason.
                 drop(unanswered);

@@ -165,24 +165,6 @@ impl Catalog {
         })
     }
 
-    /// Changes the header values of the database with this number and generation. `false`: a restore has replaced it, or it is gone.
-    pub(crate) fn set_configuration(
-        &self,
-        id: u32,
-        generation: u64,
-        configuration: &Config,
-    ) -> Result<bool, CatalogError> {
-        self.write(|transaction| {
-            let sql = "SELECT generation FROM databases WHERE database_id = ?1";
-            let found: Option<i64> = transaction.query_row(sql, [id], |row| row.get(0)).optional()?;
-            if found.and_then(|found| u64::try_from(found).ok()) != Some(generation) {
-                return Ok(false);
-            }
-            put_configuration(transaction, id, configuration)?;
-            Ok(true)
-        })
-    }
-
     /// The names of databases that have pending files, or files that have to get their names.
     pub(crate) fn unsettled(&self) -> Result<Vec<String>, CatalogError> {
         self.read(|connection| {
@@ -241,7 +223,7 @@ impl Catalog {
                 [name],
             )?;
             let mut statement = transaction
-                .prepare("UPDATE pending_file SET is_removed = is_removed + 1 WHERE database_name = ?1 RETURNING path")?;
+                .prepare("UPDATE pending_file SET removals = removals + 1 WHERE database_name = ?1 RETURNING path")?;
             let paths = statement.query_map([name], |row| row.get::<_, String>(0))?;
             let paths: Vec<String> = paths.collect::<Result<_, _>>()?;
             Ok(paths.iter().map(|path| self.absolute_path(path)).collect())

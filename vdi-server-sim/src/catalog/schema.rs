@@ -57,7 +57,7 @@ CREATE TABLE files (
 CREATE TABLE pending_file (
     path TEXT PRIMARY KEY NOT NULL,
     database_name TEXT NOT NULL COLLATE NOCASE,
-    is_removed INTEGER NOT NULL DEFAULT 0
+    removals INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 INSERT INTO sqlite_sequence (name, seq) VALUES ('databases', 4);
 ";

@@ -284,16 +284,14 @@ fn a_backup_of_another_database_of_the_name_is_no_base() {
 }
 
 #[test]
-fn header_values_are_of_the_generation_that_they_were_read_in() {
+fn a_recovery_model_is_changed_in_the_header_values_too() {
     let (folder, catalog) = catalog();
-    let mut config = configuration("Sales", 1);
-    put(&catalog, folder.path(), "Sales", &config).unwrap();
-    config.database.last_lsn = FIRST;
-    assert!(!catalog.set_configuration(5, 6, &config).unwrap());
-    assert!(catalog.set_configuration(5, 7, &config).unwrap());
-    assert_eq!(catalog.find("Sales").unwrap().unwrap().configuration.database.last_lsn, FIRST);
-    assert!(catalog.set_recovery_model("sales", RecoveryModel::BulkLogged).unwrap());
-    assert_eq!(catalog.find("Sales").unwrap().unwrap().recovery_model, RecoveryModel::BulkLogged);
+    put(&catalog, folder.path(), "Sales", &configuration("Sales", 1)).unwrap();
+    for model in [RecoveryModel::BulkLogged, RecoveryModel::Full, RecoveryModel::Simple] {
+        assert!(catalog.set_recovery_model("sales", model).unwrap());
+        let row = catalog.find("Sales").unwrap().unwrap();
+        assert_eq!((row.recovery_model, row.configuration.database.recovery_model()), (model, model));
+    }
     assert!(!catalog.set_recovery_model("none", RecoveryModel::Full).unwrap());
 }
 

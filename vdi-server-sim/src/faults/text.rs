@@ -8,24 +8,24 @@ use vdi_proto::status::VdError;
 
 use super::{Fault, FaultHelp, ServerCall, TABLE};
 
-/// Why a text names no fault.
+/// Why a text is not a fault.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FaultError {
-    /// There is no fault of this name.
+    /// No fault has this name.
     #[error("there is no fault {name:?}; there are {}", all())]
     Unknown {
-        /// The name.
+        /// The name in the text.
         name: String,
     },
-    /// The value is missing, too much, or out of range.
+    /// The value is missing, superfluous or out of range.
     #[error("{text:?}: {name} {what}; write {}", usage(name))]
     Value {
         /// The whole text.
         text: String,
-        /// The fault.
+        /// The name of the fault.
         name: &'static str,
-        /// What is wrong, as the rest of a sentence.
+        /// The problem: the rest of a sentence that begins with the fault's name.
         what: String,
     },
 }
@@ -39,7 +39,7 @@ fn all() -> String {
 }
 
 impl fmt::Display for FaultHelp {
-    /// How it is written, `delay-at=N:MS` for example.
+    /// The syntax, `delay-at=N:MS` for example.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)?;
         if self.value.is_empty() { Ok(()) } else { write!(f, "={}", self.value) }
@@ -68,7 +68,7 @@ impl fmt::Display for Fault {
 }
 
 impl Fault {
-    /// Its name, as in [`TABLE`].
+    /// The name, as in [`TABLE`].
     #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
@@ -111,8 +111,8 @@ impl FromStr for Fault {
     }
 }
 
-/// A test holds these two against the table.
-const NOT_IN_THE_TABLE: &str = "cannot be read";
+/// For a name of [`TABLE`] without a parser. A test parses every name of the table.
+const NOT_PARSED: &str = "cannot be parsed";
 
 fn without_value(name: &str) -> Result<Fault, String> {
     match name {
@@ -121,7 +121,7 @@ fn without_value(name: &str) -> Result<Fault, String> {
         "small-transfers" => Ok(Fault::SmallTransfers),
         "read-sizes" => Ok(Fault::ReadSizes),
         "fail-after-close" => Ok(Fault::FailAfterClose),
-        _ => Err(NOT_IN_THE_TABLE.to_owned()),
+        _ => Err(NOT_PARSED.to_owned()),
     }
 }
 
@@ -136,7 +136,7 @@ fn with_value(name: &str, value: &str) -> Result<Fault, String> {
         "die-at" => Ok(Fault::DieAt { command: ordinal(value)? }),
         "read-error" => Ok(Fault::ReadError { read: ordinal(value)? }),
         "flushes" => Ok(Fault::Flushes { writes: ordinal(value)? }),
-        // 0 would be no time-out at all, so that a server waits for ever.
+        // 0 is no time-out in the interface.
         "server-timeout" => match milliseconds(value)? {
             0 => Err("has to be at least 1 ms".to_owned()),
             interval => Ok(Fault::ServerTimeOut { interval }),
@@ -147,7 +147,7 @@ fn with_value(name: &str, value: &str) -> Result<Fault, String> {
             Ok(Fault::Refuse { call: function(call)?, code: status(code)? })
         }
         "ignore-completion" => Ok(Fault::IgnoreCompletion { completion: ordinal(value)? }),
-        _ => Err(NOT_IN_THE_TABLE.to_owned()),
+        _ => Err(NOT_PARSED.to_owned()),
     }
 }
 

@@ -119,7 +119,7 @@ catalog! {
         "The logical file name \"{name}\" is already in use. Choose a different name.";
 
     /// 1834: a file of the statement belongs to another database.
-    1834, 16, 1: pub fn file_in_use(path: &str = "/data/d.mdf", database: &str = "d") =>
+    1834, 16, 1: pub(crate) fn file_in_use(path: &str = "/data/d.mdf", database: &str = "d") =>
         "The file '{path}' cannot be overwritten.  It is being used by database '{database}'.";
 
     /// 1842: SIZE, MAXSIZE or FILEGROWTH of CREATE DATABASE is too large.
@@ -392,7 +392,7 @@ catalog! {
          and retry the operation.";
 
     /// 5120: a file of a database cannot be opened.
-    5120, 16, 101: pub fn cannot_open_file(path: &str = "/data/d.mdf", error: OsError = OsError(2)) =>
+    5120, 16, 101: pub(crate) fn cannot_open_file(path: &str = "/data/d.mdf", error: OsError = OsError(2)) =>
         "Unable to open the physical file \"{path}\". Operating system error {error}.";
 
     /// 5123: a file of a database cannot be made.
@@ -400,7 +400,7 @@ catalog! {
         "CREATE FILE encountered operating system error {error} while attempting to open or create the physical file '{path}'.";
 
     /// 5133: the folder of a file does not exist.
-    5133, 16, 1: pub fn no_such_directory(path: &str = "/data/d.mdf", error: OsError = OsError(3)) =>
+    5133, 16, 1: pub(crate) fn no_such_directory(path: &str = "/data/d.mdf", error: OsError = OsError(3)) =>
         "Directory lookup for the file \"{path}\" failed with the operating system error {error}.";
 
     /// 5170: a file of a database exists already.
@@ -408,7 +408,7 @@ catalog! {
         "Cannot create file '{path}' because it already exists. Change the file path or the file name, and retry the operation.";
 
     /// 5172: a file of a database is not what it should be.
-    5172, 16, 15: pub fn invalid_file_header(path: &str = "/data/d.mdf", property: &str = "FILE SIZE") =>
+    5172, 16, 15: pub(crate) fn invalid_file_header(path: &str = "/data/d.mdf", property: &str = "FILE SIZE") =>
         "The header for file '{path}' is not a valid database file header. The {property} property is incorrect.";
 
     /// 5174: SIZE of CREATE DATABASE is too small.

@@ -94,16 +94,19 @@ impl DataFolder {
                 // Files were those of the row if the row is still the same.
                 let again = self.catalog.find(name)?;
                 let same = again.is_some_and(|again| (again.id, again.generation) == (row.id, row.generation));
-                if (same && self.catalog.renames(name)?.is_empty()) || Instant::now() > deadline {
-                    return opened;
+                match same && self.catalog.renames(name)?.is_empty() {
+                    true => return opened,
+                    false if Instant::now() < deadline => continue,
+                    false => return Err(StorageError::InUse { name: row.name, holder: Verb::Restore }),
                 }
-                continue;
             }
-            match self.lock(name, Verb::Restore) {
+            // A restore is giving the files their names, or died before that.
+            match self.lock_file().statement(name, Holder::CleanUp) {
+                Ok(_lock) => settle::finish_renames(&self.catalog, name)?,
                 Err(StorageError::InUse { .. }) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
-                locked => drop(locked?),
+                Err(error) => return Err(error),
             }
         }
     }

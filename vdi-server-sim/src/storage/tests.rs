@@ -398,6 +398,29 @@ fn a_restored_file_keeps_permissions_of_the_one_it_replaces() {
 }
 
 #[test]
+fn what_root_makes_belongs_to_the_owner_of_the_data_folder() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let directory = tempfile::tempdir().unwrap();
+    let owner = (12_345, 23_456);
+    if chown(directory.path(), Some(owner.0), Some(owner.1)).is_err() {
+        eprintln!("SKIPPED: this needs the right to give files away");
+        return;
+    }
+    let folder = DataFolder::open(directory.path()).unwrap();
+    Restore::of("d", 1).run(&folder).unwrap();
+    // A file that is replaced keeps its own owner.
+    let other = (54_321, 43_210);
+    chown(folder.path().join("two.ndf"), Some(other.0), Some(other.1)).unwrap();
+    Restore::of("d", 2).run(&folder).unwrap();
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let metadata = entry.metadata().unwrap();
+        let expected = if entry.file_name() == "two.ndf" { other } else { owner };
+        assert_eq!((metadata.uid(), metadata.gid()), expected, "{}", entry.path().display());
+    }
+}
+
+#[test]
 fn a_data_folder_can_be_moved() {
     let (directory, folder) = folder();
     folder.create_formatted(&create("New"), format(5)).unwrap();

@@ -127,6 +127,7 @@ const STATEMENT: &str = "BACKUP DATABASE db TO VIRTUAL_DEVICE='s' WITH FORMAT";
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.database("db", 1 << 20);
+    bench.databases().open_to_all();
     chmod(bench.runtime().parent().unwrap(), 0o755);
     chmod(&bench.out(), 0o777);
     chown(bench.runtime(), Some(0), Some(GID)).unwrap();

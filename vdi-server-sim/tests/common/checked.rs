@@ -1,16 +1,16 @@
-//! Batches whose answers are checked as they come.
+//! Batches, with checks of the calls of [`Output`].
 
 use vdi_server_sim::engine::Cancel;
 use vdi_server_sim::messages::Message;
 use vdi_server_sim::session::{Answer, BatchError, Done, Output, Session};
 use vdi_server_sim::types::{Column, Parameter, SqlType, Value};
 
-/// An answer that is checked as it comes: the order of [`Output`], and the types of the rows.
+/// An output that checks the order of its calls and the types of the rows.
 #[derive(Default)]
 pub(crate) struct Checked {
     pub(crate) answer: Answer,
     columns: Option<Vec<Column>>,
-    /// A statement has begun to answer and is not done.
+    /// The answer of a statement has begun and is not done.
     pub(crate) open: bool,
 }
 
@@ -58,7 +58,7 @@ fn fits(value: &Value, column: &Column) -> bool {
     }
 }
 
-/// Runs a batch without parameters; its answer has come in order.
+/// Runs a batch without parameters, and checks its output.
 pub(crate) fn run(session: &mut Session<'_>, sql: &str) -> (Result<(), BatchError>, Answer) {
     run_with(session, sql, &[], &Cancel::new())
 }
@@ -71,7 +71,7 @@ pub(crate) fn run_with(
 ) -> (Result<(), BatchError>, Answer) {
     let mut out = Checked::default();
     let outcome = session.batch(sql, parameters, &mut out, cancel);
-    // A batch that was refused as a whole has messages only.
+    // A batch that is refused as a whole has only messages.
     let is_refused = matches!(outcome, Err(BatchError::Refused(_)));
     assert_eq!(out.open, is_refused, "{sql}: {outcome:?}");
     assert!(!is_refused || out.answer.done.is_empty(), "{sql}");

@@ -1,4 +1,4 @@
-//! Clients that behave, and clients that do not.
+//! Clients with a chosen behaviour, correct or faulty.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -14,38 +14,38 @@ use super::bench::Bench;
 use super::client::device_name;
 use super::tasks::{Task, task};
 
-/// What a client does with one of its devices. Commands of the device count from 1; ClearErrors do not count.
+/// The behaviour of a client on one device. Commands of the device count from 1. ClearErrors are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Conduct {
-    /// The library's pump.
+    /// Runs [`pump`].
     Pump,
-    /// The pump over a medium that takes up to so many microseconds for each command.
+    /// Runs [`pump`] on a medium that takes up to this many microseconds for each command.
     Slow { micros: u64 },
-    /// Takes up to so many commands, and completes them in any order.
+    /// Holds up to this many commands, and completes them in random order.
     OutOfOrder { hold: usize },
-    /// The pump over a medium that fails at this command, for good.
+    /// Runs [`pump`] on a medium that fails from this command on.
     MediaFails { at: u64, code: CompletionCode },
-    /// Fails this command once, after a share (of 256) of its bytes in whole blocks, and goes on when the error is cleared.
+    /// Fails this command once, after a share (of 256) of its bytes in whole blocks. Continues when the error is cleared.
     FailsOnce { at: u64, code: CompletionCode, share: u8 },
-    /// Reports fewer bytes for this command than were asked for.
+    /// Reports fewer bytes for this command than were requested.
     Short { at: u64, share: u8 },
-    /// Drops its device, with this command unanswered.
+    /// Drops its device, without completing this command.
     Drops { at: u64 },
-    /// Aborts the set instead of answering this command.
+    /// Aborts the set instead of completing this command.
     Aborts { at: u64 },
 }
 
 impl Conduct {
-    /// Whether a backup or restore has to work with it.
+    /// Whether a backup or restore with this client must succeed.
     pub(crate) fn is_harmless(self) -> bool {
         matches!(self, Conduct::Pump | Conduct::Slow { .. } | Conduct::OutOfOrder { .. })
     }
 }
 
-/// How a device ended for its client.
+/// The result of a device for its client.
 pub(crate) type Ended = Result<(), String>;
 
-/// A client that serves a set with this process's threads.
+/// A client that serves a set in threads of this process.
 pub(crate) struct Client {
     task: Option<Task<Result<Vec<Ended>, Error>>>,
     set: Arc<ClientVirtualDeviceSet>,
@@ -53,23 +53,22 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The devices that have carried out Complete, in ascending order. Their data is where it belongs from then on, whatever
-    /// becomes of the other devices.
+    /// The devices that have executed Complete, in ascending order. Their data is in place, even if other devices fail later.
     pub(crate) fn completed(&self) -> Vec<u32> {
         let mut completed = self.completed.lock().unwrap().clone();
         completed.sort_unstable();
         completed
     }
 
-    /// How the devices ended; an error where none was opened.
+    /// Waits for the client. Returns the results of the devices, or an error if no device was opened.
     #[track_caller]
     pub(crate) fn result(&mut self) -> Result<Vec<Ended>, Error> {
         self.task.take().unwrap().result()
     }
 
-    /// What an agent does when its statement has failed before the server opened the set: it waits no longer.
+    /// Cancels the waits of the client. An agent does this if its statement fails before the server opens the set.
     pub(crate) fn cancel(&self) {
-        // A client that is through has closed its set.
+        // A client that has ended has closed its set.
         if let Ok(canceller) = self.set.canceller() {
             canceller.cancel();
         }
@@ -103,7 +102,7 @@ impl Bench {
                         .map(|(index, opened): (u32, _)| {
                             scope.spawn(move || {
                                 let (conduct, media) = device(index);
-                                let quirk = Noting { device: index, completed: Arc::clone(completed) };
+                                let quirk = CompleteRecorder { device: index, completed: Arc::clone(completed) };
                                 let media = Box::new(With { media, quirk });
                                 let random = fastrand::Rng::with_seed(seed ^ u64::from(index) << 32);
                                 serve(set, opened, media, conduct, random)
@@ -112,7 +111,7 @@ impl Bench {
                         .collect();
                     serving.into_iter().map(|device| device.join().unwrap()).collect()
                 });
-                // The devices told better how it went.
+                // The results of the devices have more detail.
                 let _ = set.close();
                 Ok(ends)
             }
@@ -138,22 +137,22 @@ pub(crate) fn serve(
         Conduct::MediaFails { at, code } => {
             pumped(&mut device, &mut With { media, quirk: Failing { at, code, count: 0 } })
         }
-        _ => Hand { set, media, conduct, random, count: 0 }.serve(device),
+        _ => ManualClient { set, media, conduct, random, count: 0 }.serve(device),
     }
 }
 
-/// What a medium does besides.
+/// Actions around the commands of a medium.
 pub(crate) trait Quirk: Send {
-    /// Before each command but ClearError; `bytes` are those of a transfer.
+    /// Runs before each command except ClearError. `bytes` is the size of a transfer, otherwise 0.
     fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
         let _ = (code, bytes);
         Ok(())
     }
 
-    /// Complete was carried out.
+    /// Runs after a successful Complete.
     fn completed(&mut self) {}
 
-    /// The device was closed in order.
+    /// Runs when the device was closed in order.
     fn closing(&mut self) {}
 }
 
@@ -205,7 +204,7 @@ impl<Q: Quirk> Media for With<Q> {
     }
 }
 
-/// Takes its time.
+/// Delays each command by up to `micros` microseconds.
 struct Slow {
     micros: u64,
     random: fastrand::Rng,
@@ -213,13 +212,13 @@ struct Slow {
 
 impl Quirk for Slow {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
-        // The time that a slow disk takes: nothing here waits for it to pass.
+        // Simulates a slow disk. No assertion depends on the time.
         std::thread::sleep(Duration::from_micros(self.random.u64(0..=self.micros)));
         Ok(())
     }
 }
 
-/// Fails.
+/// Fails from command `at` on.
 struct Failing {
     at: u64,
     code: CompletionCode,
@@ -233,20 +232,20 @@ impl Quirk for Failing {
     }
 }
 
-/// Notes who has completed.
-struct Noting {
+/// Records the devices that have executed Complete.
+struct CompleteRecorder {
     device: u32,
     completed: Arc<Mutex<Vec<u32>>>,
 }
 
-impl Quirk for Noting {
+impl Quirk for CompleteRecorder {
     fn completed(&mut self) {
         self.completed.lock().unwrap().push(self.device);
     }
 }
 
-/// A client that drives its device by hand.
-struct Hand<'a> {
+/// A client that completes the commands of its device without [`pump`].
+struct ManualClient<'a> {
     set: &'a ClientVirtualDeviceSet,
     media: Box<dyn Media>,
     conduct: Conduct,
@@ -254,7 +253,7 @@ struct Hand<'a> {
     count: u64,
 }
 
-impl Hand<'_> {
+impl ManualClient<'_> {
     fn serve(&mut self, mut device: ClientVirtualDevice) -> Ended {
         let show = |error: Error| error.to_string();
         let block = device.config().block_size as usize;
@@ -265,8 +264,8 @@ impl Hand<'_> {
         };
         let mut held: Vec<(Command, Completion)> = Vec::new();
         loop {
-            let patience = if held.is_empty() { INFINITE } else { Duration::ZERO };
-            match device.get_command(patience) {
+            let timeout = if held.is_empty() { INFINITE } else { Duration::ZERO };
+            match device.get_command(timeout) {
                 Ok(command) => {
                     self.count += u64::from(command.code() != CommandCode::CLEAR_ERROR);
                     if command.code() != CommandCode::CLEAR_ERROR {
@@ -276,14 +275,14 @@ impl Hand<'_> {
                                 return Err("it dropped its device".to_owned());
                             }
                             Conduct::Aborts { at } if at == self.count => {
-                                // Refused where somebody else was faster.
+                                // Fails if another process has aborted the set before.
                                 let _ = self.set.signal_abort();
                                 return Err("it aborted the set".to_owned());
                             }
                             _ => {}
                         }
                     }
-                    held.push(self.carry_out(command, block));
+                    held.push(self.execute(command, block));
                 }
                 Err(error) if error.code() == VdError::Timeout && !held.is_empty() => self.complete_one(&mut held)?,
                 Err(error) if error.is_close() => return self.media.close().map_err(|error| error.to_string()),
@@ -300,12 +299,12 @@ impl Hand<'_> {
         command.complete(completion).map_err(|refused| refused.to_string())
     }
 
-    /// Does what the command says, and tells with what to complete it.
-    fn carry_out(&mut self, mut command: Command, block: usize) -> (Command, Completion) {
+    /// Executes a command on the medium. Returns the command and its completion.
+    fn execute(&mut self, mut command: Command, block: usize) -> (Command, Completion) {
         let (code, size) = (command.code(), command.data().len());
         let transfer = code.is_transfer();
         let part = |share: u8, unit: usize| size * usize::from(share) / 256 / unit * unit;
-        // ClearError has the number of the command before it.
+        // ClearError is not counted, so it has the number of the command before it.
         let due = |at: u64| at == self.count && code != CommandCode::CLEAR_ERROR;
         let (mut bytes, failure) = match self.conduct {
             Conduct::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
@@ -339,12 +338,12 @@ impl Hand<'_> {
     }
 }
 
-/// How a client keeps the data of a device.
+/// The kind of medium for the data of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kept {
     File,
     Tape,
-    /// Media of this many bytes.
+    /// Volumes of this many bytes.
     Volumes(u64),
 }
 
@@ -354,7 +353,7 @@ impl Kept {
         self.try_media(path, restore).unwrap()
     }
 
-    /// The media for a backup or a restore, where there can be one.
+    /// The media for a backup or a restore. Returns an error if it cannot be opened.
     pub(crate) fn try_media(self, path: &Path, restore: bool) -> Result<Box<dyn Media>, MediaError> {
         Ok(match (self, restore) {
             (Kept::File, false) => Box::new(FileMedia::create(path)?),

@@ -4,8 +4,8 @@
 //! process.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use fastrand::Rng;
@@ -76,6 +76,14 @@ impl Databases {
             fs::write(source.path().join(format!("file-{index}")), bytes).unwrap();
         }
         content::import(&self.open(), name, source.path()).unwrap();
+    }
+
+    /// Lets every user of the machine change the databases, so that a server of any of them works.
+    pub(crate) fn open_to_all(&self) {
+        fs::set_permissions(&self.0, Permissions::from_mode(0o777)).unwrap();
+        for name in super::bench::names(&self.0) {
+            fs::set_permissions(self.0.join(name), Permissions::from_mode(0o666)).unwrap();
+        }
     }
 
     /// The names of the databases, sorted.
@@ -347,6 +355,7 @@ impl Databases {
             size: 1 << 20,
             filegroup: "PRIMARY".to_owned(),
             growth: 1 << 20,
+            is_percent_growth: false,
             max_size: None,
         };
         let request = CreateDatabase {

@@ -1,4 +1,4 @@
-//! Shared libraries of this workspace, and programs in other languages that use them.
+//! Builds of this workspace's shared libraries, and of programs in other languages that use them.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -7,19 +7,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-/// What was made already, by its name. Whoever makes something keeps the lock, so that nobody uses half of it.
-static MADE: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+/// The finished builds by name. The lock is held during a build, so that no thread uses an unfinished file.
+static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
 
 #[track_caller]
-fn once(name: String, make: impl FnOnce() -> PathBuf) -> PathBuf {
-    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
-    made.entry(name).or_insert_with(make).clone()
+fn build_once(name: String, build: impl FnOnce() -> PathBuf) -> PathBuf {
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(name).or_insert_with(build).clone()
 }
 
-/// The folder with the shared library of a package, built like this test.
+/// Builds the shared library of a package with the profile of this test. Returns its folder.
 #[track_caller]
 pub(crate) fn library_folder(package: &str) -> PathBuf {
-    once(package.to_owned(), || {
+    build_once(package.to_owned(), || {
         let profile = Path::new(env!("CARGO_BIN_EXE_vdi-sim")).parent().unwrap();
         let mut build = Command::new(env!("CARGO"));
         build.args(["build", "--quiet", "-p", package, "--target-dir"]).arg(profile.parent().unwrap());
@@ -31,17 +31,17 @@ pub(crate) fn library_folder(package: &str) -> PathBuf {
     })
 }
 
-/// A tool that is there.
+/// Whether a tool is installed.
 pub(crate) fn has(tool: &str) -> bool {
     Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// Says, whether or not the harness captures output, that a part of a test cannot be done here.
+/// Reports that a part of a test is skipped. The report is visible even if the harness captures output.
 pub(crate) fn skipped(what: &str) {
     let _ = std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes());
 }
 
-/// The C++ compilers: g++, which has to be there, and clang++ where it is.
+/// The C++ compilers: g++, which must be installed, and clang++ if it is installed.
 #[track_caller]
 pub(crate) fn cpp_compilers() -> Vec<&'static str> {
     assert!(has("g++"), "g++ is missing; install it, on Debian and Ubuntu by: apt-get install g++");
@@ -53,12 +53,12 @@ pub(crate) fn cpp_compilers() -> Vec<&'static str> {
     }
 }
 
-/// Compiles `tests/programs/SOURCE`; further arguments come behind the source.
+/// Compiles `tests/programs/SOURCE`. The arguments follow the source.
 #[track_caller]
 pub(crate) fn compile(compiler: &str, source: &str, arguments: &[&OsStr]) -> PathBuf {
     let name = format!("{compiler} {source} {arguments:?}");
-    once(name, || {
-        let number = MADE_FILES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    build_once(name, || {
+        let number = PROGRAMS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let program = format!("{}-{compiler}-{source}-{number}", env!("CARGO_CRATE_NAME"));
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(program);
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(source);
@@ -70,4 +70,4 @@ pub(crate) fn compile(compiler: &str, source: &str, arguments: &[&OsStr]) -> Pat
     })
 }
 
-static MADE_FILES: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+static PROGRAMS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);

@@ -1,4 +1,4 @@
-//! Real processes: the simulator with a statement, and this test program in another part.
+//! Processes: the simulator with a statement, and this test program in another role.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use super::PATIENCE;
 use super::bench::Bench;
 use super::tasks::wait_until_asleep;
 
-/// A process that is killed when nobody needs it any more.
+/// A process. Dropping it kills and reaps it.
 pub(crate) struct Guarded(Child);
 
 impl Guarded {
@@ -26,18 +26,18 @@ impl Guarded {
         self.0.id()
     }
 
-    /// Its standard input and output, where those are pipes.
+    /// Its standard input and output, which must be pipes.
     pub(crate) fn pipes(&mut self) -> (ChildStdin, ChildStdout) {
         (self.0.stdin.take().unwrap(), self.0.stdout.take().unwrap())
     }
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        // Only `wait` reaps it.
+        // Only `wait` and `kill` reap the process, so its id is not reused.
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL, and reaps the process.
     pub(crate) fn kill(&mut self) {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
@@ -66,18 +66,18 @@ impl Drop for Guarded {
     }
 }
 
-/// A statement that the simulator carries out, or another program, in a process of its own.
+/// A process that executes a statement, or another program.
 pub(crate) struct Statement {
     pub(crate) process: Guarded,
     output: Receiver<String>,
     text: String,
 }
 
-/// What a statement came to.
+/// The result of a statement.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: ExitStatus,
-    /// Everything that it printed.
+    /// The output on both streams.
     pub(crate) text: String,
 }
 
@@ -95,20 +95,20 @@ impl Bench {
         self.run(command)
     }
 
-    /// Starts any program, in this bench's runtime directory unless it has another.
+    /// Starts a program, with this bench's runtime directory unless the command sets another one.
     pub(crate) fn run(&self, mut command: Command) -> Statement {
         if command.get_envs().all(|(name, _)| name != "VDI_RUNTIME_DIR") {
             command.env("VDI_RUNTIME_DIR", self.runtime());
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Guarded::start(&mut command);
-        let (tell, output) = channel();
-        forward_lines(process.0.stdout.take().unwrap(), tell.clone());
-        forward_lines(process.0.stderr.take().unwrap(), tell);
+        let (sender, output) = channel();
+        forward_lines(process.0.stdout.take().unwrap(), sender.clone());
+        forward_lines(process.0.stderr.take().unwrap(), sender);
         Statement { process, output, text: String::new() }
     }
 
-    /// Starts this test program in another part: see [`take_part`].
+    /// Starts this test program in another role: see [`take_part`].
     pub(crate) fn part(&self, name: &str, arguments: &[&str]) -> Part {
         self.part_with(name, arguments, |_| {})
     }
@@ -120,20 +120,20 @@ impl Bench {
         change(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut process = Guarded::start(&mut command);
-        let (tell, lines) = channel();
-        forward_lines(process.0.stderr.take().unwrap(), tell);
+        let (sender, lines) = channel();
+        forward_lines(process.0.stderr.take().unwrap(), sender);
         let orders = process.0.stdin.take();
         Part { name: name.to_owned(), process, orders, lines, log: Arc::default() }
     }
 }
 
-/// Has a command that starts this test program take a part: see [`take_part`].
+/// Sets the role of a command that starts this test program: see [`take_part`].
 pub(crate) fn cast<'a>(command: &'a mut Command, part: &str, arguments: &[&str]) -> &'a mut Command {
     command.args(["::child_entry", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(ARGUMENTS, arguments.join("\n"))
 }
 
-/// Has a program be run by another one, which is given the program and its arguments behind its own.
+/// Runs a program through another program: `outer`, followed by the program and its arguments.
 pub(crate) fn within(command: &mut Command, outer: &[&OsStr]) {
     let mut whole = Command::new(outer[0]);
     whole.args(&outer[1..]).arg(command.get_program()).args(command.get_args());
@@ -146,20 +146,20 @@ pub(crate) fn within(command: &mut Command, outer: &[&OsStr]) {
     *command = whole;
 }
 
-/// Has a program be run by a shell that has run this line before.
+/// Runs a program through a shell that runs `line` first.
 pub(crate) fn after(command: &mut Command, line: &str) {
     within(command, &["sh".as_ref(), "-c".as_ref(), format!("{line} && exec \"$0\" \"$@\"").as_ref()]);
 }
 
-/// Has a program begin with SIGCHLD ignored. Not every shell leaves a program such a signal.
+/// Runs a program with SIGCHLD ignored. `env` does this, because some shells reset ignored signals.
 pub(crate) fn ignoring_sigchld(command: &mut Command) {
     within(command, &["env".as_ref(), "--ignore-signal=CHLD".as_ref()]);
 }
 
-fn forward_lines(output: impl Read + Send + 'static, tell: Sender<String>) {
+fn forward_lines(output: impl Read + Send + 'static, sender: Sender<String>) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines() {
-            if line.is_err() || tell.send(line.unwrap_or_default()).is_err() {
+            if line.is_err() || sender.send(line.unwrap_or_default()).is_err() {
                 return;
             }
         }
@@ -185,21 +185,21 @@ impl Statement {
             match self.output.recv_timeout(PATIENCE) {
                 Ok(line) => self.text.extend([&*line, "\n"]),
                 Err(RecvTimeoutError::Disconnected) => return Outcome { status, text: self.text },
-                Err(RecvTimeoutError::Timeout) => panic!("somebody else holds the statement's output"),
+                Err(RecvTimeoutError::Timeout) => panic!("another process holds the statement's output"),
             }
         }
     }
 }
 
 impl Outcome {
-    /// Message 3014, and exit status 0.
+    /// Asserts exit status 0 and message 3014.
     #[track_caller]
     pub(crate) fn assert_success(&self) {
         assert!(self.status.success() && self.text.contains(" DATABASE successfully processed "), "{self:#?}");
         assert!(!self.text.contains("Msg "), "{self:#?}");
     }
 
-    /// Exit status 1, no 3014, message 3013 at the end, and these texts before.
+    /// Asserts exit status 1, no message 3014, message 3013 at the end, and these texts.
     #[track_caller]
     pub(crate) fn assert_failure(&self, texts: &[&str]) {
         self.assert_refused(texts);
@@ -207,7 +207,7 @@ impl Outcome {
         assert!(self.text.ends_with(" DATABASE is terminating abnormally.\n"), "{self:#?}");
     }
 
-    /// Exit status 1, no 3014, and these texts: a statement that did not even begin.
+    /// Asserts exit status 1, no message 3014, and these texts: the statement did not begin.
     #[track_caller]
     pub(crate) fn assert_refused(&self, texts: &[&str]) {
         assert_eq!(self.status.code(), Some(1), "{self:#?}");
@@ -221,10 +221,10 @@ impl Outcome {
 
 const PART: &str = "VDI_TEST_PART";
 const ARGUMENTS: &str = "VDI_TEST_ARGUMENTS";
-/// What the reports of a part begin with: the test harness prints lines of its own.
+/// The prefix of reports. The test harness prints other lines.
 const MARK: &str = "@@ ";
 
-/// Another process of the test. It reports by lines and takes orders by lines.
+/// A child process of the test with a role. It writes reports and reads orders, one per line.
 pub(crate) struct Part {
     name: String,
     pub(crate) process: Guarded,
@@ -239,7 +239,7 @@ impl Part {
     pub(crate) fn report(&self) -> String {
         loop {
             match self.lines.recv_timeout(PATIENCE) {
-                // Behind the pieces of a line of others, sometimes: a report is written at once, their lines are not.
+                // A report is one write, other lines are not. So a report may follow a part of another line.
                 Ok(line) => match line.split_once(MARK).map(|(_, report)| report) {
                     Some(report) => return report.to_owned(),
                     None => self.log.lock().unwrap().push(line),
@@ -249,10 +249,9 @@ impl Part {
         }
     }
 
-    /// The next report, if one comes within this time. Refused when none will come any more: neither from this process nor from
-    /// others that have its standard error.
-    pub(crate) fn report_within(&self, patience: Duration) -> Result<Option<String>, RecvTimeoutError> {
-        match self.lines.recv_timeout(patience) {
+    /// The next report within this time; `None` after it. An error if every process with this standard error has ended.
+    pub(crate) fn report_within(&self, timeout: Duration) -> Result<Option<String>, RecvTimeoutError> {
+        match self.lines.recv_timeout(timeout) {
             Ok(line) => {
                 let report = line.split_once(MARK).map(|(_, report)| report.to_owned());
                 if report.is_none() {
@@ -265,12 +264,12 @@ impl Part {
         }
     }
 
-    /// What it said besides reports.
+    /// The lines of its standard error that are not reports.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 
-    /// The next report; `None` when the part has ended, and there will be none.
+    /// The next report; `None` if the process has ended.
     #[track_caller]
     pub(crate) fn last_report(&self) -> Option<String> {
         loop {
@@ -280,12 +279,14 @@ impl Part {
                     None => self.log.lock().unwrap().push(line),
                 },
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => panic!("{} lives on in silence; it said {:#?}", self.name, self.log),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("{} neither reports nor ends; it said {:#?}", self.name, self.log)
+                }
             }
         }
     }
 
-    /// How a part ended that may have failed, and what it said besides its reports.
+    /// Waits for the process, which may have failed. Returns its status and its standard error without reports.
     #[track_caller]
     pub(crate) fn ended(mut self) -> (ExitStatus, String) {
         drop(self.orders.take());
@@ -295,7 +296,7 @@ impl Part {
         (status, said.join("\n"))
     }
 
-    /// The next report begins with this word; gives the rest.
+    /// Asserts that the next report begins with this word. Returns the rest of it.
     #[track_caller]
     pub(crate) fn expect(&self, word: &str) -> String {
         let report = self.report();
@@ -310,48 +311,43 @@ impl Part {
         writeln!(self.orders.as_mut().unwrap(), "{order}").unwrap();
     }
 
-    /// Orders; one that is gone does not hear it.
+    /// Sends an order. Ignores that the process has ended.
     pub(crate) fn try_order(&mut self, order: &str) {
         let _ = writeln!(self.orders.as_mut().unwrap(), "{order}");
     }
 
-    /// Orders, and waits for the answer.
+    /// Sends an order, and returns the next report.
     #[track_caller]
     pub(crate) fn ask(&mut self, order: &str) -> String {
         self.order(order);
         self.report()
     }
 
-    /// Reads a thread's number from the next report, `WORD TID`, and waits until that thread sleeps in its blocking call.
+    /// Reads a thread id from the next report, `WORD TID`, and waits until that thread sleeps in its blocking call.
     #[track_caller]
     pub(crate) fn wait_until_blocked(&self, word: &str) {
         let thread = self.expect(word).parse().unwrap();
         wait_until_asleep(self.process.id(), thread);
     }
 
-    /// What it has printed so far besides its reports.
-    pub(crate) fn noise(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// No more orders: the part ends in good order.
+    /// Closes the standard input of the process, and asserts that it ends with success.
     #[track_caller]
     pub(crate) fn end(self) {
         self.last_words();
     }
 
-    /// As [`Part::end`]; gives what it has printed besides its reports.
+    /// As [`Part::end`]. Returns the standard error without reports.
     #[track_caller]
     pub(crate) fn last_words(mut self) -> Vec<String> {
         drop(self.orders.take());
         let status = self.process.wait();
         let said: Vec<String> = self.lines.iter().collect();
         assert!(status.success(), "{} ended with {status}; it said {:#?} {said:#?}", self.name, self.log.lock());
-        [self.noise(), said].concat()
+        [self.log(), said].concat()
     }
 }
 
-/// What a part says and hears.
+/// The connection of a child process to the test: it sends reports and receives orders.
 pub(crate) struct Stage {
     pub(crate) arguments: Vec<String>,
 }
@@ -366,33 +362,33 @@ impl Stage {
     }
 
     pub(crate) fn say(&self, report: &str) {
-        // In one piece, so that lines of other threads do not get in between.
+        // One write, so that lines of other threads do not split it.
         let _ = std::io::stderr().write_all(format!("{MARK}{report}\n").as_bytes());
     }
 
-    /// Says that the blocking call comes now, in this thread.
+    /// Reports that this thread makes its blocking call next.
     pub(crate) fn say_blocking(&self, word: &str) {
         self.say(&format!("{word} {}", rustix::thread::gettid().as_raw_nonzero()));
     }
 
-    /// The next order; `None` when there will be none.
+    /// The next order; `None` after the last one.
     pub(crate) fn hear(&self) -> Option<String> {
         let mut order = String::new();
         std::io::stdin().read_line(&mut order).unwrap();
         (!order.is_empty()).then(|| order.trim_end().to_owned())
     }
 
-    /// Waits until there will be no more orders.
+    /// Waits until the standard input closes.
     pub(crate) fn stay(&self) {
         while self.hear().is_some() {}
     }
 }
 
-/// A part's name, and what it does.
+/// The name of a role, and its function.
 type Role = (&'static str, fn(&Stage));
 
-/// The body of a module's `child_entry`: takes the part that the environment names, if it is one of these. In an ordinary run
-/// the environment names none. A process of a part runs the `child_entry` of every module, so a part's name is unique in its
+/// The body of a module's `child_entry`: runs the role that the environment names, if it is one of these. In a normal run the
+/// environment names no role. A child process runs the `child_entry` of every module, so the name of a role is unique in its
 /// binary.
 pub(crate) fn take_part(parts: &[Role]) {
     let Ok(name) = std::env::var(PART) else { return };

@@ -1,4 +1,4 @@
-//! Libraries that stand in for SQL Server's: one that plays a script and records its calls, and the drop-in library.
+//! Replacements of SQL Server's library: one that runs a script and records the calls, and the drop-in library.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,18 +21,18 @@ pub(crate) fn compile(source: &str, arguments: &[&str]) -> PathBuf {
     native::compile("g++", source, &shared.iter().chain(arguments).map(AsRef::as_ref).collect::<Vec<_>>())
 }
 
-/// The library that plays scripts.
+/// The library that runs scripts.
 pub(crate) fn recorder() -> &'static Path {
     static RECORDER: OnceLock<PathBuf> = OnceLock::new();
     RECORDER.get_or_init(|| compile("recording_sqlvdi.cpp", &[]))
 }
 
-/// The library that brings vdi-client to C++ programs.
+/// The drop-in library: vdi-client for C++ programs.
 pub(crate) fn drop_in() -> PathBuf {
     native::library_folder("vdi-sqlvdi").join("libsqlvdi.so")
 }
 
-/// An example of vdi-client that can use a library. In a place of its own, since others build it without.
+/// An example of vdi-client with the feature `sqlserver`. It is a copy, because other tests build it without the feature.
 pub(crate) fn example(name: &str) -> PathBuf {
     let built = build(&["-p", "vdi-client", "--example", name, "--features", "sqlserver"]).join("examples").join(name);
     let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", env!("CARGO_CRATE_NAME")));
@@ -40,14 +40,14 @@ pub(crate) fn example(name: &str) -> PathBuf {
     copy
 }
 
-/// What is agreed on: one device, the features, the prefix zone; transfers of 64 KiB at most.
+/// The script line of a negotiated configuration: one device, these features and prefix zone, transfers of at most 64 KiB.
 pub(crate) fn agreed(features: u32, prefix: u32) -> String {
     format!("config 1 {features} {prefix} 512 0 0 0 512 4 65536 262144\n")
 }
 
 pub(crate) const WRITE_MEDIA: u32 = 0x1_0000;
 
-/// A folder with a script, which is a set's name.
+/// A folder with a script. The path of the folder is the name of the set.
 pub(crate) struct Played(tempfile::TempDir);
 
 impl Played {
@@ -75,7 +75,7 @@ impl Played {
         ClientVirtualDeviceSet::with_back_end(BackEnd::SqlServer(vendor)).unwrap()
     }
 
-    /// A set with its device open.
+    /// A set with an open device.
     pub(crate) fn open(&self) -> (ClientVirtualDeviceSet, ClientVirtualDevice) {
         let set = Played::object();
         set.create(self.name(), &VdConfig::default()).unwrap();
@@ -85,7 +85,7 @@ impl Played {
     }
 }
 
-/// A script of a backup without prefix zones.
+/// A script of a backup without prefix zones; `script` follows the line of the configuration.
 pub(crate) fn backup(script: &str) -> Played {
     Played::new(&(agreed(WRITE_MEDIA, 0) + script))
 }

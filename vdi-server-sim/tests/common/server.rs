@@ -1,4 +1,4 @@
-//! A server in this process that sends what a test tells it to.
+//! A server in this process that sends the commands of a test.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use super::tasks::{Task, task};
 /// Bytes of a buffer of this server.
 pub(crate) const BUFFER: u32 = 65536;
 
-/// A server that has configured its set with four buffers and opened its devices, and whose completion agent runs.
+/// A server with a configured set of four buffers, open devices and a running completion agent.
 pub(crate) struct Server {
     pub(crate) set: Arc<ServerVirtualDeviceSet>,
     pub(crate) devices: Vec<ServerVirtualDevice>,
@@ -28,7 +28,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A server that reads.
+    /// A server with READ_MEDIA.
     pub(crate) fn open(bench: &Bench, name: &str, devices: u32) -> Server {
         Server::with_features(bench, name, devices, Features::READ_MEDIA)
     }
@@ -46,14 +46,14 @@ impl Server {
 
     /// Starts the completion agent of a set that is configured.
     pub(crate) fn run(set: Arc<ServerVirtualDeviceSet>, devices: Vec<ServerVirtualDevice>) -> Server {
-        let (tell, completions) = channel();
-        let tell = Mutex::new(tell);
-        let routine = Arc::new(move |completed: Completed| drop(tell.lock().unwrap().send(completed)));
+        let (sender, completions) = channel();
+        let sender = Mutex::new(sender);
+        let routine = Arc::new(move |completed: Completed| drop(sender.lock().unwrap().send(completed)));
         let agent = task("the completion agent", {
             let set = Arc::clone(&set);
             move || set.execute_completion_agent().is_ok()
         });
-        // It has to run before anything is sent.
+        // The agent must run before a command is sent.
         agent.wait_until_asleep();
         Server { set, devices, completions, routine, agent: Some(agent) }
     }
@@ -65,7 +65,7 @@ impl Server {
         self.transfer(device, CommandCode::READ, buffer);
     }
 
-    /// Sends a Write of this byte, over and over.
+    /// Sends a Write of a new buffer filled with `byte`.
     #[track_caller]
     pub(crate) fn write(&self, device: usize, byte: u8) {
         let mut buffer = self.set.allocate_buffer(BUFFER, 0).unwrap();
@@ -104,7 +104,7 @@ impl Server {
         self.agent.as_ref().unwrap().wait_until_asleep();
     }
 
-    /// Waits for the completion agent; whether it ended in good order.
+    /// Waits for the completion agent. Returns whether the set was closed in order.
     #[track_caller]
     pub(crate) fn agent_ended(&mut self) -> bool {
         self.agent.take().unwrap().result()
@@ -114,14 +114,14 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.set.close();
-        // A test that has failed already is not to fail once more, which would end the whole process.
+        // A second panic would abort the process.
         if let Some(agent) = self.agent.take().filter(|_| !std::thread::panicking()) {
             agent.result();
         }
     }
 }
 
-/// A client and a server with one device each, in this process.
+/// A set with one device: the client, the server and the client's device, in this process.
 #[track_caller]
 pub(crate) fn pair(bench: &Bench) -> (Arc<ClientVirtualDeviceSet>, Server, ClientVirtualDevice) {
     let set = bench.create("nightly", &config(1));

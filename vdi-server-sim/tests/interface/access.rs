@@ -68,6 +68,7 @@ impl Shared {
     fn new(mode: u32) -> Shared {
         let bench = Bench::new();
         bench.database("sales", 1 << 20);
+        bench.databases().open_to_all();
         chmod(bench.runtime().parent().unwrap(), 0o755);
         chmod(&bench.runtime(), mode);
         let programs = tempfile::tempdir().unwrap();

@@ -293,7 +293,7 @@ fn a_secondary_that_fails_takes_all_others_with_it() {
         let failed = part.expect("failed");
         assert!(
             failed.contains("VD_E_ABORT")
-                && failed.contains("the server gave up: device \"nightly/1\": the stream ends"),
+                && failed.contains("the server gave up: device \"nightly/1\": the backup is truncated"),
             "{failed}"
         );
         part.end();

@@ -1,6 +1,6 @@
 //! The options of `sqlcmd`.
 
-// They belong to the program, so they are not the library's to give.
+// A part of the program, not of the library.
 #[path = "../../src/bin/vdi-sim/sqlcmd/options.rs"]
 mod program;
 
@@ -9,10 +9,10 @@ use std::os::unix::ffi::OsStringExt;
 
 use program::{Options, Stop};
 
-/// A character that no message has but by repeating what was given.
+/// A character that is in a message only if the message contains an argument.
 pub(crate) const SECRET: char = '§';
 
-/// Arguments, a line each, are read totally; what is wrong with them is said without repeating a value.
+/// Arguments, one per line, are parsed without a panic. An error does not contain a value.
 pub(crate) fn options(bytes: &[u8]) -> bool {
     let arguments = bytes.split(|byte| *byte == b'\n').map(|argument| OsString::from_vec(argument.to_vec()));
     match Options::read(arguments) {
@@ -27,9 +27,9 @@ pub(crate) fn options(bytes: &[u8]) -> bool {
             assert!(text.contains("-Q") && !text.contains(SECRET));
             true
         }
-        Err(Stop::Wrong(text)) => {
+        Err(Stop::Usage(text)) => {
             assert!(text.contains("Usage: sqlcmd"), "{text}");
-            // The letter of an option that does not exist is no value.
+            // The letter of an unknown option is not a value.
             assert!(!text.replace(&format!("'-{SECRET}'"), "").contains(SECRET), "{text}");
             false
         }

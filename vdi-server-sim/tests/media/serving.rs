@@ -558,9 +558,9 @@ fn a_loop_over_devices_is_warned() {
                   \"nightly/1\" is open in this process, and no thread gets its commands. Device \"nightly/2\" is not open. The server";
     eventually("the warning", || {
         let _ = part.report_within(Duration::from_millis(100));
-        match part.noise().iter().any(|line| line.starts_with(warned)) {
+        match part.log().iter().any(|line| line.starts_with(warned)) {
             true => Ok(()),
-            false => Err(format!("it said {:?}", part.noise())),
+            false => Err(format!("it said {:?}", part.log())),
         }
     });
     server.devices[0].close_device().unwrap();

@@ -1,13 +1,13 @@
-//! Child processes of the demo, none of which outlives it.
+//! Child processes of the demo. No child outlives the demo.
 //!
 //! # Invariants
 //!
-//! 1. A child is on the list from its start until it was waited for, and is waited for under the list's lock. So the number of a child
-//!    on the list is its own, and no signal goes to another process. No other code waits for a child: the system does not either ([`wait_for_own`]).
-//! 2. A signal that ends the demo kills the children first. What the demo then does is to fail, and to clean up on the way. The second
-//!    signal ends it at once.
-//! 3. A child that is started by [`start`] has a pipe from the demo as its standard input, and ends when that closes: also
-//!    when the demo is killed without a chance to do anything ([`end_with_input`]).
+//! 1. A child is on the list from its start until it is reaped. It is reaped under the lock of the list. So the process id of a
+//!    child on the list is not reused, and no signal goes to another process. No other code reaps children, and the system does
+//!    not either ([`reap_own_children`]).
+//! 2. The first signal kills the children. The demo then fails, and cleans up. The second signal ends the demo at once.
+//! 3. The standard input of a child is a pipe from the demo. The child ends when the pipe closes ([`end_with_input`]), so it also
+//!    ends when the demo is killed.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,25 +26,25 @@ fn running() -> MutexGuard<'static, Vec<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Kills one that is on the list.
+/// Kills a child that is on the list.
 fn kill(id: u32) {
     if let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) {
         let _ = kill_process(pid, Signal::KILL);
     }
 }
 
-/// To be called before the first child starts. Where the parent process ignored SIGCHLD, and the system would wait for this process's
-/// children itself, this process waits for them from now on.
-pub(crate) fn wait_for_own() -> std::io::Result<()> {
-    // A handler takes the place of the disposition; what it does is of no interest.
+/// Makes sure that only this process reaps its children. If the parent process ignored SIGCHLD, the system would reap them.
+/// Called before the first child starts.
+pub(crate) fn reap_own_children() -> std::io::Result<()> {
+    // Any handler replaces the disposition. This one does nothing of use.
     flag::register(SIGCHLD, Arc::default()).map(drop)
 }
 
-/// From now on, signals that ask the demo to end kill its children instead, so that it ends by itself.
+/// Makes SIGINT, SIGTERM and SIGHUP kill the children. The demo then ends by itself, with an error.
 pub(crate) fn watch_signals() -> std::io::Result<()> {
     let (ending, second) = ([SIGINT, SIGTERM, SIGHUP], Arc::<AtomicBool>::default());
     for signal in ending {
-        // In this order: what the first signal sets counts for the second.
+        // The order matters: the second signal must see the flag that the first one set.
         flag::register_conditional_default(signal, Arc::clone(&second))?;
         flag::register(signal, Arc::clone(&second))?;
     }
@@ -58,17 +58,17 @@ pub(crate) fn watch_signals() -> std::io::Result<()> {
     Ok(())
 }
 
-/// An error once a signal has asked the demo to end.
+/// Returns an error after a signal.
 pub(crate) fn check_interrupted() -> Result<(), String> {
     if INTERRUPTED.load(Ordering::SeqCst) { Err("interrupted".to_owned()) } else { Ok(()) }
 }
 
-/// A child that is killed unless it was waited for.
+/// A child. Dropping it kills and reaps it, unless it was reaped.
 pub(crate) struct Guard(pub(crate) Child);
 
 /// Starts a child.
 pub(crate) fn start(program: &mut Command) -> Result<Guard, Box<dyn std::error::Error>> {
-    // Under the lock, so that a signal finds it on the list or is seen below.
+    // Under the lock, so that a signal is either seen here or finds the child on the list.
     let mut list = running();
     check_interrupted()?;
     let child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
@@ -78,11 +78,11 @@ pub(crate) fn start(program: &mut Command) -> Result<Guard, Box<dyn std::error::
 
 impl Guard {
     pub(crate) fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        // Waiting would close the pipe, which the child takes for the end; so it is closed only afterwards.
+        // `Child::wait` closes the pipe first, which ends the child. So the pipe is closed after the child has ended.
         let input = self.0.stdin.take();
         let id = self.0.id();
         let ended = || waitid(WaitId::Pid(Pid::from_child(&self.0)), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
-        // An error comes again below.
+        // `Child::wait` below returns the same error.
         let _ = rustix::io::retry_on_intr(ended);
         drop(input);
         let mut list = running();
@@ -91,7 +91,7 @@ impl Guard {
     }
 }
 
-/// Kills a child by its number if it was not waited for yet.
+/// Kills a child by its process id, unless it was reaped.
 pub(crate) fn kill_if_running(id: u32) {
     let list = running();
     if list.contains(&id) {
@@ -108,7 +108,7 @@ impl Drop for Guard {
     }
 }
 
-/// In a child: ends this process when its standard input closes.
+/// Ends this process when its standard input closes. Called in a child.
 pub(crate) fn end_with_input() {
     std::thread::spawn(|| {
         let mut byte = [0];

@@ -65,7 +65,7 @@ struct Leg {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    children::wait_for_own()?;
+    children::reap_own_children()?;
     children::watch_signals()?;
     let temporary;
     let root = match &arguments.keep {

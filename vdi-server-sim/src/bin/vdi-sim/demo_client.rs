@@ -57,7 +57,7 @@ fn stripe_path(folder: &Path, stripe: u32) -> PathBuf {
 }
 
 pub(crate) fn run_primary(arguments: &PrimaryArguments) -> Result<(), Box<dyn Error>> {
-    crate::children::wait_for_own()?;
+    crate::children::reap_own_children()?;
     crate::children::end_with_input();
     let PrimaryArguments { set: name, devices, workers, folder, restore } = arguments;
     let set = ClientVirtualDeviceSet::new();

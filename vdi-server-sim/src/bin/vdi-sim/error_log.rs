@@ -1,4 +1,4 @@
-//! `vdi-sim sql --log`: the error log of the server, two lines a message as SQL Server writes them.
+//! `vdi-sim sql --log`: the error log of the server. A message has two lines, as in SQL Server's error log.
 
 use std::fs::File;
 use std::io::Write;
@@ -9,18 +9,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use vdi_server_sim::messages::Message;
 use vdi_server_sim::types::DateTime;
 
-/// Opens the log; a file that exists goes on. What cannot be written is told on the standard error and ends the log, and changes
-/// nothing about the statement.
+/// Opens the log; messages are appended to an existing file. A write error does not change the statement. It ends the log, and is
+/// reported on the standard error.
 ///
 /// # Errors
-/// The file cannot be opened, with its path.
+/// The file cannot be opened. The error names it.
 pub(crate) fn open(path: &Path) -> Result<impl Fn(&Message) + Send + Sync + use<>, String> {
     let failed = |error: std::io::Error| format!("could not open the log {}: {error}", path.display());
     let file = File::options().append(true).create(true).open(path).map_err(failed)?;
     let (file, path) = (Mutex::new(Some(file)), path.to_owned());
     Ok(move |message: &Message| {
         let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-        // In one piece: several servers may write into one log.
+        // One write: several servers may append to one log.
         let entry = entry(SystemTime::now(), message);
         if let Some(Err(error)) = file.as_mut().map(|file| file.write_all(entry.as_bytes())) {
             *file = None;

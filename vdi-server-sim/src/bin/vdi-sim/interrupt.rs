@@ -1,9 +1,9 @@
-//! Ctrl-C (SIGINT) and SIGTERM: the first one cancels the statement, the second one ends the process at once.
+//! SIGINT (Ctrl-C) and SIGTERM. The first signal cancels the statement, the second one ends the process at once.
 //!
 //! # Invariants
 //!
-//! 1. Where no statement runs and none is about to, the first signal ends the process as well ([`Interrupt::idle`]).
-//! 2. The second signal needs nothing of this program: its handler does what the system does by default.
+//! 1. While the process waits for input ([`Interrupt::idle`]), the first signal ends the process.
+//! 2. The second signal has the system's default effect. It does not depend on any thread of this program.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +14,19 @@ use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use vdi_server_sim::engine::Cancel;
 
-/// What the signals of this process do.
+/// The signal handling of this process.
 pub(crate) struct Interrupt {
     cancel: Cancel,
     idle: Arc<AtomicBool>,
 }
 
 impl Interrupt {
-    /// Watches the signals from now on.
+    /// Installs the signal handling.
     pub(crate) fn watch() -> std::io::Result<Interrupt> {
         let (cancel, idle, second) = (Cancel::new(), Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let signals = [SIGINT, SIGTERM];
         for signal in signals {
-            // In this order: what the first signal sets counts for the second.
+            // The order matters: the second signal must see the flag that the first one set.
             flag::register_conditional_default(signal, Arc::clone(&second))?;
             flag::register(signal, Arc::clone(&second))?;
         }
@@ -45,15 +45,15 @@ impl Interrupt {
         Ok(Interrupt { cancel, idle })
     }
 
-    /// What the first signal cancels.
+    /// The cancel that the first signal triggers.
     pub(crate) fn cancel(&self) -> &Cancel {
         &self.cancel
     }
 
-    /// Waits for something that a signal does not end. `None` after a signal.
+    /// Runs a wait that a signal cannot interrupt; the signal ends the process instead. Returns `None` after a signal.
     pub(crate) fn idle<T>(&self, wait: impl FnOnce() -> T) -> Option<T> {
         self.idle.store(true, Ordering::SeqCst);
-        // A signal that did not find this process idle has cancelled before it looked.
+        // The signal thread cancels before it reads `idle`. So a signal that saw `idle` unset is seen here.
         let waited = (!self.cancel.is_cancelled()).then(wait);
         self.idle.store(false, Ordering::SeqCst);
         waited

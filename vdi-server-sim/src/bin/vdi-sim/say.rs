@@ -1,4 +1,4 @@
-//! Lines for people. A reader that is gone (`vdi-sim sql ... | head -1`) changes nothing about the work, nor about the exit status.
+//! Lines on the standard streams. A closed stream (`vdi-sim sql ... | head -1`) changes neither the work nor the exit status.
 
 use std::fmt::Display;
 use std::io::{Write, stderr, stdout};

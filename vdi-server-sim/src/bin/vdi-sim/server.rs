@@ -1,5 +1,4 @@
-//! The server that carries statements out: the same for `vdi-sim sql`, which is told by options, and for `sqlcmd`, which is told by
-//! environment variables.
+//! The settings of the server that executes statements. `vdi-sim sql` has options for them, `sqlcmd` environment variables.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -20,43 +19,43 @@ const WAIT: &str = "VDI_SIM_WAIT";
 const TRANSCRIPT: &str = "VDI_SIM_TRANSCRIPT";
 const LOG: &str = "VDI_SIM_LOG";
 
-/// Where the databases are, and how the server behaves.
+/// The data folder and the behaviour of the server.
 #[derive(clap::Args)]
 pub(crate) struct Server {
-    /// The data folder: the catalog of databases, and their files
+    /// The data folder
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The instance that the set was created for; the default one when left out
+    /// The instance that the set was created for; the default instance if omitted
     #[arg(long, default_value = "")]
     instance: String,
-    /// A user, besides this one and those of VDI_ALLOW_UID, whose sets may be used; may be given more than once
+    /// A user whose sets may be used, besides this user and those of VDI_ALLOW_UID; may be given more than once
     #[arg(long, value_name = "UID")]
     allow_uid: Vec<u32>,
-    /// A group, besides those of VDI_ALLOW_GID, whose users' sets may be used; may be given more than once
+    /// A group whose users' sets may be used, besides those of VDI_ALLOW_GID; may be given more than once
     #[arg(long, value_name = "GID")]
     allow_gid: Vec<u32>,
     /// A fault of the server, as `vdi-sim faults` lists them; may be given more than once
     #[arg(long = "fault", value_name = "NAME[=VALUE]")]
     faults: Vec<Fault>,
-    /// The seed of what is random in the faults: the same seed repeats them
+    /// The seed of the random choices of faults: the same seed repeats them
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     seed: u64,
-    /// Wait up to so many seconds for the set to be created
+    /// Wait up to this many seconds for the client to create the set
     #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
     wait: u32,
-    /// Write what happens in the set into this file, a line an event
+    /// Write the events of the set into this file, one line per event
     #[arg(long, value_name = "FILE")]
     transcript: Option<PathBuf>,
-    /// Append what SQL Server writes into its error log (messages 18210 and 3041) to this file
+    /// Append the messages of SQL Server's error log (18210 and 3041) to this file
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
 }
 
 impl Server {
-    /// The server that the environment describes; an empty variable counts as none.
+    /// The settings in the environment. An empty variable counts as missing.
     ///
     /// # Errors
-    /// The variable that is missing or cannot be understood.
+    /// A variable is missing or invalid. The error names it.
     pub(crate) fn from_environment(instance: String) -> Result<Server, String> {
         let data = variable(DATA)
             .ok_or_else(|| format!("{DATA} is not set; set it to the data folder of the simulated server"))?;
@@ -91,10 +90,10 @@ impl Server {
         })
     }
 
-    /// Begins the transcript, which names `statement`, and sets the engine up.
+    /// Begins the transcript, which names `statement`, and creates the engine.
     ///
     /// # Errors
-    /// The transcript or the log cannot be created, there is no data folder, or the environment allows what are no users or groups.
+    /// The transcript or the log cannot be created, the data folder does not exist, or VDI_ALLOW_UID or VDI_ALLOW_GID is invalid.
     pub(crate) fn start(&self, statement: &str) -> Result<Engine, Box<dyn Error>> {
         let mut options = Options::from_env()?;
         options.access.uids.extend(&self.allow_uid);

@@ -1,15 +1,14 @@
-//! `vdi-sim` under the name `sqlcmd`: backup agents run it in the place of SQL Server's program, unchanged.
+//! `vdi-sim` under the name `sqlcmd`: backup agents run it in place of SQL Server's program, without a change.
 //!
-//! What an agent sees is what sqlcmd shows it: options, messages, exit status. Batches go to a session of the engine instead of a
-//! server's.
+//! Options, messages and exit status are those of sqlcmd. Batches run in a session of the engine.
 //!
 //! # Invariants
 //!
-//! 1. The exit status is 0 once the statements could be run, whatever came of them, unless `-b` or `-V` ask for more.
-//! 2. 1 is the exit status of all that sqlcmd would fail with before a statement reaches the server.
-//! 3. SIGINT (Ctrl-C) and SIGTERM cancel the statement that runs, and nothing runs after it. **Decision**: published documents do not
-//!    say how sqlcmd ends then; here the messages 3204 and 3013 count as every error does.
-//! 4. A reader that is slow, or gone, does not change what a statement does: see [`printer`].
+//! 1. The exit status is 0 once the statements have run, even if they failed, unless `-b` or `-V` say otherwise.
+//! 2. The exit status is 1 for an error before the first statement: options, files, the data folder, the database of the login.
+//! 3. SIGINT (Ctrl-C) and SIGTERM cancel the statement that runs. No statement runs after it. **Decision**: published documents do
+//!    not say how sqlcmd ends then; here the messages 3204 and 3013 count like other errors.
+//! 4. A slow or closed standard output does not change a statement: see [`printer`].
 
 mod options;
 mod printer;
@@ -29,24 +28,24 @@ use options::{Options, Stop};
 use printer::Printer;
 use script::Directive;
 
-/// The variable that no statement gets.
+/// The environment variable that statements cannot read.
 const PASSWORD: &str = "SQLCMDPASSWORD";
 
-/// Whether this process was called under the name `sqlcmd`.
+/// Whether this process was started under the name `sqlcmd`.
 pub(crate) fn is_called() -> bool {
     std::env::args_os().next().is_some_and(|name| Path::new(&name).file_name() == Some(OsStr::new("sqlcmd")))
 }
 
-/// Does what the arguments say.
+/// Runs sqlcmd with the arguments of this process.
 pub(crate) fn run() -> ExitCode {
     let options = match Options::read(std::env::args_os().skip(1)) {
         Ok(options) => options,
         Err(Stop::Help(text)) => {
-            // A reader that is gone has seen enough.
+            // A closed standard output is no error.
             let _ = std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes());
             return ExitCode::SUCCESS;
         }
-        Err(Stop::Wrong(text)) => return fail(&text),
+        Err(Stop::Usage(text)) => return fail(&text),
     };
     match run_with(&options) {
         Ok(status) => ExitCode::from(status),
@@ -59,7 +58,7 @@ fn fail(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A variable of the environment, where the statements may have it.
+/// An environment variable; `None` if it is empty, or if `-X` hides the environment.
 fn environment(options: &Options, name: &str) -> Option<String> {
     let value = || std::env::var(name).ok().filter(|value| !value.is_empty());
     if options.no_environment.is_some() { None } else { value() }
@@ -72,13 +71,13 @@ fn run_with(options: &Options) -> Result<u8, String> {
         (None, None) => String::new(),
     };
     let interrupt = Interrupt::watch().map_err(|error| format!("could not watch signals: {error}"))?;
-    // Read before anything happens: a file that is missing is no reason to stop halfway.
+    // All files are read before the first statement runs, so that a missing file cannot stop the run halfway.
     let texts: Vec<String> = match options.query.iter().chain(&options.first_query).cloned().collect::<Vec<_>>() {
         queries if queries.is_empty() => options.files.iter().map(|file| read(file)).collect::<Result<_, _>>()?,
         queries => queries,
     };
-    let told = if texts.is_empty() { "(the standard input)".to_owned() } else { texts.join("\n") };
-    let engine = Server::from_environment(instance)?.start(&told).map_err(|error| error.to_string())?;
+    let title = if texts.is_empty() { "(the standard input)".to_owned() } else { texts.join("\n") };
+    let engine = Server::from_environment(instance)?.start(&title).map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let database = options.database.clone().or_else(|| environment(options, "SQLCMDDBNAME"));
     if let Some(Err(error)) = database.as_deref().map(|name| session.use_database(name)) {
@@ -99,7 +98,7 @@ fn read(path: &Path) -> Result<String, String> {
     Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
 
-/// What lasts from batch to batch.
+/// The state that lasts from batch to batch.
 struct Program<'a> {
     options: &'a Options,
     session: Session<'a>,
@@ -108,12 +107,12 @@ struct Program<'a> {
     /// The lines of the batch so far.
     batch: String,
     status: u8,
-    /// No more batches.
+    /// No further batch runs.
     stop: bool,
 }
 
 impl Program<'_> {
-    /// Runs the texts, and the standard input behind them where the options say so.
+    /// Runs the texts, then the standard input if the options say so.
     fn run(&mut self, texts: &[String]) -> Result<(), String> {
         for text in texts {
             for line in text.lines() {
@@ -183,18 +182,18 @@ impl Program<'_> {
             if self.options.echo {
                 self.printer.line(batch.trim_end());
             }
-            // The messages say what came of it.
+            // The messages have reported the outcome.
             let _ = self.session.batch(&batch, &[], &mut self.printer, self.interrupt.cancel());
             self.printer.take_severities().into_iter().for_each(|severity| self.count(severity));
         }
     }
 
-    /// What a message means for the exit status, and for the batches to come.
+    /// Applies the severity of a message to the exit status and to `stop`.
     fn count(&mut self, severity: u8) {
-        let asked = self.options.error_severity.filter(|least| *least > 0);
-        let counts = asked.map_or(severity > MAX_INFORMATION_SEVERITY, |least| i32::from(severity) >= least);
+        let least = self.options.error_severity.filter(|least| *least > 0);
+        let counts = least.map_or(severity > MAX_INFORMATION_SEVERITY, |least| i32::from(severity) >= least);
         if counts {
-            match asked {
+            match least {
                 Some(_) => self.status = severity,
                 None if self.options.stop_on_error => self.status = 1,
                 None => {}

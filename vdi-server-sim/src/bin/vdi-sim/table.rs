@@ -1,4 +1,4 @@
-//! Result sets as text.
+//! Result sets as text tables.
 
 use vdi_server_sim::types::{Column, SqlType, Value};
 
@@ -19,7 +19,7 @@ impl Default for Style {
     }
 }
 
-/// A result set, kept until its last row: only then the widths of its columns are known.
+/// A result set. It is kept until its last row, because the widths of the columns depend on all rows.
 #[derive(Default)]
 pub(crate) struct Table {
     names: Vec<String>,
@@ -38,8 +38,8 @@ impl Table {
         self.rows.push(row.iter().map(|value| value.to_string()).collect());
     }
 
-    /// The lines, as `sqlcmd` shows them. Each column is as wide as its widest text; numbers stand on its right side. Behind the last
-    /// column are no spaces. No columns are no lines.
+    /// The lines as `sqlcmd` prints them. Each column is as wide as its widest text; numbers are right-aligned. The last column is not
+    /// padded. A table without columns has no lines.
     pub(crate) fn lines(&self, style: Style) -> Vec<String> {
         if self.names.is_empty() {
             return Vec::new();

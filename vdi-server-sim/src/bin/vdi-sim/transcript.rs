@@ -1,10 +1,9 @@
-//! `vdi-sim sql --transcript`: what happens in a statement's set, a line an event, in a file.
+//! `vdi-sim sql --transcript`: a file with the events of a statement's set, one line per event.
 //!
 //! # Invariants
 //!
-//! 1. A transcript never stands in the way: what cannot be written ends the transcript, which is said on the standard error,
-//!    and changes nothing about the statement.
-//! 2. Each line is written when its event arises, and in one piece: what a statement did before it was killed is there.
+//! 1. A write error does not change the statement. It ends the transcript, and is reported on the standard error.
+//! 2. Each line is written when its event occurs, with one write. So the transcript of a killed process has all events before.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -22,11 +21,14 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 struct Transcript {
     path: PathBuf,
     started: Instant,
-    /// Until something could not be written.
+    /// `None` after a write error.
     file: Mutex<Option<File>>,
 }
 
-/// Begins a transcript of this process; a file that exists is overwritten.
+/// Begins a transcript of this process. An existing file is overwritten.
+///
+/// # Errors
+/// The file cannot be created, or is the standard output or the standard error of this process.
 pub(crate) fn begin(path: &Path, statement: &str) -> Result<(), Box<dyn std::error::Error>> {
     for stream in [std::io::stdout().as_fd(), std::io::stderr().as_fd()] {
         refuse_stream(path, stream).map_err(|error| format!("could not create the transcript: {error}"))?;
@@ -39,7 +41,10 @@ pub(crate) fn begin(path: &Path, statement: &str) -> Result<(), Box<dyn std::err
     Ok(())
 }
 
-/// Refuses a regular file that a stream of this process leads to: each would overwrite what the other has written.
+/// Checks that `path` is not the regular file that `stream` writes to: each would overwrite the data of the other.
+///
+/// # Errors
+/// It is the same file.
 pub(crate) fn refuse_stream(path: &Path, stream: BorrowedFd<'_>) -> Result<(), String> {
     let is_same = || {
         let (found, stream) = (path.metadata().ok()?, File::from(stream.try_clone_to_owned().ok()?).metadata().ok()?);
@@ -52,8 +57,8 @@ pub(crate) fn refuse_stream(path: &Path, stream: BorrowedFd<'_>) -> Result<(), S
 }
 
 impl Transcript {
-    /// Writes what `lines` makes of the time since the start, which is taken in the writer's turn, so that time goes on from line
-    /// to line.
+    /// Writes the text that `lines` returns for the time since the start. The time is taken under the lock, so that times in the
+    /// file never decrease.
     fn write(&self, lines: impl FnOnce(Duration) -> String) {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         let lines = lines(self.started.elapsed());
@@ -76,7 +81,7 @@ impl<S: Subscriber> Layer<S> for Transcript {
     }
 }
 
-/// What an event says.
+/// The fields of an event.
 #[derive(Default)]
 struct Fields(Vec<(&'static str, String)>);
 
@@ -91,20 +96,20 @@ impl Visit for Fields {
 }
 
 impl Fields {
-    /// A field's text; empty where there is none.
+    /// The value of a field; empty if there is no such field.
     fn get(&self, name: &str) -> &str {
         self.0.iter().find(|(found, _)| *found == name).map_or("", |(_, value)| value)
     }
 
     fn line(&self, at: Duration) -> String {
         let command = || format!("{:<15} #{:<5} {:>7} bytes", self.get("command"), self.get("id"), self.get("bytes"));
-        let happened = self.get("message");
-        let (arrow, mut what) = match happened {
+        let event = self.get("message");
+        let (arrow, mut what) = match event {
             "command sent" => ("->", command()),
             "command completed" => ("<-", command()),
-            _ => ("--", happened.to_owned()),
+            _ => ("--", event.to_owned()),
         };
-        match happened {
+        match event {
             "command sent" => {
                 for name in ["size", "position"] {
                     // The size of a transfer is its bytes.
@@ -120,11 +125,11 @@ impl Fields {
                 let outstanding = self.get("outstanding_us").parse().map_or(0.0, |us: f64| us / 1000.0);
                 let _ = write!(what, ", {}, after {outstanding:.3} ms", self.get("code"));
             }
-            // The error has the rest.
+            // The error has all further fields.
             "call refused" => what = format!("refused: {}", self.get("error")),
             _ => {
-                let told = |name, value: &str| !value.is_empty() && !["message", "call", "device"].contains(name);
-                let rest = self.0.iter().filter(|(name, value)| told(name, value));
+                let is_shown = |name, value: &str| !value.is_empty() && !["message", "call", "device"].contains(name);
+                let rest = self.0.iter().filter(|(name, value)| is_shown(name, value));
                 for (index, (name, value)) in rest.enumerate() {
                     let _ = write!(what, "{} {name} {value}", if index == 0 { ":" } else { "," });
                 }
@@ -135,7 +140,7 @@ impl Fields {
     }
 }
 
-/// The text without control characters, which names and statements may have.
+/// The text with its control characters escaped.
 fn one_line(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
@@ -150,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_event_has_its_line() {
+    fn lines_of_all_kinds_of_events() {
         let command = [("device", "d"), ("id", "7"), ("command", "Write"), ("bytes", "512"), ("position", "0")];
         let with = |more: &[(&'static str, &'static str)]| line(&[&command[..], more].concat());
         assert_eq!(
@@ -162,8 +167,8 @@ mod tests {
             "   1.234  d                <- Write           #7         512 bytes, ERROR_SUCCESS (0), after 2.500 ms\n"
         );
         let positioned = [("command", "SetPosition"), ("bytes", "0"), ("size", "2"), ("position", "9")];
-        let told = line(&[&positioned[..], &[("message", "command sent")]].concat());
-        assert!(told.ends_with("bytes, size 2, position 9\n"), "{told}");
+        let positioned = line(&[&positioned[..], &[("message", "command sent")]].concat());
+        assert!(positioned.ends_with("bytes, size 2, position 9\n"), "{positioned}");
         assert_eq!(
             line(&[("call", "Open"), ("set", "a\nb"), ("instance", ""), ("devices", "2"), ("message", "set opened")]),
             "   1.234                   -- set opened: set a\\nb, devices 2\n"

@@ -43,7 +43,35 @@ pub fn check(folder: &DataFolder, name: &str) -> Result<Content, StorageError> {
 
 /// Checks the pages of a file. Returns whether there are pages that carry files.
 fn check_file(database: &Database, file: PageFile<'_>, content: &mut Content) -> Result<bool, StorageError> {
-    let (mut carries, mut pfs) = (false, None);
+    let mut carries = false;
+    check_pages(file, |number, header, page| {
+        if database.row().is_foreign {
+            return Ok(());
+        }
+        carries |= archive::is_header(header);
+        if Stamp::is_header(header) {
+            let Some(stamp) = Stamp::read(page) else {
+                let what = format!("page {} is not what its stamp says", file.address(number));
+                return Err(StorageError::Content { name: database.row().name.clone(), what });
+            };
+            content.stamps += 1;
+            content.first = content.first.min(stamp.sequence);
+            content.last = content.last.max(stamp.sequence);
+        }
+        Ok(())
+    })?;
+    Ok(carries)
+}
+
+/// Checks the allocated pages of a file: their places, and their checksums or torn-page bits. Each is given to `take`.
+///
+/// # Errors
+/// [`StorageError`] for the first page that is damaged, and those of `take`.
+pub(in crate::storage) fn check_pages(
+    file: PageFile<'_>,
+    mut take: impl FnMut(u32, &PageHeader, &[u8; PAGE_LEN]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut pfs = None;
     file.each_piece(|first, bytes| {
         for (number, page) in (first..).zip(bytes.as_chunks::<PAGE_LEN>().0) {
             let at = pfs_page_of(number);
@@ -58,23 +86,10 @@ fn check_file(database: &Database, file: PageFile<'_>, content: &mut Content) ->
             verify(page, u64::from(number) * PAGE_LEN as u64).map_err(|source| file.damaged(number, source))?;
             let header = PageHeader::decode(page).unwrap_or_default();
             file.check_address(number, &header)?;
-            if database.row().is_foreign {
-                continue;
-            }
-            carries |= archive::is_header(&header);
-            if Stamp::is_header(&header) {
-                let Some(stamp) = Stamp::read(page) else {
-                    let what = format!("page {} is not what its stamp says", file.address(number));
-                    return Err(StorageError::Content { name: database.row().name.clone(), what });
-                };
-                content.stamps += 1;
-                content.first = content.first.min(stamp.sequence);
-                content.last = content.last.max(stamp.sequence);
-            }
+            take(number, &header, page)?;
         }
         Ok(())
-    })?;
-    Ok(carries)
+    })
 }
 
 /// Lists the files of an archive.

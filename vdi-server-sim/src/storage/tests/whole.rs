@@ -86,7 +86,7 @@ fn readers_see_one_database_while_it_is_replaced() {
             }
         };
         let readers = [scope.spawn(read), scope.spawn(read)];
-        for number in 1..=20 {
+        for number in 1..=40 {
             assert!(image.restore(&folder, "Copy", number).leftover.is_none());
         }
         done.store(true, Ordering::Relaxed);

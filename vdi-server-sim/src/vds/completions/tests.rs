@@ -1,4 +1,4 @@
-//! Readers that process completions, beside the agent.
+//! Completion processing by readers and by the agent.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{JoinHandle, ThreadId, current, spawn};
@@ -18,7 +18,7 @@ use crate::vds::{Completed, ServerVirtualDevice, ServerVirtualDeviceSet, VdsComm
 const TIMEOUT: Duration = Duration::from_secs(60);
 const NAME: &str = "read";
 
-/// A set whose client answers each command, and whose agent runs.
+/// A set with a client that completes commands, and with a running agent.
 struct Pair {
     set: Arc<ServerVirtualDeviceSet>,
     device: ServerVirtualDevice,
@@ -32,8 +32,8 @@ impl Pair {
         Pair::with(&VdConfig::default(), false)
     }
 
-    /// With a client that answers, all but the first command if it `keeps` that until the set ends.
-    fn with(config: &VdConfig, keeps: bool) -> Pair {
+    /// The client completes every command. With `hold_first` it holds the first command until the set ends.
+    fn with(config: &VdConfig, hold_first: bool) -> Pair {
         let dir = tempfile::tempdir().unwrap();
         let options = Options { runtime_dir: Some(dir.path().to_owned()), ..Options::default() };
         let client = ClientVirtualDeviceSet::with_options(options.clone());
@@ -41,10 +41,10 @@ impl Pair {
         let client = spawn(move || {
             client.get_configuration(INFINITE).unwrap();
             let mut device = client.open_device(NAME).unwrap();
-            let mut kept = None;
+            let mut held = None;
             while let Ok(command) = device.get_command(INFINITE) {
-                if keeps && kept.is_none() {
-                    kept = Some(command);
+                if hold_first && held.is_none() {
+                    held = Some(command);
                 } else if command.complete(Completion::done()).is_err() {
                     return;
                 }
@@ -60,7 +60,7 @@ impl Pair {
         Pair { set, device, agent, client, _dir: dir }
     }
 
-    /// Sends a Flush; which thread ran its routine, once that has run.
+    /// Sends a Flush. Returns the thread that ran its routine.
     fn flush(&self) -> Receiver<ThreadId> {
         let (sender, ended) = channel();
         let waker = self.set.reader_waker().unwrap();
@@ -73,8 +73,8 @@ impl Pair {
         ended
     }
 
-    /// Sends a Flush that the client keeps; with which code it ended.
-    fn flush_that_is_kept(&self) -> Receiver<CompletionCode> {
+    /// Sends a Flush that the client holds. Returns its completion code.
+    fn flush_that_is_held(&self) -> Receiver<CompletionCode> {
         let (sender, ended) = channel();
         let routine = Arc::new(move |completed: Completed| sender.send(completed.code).unwrap_or_default());
         self.device.send_command(VdsCommand::plain(CommandCode::FLUSH, routine)).unwrap();
@@ -83,7 +83,7 @@ impl Pair {
 
     /// Closes the set in order.
     fn close(self) {
-        // No reader is left, so the agent answers: it has begun, however late its thread was.
+        // There is no reader, so the agent processes this completion: it has begun.
         self.flush().recv_timeout(TIMEOUT).expect("the agent");
         self.device.close_device().unwrap();
         self.set.close().unwrap();
@@ -93,21 +93,21 @@ impl Pair {
 }
 
 #[test]
-fn a_reader_processes_what_it_waits_for() {
+fn reader_processes_the_completion_it_waits_for() {
     let pair = Pair::open();
     let reader = pair.set.completion_reader().unwrap();
     let by_itself = |_: &u32| {
         let ended = pair.flush();
         reader.wait(|| ended.try_recv().ok()) == Some(current().id())
     };
-    // The agent processes what comes before it stands by.
+    // The agent processes completions that arrive before it stands by.
     assert_eq!((0..1000).filter(by_itself).take(10).count(), 10);
     drop(reader);
     pair.close();
 }
 
 #[test]
-fn the_agent_processes_completions_while_readers_are_busy() {
+fn agent_processes_completions_while_readers_are_busy() {
     let pair = Pair::open();
     let reader = pair.set.completion_reader().unwrap();
     for _ in 0..20 {
@@ -118,7 +118,7 @@ fn the_agent_processes_completions_while_readers_are_busy() {
 }
 
 #[test]
-fn a_completion_is_processed_once_among_several_readers() {
+fn completion_is_processed_once_by_several_readers() {
     let pair = Pair::open();
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -127,7 +127,7 @@ fn a_completion_is_processed_once_among_several_readers() {
                 for _ in 0..500 {
                     let ended = pair.flush();
                     assert!(reader.wait(|| ended.try_recv().ok()).is_some());
-                    assert!(ended.recv_timeout(TIMEOUT).is_err(), "its routine runs once, and then is gone");
+                    assert!(ended.recv_timeout(TIMEOUT).is_err(), "the routine runs once, and is dropped");
                 }
             });
         }
@@ -138,10 +138,10 @@ fn a_completion_is_processed_once_among_several_readers() {
 
 /// The agent watches the time-out while it stands by.
 #[test]
-fn a_reader_returns_when_the_time_out_aborts() {
+fn reader_returns_when_the_time_out_aborts() {
     let pair = Pair::with(&VdConfig { server_time_out: 50, ..VdConfig::default() }, true);
     let reader = pair.set.completion_reader().unwrap();
-    let ended = pair.flush_that_is_kept();
+    let ended = pair.flush_that_is_held();
     assert_eq!(reader.wait(|| None::<()>), None);
     let session = pair.set.session().unwrap();
     assert_eq!(session.abort_reason().map(|reason| reason.cause), Some(Cause::TimedOut));
@@ -152,11 +152,11 @@ fn a_reader_returns_when_the_time_out_aborts() {
 
 /// A completion that a reader processes counts for the time-out.
 #[test]
-fn completions_that_readers_process_keep_the_time_out_away() {
+fn completions_processed_by_readers_count_for_the_time_out() {
     let time_out = Duration::from_millis(400);
     let requested = VdConfig { server_time_out: time_out.as_millis() as u32, ..VdConfig::default() };
     let pair = Pair::with(&requested, true);
-    let kept = pair.flush_that_is_kept();
+    let held = pair.flush_that_is_held();
     let reader = pair.set.completion_reader().unwrap();
     let mut by_the_reader = 0;
     let until = Instant::now() + time_out * 3;
@@ -168,16 +168,16 @@ fn completions_that_readers_process_keep_the_time_out_away() {
     }
     assert!(by_the_reader > 0, "the reader processed none");
     pair.set.signal_abort().unwrap();
-    assert_eq!(kept.recv_timeout(TIMEOUT), Ok(CompletionCode::OPERATION_ABORTED));
+    assert_eq!(held.recv_timeout(TIMEOUT), Ok(CompletionCode::OPERATION_ABORTED));
     assert!(!pair.agent.join().unwrap());
     pair.client.join().unwrap();
 }
 
 #[test]
-fn a_reader_that_waits_for_nothing_returns_on_an_abort() {
+fn reader_returns_on_an_abort() {
     let pair = Pair::open();
     let reader = pair.set.completion_reader().unwrap();
-    // Or the client would hear of it before it has opened its device.
+    // The client has opened its device.
     assert!(pair.flush().recv_timeout(TIMEOUT).is_ok());
     let (sender, ended) = channel();
     let reading = spawn(move || sender.send(reader.wait(|| None::<()>)));

@@ -1,11 +1,11 @@
 //! The options of `sqlcmd`.
 //!
-//! clap reads them as sqlcmd does: letters whose case counts, values attached or separate. What is changed: every error ends
-//! with exit status 1, long names do not exist, and of two equal options the last one counts.
+//! clap parses them as sqlcmd does: letters are case-sensitive, values are attached or separate. There are no long names. Of two
+//! equal options the last one counts. Every error ends with exit status 1.
 //!
 //! # Invariants
 //!
-//! 1. No value is ever repeated in a message: it may be the password, or a part of a password that was not quoted.
+//! 1. No message contains a value: it may be the password, or a part of a password without quotes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,30 +22,30 @@ use vdi_proto::name::check_instance;
     disable_help_flag = true,
     disable_version_flag = true,
     args_override_self = true,
-    after_help = "The data folder is named by VDI_SIM_DATA; VDI_SIM_FAULTS, VDI_SIM_SEED, VDI_SIM_WAIT and VDI_SIM_TRANSCRIPT are those of \
-                  `vdi-sim sql`.\nWithout -Q, -q and -i the statements come from the standard input.",
+    after_help = "The data folder is named by VDI_SIM_DATA; VDI_SIM_FAULTS, VDI_SIM_SEED, VDI_SIM_WAIT and VDI_SIM_TRANSCRIPT are the options \
+                  of `vdi-sim sql`.\nWithout -Q, -q and -i the statements come from the standard input.",
     override_usage = "sqlcmd [-S SERVER[\\INSTANCE]] [-U USER -P PASSWORD | -E] [-d DATABASE] [-Q STATEMENTS | -i FILE] [-b] ..."
 )]
 pub(crate) struct Options {
     /// SERVER, SERVER\INSTANCE or PROTOCOL:SERVER,PORT; only the instance counts. Default: SQLCMDSERVER
     #[arg(short = 'S', value_name = "SERVER", value_parser = instance)]
     pub(crate) instance: Option<String>,
-    /// The database to begin in; it has to be there. Default: SQLCMDDBNAME
+    /// The initial database; it must exist. Default: SQLCMDDBNAME
     #[arg(short = 'd', value_name = "DATABASE")]
     pub(crate) database: Option<String>,
-    /// Run these statements, and end
+    /// Run these statements, then end
     #[arg(short = 'Q', value_name = "STATEMENTS", allow_hyphen_values = true, conflicts_with = "files")]
     pub(crate) query: Option<String>,
     /// Run these statements, then those of the standard input
     #[arg(short = 'q', value_name = "STATEMENTS", allow_hyphen_values = true, conflicts_with = "files")]
     pub(crate) first_query: Option<String>,
-    /// Run the statements of these files, and end
+    /// Run the statements of these files, then end
     #[arg(short = 'i', value_name = "FILE", value_delimiter = ',', action = ArgAction::Append)]
     pub(crate) files: Vec<PathBuf>,
-    /// Write everything into this file
+    /// Write the output into this file
     #[arg(short = 'o', value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Stop after a batch with an error, and end with exit status 1
+    /// Stop after a batch with an error, with exit status 1
     #[arg(short = 'b')]
     pub(crate) stop_on_error: bool,
     /// Errors from this severity on count for the exit status, which is then their severity
@@ -87,33 +87,33 @@ pub(crate) struct Options {
     /// Print the statements before they run
     #[arg(short = 'e')]
     pub(crate) echo: bool,
-    /// What stands for $(NAME) in the statements
+    /// The value of $(NAME) in the statements
     #[arg(short = 'v', value_name = "NAME=VALUE", num_args = 1.., action = ArgAction::Append, value_parser = scripting_variable)]
     pub(crate) variables: Vec<(String, String)>,
-    /// Leave $(NAME) as it is
+    /// Do not replace $(NAME)
     #[arg(short = 'x')]
     pub(crate) no_variables: bool,
-    /// Keep the environment's variables from the statements
+    /// Do not replace $(NAME) by environment variables
     #[arg(short = 'X', value_name = "1", num_args = 0..=1, default_missing_value = "0")]
     pub(crate) no_environment: Option<u8>,
-    /// What ends a batch, instead of GO
+    /// The word that ends a batch, instead of GO
     #[arg(short = 'c', value_name = "WORD", default_value = "GO", hide_default_value = true)]
     pub(crate) batch_end: String,
     #[command(flatten)]
-    _meaningless: Meaningless,
-    /// Shows this
+    _ignored: Ignored,
+    /// Show this help
     #[arg(short = '?', action = ArgAction::Help)]
     _help: Option<bool>,
 }
 
-/// Options that are accepted because agents use them, and that have nothing to change here.
+/// Options that are accepted because agents use them, and that have no effect.
 #[derive(Args)]
-#[command(next_help_heading = "Accepted without a meaning here")]
-struct Meaningless {
+#[command(next_help_heading = "Accepted, without effect")]
+struct Ignored {
     /// The user. Default: SQLCMDUSER
     #[arg(short = 'U', value_name = "USER")]
     user: Option<OsString>,
-    /// The password; never looked at, never printed. Default: SQLCMDPASSWORD
+    /// The password; neither read nor printed. Default: SQLCMDPASSWORD
     #[arg(short = 'P', value_name = "PASSWORD", allow_hyphen_values = true)]
     password: Option<OsString>,
     /// Log in as the user of the operating system
@@ -178,28 +178,28 @@ struct Meaningless {
     column_encryption: bool,
 }
 
-/// Why there are no options to go on with.
+/// Why the program ends before it runs a statement.
 #[derive(Debug)]
 pub(crate) enum Stop {
-    /// The text of `-?`.
+    /// `-?`: the help.
     Help(String),
-    /// What is wrong, and the usage.
-    Wrong(String),
+    /// An error of the options, and the usage.
+    Usage(String),
 }
 
 impl Options {
-    /// Reads the arguments behind the program's name.
+    /// Parses the arguments after the program's name.
     pub(crate) fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, Stop> {
         let mut command = Options::command();
         let read = command.try_get_matches_from_mut(arguments).and_then(|found| Options::from_arg_matches(&found));
         read.map_err(|error| match error.kind() {
             ErrorKind::DisplayHelp => Stop::Help(error.to_string()),
-            _ => Stop::Wrong(format!("{}\n{}", what_is_wrong(&error), command.render_usage())),
+            _ => Stop::Usage(format!("{}\n{}", describe(&error), command.render_usage())),
         })
     }
 }
 
-/// The letter of an option in clap's description of it, which is `-Q <STATEMENTS>` for example.
+/// The hyphen and letter of an option, from clap's description (`-Q <STATEMENTS>` for example).
 fn letter(error: &clap::Error, kind: ContextKind) -> Option<String> {
     let text = match error.get(kind)? {
         ContextValue::String(text) => text,
@@ -209,7 +209,7 @@ fn letter(error: &clap::Error, kind: ContextKind) -> Option<String> {
     text.starts_with('-').then(|| text.chars().take(2).collect())
 }
 
-fn what_is_wrong(error: &clap::Error) -> String {
+fn describe(error: &clap::Error) -> String {
     let option = letter(error, ContextKind::InvalidArg);
     match (error.kind(), option) {
         (ErrorKind::UnknownArgument, Some(option)) => format!("'{option}': there is no such option; -? lists them"),
@@ -221,9 +221,9 @@ fn what_is_wrong(error: &clap::Error) -> String {
             None => format!("'{option}' and another option exclude each other; leave one out"),
         },
         (ErrorKind::InvalidValue, Some(option)) if is_empty(error) => format!("'{option}': a value is missing"),
-        // The parsers of this file say what they want, and do not repeat what they got.
+        // Only the errors of this file's parsers are known not to contain the value.
         (ErrorKind::ValueValidation, Some(option)) => match std::error::Error::source(error) {
-            Some(source) if source.is::<Unfit>() => format!("'{option}': {source}"),
+            Some(source) if source.is::<InvalidValue>() => format!("'{option}': {source}"),
             _ => format!("'{option}': its value is no number, or out of range"),
         },
         (ErrorKind::InvalidUtf8, _) => "an argument is not UTF-8".to_owned(),
@@ -237,21 +237,24 @@ fn is_empty(error: &clap::Error) -> bool {
         || matches!(error.get(ContextKind::InvalidValue), Some(ContextValue::String(value)) if value.is_empty())
 }
 
-/// Why a value does not fit. It does not repeat the value.
+/// Why a value is invalid. The text does not contain the value.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Unfit(&'static str);
+pub(crate) struct InvalidValue(&'static str);
 
-/// The instance in `[PROTOCOL:]SERVER[\INSTANCE][,PORT]`; empty for the default one.
-pub(crate) fn instance(server: &str) -> Result<String, Unfit> {
+/// The instance in `[PROTOCOL:]SERVER[\INSTANCE][,PORT]`; empty for the default instance.
+///
+/// # Errors
+/// The protocol is `np`, there are two backslashes, or the name is not valid for an instance.
+pub(crate) fn instance(server: &str) -> Result<String, InvalidValue> {
     let is = |prefix: &str| server.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     if is("np:") {
-        return Err(Unfit("named pipes are not there; name the server without 'np:'"));
+        return Err(InvalidValue("named pipes are not there; name the server without 'np:'"));
     }
     let address = server.split(',').next().unwrap_or_default();
     let name = address.split_once('\\').map_or("", |(_, name)| name).trim();
     if name.contains('\\') {
-        return Err(Unfit("it is SERVER or SERVER\\INSTANCE, with one backslash"));
+        return Err(InvalidValue("it is SERVER or SERVER\\INSTANCE, with one backslash"));
     }
     // The name by which SQL Server's services know the default instance.
     if name.is_empty() || name.eq_ignore_ascii_case("MSSQLSERVER") {
@@ -259,18 +262,18 @@ pub(crate) fn instance(server: &str) -> Result<String, Unfit> {
     }
     match check_instance(name) {
         Ok(()) => Ok(name.to_owned()),
-        Err(_) => Err(Unfit("what follows the backslash cannot be the name of an instance")),
+        Err(_) => Err(InvalidValue("what follows the backslash cannot be the name of an instance")),
     }
 }
 
-fn scripting_variable(text: &str) -> Result<(String, String), Unfit> {
+fn scripting_variable(text: &str) -> Result<(String, String), InvalidValue> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => {
-            // Where no shell has taken them off.
+            // Quotes that no shell has removed.
             let unquoted = value.strip_prefix('"').and_then(|value| value.strip_suffix('"'));
             Ok((name.to_owned(), unquoted.unwrap_or(value).to_owned()))
         }
-        _ => Err(Unfit("it is NAME=VALUE")),
+        _ => Err(InvalidValue("it is NAME=VALUE")),
     }
 }
 
@@ -282,16 +285,16 @@ mod tests {
         Options::read(arguments.iter().map(OsString::from))
     }
 
-    fn wrong(arguments: &[&str]) -> String {
+    fn usage_error(arguments: &[&str]) -> String {
         match read(arguments) {
-            Err(Stop::Wrong(text)) => text,
+            Err(Stop::Usage(text)) => text,
             Err(Stop::Help(text)) => panic!("help: {text}"),
             Ok(_) => panic!("{arguments:?} was accepted"),
         }
     }
 
     #[test]
-    fn clap_agrees_with_itself() {
+    fn declaration_is_valid() {
         Options::command().debug_assert();
     }
 
@@ -315,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn all_of_sqlcmd_s_usual_options_are_accepted() {
+    fn usual_options_of_sqlcmd_are_accepted() {
         let all = "-U u -P p -S . -d d -q x -b -C -N -l 5 -t 5 -h 1 -W -s , -r 1 -m 1 -V 1 -v a=b -o f -e -x -X -I -w 80 -y 1 \
                    -Y 1 -p -a 512 -A -K ReadOnly -M -G -R -f 65001 -g -H h -k -c GO";
         assert!(read(&all.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>()).is_ok());
@@ -324,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_without_values() {
+    fn errors_do_not_contain_values() {
         for (arguments, expected) in [
             (&["-Z", "secret"][..], "'-Z': there is no such option"),
             (&["-Zsecret"], "'-Z': there is no such option"),
@@ -340,19 +343,19 @@ mod tests {
             (&["-S", r".\a secret"], "'-S': what follows the backslash"),
             (&["-S", r"a\b\secret"], "'-S': it is SERVER or"),
         ] {
-            let text = wrong(arguments);
+            let text = usage_error(arguments);
             assert!(text.contains(expected) && text.contains("Usage: sqlcmd"), "{arguments:?}: {text}");
             assert!(!text.contains("secret"), "{arguments:?}: {text}");
         }
-        let text = wrong(&["-E", "-U", "secret"]);
+        let text = usage_error(&["-E", "-U", "secret"]);
         assert!(text.contains("'-E' and '-U' exclude each other") || text.contains("'-U' and '-E' exclude"), "{text}");
-        let text = wrong(&["-Q", "secret", "-i", "secret"]);
+        let text = usage_error(&["-Q", "secret", "-i", "secret"]);
         assert!(text.contains("'-Q' and '-i' exclude each other") || text.contains("'-i' and '-Q' exclude"), "{text}");
         assert!(!text.contains("secret"), "{text}");
     }
 
     #[test]
-    fn the_instance_is_what_follows_the_backslash() {
+    fn instance_follows_the_backslash() {
         for (server, expected) in [
             (".", ""),
             ("", ""),

@@ -1,10 +1,10 @@
-//! What `sqlcmd` prints.
+//! The output of `sqlcmd`.
 //!
 //! # Invariants
 //!
-//! 1. Printing never holds a statement up, nor fails it: a thread of its own writes, so a pipe that nobody reads may be full, and
-//!    one that is closed takes nothing.
-//! 2. Everything is written before the program ends, as far as somebody takes it.
+//! 1. Output neither delays nor fails a statement: a separate thread writes it. So a statement runs on while a pipe is full or
+//!    closed.
+//! 2. All output is written before the program ends, unless its stream is closed.
 
 use std::fs::File;
 use std::io::Write;
@@ -26,16 +26,16 @@ enum Stream {
     Err,
 }
 
-/// Prints what batches answer, and keeps the severities of their messages.
+/// Prints the answers of batches, and collects the severities of their messages.
 pub(crate) struct Printer {
     lines: Sender<(Stream, String)>,
     writer: JoinHandle<()>,
-    /// The name of the server in messages.
+    /// The server's name in messages.
     server: String,
     least_severity: i32,
     to_stderr: Option<u8>,
     style: Style,
-    /// Of the messages since they were last taken.
+    /// The severities of the messages since [`Printer::take_severities`] was last called.
     severities: Vec<u8>,
     /// The result set of the statement that runs.
     table: Table,
@@ -50,7 +50,7 @@ impl Printer {
             for (stream, text) in arriving {
                 let result = match (stream, &mut file) {
                     (Stream::Out, Some(file)) => file.write_all(text.as_bytes()),
-                    // A reader that is gone has seen enough.
+                    // A closed standard output is no error.
                     (Stream::Out, None) => {
                         let mut out = std::io::stdout();
                         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -84,12 +84,12 @@ impl Printer {
         })
     }
 
-    /// A line that is no message.
+    /// Prints a line.
     pub(crate) fn line(&self, text: &str) {
         self.send(Stream::Out, text);
     }
 
-    /// The severities of all messages since this was last called, printed or not.
+    /// The severities of all messages since the last call, including messages that were not printed.
     pub(crate) fn take_severities(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.severities)
     }
@@ -98,7 +98,7 @@ impl Printer {
         let _ = self.lines.send((stream, format!("{text}\n")));
     }
 
-    /// Waits until everything is written or refused.
+    /// Waits until all output is written, or refused by its stream.
     pub(crate) fn finish(self) {
         drop(self.lines);
         let _ = self.writer.join();

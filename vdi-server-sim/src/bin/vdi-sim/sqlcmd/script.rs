@@ -1,25 +1,26 @@
-//! Lines: what a text for `sqlcmd` consists of, until its batches go to the server.
+//! The lines of a script for `sqlcmd`: directives, and variables in the lines of batches.
 //!
 //! # Invariants
 //!
-//! 1. Quotes and comments mean here what they mean to the server: both use one tokenizer. A `GO` inside of them ends nothing.
-//! 2. The lines of a batch stay as they are but for `$(NAME)`, so a message's line is that in its batch.
+//! 1. A `GO` inside of quotes or a comment does not end a batch. The server's parser uses the same tokenizer, so both agree about
+//!    quotes and comments.
+//! 2. A line of a batch changes only where `$(NAME)` is replaced. So line numbers of messages are those of the batch.
 
 use sqlparser::dialect::MsSqlDialect;
 use sqlparser::tokenizer::Tokenizer;
 
-/// A line that is for sqlcmd itself.
+/// A command line of sqlcmd.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Directive {
-    /// The batch ends, and runs so many times.
+    /// Run the batch this many times.
     Go(u32),
-    /// The program ends.
+    /// End the program.
     Quit,
-    /// One that is not done here.
+    /// A command that is not supported.
     Unknown,
 }
 
-/// What a line is for sqlcmd itself, where it begins outside of quotes and comments. `batch_end` is `GO` or what stands for it.
+/// The directive in a line that begins outside of quotes and comments. `batch_end` is `GO`, or the word of `-c`.
 pub(crate) fn directive(line: &str, batch_end: &str) -> Option<Directive> {
     let mut words = line.split_whitespace();
     let first = words.next()?;
@@ -44,10 +45,10 @@ pub(crate) fn is_open(text: &str) -> bool {
     Tokenizer::new(&MsSqlDialect {}, text).tokenize().is_err()
 }
 
-/// Puts values in the place of `$(NAME)`. Text of this form that cannot be a name stays.
+/// Replaces `$(NAME)` by its value. Text of this form is not changed if NAME is not a valid name.
 ///
 /// # Errors
-/// The name without a value.
+/// A name has no value. The error is the name.
 pub(crate) fn substitute(line: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
     let (mut done, mut rest) = (String::new(), line);
     while let Some((before, behind)) = rest.split_once("$(") {
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_are_lines_of_their_own() {
+    fn directives_are_recognised() {
         for (line, expected) in [
             ("GO", Some(Directive::Go(1))),
             ("  go \t", Some(Directive::Go(1))),
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_and_comments_are_open_until_they_are_closed() {
+    fn open_quotes_and_comments_are_recognised() {
         for open in ["'a\n", "[a", "\"a", "/* a", "N'a''"] {
             assert!(is_open(open), "{open}");
         }
