@@ -44,6 +44,8 @@ pub(super) struct NewFiles {
     placed: Vec<PlacedFile>,
     files: Vec<File>,
     is_done: bool,
+    /// The transaction that makes them the database may have been committed.
+    may_be_done: bool,
     #[cfg(test)]
     pub(super) stop: Option<Stop>,
 }
@@ -79,6 +81,7 @@ impl NewFiles {
             placed,
             files: Vec::with_capacity(wanted.len()),
             is_done: false,
+            may_be_done: false,
             #[cfg(test)]
             stop: None,
         };
@@ -120,6 +123,7 @@ impl NewFiles {
         }
         settle::sync_folders(self.placed.iter().map(|placed| placed.built.as_path()))?;
         self.reach(Stop::BeforeTransaction)?;
+        self.may_be_done = true;
         self.folder.catalog().put_database(new, restore)?;
         self.is_done = true;
         Ok(self.settle().err())
@@ -160,6 +164,10 @@ impl NewFiles {
 impl Drop for NewFiles {
     fn drop(&mut self) {
         if !self.is_done {
+            // On a full disk the catalog may need the room.
+            if !self.may_be_done {
+                self.files.iter().for_each(|file| drop(file.set_len(0)));
+            }
             // What cannot be removed stays pending.
             let _ = settle::remove_pending(self.folder.catalog(), self.lock.name());
         }

@@ -158,8 +158,10 @@ impl Databases {
         let mut pages = Pages::new();
         for (file, path) in self.data_files(name) {
             for (number, page) in (0..).zip(fs::read(path).unwrap().chunks_exact(PAGE)) {
+                // The fixed pages of files of this size are in the first extents.
+                let first = if file.0 == 1 { 16 } else { 8 };
                 let header = PageHeader::decode(page).unwrap();
-                if header.page_type == page_type::DATA {
+                if number >= first && header.page_type == page_type::DATA {
                     pages.insert((file.0, number), page.to_vec());
                 }
             }
@@ -350,6 +352,7 @@ impl Databases {
     /// Makes a database without content, of the least size.
     pub(crate) fn create_empty(&self, name: &str) {
         let file = |logical_name: String, path: String| NewFile {
+            is_percent_growth: false,
             logical_name,
             path: path.into(),
             size: 1 << 20,
