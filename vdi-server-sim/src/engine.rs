@@ -30,19 +30,22 @@
 //!
 //! # Restore
 //!
-//! A thread a device reads, follows the stream, and writes the bytes from the shared buffer straight into the files of a
-//! [`RestoreTarget`], while the next Read is under way. It never reads beyond the end that the stream tells. When all devices
-//! are through, the whole is verified, made durable and put into its place; then the devices are closed.
+//! A thread a device reads; what it reads is verified and goes straight from the shared buffer into the files of a [`RestoreTarget`], each
+//! page to where its header says, while the next Read is under way. It never reads beyond the end that the content tells. When
+//! all devices are through, and nothing is missing, the files are made durable and the catalog makes them the database; then the
+//! devices are closed. The engine's `incoming` module has the rules for what devices bring, `from_devices` and `from_files` read them.
 //!
 //! | kind | what comes besides Read |
 //! |---|---|
 //! | pipe-like | nothing |
-//! | tape-like | Rewind; GetPosition behind the catalog; SkipMarks to the end of the data, where the end is read; SkipBlocks and SkipMarks backwards; SetPosition to the data |
-//! | disk-like | SetPosition and GetPosition; the header at 0 is read first, then all from 0 |
+//! | tape-like | Rewind; GetPosition behind the label; SkipMarks to the end of the set, where the end is read; SkipBlocks and SkipMarks backwards; SetPosition to the set |
+//! | disk-like | SetPosition and GetPosition; the label at 0 is read first, then all from 0 |
 //! | removable ones | at the end of a medium's data: ClearError, Load of the next |
 //!
 //! The database is looked at when the first header is read. From then on the statement holds the database's
-//! [lock](crate::database::DataFolder::lock), as a BACKUP does from its beginning.
+//! [lock](crate::storage::DataFolder::lock), as a BACKUP does from its beginning.
+//!
+//! RESTORE LABELONLY, HEADERONLY, FILELISTONLY and VERIFYONLY read in the same way, and change nothing.
 //!
 //! # Snapshots
 //!
@@ -61,18 +64,18 @@
 //!    database is durable and in place. Anything else is a [`Failure`], and aborts the set. With snapshots no byte of a file is
 //!    moved here: see the engine's `snapshot` module for what holds there.
 //! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not. A restore that is reported as
-//!    failed has changed nothing: once it puts the database into its place, only that can fail. The one exception says so itself:
-//!    [`NotDurable`](crate::database::DatabaseError::NotDurable), where the disk fails right after that and keeps it from being undone.
+//!    failed has changed nothing: one transaction of the catalog makes the new database, and is the last that can fail.
 //! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them. A reader that waits for a
 //!    buffer hears of the end by the abort or the close that comes with it.
 //!
-//! [`RestoreTarget`]: crate::database::RestoreTarget
+//! [`RestoreTarget`]: crate::storage::RestoreTarget
 
 mod backup;
 mod cancel;
 mod clock;
 mod completed;
 mod driver;
+mod failure;
 mod feed;
 mod from_devices;
 mod from_files;
@@ -95,36 +98,27 @@ mod work;
 mod writes;
 
 pub use cancel::Cancel;
+pub use failure::{Failure, FamilyError};
 
 use std::path::Path;
 use std::time::Duration;
 
-use thiserror::Error;
-use vdi_mtf::sqlserver::config::BackupKind;
-use vdi_mtf::value::{Guid, PageAddress};
-use vdi_proto::abort::Cause;
-use vdi_proto::completion::CompletionCode;
 use vdi_proto::config::MAX_DEVICES;
-use vdi_proto::status::VdError;
 
 use reporting::ErrorLog;
 
-use crate::database::DatabaseError;
 use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::storage::{DataFolder, StorageError};
-use crate::stream::{CatalogError, SetError, StreamError, WriteError};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, DeviceType, Restore, Statement};
 use crate::types::{Column, Value};
-use crate::vds::{Abort, Options, VdsError};
+use crate::vds::Options;
 
 /// A server instance: where its databases are, and how it finds sets.
 #[derive(Debug)]
 pub struct Engine {
     folder: DataFolder,
-    /// Goes with the private stream.
-    old: crate::database::DataFolder,
     instance: String,
     options: Options,
     faults: Faults,
@@ -164,429 +158,6 @@ pub(crate) trait Report {
     fn row(&mut self, row: Vec<Value>);
 }
 
-/// Why a statement failed.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// SQL Server backs up or restores no database of this name in this way.
-    #[error("the system database {name} {what}")]
-    SystemDatabase {
-        /// The database.
-        name: String,
-        /// What cannot be done, and what to do.
-        what: &'static str,
-    },
-    /// The database's files.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    /// The set could not be opened or configured.
-    #[error(transparent)]
-    Set(#[from] VdsError),
-    /// The client's set has another number of devices than the statement names.
-    #[error(
-        "the statement names {named} devices, the client created the set with {created}; name each device once, or \
-         create the set with as many"
-    )]
-    DeviceCount {
-        /// Devices in the statement.
-        named: usize,
-        /// Devices of the set.
-        created: u32,
-        /// The device that the statement names first.
-        device: String,
-    },
-    /// A command failed on a device.
-    #[error(
-        "{operation} on device {device:?} failed: {code}{}{}",
-        show_bytes(*bytes, *size),
-        clear_error.map(|code| format!("; ClearError failed too: {code}")).unwrap_or_default()
-    )]
-    Device {
-        /// The device.
-        device: String,
-        /// Which command.
-        operation: &'static str,
-        /// The client's completion code.
-        code: CompletionCode,
-        /// Bytes that it reported.
-        bytes: u32,
-        /// Bytes that it was asked for.
-        size: u32,
-        /// How the client answered ClearError, where it failed that too.
-        clear_error: Option<CompletionCode>,
-    },
-    /// A client's answer to a command cannot be right.
-    #[error("the answer to {operation} on device {device:?} makes no sense: {what}; the client is at fault")]
-    Answer {
-        /// The device.
-        device: String,
-        /// Which command.
-        operation: &'static str,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The set was aborted.
-    #[error("the set was aborted: {}", show_abort(abort.as_ref()))]
-    Aborted {
-        /// The device that the statement names first.
-        device: String,
-        /// Why.
-        abort: Option<Abort>,
-    },
-    /// [`Cancel::cancel`] was called before the statement had taken its last step.
-    #[error("the statement was cancelled by its user")]
-    Cancelled,
-    /// The fault [`Fault::FailAfterClose`].
-    #[error("every device was closed in order, then the statement failed: the fault fail-after-close")]
-    AfterClose {
-        /// The database.
-        database: String,
-    },
-    /// What came from a device is no backup, or not a whole one.
-    #[error("device {device:?}: {source}")]
-    Stream {
-        /// The device.
-        device: String,
-        /// What is wrong.
-        source: StreamError,
-    },
-    /// The devices do not belong together, or not all of the database came.
-    #[error("{}{source}", device.as_deref().map(|device| format!("device {device:?}: ")).unwrap_or_default())]
-    Devices {
-        /// The device that does not fit; none where all of them together are incomplete.
-        device: Option<String>,
-        /// The device that has brought the same family before.
-        earlier: Option<String>,
-        /// What is wrong.
-        source: SetError,
-    },
-    /// What comes from a device is no backup, or is damaged.
-    #[error("device {device:?}: {source}{}", media_remedy(source))]
-    Medium {
-        /// The device.
-        device: String,
-        /// The database that is being restored; empty in an inspection.
-        database: String,
-        /// What is wrong.
-        source: vdi_mtf::Error,
-    },
-    /// What comes from a device is sound, but cannot belong to the backup.
-    #[error("device {device:?}: {what}; make a new backup, or restore another one")]
-    Content {
-        /// The device.
-        device: String,
-        /// What is wrong.
-        what: String,
-    },
-    /// The devices are not the families of one media set.
-    #[error("device {device:?}: {source}")]
-    Families {
-        /// The device that does not fit.
-        device: String,
-        /// The device that has brought the same family before.
-        earlier: Option<String>,
-        /// What is wrong.
-        source: FamilyError,
-    },
-    /// All devices came to their end, and something of the database is missing.
-    #[error("the backup of database '{database}' is incomplete: {what}; make a new backup, or restore another one")]
-    Incomplete {
-        /// The database that is being restored.
-        database: String,
-        /// What is missing.
-        what: String,
-    },
-    /// The media have no backup set at this position.
-    #[error(
-        "device {device:?}: there is no backup set {file}, only {sets}; restore WITH FILE = {sets}, or look with RESTORE HEADERONLY"
-    )]
-    NoSuchSet {
-        /// The device.
-        device: String,
-        /// FILE of the statement.
-        file: u32,
-        /// Sets that there are.
-        sets: usize,
-    },
-    /// RESTORE DATABASE takes full backups only.
-    #[error("device {device:?} has {}", show_kind(*kind))]
-    Kind {
-        /// The device.
-        device: String,
-        /// The kind of its backup.
-        kind: BackupKind,
-    },
-    /// RESTORE WITH CHECKSUM of a backup that has none.
-    #[error(
-        "device {device:?}: the backup has no backup checksums; restore without CHECKSUM, its pages are verified all the same"
-    )]
-    NoChecksums {
-        /// The device.
-        device: String,
-    },
-    /// BLOCKSIZE is not that of the backup.
-    #[error(
-        "device {device:?}: the backup has blocks of {found} bytes; restore WITH BLOCKSIZE = {found}, not {requested}"
-    )]
-    BlockSize {
-        /// The device.
-        device: String,
-        /// The backup's.
-        found: u32,
-        /// The statement's.
-        requested: u32,
-    },
-    /// WITH SNAPSHOT of a backup that has data, or the reverse.
-    #[error("device {device:?}: {}", match is_snapshot {
-        true => "the backup has no data, since it was made WITH SNAPSHOT; restore WITH SNAPSHOT",
-        false => "the backup was not made WITH SNAPSHOT, and has the data itself; restore without SNAPSHOT",
-    })]
-    SnapshotMismatch {
-        /// The device.
-        device: String,
-        /// Whether the backup is a snapshot.
-        is_snapshot: bool,
-    },
-    /// A file of the database cannot be restored to where it is to be.
-    #[error("{source}")]
-    Placement {
-        /// The file's logical name.
-        logical_name: String,
-        /// Why not.
-        source: StorageError,
-    },
-    /// The backup was made of damaged pages.
-    #[error(
-        "device {device:?}: pages of the database were damaged when it was backed up; restore WITH CONTINUE_AFTER_ERROR to get the rest"
-    )]
-    DamagedBackup {
-        /// The device.
-        device: String,
-    },
-    /// The file of a DISK device.
-    #[error(
-        "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
-    )]
-    DiskFile {
-        /// What was tried: `open` or `read`.
-        action: &'static str,
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The database cannot be described in the stream's catalog.
-    #[error(transparent)]
-    Catalog(#[from] CatalogError),
-    /// The stream cannot be written with these sizes.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// The system refused something.
-    #[error("could not {action}: {source}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The database's files, or the catalog.
-    #[error(transparent)]
-    Storage(#[from] StorageError),
-    /// The backup cannot be laid out: a text is too long, or the log has impossible ranges.
-    #[error("the backup cannot be written: {0}")]
-    Layout(#[from] vdi_mtf::Error),
-    /// The file of a DISK device that a BACKUP writes.
-    #[error(
-        "could not {action} the file {path:?}: {source}; make sure that this program may write it, and that the disk has room"
-    )]
-    DiskTarget {
-        /// What was tried: `open`, `read`, `write to` or `rename`.
-        action: &'static str,
-        /// The file.
-        path: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// NOINIT: no backup set can follow what is on the medium.
-    #[error("device {device:?}: no backup set can be appended: {what}; use INIT or FORMAT, or another file")]
-    NotAppendable {
-        /// The device.
-        device: String,
-        /// Why not.
-        what: String,
-    },
-    /// INIT: a backup set on the medium has not expired.
-    #[error("device {device:?}: a backup set on it expires on {expires}; use SKIP or FORMAT, or another file")]
-    NotExpired {
-        /// The device.
-        device: String,
-        /// When it does: local time.
-        expires: String,
-    },
-    /// FILE names no data file of the database.
-    #[error(
-        "database '{database}' has no data file with the logical name '{name}'; RESTORE FILELISTONLY lists the names"
-    )]
-    UnknownFile {
-        /// The logical name.
-        name: String,
-        /// The database.
-        database: String,
-    },
-    /// FILEGROUP names no filegroup of the database.
-    #[error("database '{database}' has no filegroup '{name}' with data files")]
-    UnknownFilegroup {
-        /// The filegroup.
-        name: String,
-        /// The database.
-        database: String,
-    },
-    /// A page of the database is damaged (BACKUP WITH CHECKSUM).
-    #[error("{}: {source}; restore the page, or use CONTINUE_AFTER_ERROR", path.display())]
-    DamagedPage {
-        /// The database.
-        database: String,
-        /// The file.
-        path: std::path::PathBuf,
-        /// The page.
-        page: PageAddress,
-        /// What is wrong.
-        source: vdi_mtf::Error,
-    },
-}
-
-/// Why devices are not the families of one media set.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum FamilyError {
-    /// The statement names another number of devices than the media set has families.
-    #[error("the backup was written to {families} devices, the statement names {provided}; name as many")]
-    Count {
-        /// Families of the media set.
-        families: usize,
-        /// Devices of the statement.
-        provided: usize,
-    },
-    /// Another device has brought the same family.
-    #[error(
-        "it has family {family} of the backup again; name each device once, and connect each to another part of the backup"
-    )]
-    Repeated {
-        /// The family, from 1.
-        family: u16,
-    },
-    /// It belongs to another backup than the devices before.
-    #[error("it has {what} {found}, the devices before {expected}; connect all devices to parts of one backup")]
-    Foreign {
-        /// `media set` or `backup set`.
-        what: &'static str,
-        /// That of the first device.
-        expected: Guid,
-        /// That of this one.
-        found: Guid,
-    },
-}
-
-/// What to do about a medium that cannot be read, where the error does not say so.
-fn media_remedy(error: &vdi_mtf::Error) -> &'static str {
-    use vdi_mtf::Error;
-    match error {
-        Error::CompressedContainer { .. }
-        | Error::Compressed { .. }
-        | Error::Encrypted { .. }
-        | Error::Continued { .. } => "",
-        Error::NotMtf { .. } => "; make sure that the device reads a backup from its beginning",
-        Error::Truncated { .. } => "; the backup is incomplete: make sure that the device reads all of it",
-        _ => "; the backup is damaged: make a new one, or restore another one",
-    }
-}
-
-fn show_kind(kind: BackupKind) -> String {
-    let (what, remedy) = match kind {
-        BackupKind::Differential => ("a differential backup", "restore the full backup that it is based on"),
-        BackupKind::Log => ("a log backup", "restore a full backup"),
-        _ => ("a backup of a part of a database", "restore a full backup"),
-    };
-    format!("{what}, and this simulator restores full backups only: {remedy}")
-}
-
-/// How much of a transfer was done; nothing for a command without data.
-fn show_bytes(bytes: u32, size: u32) -> String {
-    if size == 0 { String::new() } else { format!(", {bytes} of {size} bytes") }
-}
-
-fn show_abort(abort: Option<&Abort>) -> String {
-    let Some(abort) = abort else { return "its reason was overwritten".to_owned() };
-    let remedy = match abort.reason.cause {
-        Cause::Died => {
-            "; look for the end of that process in its log and the system's, then run the statement again with a new set"
-        }
-        Cause::ClosedEarly | Cause::AbandonedCommand | Cause::AbandonedDevice => {
-            "; look at the messages of that process, then run the statement again with a new set"
-        }
-        // The text of the abort says what to do, or its cause says it all.
-        _ => "",
-    };
-    format!("{abort}{remedy}")
-}
-
-impl Failure {
-    /// Whether the server failed by itself, and neither a device nor the set did.
-    fn is_the_servers_own(&self) -> bool {
-        match self {
-            Failure::Database(_) | Failure::Catalog(_) | Failure::Write(_) | Failure::System { .. } => true,
-            Failure::Storage(_) | Failure::Layout(_) | Failure::DamagedPage { .. } => true,
-            Failure::UnknownFile { .. } | Failure::UnknownFilegroup { .. } => true,
-            Failure::SystemDatabase { .. }
-            | Failure::Set(_)
-            | Failure::DeviceCount { .. }
-            | Failure::Device { .. }
-            | Failure::Answer { .. }
-            | Failure::Aborted { .. }
-            | Failure::Cancelled
-            | Failure::AfterClose { .. }
-            | Failure::Stream { .. }
-            | Failure::Devices { .. }
-            | Failure::Medium { .. }
-            | Failure::Content { .. }
-            | Failure::Families { .. }
-            | Failure::Incomplete { .. }
-            | Failure::NoSuchSet { .. }
-            | Failure::Kind { .. }
-            | Failure::NoChecksums { .. }
-            | Failure::BlockSize { .. }
-            | Failure::SnapshotMismatch { .. }
-            | Failure::Placement { .. }
-            | Failure::DamagedBackup { .. }
-            | Failure::DiskFile { .. }
-            | Failure::DiskTarget { .. }
-            | Failure::NotAppendable { .. }
-            | Failure::NotExpired { .. } => false,
-        }
-    }
-
-    /// The code behind it, for the client: a status (HRESULT), a completion code, or 0.
-    fn code(&self) -> u32 {
-        match self {
-            Failure::Set(error) => error.code.hresult(),
-            Failure::DeviceCount { .. } => VdError::NotSupported.hresult(),
-            Failure::Device { code, .. } => code.number(),
-            Failure::Cancelled => CompletionCode::OPERATION_ABORTED.number(),
-            _ => 0,
-        }
-    }
-
-    /// The status of the interface behind it, where there is one.
-    #[must_use]
-    pub fn status(&self) -> Option<VdError> {
-        match self {
-            Failure::Set(error) => Some(error.code),
-            Failure::Aborted { .. } => Some(VdError::Abort),
-            _ => None,
-        }
-    }
-}
-
 impl Engine {
     /// A server with the databases below `data`.
     ///
@@ -594,14 +165,8 @@ impl Engine {
     /// [`StorageError`] when that is no folder, or its catalog cannot be used.
     pub fn new(data: impl AsRef<Path>, options: Options) -> Result<Engine, StorageError> {
         let (instance, faults, log) = (String::new(), Faults::default(), ErrorLog::default());
-        let folder = DataFolder::open(&data)?;
-        let old = crate::database::DataFolder::new(data).map_err(|error| StorageError::Io {
-            action: "open",
-            path: std::path::PathBuf::new(),
-            offset: None,
-            source: std::io::Error::other(error),
-        })?;
-        Ok(Engine { folder, old, instance, options, faults, log, set_timeout: Duration::ZERO })
+        let folder = DataFolder::open(data)?;
+        Ok(Engine { folder, instance, options, faults, log, set_timeout: Duration::ZERO })
     }
 
     /// The same server under an instance's name.
@@ -659,6 +224,11 @@ impl Engine {
         })
     }
 
+    /// The fault fail-after-close: statements fail once their devices are closed, and have changed nothing.
+    fn fails_after_close(&self) -> bool {
+        self.faults.list().contains(&Fault::FailAfterClose)
+    }
+
     fn run(
         &self,
         statement: &Statement,
@@ -695,7 +265,7 @@ impl Engine {
             Statement::Restore(statement) => restore::run(self, statement, cancel, report),
             Statement::Inspect(_) => unreachable!(),
         })?;
-        if self.faults.list().contains(&Fault::FailAfterClose) {
+        if self.fails_after_close() {
             return Err(Failure::AfterClose { database: database.to_owned() });
         }
         report(Message::processed(summary.verb, summary.pages(), summary.elapsed));
@@ -730,13 +300,6 @@ fn refuse_system_database(statement: &Statement) -> Result<(), Failure> {
 /// Buffers that devices share when the statement does not say how many.
 fn default_buffers(devices: usize) -> u32 {
     4 * (devices.min(MAX_DEVICES as usize) as u32)
-}
-
-/// Reports every file, as a server does at the end.
-fn report_files(files: &[crate::database::DatabaseFile], database: &str, report: &mut dyn FnMut(Message)) {
-    for file in files {
-        report(Message::file_processed(file.size.div_ceil(PAGE_BYTES), database, &file.path, 1));
-    }
 }
 
 /// Reports 3211 as the work goes on.

@@ -12,36 +12,34 @@
 #![doc = include_str!("../README.md")]
 //! # Tracing
 //!
-//! With the feature `tracing` (a part of `cli`, which is on by default; otherwise off), [`vds`] and [`engine`] tell a subscriber
-//! of the `tracing` crate what happens. All events have the target `vdi_server_sim` and, where it applies, the fields `set`, `device`
+//! With the feature `tracing` (a part of `cli`, which is on by default; otherwise off), [`vds`] and [`engine`] emit events to a
+//! subscriber of the `tracing` crate. All events have the target `vdi_server_sim` and, where it applies, the fields `set`, `device`
 //! and `call` (the published name):
 //!
 //! | level | event | further fields |
 //! |---|---|---|
 //! | INFO | `serverTimeOut passed`; the set is aborted next | `server_time_out_ms` |
-//! | DEBUG | `set opened` | `instance`, `devices`, `features` and `server_time_out_ms` as the client asked |
+//! | DEBUG | `set opened` | `instance`, `devices`, `features` and `server_time_out_ms` as the client requested |
 //! | DEBUG | `configuration begun` | `features`, `block_size`, `max_transfer_size`, `alignment` |
 //! | DEBUG | `configuration ended` | `buffers`, `buffer_area_size` |
 //! | DEBUG | `device opened`, `device closed`, `abort signalled`, `set closed` | |
-//! | DEBUG | `set aborted`, by any process, once, when the completion agent or Close sees it | `reason`, `text` (where the process that aborted it said more) |
+//! | DEBUG | `set aborted`, by any process, once, when the completion agent or Close sees it | `reason`, `text` (the text of the process that aborted it, if any) |
 //! | DEBUG | `call refused` | `code` (`VD_E_...`), `error` |
 //! | TRACE | `command sent` | `id`, `command`, `size`, `position`, `bytes` |
 //! | TRACE | `command completed` | `id`, `command`, `code`, `bytes`, `position`, `outstanding_us`: microseconds since it was sent |
 //! | INFO | `statement fails`, once, when it is first known | `failure` |
-//! | INFO | `fault`: a fault that was switched on acts | `command`, `act` |
+//! | INFO | `fault`: a fault acts | `command`, `act` |
 //! | DEBUG | `recovering`: the engine clears an error of a device | `failure` |
 //! | DEBUG | `medium loaded` | `medium` |
 //!
-//! What the threads of a statement tell is in a span `statement` (INFO) with `verb`, `database` and `set`.
+//! Events of the threads of a statement are in a span `statement` (INFO) with `verb`, `database` and `set`.
 //!
 //! `command sent` comes before the same command's `command completed`, and that before its completion routine runs. The `id` is
-//! the one that the client's events have. A subscriber is called in the middle of calls of this library, partly while they
-//! hold locks, and must not call the library itself. The cost is that of `vdi-client`: none without the feature, one
-//! relaxed load an event while nobody listens.
+//! same in the client's events. A subscriber is called inside of calls of this library, some of which hold locks. So it must not
+//! call the library. The cost is that of `vdi-client`: none without the feature, one relaxed load per event without a subscriber.
 #![forbid(unsafe_code)]
 
 pub mod catalog;
-pub mod database;
 #[cfg(doc)]
 pub mod docs {
     //! The pages of the folder `docs`. Further pages are in the repository: `docs/robustness.md`, `docs/figures.md`,
@@ -65,10 +63,8 @@ pub mod docs {
 pub mod engine;
 pub mod faults;
 pub mod messages;
-pub mod sample;
 pub mod session;
 pub mod storage;
-pub mod stream;
 mod trace;
 pub mod tsql;
 pub mod types;

@@ -10,7 +10,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `layout` | where fixed pages are, and what they say: pure arithmetic |
+//! | `layout` | where fixed pages are: pure arithmetic |
+//! | `fixed_page` | what fixed pages say |
 //! | `page_file` | data files: pages, allocation |
 //! | `log_file` | log files: virtual log files, checkpoints |
 //! | [`content`] | what pages hold: stamps that can be checked, and files of a user |
@@ -18,6 +19,7 @@
 //! | `folder` | the data folder: opening, dropping and altering databases |
 //! | `create` | CREATE DATABASE |
 //! | `restore` | a database that comes out of a backup, all or nothing |
+//! | `mount` | a database whose files a client puts into place |
 //! | `build` | files of a database that is being made or restored |
 //! | `settle` | ending what a statement began, also after its process died |
 //! | `path` | names of databases, and where their files are |
@@ -37,6 +39,7 @@ mod folder;
 mod layout;
 mod lock;
 mod log_file;
+mod mount;
 mod owner;
 mod page_file;
 mod path;
@@ -50,6 +53,7 @@ pub use database::{BackupSource, Database, DatabaseWriter, FileExtents, Frozen, 
 pub use error::StorageError;
 pub use folder::DataFolder;
 pub use lock::DatabaseLock;
+pub use mount::MountTarget;
 pub(crate) use path::is_system_database;
 pub use path::{MAX_NAME_CHARS, check_name};
 pub use restore::{Committed, RestoreRequest, RestoreTarget};

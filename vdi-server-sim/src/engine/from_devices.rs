@@ -68,11 +68,19 @@ impl Reading<'_> {
                     let driver = Driver::new(work, device, config, None, tally);
                     let feed = feed(index, driver.name(), driver.kind);
                     let reads = Reads::new(driver, transfer);
-                    let reader = Reader { work, transfer, block_size, reads, whole, read: &read };
-                    let (through, give) = (through.clone(), give.clone());
+                    let mut reader = Reader { work, transfer, block_size, reads, whole, inspects: true };
+                    let (read, through, give) = (&read, through.clone(), give.clone());
+                    let body = move || {
+                        if let Some(mut feed) = feed {
+                            reader.pump(&mut feed)?;
+                            drop(give.send(feed));
+                        }
+                        read.pass(work)?;
+                        reader.reads.driver.close()
+                    };
                     work.spawn(scope, move || {
                         // The thread that met the failure has recorded it.
-                        let _ = reader.run(feed, |feed| drop(give.send(feed)));
+                        let _: Result<(), Stopped> = body();
                         drop(through);
                     });
                 }
@@ -109,31 +117,27 @@ impl Reading<'_> {
 }
 
 /// One device's reader.
-struct Reader<'a> {
-    work: &'a Work,
-    transfer: u32,
-    block_size: u32,
-    reads: Reads<'a>,
-    whole: bool,
-    read: &'a Gate,
+pub(super) struct Reader<'a> {
+    pub(super) work: &'a Work,
+    /// Bytes of a buffer.
+    pub(super) transfer: u32,
+    pub(super) block_size: u32,
+    pub(super) reads: Reads<'a>,
+    /// As [`Reading::whole`].
+    pub(super) whole: bool,
+    /// Tapes and disks are looked at before they are read. Not where a snapshot is read, whose end the client was not asked to set.
+    pub(super) inspects: bool,
 }
 
-impl<'a> Reader<'a> {
-    fn run<F: Feed>(mut self, feed: Option<F>, give: impl FnOnce(F)) -> Result<(), Stopped> {
-        if let Some(mut feed) = feed {
-            self.pump(&mut feed)?;
-            give(feed);
-        }
-        self.read.pass(self.work)?;
-        self.reads.driver.close()
-    }
-
-    fn pump(&mut self, feed: &mut impl Feed) -> Result<(), Stopped> {
+impl Reader<'_> {
+    /// Reads to the end of the content. The last Read's error is not cleared.
+    pub(super) fn pump(&mut self, feed: &mut impl Feed) -> Result<(), Stopped> {
         let work = self.work;
         let allocate = || work.set.allocate_buffer(self.transfer, 0).map_err(|error| work.stop(error));
         let (mut spare, mut next) = (Some(allocate()?), allocate()?);
         match self.reads.driver.kind {
             DeviceKind::PipeLike => {}
+            DeviceKind::DiskLike | DeviceKind::TapeLike if !self.inspects => self.reads.driver.rewind()?,
             DeviceKind::DiskLike => next = self.inspect_disk(next)?,
             DeviceKind::TapeLike => next = self.inspect_tape(next)?,
         }

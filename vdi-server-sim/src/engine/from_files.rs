@@ -112,6 +112,8 @@ pub(super) fn open(path: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam::channel::Receiver;
+
     use super::*;
     use crate::tsql::parse;
 

@@ -136,11 +136,6 @@ impl<'a> Incoming<'a> {
         &self.first_pass.over
     }
 
-    /// The header of the set, once a device has read it.
-    pub(super) fn header(&self) -> Option<BackupSet> {
-        lock(&self.set).clone()
-    }
-
     /// A device has read the label of its medium.
     fn label(&self, device: &str, medium: &Medium) -> Result<(), Failure> {
         let refused = |earlier: Option<&String>, source| {
@@ -201,7 +196,10 @@ impl<'a> Incoming<'a> {
         if self.wanted.full && !self.wanted.continue_after_error && database.flags & database_flags::DAMAGED != 0 {
             return Err(Failure::DamagedBackup { device: device.to_owned() });
         }
-        *lock(&self.coverage) = Coverage::new(&set.leading);
+        // A snapshot has no pages.
+        if !is_snapshot {
+            *lock(&self.coverage) = Coverage::new(&set.leading);
+        }
         self.destination.begin(set)?;
         *first = Some(set.clone());
         Ok(())
@@ -248,15 +246,16 @@ impl<'a> Incoming<'a> {
             return Err(incomplete(format!("{} of {} devices came to their end", ended.count, self.devices)));
         }
         let coverage = lock(&self.coverage);
-        if set.leading.database.flags & database_flags::SNAPSHOT == 0 {
-            coverage.check(&trailing).map_err(incomplete)?;
-        }
+        coverage.check(&trailing).map_err(incomplete)?;
         check_log(&set.leading, &ended.log).map_err(incomplete)?;
         let log_bytes = |id: FileId| -> u64 {
             ended.log.iter().filter(|vlf| vlf.file_id == id).map(Vlf::range_len).fold(0, u64::saturating_add)
         };
+        let is_snapshot = set.leading.database.flags & database_flags::SNAPSHOT != 0;
         let pages = set.leading.files.iter().map(|file| {
             let pages = match file.file_type() {
+                // Its files are in the client's hands, and count as a whole.
+                _ if is_snapshot => file.size.div_ceil(crate::messages::PAGE_BYTES),
                 FileType::Log => log_bytes(file.file_id).div_ceil(crate::messages::PAGE_BYTES),
                 _ => coverage.pages(file.file_id),
             };

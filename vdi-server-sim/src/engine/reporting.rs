@@ -10,9 +10,12 @@
 //! | the set was aborted, or a client died | 3203 or 3202 with 995, of the first device | 18210 with 995, of every device |
 //! | the user cancelled the statement | 3204 | |
 //! | the fault fail-after-close | 9002, 3167 | |
-//! | the stream is none, damaged, of other devices, or not complete | 3241, 3254, 3203 with 38, 3132, 3231, 3227, 3258, 3272, 3276 | |
+//! | what comes is no backup, damaged, or ends too early | 3241, 3183, 3189, 3254, 3203 with 38 | |
+//! | the devices do not belong together, something is missing | 3132, 3231, 3227, 3258, 3189 | |
+//! | the backup is not what the options say | 3272, 3276, 3187, 3182, 4038 | |
 //! | another call of the interface is refused | 3271 | 18210 of the device |
-//! | a file of the database cannot be read or written | 3203, 3202, 3634 | |
+//! | a file of a DISK device cannot be opened or read | 3201, 3203 | |
+//! | a database, its files or the catalog | the module `storage` has them | |
 //!
 //! Behind SQL Server's message an information tells the evidence and the remedy. 3013 ends what the client sees. 3041 ends what
 //! the log gets of a BACKUP.
@@ -27,9 +30,8 @@ use vdi_proto::completion::CompletionCode;
 use vdi_proto::status::VdError;
 
 use super::{Failure, FamilyError};
-use crate::database::DatabaseError;
 use crate::messages::{Message, OsError, Verb};
-use crate::stream::{SetError, StreamError};
+use crate::storage::StorageError;
 use crate::tsql::Statement;
 use crate::vds::VdsError;
 
@@ -133,6 +135,9 @@ impl Failure {
             Failure::Set(error) if error.code == VdError::Memory => {
                 format!("{self}; lower BUFFERCOUNT or MAXTRANSFERSIZE")
             }
+            Failure::Storage(error @ StorageError::Catalog(_)) if error.is_disk_full() => {
+                format!("{self}; free some space and run the statement again")
+            }
             // Only the client knows why.
             Failure::Device { .. } => format!("{self}; look at the messages of the client"),
             _ => self.to_string(),
@@ -142,7 +147,6 @@ impl Failure {
     /// SQL Server's message, where it has one for the case.
     fn number(&self, verb: Verb) -> Option<Message> {
         Some(match self {
-            Failure::Database(error) => return database_error(error, verb),
             Failure::SystemDatabase { name, .. } if name.eq_ignore_ascii_case("master") => {
                 Message::master_needs_single_user()
             }
@@ -170,12 +174,9 @@ impl Failure {
                 Verb::Backup => Message::log_full(database),
                 Verb::Restore => Message::cannot_start_database(database),
             },
-            Failure::Stream { device, source } => stream_error(device, source),
-            Failure::Devices { device, earlier, source } => {
-                return set_error(device.as_deref(), earlier.as_deref(), source);
-            }
             // They have messages of their own.
             Failure::Storage(_) | Failure::Placement { .. } => return None,
+            Failure::SnapshotSum { database, .. } => Message::cannot_start_database(database),
             Failure::DamagedBackup { .. } => Message::backup_of_damaged_pages(),
             Failure::Medium { device, database, source } => medium_error(device, database, source),
             Failure::Content { device, .. } => Message::media_family_malformed(device),
@@ -217,7 +218,7 @@ impl Failure {
             Failure::UnknownFile { name, database } => Message::unknown_file(name, database),
             Failure::UnknownFilegroup { name, database } => Message::unknown_filegroup(name, database),
             Failure::DamagedPage { database, path, page, .. } => damaged_page(database, path, *page),
-            Failure::Catalog(_) | Failure::Write(_) | Failure::Layout(_) | Failure::System { .. } => return None,
+            Failure::Layout(_) | Failure::System { .. } => return None,
         })
     }
 }
@@ -277,81 +278,9 @@ fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message
     }
 }
 
-fn stream_error(device: &str, error: &StreamError) -> Message {
-    match error {
-        StreamError::BlockSize { expected, found, .. } => Message::block_size_mismatch(device, *found, *expected),
-        StreamError::FamilyCount { expected, found, .. } => family_count(device, *expected, *found),
-        StreamError::IsNoSnapshot { .. } => Message::snapshot_mismatch(),
-        StreamError::IsSnapshot { .. } => Message::snapshot_mismatch().in_state(2),
-        StreamError::Truncated { offset: 0 } => Message::volume_empty(device),
-        StreamError::Truncated { .. } => Message::read_failed(device, OsError::END_OF_FILE),
-        _ => Message::media_family_malformed(device),
-    }
-}
-
-/// The backup has `found` families, and the statement names `expected` devices.
-fn family_count(device: &str, expected: u32, found: u32) -> Message {
-    if found > expected {
-        Message::media_families_missing(found, expected)
-    } else {
-        Message::too_many_families_expected(device, found, expected)
-    }
-}
-
-fn set_error(device: Option<&str>, earlier: Option<&str>, error: &SetError) -> Option<Message> {
-    let Some(device) = device else {
-        // No single device is to blame.
-        return Some(Message::backup_set_damaged());
-    };
-    Some(match error {
-        SetError::OtherBackup { .. } => Message::other_media_set(device),
-        SetError::FamilyCount { expected, found } => family_count(device, *expected, *found),
-        SetError::FamilyTwice { family } => {
-            Message::family_already_processed(device, family.saturating_add(1), earlier.unwrap_or(device))
-        }
-        _ => Message::media_family_malformed(device),
-    })
-}
-
 /// 3043.
 pub(super) fn damaged_page(database: &str, path: &Path, page: PageAddress) -> Message {
     Message::damaged_page(database, page.file.0, page.page.0, &path.display().to_string())
-}
-
-fn database_error(error: &DatabaseError, verb: Verb) -> Option<Message> {
-    let restores = verb == Verb::Restore;
-    Some(match error {
-        DatabaseError::InvalidName { name, .. } if restores => Message::invalid_database_name(name),
-        DatabaseError::InvalidName { name, .. } | DatabaseError::NotFound { name, .. } => {
-            Message::no_such_database(name)
-        }
-        DatabaseError::Exists { name, .. } => Message::log_tail_not_backed_up(name),
-        DatabaseError::InUse { .. } if restores => Message::database_in_use(),
-        DatabaseError::InUse { name, holder: Verb::Restore } => Message::database_in_restore(name),
-        DatabaseError::InUse { .. } => Message::backup_must_be_serialized(),
-        DatabaseError::NotFrozen { .. } if restores => Message::database_in_use(),
-        DatabaseError::NotFrozen { .. } => Message::backup_must_be_serialized(),
-        DatabaseError::InvalidPath { .. } | DatabaseError::InvalidSize { .. } | DatabaseError::BeyondEnd { .. } => {
-            Message::backup_set_damaged()
-        }
-        DatabaseError::FileMissing { path } => {
-            Message::operating_system_error(OsError(2), "open", &path.display().to_string())
-        }
-        DatabaseError::Io { action, path, source, .. } => {
-            let (path, code) = (path.display().to_string(), OsError::from(source));
-            match *action {
-                _ if error.is_disk_full() => Message::write_failed(&path, code),
-                "read" => Message::read_failed(&path, code),
-                "write to" => Message::write_failed(&path, code),
-                action => Message::operating_system_error(code, action, &path),
-            }
-        }
-        DatabaseError::NotDurable { path, source, .. } | DatabaseError::CannotExchange { path, source } => {
-            let action = "put the restored database at";
-            Message::operating_system_error(source.into(), action, &path.display().to_string())
-        }
-        _ => return None,
-    })
 }
 
 #[cfg(test)]
@@ -360,6 +289,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::catalog::DatabaseState;
     use crate::tsql::parse;
 
     /// The situations that no test makes: they take half a minute, or a broken disk.
@@ -367,19 +297,25 @@ mod tests {
     fn rare_failures_have_sql_server_s_numbers() {
         let path = PathBuf::from("/data/d");
         let system = |kind: std::io::ErrorKind, action| Failure::System { action, source: kind.into() };
+        let name = || "d".to_owned();
         let not_frozen =
-            DatabaseError::NotFrozen { path: path.clone(), lock: "first file", waited: Duration::from_millis(30_500) };
-        let text = not_frozen.to_string();
-        assert!(text.contains("within 30.5 s: its first file"), "{text}");
-        let not_frozen = Failure::Database(not_frozen);
-        let lost =
-            DatabaseError::NotDurable { path: path.clone(), old: None, source: std::io::ErrorKind::Other.into() };
-        let missing = DatabaseError::FileMissing { path };
+            StorageError::NotFrozen { name: name(), lock: "the turnstile", waited: Duration::from_millis(30_500) };
+        let not_frozen = Failure::Storage(not_frozen);
+        let io = |action, kind: std::io::ErrorKind| {
+            Failure::Storage(StorageError::Io { action, path: path.clone(), offset: None, source: kind.into() })
+        };
+        let missing =
+            Failure::Storage(StorageError::FileMissing { name: name(), path: path.clone(), found: "missing" });
+        let offline = Failure::Storage(StorageError::NotOnline { name: name(), state: DatabaseState::Offline });
         for (failure, verb, expected) in [
             (&not_frozen, Verb::Backup, 3023),
             (&not_frozen, Verb::Restore, 3101),
-            (&Failure::Database(lost), Verb::Restore, 3634),
-            (&Failure::Database(missing), Verb::Restore, 3634),
+            (&io("make durable", std::io::ErrorKind::Other), Verb::Restore, 3634),
+            (&io("make durable", std::io::ErrorKind::StorageFull), Verb::Restore, 3202),
+            (&io("read from", std::io::ErrorKind::Other), Verb::Backup, 3203),
+            (&io("write to", std::io::ErrorKind::Other), Verb::Restore, 3202),
+            (&missing, Verb::Backup, 5120),
+            (&offline, Verb::Backup, 942),
             (&system(std::io::ErrorKind::WouldBlock, START_A_THREAD), Verb::Backup, 3224),
             (&system(std::io::ErrorKind::OutOfMemory, "make a list"), Verb::Backup, 701),
             (&system(std::io::ErrorKind::Other, "get random numbers"), Verb::Backup, 50000),
@@ -390,8 +326,8 @@ mod tests {
             });
             let messages = failure.messages(&statement.unwrap());
             let errors: Vec<_> = messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
-            assert_eq!(errors, [expected, 3013], "{failure}: {messages:?}");
-            assert!(messages.iter().any(|message| message.text == failure.to_string()), "{messages:?}");
+            assert!(errors[0] == expected && errors.ends_with(&[3013]), "{failure}: {messages:?}");
+            assert!(messages.iter().any(|message| message.text == failure.evidence()), "{messages:?}");
         }
     }
 }

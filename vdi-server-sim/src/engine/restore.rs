@@ -16,7 +16,6 @@ use super::incoming::{Destination, Incoming, Received, Wanted, data_bytes};
 use super::tally::Tally;
 use super::{Cancel, Engine, Failure, Progress, Summary, from_files};
 use crate::catalog::RestoreRecord;
-use crate::faults::Fault;
 use crate::messages::{Message, PAGE_BYTES, Verb};
 use crate::storage::{Committed, DataFolder, RestoreRequest, RestoreTarget, StorageError};
 use crate::tsql::{DeviceType, Restore};
@@ -48,7 +47,7 @@ pub(super) fn run(
         let committed = target.commit(&received)?;
         Ok(Some((received, committed)))
     };
-    let fails = engine.faults.list().contains(&Fault::FailAfterClose);
+    let fails = engine.fails_after_close();
     let done = match statement.devices.device_type {
         DeviceType::Virtual => {
             let (devices, tally) = (names.as_slice(), &tally);
@@ -80,7 +79,7 @@ pub(super) fn run(
 }
 
 /// Reports the files of a set, and what was passed over; gives the pages.
-fn report_restored(database: &str, received: &Received, report: &mut dyn FnMut(Message)) -> u64 {
+pub(super) fn report_restored(database: &str, received: &Received, report: &mut dyn FnMut(Message)) -> u64 {
     let position = received.set.start.number.into();
     for (file, pages) in &received.pages {
         report(Message::file_processed(*pages, database, file, position));

@@ -228,11 +228,6 @@ impl Running {
         self.list().iter().filter_map(interval).min()
     }
 
-    /// Whether the statement fails once its devices are closed.
-    pub(crate) fn fails_after_close(&self) -> bool {
-        self.list().contains(&Fault::FailAfterClose)
-    }
-
     /// Which completion of the statement is to be ignored, counted from 1.
     pub(crate) fn ignored_completion(&self) -> Option<u64> {
         let ignored = |fault: &Fault| match fault {

@@ -16,6 +16,7 @@ mod stamp;
 mod tests;
 
 pub use carry::{export, import};
+pub(super) use check::check_pages;
 pub use check::{check, compare};
 pub use sample::create_sample;
 pub use stamp::Stamp;

@@ -73,7 +73,8 @@ pub enum StorageError {
     },
     /// RESTORE without REPLACE: the backup is one of another database than the one of this name.
     #[error(
-        "the backup is one of another database (family {backup}) than '{name}' (family {existing}): restore WITH REPLACE, or to another name"
+        "the backup is one of another database (family {backup}) than '{name}' (family {existing}): restore WITH REPLACE, or to \
+         another name"
     )]
     OtherDatabase {
         /// The existing database.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vdi_mtf::page::PAGE_LEN;
 use vdi_mtf::sqlserver::config::{BackupKind, Config, FileRecord, FileType, RecoveryModel};
@@ -124,8 +124,9 @@ impl RestoreTarget {
     /// The rest of a commit: log files have their headers.
     pub(super) fn finish(self, record: &RestoreRecord<'_>) -> Result<Committed, StorageError> {
         let is_foreign = !is_own_family(record.configuration.database.family);
-        let configuration = self.new_configuration(record, is_foreign);
         let placed = self.new.placed().to_vec();
+        let paths = placed.iter().map(|placed| placed.path.as_path());
+        let configuration = new_configuration(record, &self.name, self.new.id(), is_foreign, paths);
         let new = NewDatabase {
             id: self.new.id(),
             name: &self.name,
@@ -137,26 +138,33 @@ impl RestoreTarget {
         let leftover = self.new.commit(&new, Some(record))?;
         Ok(Committed { replaced: self.replaced, leftover })
     }
+}
 
-    fn new_configuration(&self, record: &RestoreRecord<'_>, is_foreign: bool) -> Config {
-        let mut configuration = record.configuration.clone();
-        let database = &mut configuration.database;
-        database.name = Text::from(self.name.as_str());
-        database.database_id = u16::try_from(self.new.id()).unwrap_or(u16::MAX);
-        let copy_only = record.start.attributes & vdi_mtf::set::attributes::COPY != 0;
-        if !is_foreign && database.kind() == BackupKind::Full && !copy_only {
-            database.full_backup_lsn = database.first_lsn;
-            database.full_backup_set = record.start.id;
-        }
-        for (file, placed) in configuration.files.iter_mut().zip(self.new.placed()) {
-            file.physical_name = Text::from(placed.path.to_string_lossy().as_ref());
-        }
-        configuration
+/// The header values of a database that was restored, by its name, its number, and the paths of its files.
+pub(super) fn new_configuration<'a>(
+    record: &RestoreRecord<'_>,
+    name: &str,
+    id: u32,
+    is_foreign: bool,
+    paths: impl Iterator<Item = &'a Path>,
+) -> Config {
+    let mut configuration = record.configuration.clone();
+    let database = &mut configuration.database;
+    database.name = Text::from(name);
+    database.database_id = u16::try_from(id).unwrap_or(u16::MAX);
+    let copy_only = record.start.attributes & vdi_mtf::set::attributes::COPY != 0;
+    if !is_foreign && database.kind() == BackupKind::Full && !copy_only {
+        database.full_backup_lsn = database.first_lsn;
+        database.full_backup_set = record.start.id;
     }
+    for (file, path) in configuration.files.iter_mut().zip(paths) {
+        file.physical_name = Text::from(path.to_string_lossy().as_ref());
+    }
+    configuration
 }
 
 /// RESTORE without REPLACE over a database: it is the same one, and its log is not needed.
-fn check_replaceable(existing: &DatabaseRow, backup: &Config) -> Result<(), StorageError> {
+pub(super) fn check_replaceable(existing: &DatabaseRow, backup: &Config) -> Result<(), StorageError> {
     let (family, other) = (existing.configuration.database.family, backup.database.family);
     if family != other {
         return Err(StorageError::OtherDatabase {
@@ -173,7 +181,7 @@ fn check_replaceable(existing: &DatabaseRow, backup: &Config) -> Result<(), Stor
 }
 
 /// The places and lengths of the files in a backup.
-fn wanted(
+pub(super) fn wanted(
     folder: &DataFolder,
     request: &RestoreRequest<'_>,
     existing: Option<&DatabaseRow>,

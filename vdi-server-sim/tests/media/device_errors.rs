@@ -618,7 +618,7 @@ fn discard_comes_when_the_server_fails_and_the_feature_is_there() {
         });
         let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 1")).outcome();
         let (memory, end) = script.result().remove(0);
-        let memory = assert_failed((outcome, memory, end), &["Msg 3203,", "38("]);
+        let memory = assert_failed((outcome, memory, end), &["Msg 3203,", "failed: 38("]);
         assert_eq!(memory.count("Discard"), usize::from(features == Features::DISCARD), "{:?}", memory.story);
     }
 }

@@ -80,11 +80,9 @@ fn run_with(options: &Options) -> Result<u8, String> {
     let engine = Server::from_environment(instance)?.start(&title).map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let database = options.database.clone().or_else(|| environment(options, "SQLCMDDBNAME"));
-    if let Some(database) = database.filter(|name| session.use_database(name).is_err()) {
-        return Err(format!(
-            "cannot open the database {database:?} that the login asks for: it is not in {DATA}, {}",
-            engine.folder().path().display()
-        ));
+    if let Some(Err(error)) = database.as_deref().map(|name| session.use_database(name)) {
+        let (name, folder) = (database.unwrap_or_default(), engine.folder().path().display());
+        return Err(format!("cannot open the database {name:?} that the login asks for: {error} {DATA} is {folder}"));
     }
     let printer = Printer::new(options, engine.server_name())?;
     let mut program = Program { options, session, interrupt, printer, batch: String::new(), status: 0, stop: false };

@@ -55,7 +55,7 @@ pub(super) fn messages(error: &StorageError, verb: Verb) -> Vec<Message> {
             let (path, code) = (text(path), OsError::from(source));
             match *action {
                 _ if error.is_disk_full() => Message::write_failed(&path, code),
-                "read" => Message::read_failed(&path, code),
+                "read" | "read from" => Message::read_failed(&path, code),
                 "write to" => Message::write_failed(&path, code),
                 action => Message::operating_system_error(code, action, &path),
             }

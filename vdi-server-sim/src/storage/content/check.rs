@@ -43,7 +43,35 @@ pub fn check(folder: &DataFolder, name: &str) -> Result<Content, StorageError> {
 
 /// Checks the pages of a file. Returns whether there are pages that carry files.
 fn check_file(database: &Database, file: PageFile<'_>, content: &mut Content) -> Result<bool, StorageError> {
-    let (mut carries, mut pfs) = (false, None);
+    let mut carries = false;
+    check_pages(file, |number, header, page| {
+        if database.row().is_foreign {
+            return Ok(());
+        }
+        carries |= archive::is_header(header);
+        if Stamp::is_header(header) {
+            let Some(stamp) = Stamp::read(page) else {
+                let what = format!("page {} is not what its stamp says", file.address(number));
+                return Err(StorageError::Content { name: database.row().name.clone(), what });
+            };
+            content.stamps += 1;
+            content.first = content.first.min(stamp.sequence);
+            content.last = content.last.max(stamp.sequence);
+        }
+        Ok(())
+    })?;
+    Ok(carries)
+}
+
+/// Checks the allocated pages of a file: their places, and their checksums or torn-page bits. Each is given to `take`.
+///
+/// # Errors
+/// [`StorageError`] for the first page that is damaged, and those of `take`.
+pub(in crate::storage) fn check_pages(
+    file: PageFile<'_>,
+    mut take: impl FnMut(u32, &PageHeader, &[u8; PAGE_LEN]) -> Result<(), StorageError>,
+) -> Result<(), StorageError> {
+    let mut pfs = None;
     file.each_piece(|first, bytes| {
         for (number, page) in (first..).zip(bytes.as_chunks::<PAGE_LEN>().0) {
             let at = pfs_page_of(number);
@@ -58,23 +86,10 @@ fn check_file(database: &Database, file: PageFile<'_>, content: &mut Content) ->
             verify(page, u64::from(number) * PAGE_LEN as u64).map_err(|source| file.damaged(number, source))?;
             let header = PageHeader::decode(page).unwrap_or_default();
             file.check_address(number, &header)?;
-            if database.row().is_foreign {
-                continue;
-            }
-            carries |= archive::is_header(&header);
-            if Stamp::is_header(&header) {
-                let Some(stamp) = Stamp::read(page) else {
-                    let what = format!("page {} is not what its stamp says", file.address(number));
-                    return Err(StorageError::Content { name: database.row().name.clone(), what });
-                };
-                content.stamps += 1;
-                content.first = content.first.min(stamp.sequence);
-                content.last = content.last.max(stamp.sequence);
-            }
+            take(number, &header, page)?;
         }
         Ok(())
-    })?;
-    Ok(carries)
+    })
 }
 
 /// Lists the files of an archive.
@@ -132,12 +147,31 @@ pub fn compare(folder: &DataFolder, one: &str, other: &str) -> Result<(), Storag
     }
     if same_checkpoint {
         for vlf in &log {
-            if a.log_bytes(vlf)? != b.log_bytes(vlf)? {
-                return different(format!("the log, between the bytes {} and {}", vlf.start, vlf.end));
+            if let Some(piece) = compare_range(&a, &b, vlf)? {
+                return different(format!("the log, in the 1 MiB at offset {piece}"));
             }
         }
     }
     Ok(())
+}
+
+/// The first piece of a log range that differs.
+fn compare_range(one: &Database, other: &Database, vlf: &Vlf) -> Result<Option<u64>, StorageError> {
+    const PIECE: u64 = 1 << 20;
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    let mut at = vlf.start;
+    while at < vlf.end {
+        let len = PIECE.min(vlf.end - at) as usize;
+        a.resize(len, 0);
+        b.resize(len, 0);
+        one.read_log(at, &mut a)?;
+        other.read_log(at, &mut b)?;
+        if a != b {
+            return Ok(Some(at));
+        }
+        at += len as u64;
+    }
+    Ok(None)
 }
 
 fn ranges(log: &[Vlf]) -> Vec<(u32, u64, u64)> {
