@@ -40,7 +40,6 @@
 #![forbid(unsafe_code)]
 
 pub mod catalog;
-pub mod database;
 #[cfg(doc)]
 pub mod docs {
     //! The pages of the folder `docs`. Further pages are in the repository: `docs/robustness.md`, `docs/figures.md`,
@@ -64,10 +63,8 @@ pub mod docs {
 pub mod engine;
 pub mod faults;
 pub mod messages;
-pub mod sample;
 pub mod session;
 pub mod storage;
-pub mod stream;
 mod trace;
 pub mod tsql;
 pub mod types;

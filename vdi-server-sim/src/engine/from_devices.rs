@@ -68,7 +68,7 @@ impl Reading<'_> {
                     let driver = Driver::new(work, device, config, None, tally);
                     let feed = feed(index, driver.name(), driver.kind);
                     let reads = Reads::new(driver, transfer);
-                    let mut reader = Reader { work, transfer, block_size, reads, whole };
+                    let mut reader = Reader { work, transfer, block_size, reads, whole, inspects: true };
                     let (read, through, give) = (&read, through.clone(), give.clone());
                     let body = move || {
                         if let Some(mut feed) = feed {
@@ -125,6 +125,8 @@ pub(super) struct Reader<'a> {
     pub(super) reads: Reads<'a>,
     /// As [`Reading::whole`].
     pub(super) whole: bool,
+    /// Tapes and disks are looked at before they are read. Not where a snapshot is read, whose end the client was not asked to set.
+    pub(super) inspects: bool,
 }
 
 impl Reader<'_> {
@@ -135,6 +137,7 @@ impl Reader<'_> {
         let (mut spare, mut next) = (Some(allocate()?), allocate()?);
         match self.reads.driver.kind {
             DeviceKind::PipeLike => {}
+            DeviceKind::DiskLike | DeviceKind::TapeLike if !self.inspects => self.reads.driver.rewind()?,
             DeviceKind::DiskLike => next = self.inspect_disk(next)?,
             DeviceKind::TapeLike => next = self.inspect_tape(next)?,
         }
@@ -199,13 +202,10 @@ impl Reader<'_> {
 
     /// Disk-like: the label is looked at before all is read from the beginning.
     fn inspect_disk(&mut self, buffer: ServerBuffer) -> Result<ServerBuffer, Stopped> {
-        // Nobody asked the client to set the end of a medium with a snapshot.
-        if self.whole {
-            let (length, block) = (self.reads.driver.medium_length()?, self.block_size);
-            if length < u64::from(block) {
-                let what = format!("the medium has {length} bytes, less than a block of {block}");
-                return Err(self.reads.driver.protocol_error(CommandCode::GET_POSITION, what));
-            }
+        let (length, block) = (self.reads.driver.medium_length()?, self.block_size);
+        if length < u64::from(block) {
+            let what = format!("the medium has {length} bytes, less than a block of {block}");
+            return Err(self.reads.driver.protocol_error(CommandCode::GET_POSITION, what));
         }
         self.reads.driver.rewind()?;
         let buffer = self.inspect_header(buffer)?;

@@ -5,8 +5,8 @@
 //! Without CHECKSUM no page is looked at.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -18,6 +18,7 @@ use vdi_mtf::value::{FileId, PageAddress, PageId};
 use super::Failure;
 use super::plan::{Plan, Segment};
 use super::reporting::damaged_page;
+use crate::catalog::FileRow;
 use crate::faults::Running;
 use crate::messages::Message;
 use crate::storage::{Database, StorageError};
@@ -39,9 +40,8 @@ pub(super) struct Pages<'a> {
 }
 
 struct PageFile<'a> {
-    id: FileId,
+    row: &'a FileRow,
     file: &'a File,
-    path: PathBuf,
 }
 
 /// What [`Pages::fill`] put into a buffer.
@@ -97,16 +97,16 @@ impl<'a> Pages<'a> {
     fn verify(&self, file: &PageFile<'_>, pages: &[u8], offset: u64) -> Result<(), Failure> {
         for (at, page) in pages.as_chunks::<PAGE_LEN>().0.iter().enumerate() {
             let offset = offset + (at * PAGE_LEN) as u64;
-            let address = PageAddress { file: file.id, page: PageId((offset / PAGE_LEN as u64) as u32) };
+            let address = PageAddress { file: file.row.file_id, page: PageId((offset / PAGE_LEN as u64) as u32) };
             let Some(source) = self.damage_of(file, page, address)? else { continue };
             if !self.goes_on {
                 let database = self.database.row().name.clone();
-                return Err(Failure::DamagedPage { database, path: file.path.clone(), page: address, source });
+                return Err(Failure::DamagedPage { database, path: file.row.path.clone(), page: address, source });
             }
             self.damaged.fetch_add(1, Ordering::Relaxed);
             let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
             if messages.len() < MOST_MESSAGES {
-                messages.push(damaged_page(&self.database.row().name, &file.path, address));
+                messages.push(damaged_page(&self.database.row().name, &file.row.path, address));
             }
         }
         Ok(())
@@ -161,19 +161,22 @@ impl<'a> Pages<'a> {
 impl<'a> PageFile<'a> {
     fn of(database: &'a Database, id: FileId) -> Result<PageFile<'a>, Failure> {
         let row = database.row().files.iter().find(|file| file.file_id == id);
-        let path = row.map_or_else(PathBuf::new, |file| file.path.clone());
-        let file = database.file(id).ok_or_else(|| StorageError::Io {
-            action: "open",
-            path: path.clone(),
-            offset: None,
-            source: std::io::Error::other(format!("database '{}' has no file {id}", database.row().name)),
-        })?;
-        Ok(PageFile { id, file, path })
+        let (Some(row), Some(file)) = (row, database.file(id)) else {
+            return Err(StorageError::NoSuchFile { file: id }.into());
+        };
+        Ok(PageFile { row, file })
     }
 
     fn read(&self, faults: &Running, buffer: &mut [u8], offset: u64) -> Result<(), Failure> {
-        faults.read_exact_at(self.file, buffer, offset).map_err(|source| {
-            StorageError::Io { action: "read", path: self.path.clone(), offset: Some(offset), source }.into()
+        faults.read_exact_at(self.file, buffer, offset).map_err(|mut source| {
+            let (path, expected) = (self.row.path.clone(), self.row.size);
+            if source.kind() == ErrorKind::UnexpectedEof {
+                let found = self.file.metadata().map_or(0, |metadata| metadata.len());
+                let what =
+                    format!("the file had {expected} bytes, and was cut by another program; it has {found} bytes now");
+                source = std::io::Error::new(ErrorKind::UnexpectedEof, what);
+            }
+            StorageError::Io { action: "read", path, offset: Some(offset), source }.into()
         })
     }
 }

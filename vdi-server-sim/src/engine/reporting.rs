@@ -31,6 +31,7 @@ use vdi_proto::status::VdError;
 
 use super::{Failure, FamilyError};
 use crate::messages::{Message, OsError, Verb};
+use crate::storage::StorageError;
 use crate::tsql::Statement;
 use crate::vds::VdsError;
 
@@ -134,7 +135,7 @@ impl Failure {
             Failure::Set(error) if error.code == VdError::Memory => {
                 format!("{self}; lower BUFFERCOUNT or MAXTRANSFERSIZE")
             }
-            Failure::Storage(error) if error.is_disk_full() => {
+            Failure::Storage(error @ StorageError::Catalog(_)) if error.is_disk_full() => {
                 format!("{self}; free some space and run the statement again")
             }
             // Only the client knows why.
@@ -289,7 +290,6 @@ mod tests {
 
     use super::*;
     use crate::catalog::DatabaseState;
-    use crate::storage::StorageError;
     use crate::tsql::parse;
 
     /// The situations that no test makes: they take half a minute, or a broken disk.
@@ -327,7 +327,7 @@ mod tests {
             let messages = failure.messages(&statement.unwrap());
             let errors: Vec<_> = messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
             assert!(errors[0] == expected && errors.ends_with(&[3013]), "{failure}: {messages:?}");
-            assert!(messages.iter().any(|message| message.text == failure.to_string()), "{messages:?}");
+            assert!(messages.iter().any(|message| message.text == failure.evidence()), "{messages:?}");
         }
     }
 }

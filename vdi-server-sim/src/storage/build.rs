@@ -44,6 +44,8 @@ pub(super) struct NewFiles {
     placed: Vec<PlacedFile>,
     files: Vec<File>,
     is_done: bool,
+    /// The transaction has begun: after an error it may have taken place.
+    has_begun: bool,
     #[cfg(test)]
     pub(super) stop: Option<Stop>,
 }
@@ -79,6 +81,7 @@ impl NewFiles {
             placed,
             files: Vec::with_capacity(wanted.len()),
             is_done: false,
+            has_begun: false,
             #[cfg(test)]
             stop: None,
         };
@@ -120,6 +123,7 @@ impl NewFiles {
         }
         settle::sync_folders(self.placed.iter().map(|placed| placed.built.as_path()))?;
         self.reach(Stop::BeforeTransaction)?;
+        self.has_begun = true;
         self.folder.catalog().put_database(new, restore)?;
         self.is_done = true;
         Ok(self.settle().err())
@@ -160,6 +164,10 @@ impl NewFiles {
 impl Drop for NewFiles {
     fn drop(&mut self) {
         if !self.is_done {
+            if !self.has_begun {
+                // Where they have filled the disk, the catalog needs the room to forget them.
+                self.files.iter().for_each(|file| _ = file.set_len(0));
+            }
             // What cannot be removed stays pending.
             let _ = settle::remove_pending(self.folder.catalog(), self.lock.name());
         }

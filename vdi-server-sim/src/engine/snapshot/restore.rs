@@ -59,7 +59,8 @@ pub(in crate::engine) fn run(
             if let Some(device) = opened.into_iter().next() {
                 let driver = Driver::new(work, device, config, None, &tally);
                 let feed = incoming.reader(driver.name());
-                let reader = Reader { work, transfer, block_size, reads: Reads::new(driver, transfer), whole: false };
+                let reads = Reads::new(driver, transfer);
+                let reader = Reader { work, transfer, block_size, reads, whole: false, inspects: false };
                 let fails = engine.fails_after_close();
                 let mounter = Mounter { work, incoming: &incoming, target: &target, reader, fails };
                 let done = &mut done;
