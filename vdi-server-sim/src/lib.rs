@@ -8,6 +8,7 @@
 #![doc = "[docs/figures.md]: docs"]
 #![doc = "[../vdi-shm/docs/runtime-directory.md]: ../vdi_shm/docs/runtime_directory/index.html"]
 #![doc = "[bench]: docs"]
+#![doc = "[mtf]: ../vdi_mtf/index.html"]
 #![doc = "[bench/figures]: docs"]
 #![doc = include_str!("../README.md")]
 //! # Tracing
