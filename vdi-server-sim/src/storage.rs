@@ -10,7 +10,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `layout` | where fixed pages are, and what they say: pure arithmetic |
+//! | `layout` | where fixed pages are: pure arithmetic |
+//! | `fixed_page` | what fixed pages say |
 //! | `page_file` | data files: pages, allocation |
 //! | `log_file` | log files: virtual log files, checkpoints |
 //! | [`content`] | what pages hold: stamps that can be checked, and files of a user |

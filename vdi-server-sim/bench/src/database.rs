@@ -42,6 +42,7 @@ pub(crate) fn make_empty(data: &Path, name: &str) -> Fallible<()> {
     let folder = DataFolder::open(data)?;
     if folder.catalog().find(name)?.is_none() {
         let file = |logical_name: &str, path: &str| NewFile {
+            is_percent_growth: false,
             logical_name: logical_name.to_owned(),
             path: path.into(),
             size: 1 << 20,

@@ -187,7 +187,8 @@ impl Catalog {
     pub(crate) fn renames(&self, name: &str) -> Result<Vec<Rename>, CatalogError> {
         self.read(|connection| {
             let mut statement = connection.prepare(
-                "SELECT path, built_path, replaces FROM databases JOIN files USING (database_id) WHERE name = ?1 AND built_path IS NOT NULL",
+                "SELECT path, built_path, replaces FROM databases JOIN files USING (database_id) WHERE name = ?1 \
+                 AND built_path IS NOT NULL",
             )?;
             let mut rows = statement.query([name])?;
             let mut renames = Vec::new();

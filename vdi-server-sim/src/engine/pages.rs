@@ -5,6 +5,7 @@
 //! Without CHECKSUM no page is looked at.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -41,7 +42,6 @@ pub(super) struct Pages<'a> {
 struct PageFile<'a> {
     row: &'a FileRow,
     file: &'a File,
-    database: &'a str,
 }
 
 /// What [`Pages::fill`] put into a buffer.
@@ -164,22 +164,19 @@ impl<'a> PageFile<'a> {
         let (Some(row), Some(file)) = (row, database.file(id)) else {
             return Err(StorageError::NoSuchFile { file: id }.into());
         };
-        Ok(PageFile { row, file, database: &database.row().name })
+        Ok(PageFile { row, file })
     }
 
     fn read(&self, faults: &Running, buffer: &mut [u8], offset: u64) -> Result<(), Failure> {
-        faults.read_exact_at(self.file, buffer, offset).map_err(|source| {
+        faults.read_exact_at(self.file, buffer, offset).map_err(|mut source| {
             let (path, expected) = (self.row.path.clone(), self.row.size);
-            let found = self.file.metadata().map_or(expected, |metadata| metadata.len());
-            let error = match source.kind() {
-                std::io::ErrorKind::UnexpectedEof if found < expected => {
-                    StorageError::FileSize { name: self.database.to_owned(), path, expected, found }
-                }
-                // It is as long again as it was.
-                std::io::ErrorKind::UnexpectedEof => StorageError::Modified { path },
-                _ => StorageError::Io { action: "read", path, offset: Some(offset), source },
-            };
-            error.into()
+            if source.kind() == ErrorKind::UnexpectedEof {
+                let found = self.file.metadata().map_or(0, |metadata| metadata.len());
+                let what =
+                    format!("the file had {expected} bytes, and was cut by another program; it has {found} bytes now");
+                source = std::io::Error::new(ErrorKind::UnexpectedEof, what);
+            }
+            StorageError::Io { action: "read", path, offset: Some(offset), source }.into()
         })
     }
 }

@@ -327,7 +327,7 @@ mod tests {
             let messages = failure.messages(&statement.unwrap());
             let errors: Vec<_> = messages.iter().filter(|message| message.is_error()).map(|m| m.number).collect();
             assert!(errors[0] == expected && errors.ends_with(&[3013]), "{failure}: {messages:?}");
-            assert!(messages.iter().any(|message| message.text == failure.to_string()), "{messages:?}");
+            assert!(messages.iter().any(|message| message.text == failure.evidence()), "{messages:?}");
         }
     }
 }

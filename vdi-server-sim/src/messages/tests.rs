@@ -56,6 +56,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "Backup, file manipulation operations (such as ALTER DATABASE ADD FILE) and encryption changes on a database must be serialized. Reissue the statement after the current backup or file manipulation operation is completed.",
     ),
+    (3027, 16, 1, "The filegroup \"g\" is not part of database \"d\"."),
     (
         3031,
         16,
@@ -74,6 +75,13 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "BACKUP failed to complete the command BACKUP DATABASE d. Check the backup application log for detailed messages.",
     ),
+    (
+        3042,
+        0,
+        1,
+        "BACKUP WITH CONTINUE_AFTER_ERROR successfully generated a backup of the damaged database. Refer to the SQL Server error log for information about the errors that were encountered.",
+    ),
+    (3043, 16, 1, "BACKUP 'd' detected an error on page (1:264) in file '/data/d.mdf'."),
     (3044, 16, 1, "Invalid zero-length device name. Reissue the BACKUP statement with a valid device name."),
     (
         3057,
@@ -88,10 +96,22 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         1,
         "To restore the master database, the server must be running in single-user mode. For information on starting in single-user mode, see \"How to: Start an Instance of SQL Server (sqlservr.exe)\" in Books Online.",
     ),
+    (
+        3119,
+        16,
+        1,
+        "Problems were identified while planning for the RESTORE statement. Previous messages provide details.",
+    ),
     (3123, 16, 1, "Invalid database name 'a/b' specified for backup or restore operation."),
     (3132, 16, 1, "The media set has 3 media families but only 2 are provided. All members must be provided."),
     (3147, 16, 1, "Backup and restore operations are not allowed on database tempdb."),
     (3154, 16, 1, "The backup set holds a backup of a database other than the existing 'd' database."),
+    (
+        3156,
+        16,
+        4,
+        "File 'd_log' cannot be restored to '/data/d.ldf'. Use WITH MOVE to identify a valid location for the file.",
+    ),
     (
         3159,
         16,
@@ -99,6 +119,25 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         "The tail of the log for the database \"d\" has not been backed up. Use BACKUP LOG WITH NORECOVERY to backup the log if it contains work you do not want to lose. Use the WITH REPLACE or WITH STOPAT clause of the RESTORE statement to just overwrite the contents of the log.",
     ),
     (3167, 16, 1, "RESTORE could not start database 'd'."),
+    (
+        3182,
+        16,
+        1,
+        "The backup set cannot be restored because the database was damaged when the backup occurred. Salvage attempts may exploit WITH CONTINUE_AFTER_ERROR.",
+    ),
+    (3183, 16, 1, "RESTORE detected an error on page (1:243) in database \"d\" as read from the backup set."),
+    (
+        3184,
+        0,
+        1,
+        "RESTORE WITH CONTINUE_AFTER_ERROR was successful but some damage was encountered. Inconsistencies in the database are possible.",
+    ),
+    (
+        3187,
+        16,
+        1,
+        "RESTORE WITH CHECKSUM cannot be specified because the backup set does not contain checksum information.",
+    ),
     (3189, 16, 1, "Damage to the backup set was detected."),
     (
         3201,
@@ -126,6 +165,18 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         "The media loaded on \"dev\" is formatted to support 2 media families, but 3 media families are expected according to the backup device specification.",
     ),
     (
+        3234,
+        16,
+        2,
+        "Logical file 'f' is not part of database 'd'. Use RESTORE FILELISTONLY to list the logical file names.",
+    ),
+    (
+        3235,
+        16,
+        1,
+        "The file \"f\" is not part of database \"d\". You can only list files that are members of this database.",
+    ),
+    (
         3241,
         16,
         1,
@@ -139,6 +190,7 @@ const EXPECTED: &[(u32, u8, u8, &str)] = &[
         "The volume on the device \"dev\" is not part of the media set that is currently being processed. Ensure that the backup devices are loaded with the correct media.",
     ),
     (3261, 16, 1, "SQL Server cannot use the virtual device configuration."),
+    (3262, 0, 1, "The backup set on file 1 is valid."),
     (
         3266,
         16,

@@ -175,11 +175,6 @@ impl Database {
         boot.map(|(_, file)| file).ok_or_else(|| self.damaged("it has no file 1"))
     }
 
-    /// The log sequence number of the last log block: that of pages that are written now.
-    pub(super) fn last_lsn(&self) -> Result<Lsn, StorageError> {
-        Ok(self.log()?.last_lsn())
-    }
-
     /// The virtual log files as the last backup has them, in its order.
     pub(super) fn active_log(&self) -> Result<Vec<Vlf>, StorageError> {
         if self.row.is_foreign {
@@ -189,23 +184,15 @@ impl Database {
         Ok(self.log()?.active())
     }
 
-    /// The log bytes in the range of a virtual log file.
-    pub(super) fn log_bytes(&self, vlf: &Vlf) -> Result<Vec<u8>, StorageError> {
+    /// Reads bytes of the log file.
+    pub(super) fn read_log(&self, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
         let (row, file) = self.log_file()?;
-        log_file::read_range(file, row, vlf)
+        log_file::read_bytes(file, row, offset, bytes)
     }
 
     /// The allocated extents of all data files.
     pub(super) fn extents(&self) -> Result<Vec<FileExtents>, StorageError> {
         self.data_files().map(|(file, pages)| Ok(FileExtents { file, extents: pages.extents()? })).collect()
-    }
-
-    /// Makes the data files durable.
-    pub(super) fn sync(&self) -> Result<(), StorageError> {
-        let mut all = self.all_files();
-        all.try_for_each(|(row, file)| {
-            file.sync_all().map_err(|source| StorageError::io("make durable", &row.path, source))
-        })
     }
 
     /// Stops all writers: waits until those that are writing have ended, and lets none begin. Gives up after `timeout`, or as soon as

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::io::Errno;
 use vdi_mtf::value::{FileId, PageAddress};
 
 use crate::catalog::{CatalogError, DatabaseState};
@@ -72,7 +73,8 @@ pub enum StorageError {
     },
     /// RESTORE without REPLACE: the backup is one of another database than the one of this name.
     #[error(
-        "the backup is one of another database (family {backup}) than '{name}' (family {existing}): restore WITH REPLACE, or to another name"
+        "the backup is one of another database (family {backup}) than '{name}' (family {existing}): restore WITH REPLACE, or to \
+         another name"
     )]
     OtherDatabase {
         /// The existing database.
@@ -373,22 +375,26 @@ pub(super) fn failed<'a>(action: &'static str, path: &'a Path) -> impl Fn(io::Er
     move |source| StorageError::io(action, path, source)
 }
 
+fn at(offset: Option<u64>) -> String {
+    offset.map_or_else(String::new, |offset| format!(" at offset {offset}"))
+}
+
 fn io_remedy(error: &io::Error) -> &'static str {
-    let is = |errno: rustix::io::Errno| error.raw_os_error() == Some(errno.raw_os_error());
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space and run the statement again",
         io::ErrorKind::PermissionDenied => ": give the simulator's user the right to do so",
         io::ErrorKind::NotFound => ": make sure that the path is entered correctly",
-        _ if is(rustix::io::Errno::IO) => ": look for errors of that disk in the system's log",
-        _ if is(rustix::io::Errno::MFILE) => {
-            ": raise the limit of open files (ulimit -n); a restore holds each of the database's files open"
+        io::ErrorKind::UnexpectedEof => {
+            ": the end of the file came too early; no program may change a database's files"
+        }
+        _ if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            ": look for errors of that disk in the system's log"
+        }
+        _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => {
+            ": raise the limit of open files (ulimit -n); a statement holds each of the database's files open"
         }
         _ => "",
     }
-}
-
-fn at(offset: Option<u64>) -> String {
-    offset.map_or_else(String::new, |offset| format!(" at offset {offset}"))
 }
 
 fn remedy(state: DatabaseState) -> &'static str {

@@ -128,15 +128,12 @@ pub(super) fn read_headers(file: &File, row: &FileRow) -> Result<Vec<Vlf>, Stora
     Ok(vlfs)
 }
 
-/// The bytes of a range of the log.
+/// Reads bytes of the log.
 ///
 /// # Errors
 /// [`StorageError::Io`].
-pub(super) fn read_range(file: &File, row: &FileRow, vlf: &Vlf) -> Result<Vec<u8>, StorageError> {
-    // The range is in the file: the headers are validated.
-    let mut bytes = vec![0; usize::try_from(vlf.range_len().min(row.size)).unwrap_or(0)];
-    read(file, &row.path, vlf.start, &mut bytes)?;
-    Ok(bytes)
+pub(super) fn read_bytes(file: &File, row: &FileRow, offset: u64, bytes: &mut [u8]) -> Result<(), StorageError> {
+    read(file, &row.path, offset, bytes)
 }
 
 /// Whether backups have the same blocks for two lists of virtual log files.

@@ -158,8 +158,10 @@ impl Databases {
         let mut pages = Pages::new();
         for (file, path) in self.data_files(name) {
             for (number, page) in (0..).zip(fs::read(path).unwrap().chunks_exact(PAGE)) {
+                // The fixed pages of files of this size are in the first extents.
+                let first = if file.0 == 1 { 16 } else { 8 };
                 let header = PageHeader::decode(page).unwrap();
-                if header.page_type == page_type::DATA {
+                if number >= first && header.page_type == page_type::DATA {
                     pages.insert((file.0, number), page.to_vec());
                 }
             }

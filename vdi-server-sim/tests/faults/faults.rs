@@ -193,7 +193,7 @@ fn die_at_kills_the_server() {
 fn read_error_fails_one_read_of_a_database_file() {
     let bench = bench();
     let ran = back_up(&bench, &["read-error=2"]);
-    ran.assert_failure(&["Input/output error", ".mdf"], "the server gave up: cannot read");
+    ran.assert_failure(&["Input/output error", ".mdf"], "the server gave up: could not read");
     bench.assert_output(&[]);
 }
 

@@ -19,7 +19,7 @@ use common::tasks::{Task, task};
 use rustix::process::Signal;
 use vdi_client::media::{FileMedia, MediaError, SnapshotMedia, Snapshots, TapeImage};
 use vdi_client::{ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, Features, VdConfig, VdError};
-use vdi_server_sim::storage::DatabaseWriter;
+use vdi_server_sim::storage::{DatabaseWriter, StorageError};
 use writer::{PAGE, Writer, stamps, written};
 
 const BYTES: u64 = 40 * PAGE as u64;
@@ -171,7 +171,7 @@ fn moved(bench: &Bench, options: &str) -> String {
 fn is_free(bench: &Bench, database: &str) -> bool {
     match bench.databases().open().database(database).unwrap().freeze(Duration::from_secs(1), || false) {
         Ok(_) => true,
-        Err(error) if error.to_string().contains("locked") => false,
+        Err(StorageError::NotFrozen { .. }) => false,
         Err(error) => panic!("{error}"),
     }
 }

@@ -6,6 +6,7 @@ mod demo;
 mod demo_client;
 mod error_log;
 mod interrupt;
+mod sample;
 mod say;
 mod server;
 mod sql;
@@ -37,6 +38,8 @@ enum Command {
     Databases(view::DatabasesArguments),
     /// Lists the backups and restores of a data folder, the newest first
     History(view::HistoryArguments),
+    /// Makes a database with content
+    Sample(sample::Arguments),
     /// Overwrites pages of a database, as a database in use does, until the standard input closes
     Write(write::Arguments),
     /// Backs a database up and restores it through separate processes, and compares the result
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Faults => return sql::list_faults(),
         Command::Databases(arguments) => view::databases(&arguments),
         Command::History(arguments) => view::history(&arguments),
+        Command::Sample(arguments) => sample::run(&arguments),
         Command::Write(arguments) => write::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::DemoPrimary(arguments) => demo_client::run_primary(&arguments),

@@ -71,17 +71,17 @@ pub(crate) fn history(arguments: &HistoryArguments) -> Result<(), Box<dyn Error>
         for (is_so, word) in [(backup.is_copy_only, ", copy only"), (backup.is_snapshot, ", snapshot")] {
             what.push_str(if is_so { word } else { "" });
         }
-        let devices: Vec<_> = backup.devices.iter().map(device).collect();
-        let row = [backup.database, "backup".to_owned(), what, size(backup.bytes), backup.name, devices.join(", ")];
+        let row =
+            [backup.database, "backup".to_owned(), what, size(backup.bytes), backup.name, devices(&backup.devices)];
         (backup.finished, row)
     });
     let restores = catalog.restores(database)?.into_iter().map(|restore| {
-        let what = format!("of {}{}", restore.source, if restore.replace { ", replaced" } else { "" });
+        let what = format!("of {}{}", restore.source, if restore.replace { ", with replace" } else { "" });
         let row = [restore.database, "restore".to_owned(), what, String::new(), String::new(), String::new()];
         (restore.finished, row)
     });
-    let mut rows: Vec<_> = backups.chain(restores).collect();
-    // Times of one format; what has the same time stays in its order.
+    // Times of one format. What has the same time stays in its order, with a restore as the newer one.
+    let mut rows: Vec<_> = restores.chain(backups).collect();
     rows.sort_by(|(one, _), (other, _)| other.cmp(one));
     let mut table = table(&[
         ("finished", TEXT),
@@ -121,12 +121,12 @@ fn recovery_model(model: RecoveryModel) -> &'static str {
     }
 }
 
-/// `virtual device nightly`, or the path of a file.
-fn device(device: &BackupDevice) -> String {
-    match device.device_type {
-        2 => device.name.clone(),
-        _ => format!("virtual device {}", device.name),
-    }
+/// The first device, and how many more there are: `virtual device nightly, and 3 more`, or the path of a file.
+fn devices(devices: &[BackupDevice]) -> String {
+    let Some((first, others)) = devices.split_first() else { return String::new() };
+    let of_type = if first.device_type == 2 { "" } else { "virtual device " };
+    let more = if others.is_empty() { String::new() } else { format!(", and {} more", others.len()) };
+    format!("{of_type}{}{more}", first.name)
 }
 
 /// `1.5 GB`, as SQL Server counts: in powers of 1024.
@@ -144,6 +144,14 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_device_stands_for_all() {
+        let device = |device_type, name: &str| BackupDevice { device_type, name: name.to_owned() };
+        assert_eq!(devices(&[device(2, "/a.bak")]), "/a.bak");
+        assert_eq!(devices(&[device(7, "s"), device(7, "s1"), device(7, "s2")]), "virtual device s, and 2 more");
+        assert_eq!(devices(&[]), "");
+    }
 
     #[test]
     fn sizes_have_units() {

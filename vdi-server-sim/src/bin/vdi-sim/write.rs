@@ -36,7 +36,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut writer = DatabaseWriter::open(&folder, &arguments.database)?;
     let pages = writer.pages()?;
     if pages.is_empty() {
-        return Err(format!("no file of database '{}' has a page with content", arguments.database).into());
+        let name = &arguments.database;
+        return Err(format!("database '{name}' has no page with content: `vdi-sim sample` makes one that has").into());
     }
     // What is wrong so far is said before the end of the input can end the process.
     std::thread::Builder::new().spawn(end_with_input)?;

@@ -7,14 +7,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use vdi_mtf::page::PAGE_LEN;
-use vdi_mtf::sqlserver::config::RecoveryModel;
 use vdi_mtf::sqlserver::data::EXTENT_LEN;
-use vdi_mtf::value::{FileId, Lsn, PageAddress};
+use vdi_mtf::value::PageAddress;
 
 use super::archive::{self, CHUNK_LEN, END, FILE, FOLDER, PERMISSIONS, Visitor, check_path, chunk_mut, finish_page};
-use super::sample::{LOG_SIZE, data_file};
+use super::sample::{data_file, request};
 use crate::storage::fixed_page::Page;
-use crate::storage::{CreateDatabase, DataFolder, NewFile, StorageError};
+use crate::storage::layout::PRIMARY;
+use crate::storage::log_file::INITIAL_LSN;
+use crate::storage::page_file::{self, PageFile};
+use crate::storage::{DataFolder, StorageError};
 
 /// Makes a database that carries a user's file, or all files below a folder, in the bodies of its pages. Folders, also empty ones,
 /// and permissions go with them; owners and times do not.
@@ -26,33 +28,16 @@ pub fn import(folder: &DataFolder, name: &str, source: &Path) -> Result<(), Stor
     let entries = list(source)?;
     let len = entries.iter().fold(1_u64, |sum, entry| sum.saturating_add(entry.archived_len()));
     let extents = len.div_ceil(CHUNK_LEN as u64).div_ceil(EXTENT_LEN / PAGE_LEN as u64);
-    let data_files = vec![data_file(name.to_owned(), format!("{name}.mdf"), FileId(1), extents)];
-    let log_file =
-        NewFile { size: LOG_SIZE, ..data_file(format!("{name}_log"), format!("{name}_log.ldf"), FileId(2), 0) };
-    let request = CreateDatabase {
-        name: name.to_owned(),
-        data_files,
-        log_file: Some(log_file),
-        recovery_model: RecoveryModel::Full,
-    };
-    folder.create_database(&request)?;
-    let filled = fill(folder, name, extents, entries);
-    if filled.is_err() {
-        // The first error counts.
-        let _ = folder.drop_database(name);
-    }
-    filled
-}
-
-fn fill(folder: &DataFolder, name: &str, extents: u64, entries: Vec<Entry>) -> Result<(), StorageError> {
-    let database = folder.database(name)?;
-    let lsn = database.last_lsn()?;
-    let mut source =
-        Source { entries: entries.into_iter(), current: None, pending: Vec::new(), ended: false, number: 0 };
-    if let Some((_, file)) = database.data_files().next() {
-        file.allocate(extents, lsn, |address, page| source.page(address, page, lsn))?;
-    }
-    database.sync()
+    let data_files = vec![data_file(name.to_owned(), format!("{name}.mdf"), PRIMARY, extents)];
+    folder.create_formatted(&request(name, data_files), |row, files| {
+        page_file::format(row, files)?;
+        let mut source =
+            Source { entries: entries.into_iter(), current: None, pending: Vec::new(), ended: false, number: 0 };
+        let primary = row.files.iter().zip(files).find(|(row, _)| row.file_id == PRIMARY);
+        primary.map_or(Ok(()), |(row, file)| {
+            PageFile::new(row, file).allocate(extents, INITIAL_LSN, |address, page| source.page(address, page))
+        })
+    })
 }
 
 /// A file or folder that is imported.
@@ -135,7 +120,7 @@ struct Current {
 }
 
 impl Source {
-    fn page(&mut self, address: PageAddress, page: &mut Page, lsn: Lsn) -> Result<(), StorageError> {
+    fn page(&mut self, address: PageAddress, page: &mut Page) -> Result<(), StorageError> {
         let (chunk, mut used) = (chunk_mut(page), 0);
         while used < CHUNK_LEN {
             match self.some(&mut chunk[used..])? {
@@ -143,7 +128,7 @@ impl Source {
                 len => used += len,
             }
         }
-        finish_page(page, address, self.number, used, lsn);
+        finish_page(page, address, self.number, used, INITIAL_LSN);
         self.number += 1;
         Ok(())
     }

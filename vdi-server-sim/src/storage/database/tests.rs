@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::single_range_in_vec_init, reason = "tests; lists of ranges")]
 
 use std::os::unix::fs::FileExt;
 use std::sync::mpsc;
@@ -27,7 +27,7 @@ fn made(folder: &Path) -> DatabaseRow {
     let row = fixture::row(folder, &[MB, MB]);
     fixture::make(&row);
     let database = open(folder, &row);
-    let lsn = database.last_lsn().unwrap();
+    let lsn = database.log().unwrap().last_lsn();
     for (_, file) in database.data_files() {
         file.allocate(4, lsn, |page, bytes| {
             Stamp { page, sequence: 1 }.fill(lsn, bytes);
@@ -49,7 +49,7 @@ fn a_checkpoint_says_what_a_backup_holds() {
     let dir = tempfile::tempdir().unwrap();
     let row = made(dir.path());
     let database = open(dir.path(), &row);
-    let before = database.last_lsn().unwrap();
+    let before = database.log().unwrap().last_lsn();
     let frozen = database.freeze(LONG, || false).unwrap();
     let source = frozen.checkpoint().unwrap();
     frozen.check_unchanged().unwrap();
@@ -79,7 +79,7 @@ fn a_checkpoint_says_what_a_backup_holds() {
     }
     assert_eq!(database.boot().unwrap().checkpoint_lsn().unwrap(), record.first_lsn);
     drop(frozen);
-    assert_eq!(open(dir.path(), &row).last_lsn().unwrap(), record.first_lsn);
+    assert_eq!(open(dir.path(), &row).log().unwrap().last_lsn(), record.first_lsn);
 }
 
 #[test]
