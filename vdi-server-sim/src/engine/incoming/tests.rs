@@ -1,14 +1,10 @@
 //! Backups that the builder of `vdi-mtf` wrote, in pieces of any size and orders of any kind; and real ones.
 
-#[allow(dead_code)]
-#[path = "../../../mtf/tests/common/mod.rs"]
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
-use common::synthetic::{Shape, Synthetic, append, backup};
-use common::{Random, real_backups};
+use crate::engine::made_backups::synthetic::{Shape, Synthetic, append, backup};
+use crate::engine::made_backups::{Random, real_backups};
 use crossbeam::channel::TryRecvError;
 use proptest::prelude::*;
 use vdi_mtf::builder::{Builder, filler_extent};
