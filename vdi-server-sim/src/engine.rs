@@ -83,6 +83,9 @@ mod incoming;
 mod inspect;
 mod job;
 mod list;
+#[cfg(test)]
+#[path = "../mtf/tests/common/mod.rs"]
+mod made_backups;
 mod medium_parser;
 mod pages;
 mod plan;
