@@ -16,8 +16,12 @@ impl Place {
     /// Runs `vdi-sim COMMAND --data DIR ARGUMENTS`: whether it succeeded, its output and its errors.
     fn run(&self, command: &str, arguments: &[&str]) -> (bool, String, String) {
         let mut program = Command::new(env!("CARGO_BIN_EXE_vdi-sim"));
-        program.arg(command).arg("--data").arg(self.folder.path()).args(arguments).stdin(Stdio::null());
-        let output = program.output().unwrap();
+        program.arg(command).arg("--data").arg(self.folder.path()).args(arguments);
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // Open until the program has ended: `write` ends with its input.
+        let input = child.stdin.take();
+        let output = child.wait_with_output().unwrap();
+        drop(input);
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.success(), text(output.stdout), text(output.stderr))
     }
