@@ -44,8 +44,8 @@ pub(super) struct NewFiles {
     placed: Vec<PlacedFile>,
     files: Vec<File>,
     is_done: bool,
-    /// The transaction that makes them the database may have been committed.
-    may_be_done: bool,
+    /// The transaction has begun: after an error it may have taken place.
+    has_begun: bool,
     #[cfg(test)]
     pub(super) stop: Option<Stop>,
 }
@@ -81,7 +81,7 @@ impl NewFiles {
             placed,
             files: Vec::with_capacity(wanted.len()),
             is_done: false,
-            may_be_done: false,
+            has_begun: false,
             #[cfg(test)]
             stop: None,
         };
@@ -123,7 +123,7 @@ impl NewFiles {
         }
         settle::sync_folders(self.placed.iter().map(|placed| placed.built.as_path()))?;
         self.reach(Stop::BeforeTransaction)?;
-        self.may_be_done = true;
+        self.has_begun = true;
         self.folder.catalog().put_database(new, restore)?;
         self.is_done = true;
         Ok(self.settle().err())
@@ -164,9 +164,9 @@ impl NewFiles {
 impl Drop for NewFiles {
     fn drop(&mut self) {
         if !self.is_done {
-            // On a full disk the catalog may need the room.
-            if !self.may_be_done {
-                self.files.iter().for_each(|file| drop(file.set_len(0)));
+            if !self.has_begun {
+                // Where they have filled the disk, the catalog needs the room to forget them.
+                self.files.iter().for_each(|file| _ = file.set_len(0));
             }
             // What cannot be removed stays pending.
             let _ = settle::remove_pending(self.folder.catalog(), self.lock.name());

@@ -352,7 +352,6 @@ impl Databases {
     /// Makes a database without content, of the least size.
     pub(crate) fn create_empty(&self, name: &str) {
         let file = |logical_name: String, path: String| NewFile {
-            is_percent_growth: false,
             logical_name,
             path: path.into(),
             size: 1 << 20,
