@@ -180,7 +180,7 @@ pub enum Failure {
         /// The file's logical name.
         logical_name: String,
         /// Why not.
-        source: StorageError,
+        source: Box<StorageError>,
     },
     /// The backup was made of damaged pages.
     #[error(
@@ -285,7 +285,7 @@ pub enum Failure {
         /// The page.
         page: PageAddress,
         /// What is wrong.
-        source: vdi_mtf::Error,
+        source: Box<vdi_mtf::Error>,
     },
 }
 

@@ -21,6 +21,11 @@ pub(super) trait Feed: Send {
     /// bytes: so the next ones can be asked for before these are worked on.
     fn needs_more(&mut self, bytes: &[u8]) -> bool;
 
+    /// Whether the content may end behind the bytes that [`needs_more`](Self::needs_more) saw last, if the medium does.
+    fn may_end(&self) -> bool {
+        false
+    }
+
     /// Takes the next bytes, and carries out what they say.
     ///
     /// # Errors

@@ -159,7 +159,7 @@ impl Reader<'_> {
                     }
                     ReadEnd::Data => {
                         label_ends = false;
-                        last = !self.reads.next_medium()?;
+                        last = feed.may_end() || !self.reads.next_medium()?;
                     }
                 }
                 // The client fills the next buffer while this one goes to the files.

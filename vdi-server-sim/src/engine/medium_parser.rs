@@ -132,6 +132,11 @@ impl Scout {
         Scout { parser: MediumParser::new(), progression: Progression::new(until), ended: false }
     }
 
+    /// Whether the last set may have ended with the last bytes.
+    pub(super) fn may_end(&self) -> bool {
+        matches!(self.progression.until, Until::Medium { .. }) && self.parser.is_complete()
+    }
+
     /// Whether reading goes on behind these bytes, the next of the medium.
     pub(super) fn needs_more(&mut self, mut bytes: &[u8]) -> bool {
         while !self.ended {

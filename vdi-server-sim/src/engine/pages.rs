@@ -101,7 +101,12 @@ impl<'a> Pages<'a> {
             let Some(source) = self.damage_of(file, page, address)? else { continue };
             if !self.goes_on {
                 let database = self.database.row().name.clone();
-                return Err(Failure::DamagedPage { database, path: file.row.path.clone(), page: address, source });
+                return Err(Failure::DamagedPage {
+                    database,
+                    path: file.row.path.clone(),
+                    page: address,
+                    source: Box::new(source),
+                });
             }
             self.damaged.fetch_add(1, Ordering::Relaxed);
             let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);

@@ -163,7 +163,7 @@ pub(super) fn misplaced(statement: &Restore, backup: &Config, source: StorageErr
     let mut names = backup.files.iter().map(|file| (file.logical_name.to_string(), file.physical_name.to_string()));
     let found = names.find(|(name, recorded)| last(&moved(name).unwrap_or_else(|| recorded.clone())) == last(&path));
     let logical_name = found.map_or_else(|| last(&path), |(name, _)| name);
-    Failure::Placement { logical_name, source }
+    Failure::Placement { logical_name, source: Box::new(source) }
 }
 
 impl Destination for Target<'_> {

@@ -49,6 +49,10 @@ impl Feed for Scan {
         self.scout.needs_more(bytes)
     }
 
+    fn may_end(&self) -> bool {
+        self.scout.may_end()
+    }
+
     fn feed(&mut self, bytes: &mut &[u8]) -> Result<Fed, Failure> {
         let broken = |source| broken(&self.device, source);
         while let Some(event) = self.parser.next(bytes).map_err(broken)? {

@@ -151,7 +151,6 @@ fn nothing(_: &Memory, _: &Command) -> Wrong {
 const FULL: usize = 65536;
 
 /// A bench with the database `sales`, whose backup is some 20 Writes.
-
 fn bench() -> Bench {
     let bench = Bench::new();
     bench.database("sales", 1_000_000);

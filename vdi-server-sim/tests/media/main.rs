@@ -13,6 +13,7 @@ mod devices;
 mod disk;
 mod freeze;
 mod in_use;
+mod inspections;
 mod locks;
 mod pumping;
 mod serving;

@@ -446,11 +446,10 @@ fn what_was_mounted_is_compared() {
             (|copier| set_len(&copier.database[0], 8192), "new-0", true),
             (
                 |copier| {
-                    // A page of content, whose own checksum is right.
+                    // A free page, which no checksum of its own protects.
                     let path = &copier.database[0];
                     let mut bytes = fs::read(path).unwrap();
-                    let last = bytes.len() - 8192;
-                    bytes.copy_within(last - 8192..last, last);
+                    *bytes.last_mut().unwrap() ^= 1;
                     fs::write(path, bytes).unwrap();
                 },
                 "new-0",
@@ -500,7 +499,7 @@ fn the_two_kinds_of_backup_are_told_apart() {
 
     // What is wrong is found before anything is mounted.
     let cut = snapshot.stored[..snapshot.stored.len() - 512].to_vec();
-    let (outcome, _) = restore(&bench, &config(1), "new", "SNAPSHOT", cut, || panic!("mounted"));
+    let (outcome, _) = restore(&bench, &config(1), "new", &moved(&bench, "SNAPSHOT"), cut, || panic!("mounted"));
     outcome.assert_failure(&["Msg 3203,", "38("]);
     let (outcome, served) = restore(&bench, &config(1), "db", "SNAPSHOT", snapshot.stored, || panic!("mounted"));
     outcome.assert_failure(&["Use the WITH REPLACE"]);

@@ -240,7 +240,7 @@ fn both_programs_say_the_same() {
     let (bench, log) = (&trial.0, trial.log());
     for statement in [
         backup(),
-        restore("MOVE 'a' TO 'b'"),
+        restore("PARTIAL"),
         backup_statement("Sale", "nightly", 1, "COMPRESSION"),
         backup_statement("sales", "nightly", 65, ""),
         restore_statement("master", "nightly", 1, ""),

@@ -7,22 +7,20 @@ use vdi_mtf::sqlserver::config::{Config, FileType};
 use vdi_mtf::sqlserver::data::EXTENT_LEN;
 use vdi_mtf::value::{FileId, PageAddress};
 
-/// A set of extents. It grows with the largest extent in it.
+/// A set of extents. It grows with the extents that come, whatever the size that a backup gives a file.
 #[derive(Debug, Default)]
 struct Extents {
-    bits: Vec<u64>,
+    /// 64 extents a word.
+    bits: BTreeMap<u32, u64>,
     count: u64,
 }
 
 impl Extents {
     /// Whether the extent is new.
     fn insert(&mut self, extent: u32) -> bool {
-        let (word, bit) = (extent as usize / 64, 1 << (extent % 64));
-        if word >= self.bits.len() {
-            self.bits.resize(word + 1, 0);
-        }
-        let new = self.bits[word] & bit == 0;
-        self.bits[word] |= bit;
+        let (word, bit) = (self.bits.entry(extent / 64).or_default(), 1 << (extent % 64));
+        let new = *word & bit == 0;
+        *word |= bit;
         self.count += u64::from(new);
         new
     }

@@ -1,11 +1,7 @@
 //! Result sets of made-up and of real backups. Values of real ones are never printed.
 
-#[allow(dead_code)]
-#[path = "../../../mtf/tests/common/mod.rs"]
-mod common;
-
-use common::real_backups;
-use common::synthetic::{Shape, backup};
+use crate::engine::made_backups::real_backups;
+use crate::engine::made_backups::synthetic::{Shape, backup};
 use vdi_mtf::inspector::Inspector;
 
 use super::columns;

@@ -155,6 +155,7 @@ impl FamilyStream {
     }
 
     /// Where the next byte is on the medium.
+    #[cfg(test)]
     pub(in crate::engine) fn position(&self) -> u64 {
         self.builder.position()
     }

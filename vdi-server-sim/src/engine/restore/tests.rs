@@ -1,15 +1,11 @@
 //! RESTORE FROM DISK of backups that servers made, and of made-up ones.
 
-#[allow(dead_code)]
-#[path = "../../../mtf/tests/common/mod.rs"]
-mod common;
-
 use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use common::real_backups;
-use common::synthetic::{Shape, backup};
+use crate::engine::made_backups::real_backups;
+use crate::engine::made_backups::synthetic::{Shape, backup};
 use vdi_mtf::inspector::Inspector;
 use vdi_mtf::medium::Medium;
 use vdi_mtf::page::PAGE_LEN;
@@ -133,7 +129,7 @@ fn assert_has_pages(server: &Server, name: &str, media: &[&[u8]]) -> usize {
 
 #[test]
 fn real_full_backups_are_restored_from_disk() {
-    let mut media_sets: BTreeMap<_, Vec<common::Real>> = BTreeMap::new();
+    let mut media_sets: BTreeMap<_, Vec<crate::engine::made_backups::Real>> = BTreeMap::new();
     for real in real_backups("real_full_backups_are_restored_from_disk") {
         media_sets.entry(medium_of(&real.bytes).media_set.id.0).or_default().push(real);
     }
