@@ -4,24 +4,31 @@
 //!
 //! # Backup
 //!
+//! A plan settles beforehand which media family (device) gets which pages, since the stream of the Microsoft Tape Format has its lengths
+//! before its data. It knows all headers but what is known only at the end: see the engine's `plan` module.
+//!
 //! ```text
-//!             free list
-//!  buffers -----------> readers (fill them -----------------------------------> Write -> client
-//!     ^                  from the files)  '-- data queue --> writers, one a device --^     |
-//!     '--------------------------------------- completion routine, agent or reader <-------'
+//!              free lists             transfers, in the stream's order
+//!  buffers ---------------> readers -------------------------------------> Write -> client
+//!     ^        dealer: what to read '-- what would have to wait: writer --^            |
+//!     '------------------------ completion routine, agent or reader <------------------'
 //! ```
 //!
-//! Devices share the buffers. A reader itself sends what it filled, to the devices in turn, as long as one takes it without
-//! waiting: no other thread has to wake for it. What none of them takes goes into the queue, for whichever writer is free first.
-//! A reader that finds no free buffer handles completions itself, and sleeps only if there are none: the completion agent stands
-//! by meanwhile, and need not wake for each of them. A writer sees to all else of its device: what comes before and after the
-//! data, errors, media. When all data is written each writer flushes; when all devices are flushed they get Complete (where it
-//! was agreed), and when all have completed they are closed.
+//! Devices share the buffers. A reader takes a free buffer, and then the next transfer of the device that has the fewest on the way; so a
+//! slow device does not take all buffers. It fills the buffer straight from the files, and sends all that is next in the order of the stream,
+//! as long as the device takes it without a wait: no other thread has to wake for it. What would have to wait, the device's writer sends
+//! (the engine's `backup::ordered` module has the rules). A reader that finds no free buffer handles completions itself, and sleeps
+//! only if there are none: the completion agent stands by meanwhile, and need not wake for each of them. A writer sees to all else of its
+//! device: what comes before and after the pages, errors, media. When all is written each writer flushes; when all devices are flushed they
+//! get Complete (where it was agreed), and when all have completed they are closed. [Faults](crate::faults) act on this same way: a fault
+//! that has a command wait leaves it to the writer.
+//!
+//! BACKUP TO DISK writes the same streams, a thread a file: see the engine's `to_files` module.
 //!
 //! | kind | what comes besides Write, Flush, Complete |
 //! |---|---|
 //! | pipe-like | nothing |
-//! | tape-like | Rewind; a WriteMark behind the catalog, behind the data, and behind the end |
+//! | tape-like | Rewind; a WriteMark behind the label, behind the last configuration (MSLS), and behind the end: where the soft filemarks are |
 //! | disk-like | SetPosition to the beginning; every Write says where it goes |
 //! | removable ones | after ERROR_END_OF_MEDIA: ClearError, what is not stored again, Flush, Load of the next medium |
 //!

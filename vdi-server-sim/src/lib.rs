@@ -8,6 +8,7 @@
 #![doc = "[docs/figures.md]: docs"]
 #![doc = "[../vdi-shm/docs/runtime-directory.md]: ../vdi_shm/docs/runtime_directory/index.html"]
 #![doc = "[bench]: docs"]
+#![doc = "[mtf]: ../vdi_mtf/index.html"]
 #![doc = "[bench/figures]: docs"]
 #![doc = include_str!("../README.md")]
 //! # Tracing
@@ -35,7 +36,7 @@
 //! Events of the threads of a statement are in a span `statement` (INFO) with `verb`, `database` and `set`.
 //!
 //! `command sent` comes before the same command's `command completed`, and that before its completion routine runs. The `id` is
-//! same in the client's events. A subscriber is called inside of calls of this library, some of which hold locks. So it must not
+//! the same in the client's events. A subscriber is called inside of calls of this library, some of which hold locks. So it must not
 //! call the library. The cost is that of `vdi-client`: none without the feature, one relaxed load per event without a subscriber.
 #![forbid(unsafe_code)]
 

@@ -80,7 +80,7 @@ fn a_folder_of_the_users_is_backed_up_and_kept() {
     let arguments = ["--database", database.to_str().unwrap(), "--keep", keep.to_str().unwrap()];
     let output = demo(temporary.path(), &arguments).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
-    assert_eq!(fs::read(keep.join("data/restored/below/b")).unwrap(), vec![7; 100_000]);
+    assert_eq!(fs::read(keep.join("restored/below/b")).unwrap(), vec![7; 100_000]);
     assert_nothing_left(temporary.path());
 }
 

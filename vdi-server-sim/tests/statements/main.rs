@@ -17,4 +17,5 @@ mod session_model;
 mod sqlcmd;
 mod statements;
 mod tracing;
+mod views;
 mod written;

@@ -280,7 +280,9 @@ fn a_transcript_has_a_line_an_event() {
     let (sent, ended, calls) = (of("->"), of("<-"), of("--"));
     assert_eq!((sent.len(), ended.len()), (report.commands as usize, report.commands as usize), "{text}");
     let first: Vec<&str> = sent[0].split_whitespace().collect();
-    assert_eq!(first, ["nightly", "->", "VDC_Write", "#0", "512", "bytes"]);
+    assert!(
+        matches!(first[..], ["nightly", "->", "VDC_Write", "#0", size, "bytes"] if size.parse::<u32>().unwrap() % 512 == 0)
+    );
     assert!(sent.last().unwrap().contains("VDC_Complete"), "{text}");
     for line in &ended {
         assert!(line.contains(" bytes, ERROR_SUCCESS (0), after ") && line.ends_with(" ms"), "{line}");

@@ -80,8 +80,10 @@ fn run_with(options: &Options) -> Result<u8, String> {
     let engine = Server::from_environment(instance)?.start(&title).map_err(|error| error.to_string())?;
     let mut session = engine.session();
     let database = options.database.clone().or_else(|| environment(options, "SQLCMDDBNAME"));
-    if let Some(Err(error)) = database.as_deref().map(|name| session.use_database(name)) {
-        let (name, folder) = (database.unwrap_or_default(), engine.folder().path().display());
+    if let Some(name) = database
+        && let Err(error) = session.use_database(&name)
+    {
+        let folder = engine.folder().path().display();
         return Err(format!("cannot open the database {name:?} that the login asks for: {error} {DATA} is {folder}"));
     }
     let printer = Printer::new(options, engine.server_name())?;

@@ -19,7 +19,7 @@
 //! the look came before the reader's entry (both hold the list's lock), so the unlock came before the reader's try, which can fail only
 //! because of a later holder; and for that one the same is true. A thread that finds that the device would have to be waited for wakes the
 //! writer; the wake-up stays in its channel until the writer takes it, and the writer then takes the lock with a wait.
-//! The test `no_transfer_is_forgotten_when_readers_finish_at_once` checks this with threads.
+//! The test `what_comes_before_the_unlock_is_found_after_it` checks this.
 //!
 //! 4. The writer learns of the end: the thread that sends the last transfer wakes it.
 
@@ -47,6 +47,9 @@ pub(super) struct Ordered<T, S> {
     len: u64,
     wake: Sender<()>,
     woken: Receiver<()>,
+    /// What a test does between the last look at the list and the unlock.
+    #[cfg(test)]
+    before_unlock: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 struct Waiting<T> {
@@ -70,7 +73,15 @@ impl<T, S: Sink<T>> Ordered<T, S> {
     pub(super) fn new(sink: S, len: u64) -> Ordered<T, S> {
         let (wake, woken) = bounded(1);
         let waiting = Mutex::new(Waiting { next: 0, items: BTreeMap::new() });
-        Ordered { waiting, sink: Mutex::new(sink), len, wake, woken }
+        Ordered {
+            waiting,
+            sink: Mutex::new(sink),
+            len,
+            wake,
+            woken,
+            #[cfg(test)]
+            before_unlock: Mutex::default(),
+        }
     }
 
     /// Reader: brings the transfer of the bytes from `start` to `end`.
@@ -94,7 +105,7 @@ impl<T, S: Sink<T>> Ordered<T, S> {
                     }
                 }
             }
-            drop(sink);
+            self.unlock(sink);
         }
         if self.is_complete() {
             self.wake_writer();
@@ -111,8 +122,17 @@ impl<T, S: Sink<T>> Ordered<T, S> {
                 sink.send(item)?;
                 sink.make_ready()?;
             }
+            self.unlock(sink);
         }
         Ok(())
+    }
+
+    fn unlock(&self, sink: MutexGuard<'_, S>) {
+        #[cfg(test)]
+        if let Some(act) = self.before_unlock.lock().ok().and_then(|mut act| act.take()) {
+            act();
+        }
+        drop(sink);
     }
 
     /// Where the writer learns that it has something to do: see [`Ordered::drain`] and [`Ordered::is_complete`].

@@ -223,7 +223,7 @@ pub(super) const ROWS: &[Row] = &[
         client: &[(3132, 1), (3013, 1)],
         says: &[
             "The media set has 3 media families but only 2 are provided. All members must be provided.",
-            "name all 3 devices",
+            "the backup was written to 3 devices, the statement names 2; name as many",
         ],
         log: &[],
         logs: &[],
@@ -262,7 +262,7 @@ pub(super) const ROWS: &[Row] = &[
         client: &[(3258, 1), (3013, 1)],
         says: &[
             "is not part of the media set that is currently being processed.",
-            "restore from the devices of one backup",
+            "connect all devices to parts of one backup",
         ],
         log: &[],
         logs: &[],
@@ -279,7 +279,7 @@ pub(super) const ROWS: &[Row] = &[
         situation: "no backup",
         run: |trial| trial.restored(1, 1, "", |trial| fs::write(stripe(&trial.0.out(), 0), [0x5a; 70_000]).unwrap()),
         client: &[(3241, 1), (3013, 1)],
-        says: &["The media family on device 'nightly' is incorrectly formed.", "this is no Microsoft Tape Format"],
+        says: &["The media family on device 'nightly' is incorrectly formed.", "it begins with ZZZZ, not with TAPE"],
         log: &[],
         logs: &[],
     },
@@ -359,6 +359,33 @@ pub(super) const ROWS: &[Row] = &[
         logs: &[],
     },
     Row {
+        situation: "RESTORE over another database",
+        run: |trial| {
+            trial.0.old_database("copy");
+            trial.restored(1, 1, "", |_| {})
+        },
+        client: &[(3154, 1), (3013, 1)],
+        says: &["The backup set holds a backup of a database other than the existing 'copy' database.", "REPLACE"],
+        log: &[],
+        logs: &[],
+    },
+    Row {
+        situation: "RESTORE beside the original without MOVE",
+        run: |trial| trial.restored_as("copy", ""),
+        client: &[(1834, 1), (3156, 4), (3119, 1), (3013, 1)],
+        says: &["cannot be overwritten.  It is being used by database 'sales'."],
+        log: &[],
+        logs: &[],
+    },
+    Row {
+        situation: "MOVE of a file that the backup does not have",
+        run: |trial| trial.restored_as("copy", "MOVE 'nobody' TO 'nobody.mdf'"),
+        client: &[(3234, 2), (3013, 1)],
+        says: &["Logical file 'nobody' is not part of database"],
+        log: &[],
+        logs: &[],
+    },
+    Row {
         situation: "RESTORE of master",
         run: |trial| trial.run(&restore_statement("Master", "nightly", 1, "REPLACE")),
         client: &[(3108, 1), (3013, 1)],
@@ -384,7 +411,7 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row {
         situation: "RESTORE to a name that no database can have",
-        run: |trial| trial.run(&restore_statement("a/b", "nightly", 1, "")),
+        run: |trial| trial.restored_as("a/b", "REPLACE"),
         client: &[(3123, 1), (3013, 1)],
         says: &["Invalid database name 'a/b' specified for backup or restore operation."],
         log: &[],

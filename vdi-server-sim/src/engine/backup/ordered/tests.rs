@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -89,6 +90,27 @@ fn a_failure_of_the_sink_is_the_readers() {
         }
     }
     assert_eq!(Ordered::new(Broken, 1).deliver(0, 1, 0), Err("broken"));
+}
+
+/// A transfer comes when the holder of the lock has looked at the list for the last time, and not yet let go of the lock. The reader
+/// that brings it cannot send it.
+#[test]
+fn what_comes_before_the_unlock_is_found_after_it() {
+    for by_writer in [false, true] {
+        let ordered = Arc::new(Ordered::new(Device { room: 10, window: 10, ..Device::default() }, 2));
+        let other = Arc::clone(&ordered);
+        let deliver = move || thread::spawn(move || other.deliver(1, 2, 1).unwrap()).join().unwrap();
+        *ordered.before_unlock.lock().unwrap() = Some(Box::new(deliver));
+        if by_writer {
+            let held = ordered.lock();
+            ordered.deliver(0, 1, 0).unwrap();
+            drop(held);
+            ordered.drain().unwrap();
+        } else {
+            ordered.deliver(0, 1, 0).unwrap();
+        }
+        assert_eq!(ordered.lock().sent, [0, 1], "by the writer: {by_writer}");
+    }
 }
 
 /// Readers bring transfers in the order in which they took them, more or less; a writer does what they leave to it. Were a transfer
