@@ -294,9 +294,7 @@ pub enum Failure {
 #[non_exhaustive]
 pub enum FamilyError {
     /// The statement names another number of devices than the media set has families.
-    #[error(
-        "the backup was written to {families} devices, the statement names {provided}; name all {families} devices"
-    )]
+    #[error("the backup was written to {families} devices, the statement names {provided}; name as many")]
     Count {
         /// Families of the media set.
         families: usize,
@@ -312,7 +310,7 @@ pub enum FamilyError {
         family: u16,
     },
     /// It belongs to another backup than the devices before.
-    #[error("it has {what} {found}, the devices before {expected}; restore from the devices of one backup")]
+    #[error("it has {what} {found}, the devices before {expected}; connect all devices to parts of one backup")]
     Foreign {
         /// `media set` or `backup set`.
         what: &'static str,
