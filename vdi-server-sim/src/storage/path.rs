@@ -1,5 +1,6 @@
 //! Names of databases, and where their files are.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{DataFolder, StorageError, lock};
@@ -59,8 +60,16 @@ pub(super) fn given(folder: &DataFolder, path: &Path) -> Result<PathBuf, Storage
     let path = if is_windows(text) { Path::new(base_name(text)) } else { path };
     let name = checked_name(path)?;
     let path = folder.path().join(path);
-    let parent = path.parent().and_then(|parent| parent.canonicalize().ok()).filter(|parent| parent.is_dir());
-    let Some(parent) = parent else { return Err(StorageError::NoSuchFolder { path }) };
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let found = parent.canonicalize().and_then(|parent| Ok((parent.metadata()?.is_dir(), parent)));
+    let parent = match found {
+        Ok((true, parent)) => parent,
+        Ok((false, _)) => return Err(StorageError::NoSuchFolder { path }),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(StorageError::NoSuchFolder { path });
+        }
+        Err(error) => return Err(StorageError::io("examine", parent, error)),
+    };
     finish(folder, &parent, &name)
 }
 

@@ -351,6 +351,11 @@ impl Databases {
 
     /// Makes a database without content, of the least size.
     pub(crate) fn create_empty(&self, name: &str) {
+        self.create_empty_in(name, name);
+    }
+
+    /// The same with names of files that begin so.
+    pub(crate) fn create_empty_in(&self, name: &str, files: &str) {
         let file = |logical_name: String, path: String| NewFile {
             logical_name,
             path: path.into(),
@@ -362,8 +367,8 @@ impl Databases {
         };
         let request = CreateDatabase {
             name: name.to_owned(),
-            data_files: vec![file(name.to_owned(), format!("{name}.mdf"))],
-            log_file: Some(file(format!("{name}_log"), format!("{name}_log.ldf"))),
+            data_files: vec![file(name.to_owned(), format!("{files}.mdf"))],
+            log_file: Some(file(format!("{name}_log"), format!("{files}_log.ldf"))),
             recovery_model: RecoveryModel::Simple,
         };
         self.open().create_database(&request).unwrap();
