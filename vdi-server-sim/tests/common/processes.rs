@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 use super::bench::Bench;
 use super::tasks::wait_until_asleep;
 
@@ -50,9 +50,9 @@ impl Guarded {
         }
         let pid = Pid::from_raw(self.0.id() as i32).unwrap();
         let descriptor = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: TEST_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         let ended = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)).unwrap();
-        assert_eq!(ended, 1, "process {} did not end within {PATIENCE:?}", self.0.id());
+        assert_eq!(ended, 1, "process {} did not end within {TEST_TIMEOUT:?}", self.0.id());
         self.0.wait().unwrap()
     }
 }
@@ -171,7 +171,7 @@ impl Statement {
     #[track_caller]
     pub(crate) fn wait_for_output(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
-            match self.output.recv_timeout(PATIENCE) {
+            match self.output.recv_timeout(TEST_TIMEOUT) {
                 Ok(line) => self.text.extend([&*line, "\n"]),
                 Err(_) => panic!("the statement did not print {wanted:?}, but:\n{}", self.text),
             }
@@ -182,7 +182,7 @@ impl Statement {
     pub(crate) fn outcome(mut self) -> Outcome {
         let status = self.process.wait();
         loop {
-            match self.output.recv_timeout(PATIENCE) {
+            match self.output.recv_timeout(TEST_TIMEOUT) {
                 Ok(line) => self.text.extend([&*line, "\n"]),
                 Err(RecvTimeoutError::Disconnected) => return Outcome { status, text: self.text },
                 Err(RecvTimeoutError::Timeout) => panic!("another process holds the statement's output"),
@@ -238,7 +238,7 @@ impl Part {
     #[track_caller]
     pub(crate) fn report(&self) -> String {
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TEST_TIMEOUT) {
                 // A report is one write, other lines are not. So a report may follow a part of another line.
                 Ok(line) => match line.split_once(MARK).map(|(_, report)| report) {
                     Some(report) => return report.to_owned(),
@@ -273,7 +273,7 @@ impl Part {
     #[track_caller]
     pub(crate) fn last_report(&self) -> Option<String> {
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TEST_TIMEOUT) {
                 Ok(line) => match line.split_once(MARK) {
                     Some((_, report)) => return Some(report.to_owned()),
                     None => self.log.lock().unwrap().push(line),

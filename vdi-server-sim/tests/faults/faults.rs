@@ -7,7 +7,7 @@ use std::process::Command as Program;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, execute, stripe};
 use common::conduct::{Conduct, Kept, Quirk, With};
@@ -149,12 +149,12 @@ fn delay_at_waits_before_one_command() {
     let bench = bench();
     let set = bench.create(SET, &config(1));
     let client = task("the client", move || {
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device(SET).unwrap();
         let (mut gaps, mut held) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let begun = Instant::now();
-            held.push(device.get_command(PATIENCE).unwrap());
+            held.push(device.get_command(TEST_TIMEOUT).unwrap());
             gaps.push(begun.elapsed());
         }
         set.signal_abort().unwrap();
@@ -307,11 +307,11 @@ fn flushes_come_between_the_writes_and_twice_at_the_end() {
 fn holding(bench: &Bench) -> Task<Error> {
     let set = bench.create(SET, &VdConfig { server_time_out: 0, ..config(1) });
     task("a client that does not answer", move || {
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device(SET).unwrap();
         let mut held = Vec::new();
         loop {
-            match device.get_command(PATIENCE) {
+            match device.get_command(TEST_TIMEOUT) {
                 Ok(command) => held.push(command),
                 Err(error) => return error,
             }
@@ -375,7 +375,7 @@ fn slow_configuration_waits_before_each_call() {
     let set = bench.create(SET, &config(1));
     let begun = Instant::now();
     let statement = start(&bench, &backup_statement("sales", SET, 1, ""), &["slow-configuration=150"], 0);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let configured = begun.elapsed();
     let device = set.open_device(SET).unwrap();
     let opened = begun.elapsed();

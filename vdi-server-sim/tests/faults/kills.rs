@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, restore_statement, stripe};
 use common::processes::{Part, Stage, take_part};
-use common::{PATIENCE, eventually, now_ns};
+use common::{TEST_TIMEOUT, eventually, now_ns};
 use rusqlite::Connection;
 use vdi_client::media::{FileMedia, Media};
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Completion, Error, INFINITE, VdConfig};
@@ -61,7 +61,7 @@ fn server(stage: &Stage) {
     set.open("", SET).unwrap();
     if far >= 1 {
         let terms = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
-        set.begin_configuration(&terms, PATIENCE).unwrap();
+        set.begin_configuration(&terms, TEST_TIMEOUT).unwrap();
         set.request_buffers(65536, 0, 4).unwrap();
     }
     if far >= 2 {
@@ -122,7 +122,7 @@ fn client(stage: &Stage) {
             stage.say_blocking("waiting");
             return say_error(stage, &set.get_configuration(INFINITE).unwrap_err());
         }
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         stage.say("admitting");
     } else {
         set.open_in_secondary(SET).unwrap();
@@ -134,7 +134,7 @@ fn client(stage: &Stage) {
     let mut device: ClientVirtualDevice = set.open_device(&device_name(SET, index)).unwrap();
     let mut held = Vec::new();
     if far == "holding" {
-        held.push(device.get_command(PATIENCE).unwrap());
+        held.push(device.get_command(TEST_TIMEOUT).unwrap());
     }
     stage.say_blocking("waiting");
     let end = loop {
@@ -407,7 +407,7 @@ fn only_device(stage: &Stage) -> (ClientVirtualDeviceSet, ClientVirtualDevice, V
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(1)).unwrap();
     stage.say("created");
-    let agreed = set.get_configuration(PATIENCE).unwrap();
+    let agreed = set.get_configuration(TEST_TIMEOUT).unwrap();
     let device = set.open_device(SET).unwrap();
     (set, device, agreed)
 }
@@ -418,7 +418,7 @@ fn agent(stage: &Stage) {
     let mut media = FileMedia::create(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     media.begin(&agreed).unwrap();
     for _ in 0..10 {
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         media.write(0, command.data()).unwrap();
         let bytes = command.data().len();
         command.complete(Completion::transferred(bytes)).unwrap();
@@ -518,7 +518,7 @@ fn reader(stage: &Stage) {
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     media.begin(&agreed).unwrap();
     for _ in 0..10 {
-        let mut command = device.get_command(PATIENCE).unwrap();
+        let mut command = device.get_command(TEST_TIMEOUT).unwrap();
         let bytes = media.read(0, command.data_mut()).unwrap();
         command.complete(Completion::transferred(bytes)).unwrap();
     }

@@ -9,7 +9,7 @@ use std::process::Command as Program;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, stripe};
 use common::processes::{Part, Stage, Statement, ignoring_sigchld, take_part};
-use common::{PATIENCE, eventually};
+use common::{TEST_TIMEOUT, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use vdi_client::media::FileMedia;
 use vdi_client::workers::WorkerPool;
@@ -30,7 +30,7 @@ fn pool(stage: &Stage) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(devices)).unwrap();
     stage.say("created");
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let programs = (0..workers).map(|_| {
         let mut worker = Program::new(env!("CARGO_BIN_EXE_vdi-sim"));
         worker.args(["demo-worker", "--set", SET, "--folder", stage.argument(3)]);
@@ -245,7 +245,7 @@ fn own_device(stage: &Stage) {
 fn through_secondaries(bench: &Bench, statement: &str, devices: u32, direction: &str) {
     let set = bench.create(SET, &config(devices));
     let statement = bench.sql(statement);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let folder = bench.out();
     let parts: Vec<_> = (0..devices)
         .map(|index| bench.part("own device", &[&index.to_string(), direction, folder.to_str().unwrap()]))
@@ -280,7 +280,7 @@ fn a_secondary_that_fails_takes_all_others_with_it() {
     drop(cut);
     let set = bench.create(SET, &config(3));
     let statement = bench.sql(&copy_statement("sales", "copy", SET, 3, ""));
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let folder = bench.out();
     // The one that will fail comes when the others are there.
     let parts = [0, 2, 1].map(|index: u32| {

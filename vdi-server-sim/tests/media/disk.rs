@@ -5,7 +5,7 @@ use crate::common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::{Bench, names, tree};
 use common::client::{backup_statement, config, copy_statement, stripe};
 use common::databases::set_len;
@@ -85,7 +85,7 @@ fn agent(stage: &Stage) {
     let set = ClientVirtualDeviceSet::new();
     set.create("nightly", &config(1)).unwrap();
     stage.say("created");
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let mut media = FileMedia::create(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     match pump(&mut device, &mut media) {
@@ -162,7 +162,7 @@ fn a_full_data_folder_fails_the_restore_and_leaves_the_old_database() {
 fn acting_at(bench: &Bench, at: u32, act: impl Fn() + Send + Sync + 'static) -> Outcome {
     let script = bench.scripted("nightly", &config(1), move |mut device, _| {
         let mut seen = 0;
-        while let Ok(command) = device.get_command(PATIENCE) {
+        while let Ok(command) = device.get_command(TEST_TIMEOUT) {
             seen += 1;
             if seen == at {
                 act();

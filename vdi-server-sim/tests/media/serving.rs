@@ -13,7 +13,7 @@ use common::client::{backup_statement, config, copy_statement, device_name, exec
 use common::processes::{Stage, take_part};
 use common::server::Server;
 use common::tasks::{Task, task};
-use common::{PATIENCE, eventually};
+use common::{TEST_TIMEOUT, eventually};
 use vdi_client::media::{FileMedia, Media, MediaError, StreamMedia};
 use vdi_client::{
     ClientVirtualDeviceSet, CommandCode, CompletionCode, Error, ErrorKind, Features, INFINITE, Progress, Report,
@@ -155,7 +155,7 @@ fn a_server_that_ends_the_work_at_once_is_success() {
 fn fewer_names_than_devices_leave_the_rest_to_other_processes() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 3);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let other = ClientVirtualDeviceSet::with_options(bench.options());
     other.open_in_secondary(SET).unwrap();
     let secondary = task("the secondary", move || {
@@ -454,7 +454,7 @@ fn serve_without_reader(end: impl FnOnce(&ClientVirtualDeviceSet, &Server)) -> E
         })
     };
     let server = Server::with_features(&bench, SET, 1, Features::WRITE_MEDIA);
-    made.recv_timeout(PATIENCE).unwrap();
+    made.recv_timeout(TEST_TIMEOUT).unwrap();
     end(&set, &server);
     let error = serving.result().unwrap_err();
     set.close().unwrap();

@@ -10,7 +10,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, restore_statement, stripe};
 use common::conduct::{Conduct, Kept};

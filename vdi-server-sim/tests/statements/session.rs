@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::checked::{Checked, run, run_with};
 use common::client::{backup_statement, config, copy_statement, stripe};
@@ -281,7 +281,7 @@ impl Quirk for WaitsFor {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.commands += 1;
         if self.commands == 4 {
-            self.event.recv_timeout(PATIENCE).expect("the statement reports its progress");
+            self.event.recv_timeout(TEST_TIMEOUT).expect("the statement reports its progress");
         }
         Ok(())
     }
@@ -298,7 +298,7 @@ impl Quirk for Meets {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         if !self.met {
             let _ = self.here.send(());
-            self.there.recv_timeout(PATIENCE).expect("both statements run at the same time");
+            self.there.recv_timeout(TEST_TIMEOUT).expect("both statements run at the same time");
             self.met = true;
         }
         Ok(())

@@ -11,7 +11,7 @@ use vdi_client::{ClientVirtualDeviceSet, CommandCode, Error, INFINITE, Options, 
 use vdi_server_sim::engine::Engine;
 
 use super::case::{Case, Moment, Verb};
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 use crate::common::client::{config, device_name, execute, stripe};
 use crate::common::conduct::{Quirk, With};
 use crate::common::processes::Stage;
@@ -76,7 +76,7 @@ pub(crate) fn client(stage: &Stage) {
                             let (go, told) = channel();
                             waiting.lock().unwrap().insert(tag.clone(), go);
                             stage.say(&format!("{tag} moment {burst}"));
-                            told.recv_timeout(PATIENCE).expect("somebody to say that it goes on");
+                            told.recv_timeout(TEST_TIMEOUT).expect("somebody to say that it goes on");
                         };
                         serve(stage, &tag, &set, &case, verb, raided, &at);
                     });

@@ -27,7 +27,7 @@ use vdi_shm::ipc::runtime::{RuntimeDir, SocketName};
 
 use super::case::{Act, Case, Verb};
 use super::words::{ENTRY_WORDS, Ring, SLOTS_IN_USE, Words, device_offset};
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 use crate::common::processes::Stage;
 
 /// How long a flood of the event counts lasts.
@@ -69,7 +69,7 @@ pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, Strin
     let link = runtime.connect(&SocketName::new("", set), &options.access).map_err(|error| error.to_string())?;
     // A failure shows in the answer.
     send(&link, &Message::Hello { role: JoinRole::Secondary, instance: "", set });
-    match link.receive_until(Instant::now() + PATIENCE).map_err(|error| error.to_string())? {
+    match link.receive_until(Instant::now() + TEST_TIMEOUT).map_err(|error| error.to_string())? {
         Received::Packet(mut packet) => {
             let descriptor = packet.take_descriptor();
             match Message::decode(packet.bytes()).unwrap() {
@@ -77,7 +77,7 @@ pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, Strin
                     let words = Words::new(descriptor.unwrap(), requested.device_count);
                     // It is a member once all of these were sent.
                     for _ in 0..classes {
-                        let class = link.receive_until(Instant::now() + PATIENCE);
+                        let class = link.receive_until(Instant::now() + TEST_TIMEOUT);
                         class.map_err(|error| error.to_string())?;
                     }
                     Ok(Joined { link, member: member.get(), words })

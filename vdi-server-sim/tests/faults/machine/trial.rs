@@ -162,7 +162,7 @@ pub(crate) fn is_complete(bench: &Bench, kept: Kept) -> bool {
     let set = bench.create("check", &set_for(kept));
     let statement = bench.sql(&copy_statement("sales", "check", "check", 1, "REPLACE"));
     let serving = crate::common::tasks::task("the check", move || {
-        set.get_configuration(crate::common::PATIENCE)?;
+        set.get_configuration(crate::common::TEST_TIMEOUT)?;
         let mut device = set.open_device("check")?;
         let Ok(mut media) = kept.try_media(&path, true) else { return set.close() };
         pump(&mut device, &mut media).map(drop)

@@ -11,7 +11,7 @@ use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::Faults;
 
 use super::Leak;
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 use crate::common::client::{config, device_name, execute, stripe};
 use crate::common::conduct::{Conduct, Kept, serve};
 use crate::common::processes::Stage;
@@ -101,7 +101,7 @@ fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
     let config = VdConfig { features: Features::REQUEST_COMPLETE | features, eom_warning_size, ..config(count) };
     set.create(SET, &config).map_err(show)?;
     stage.say("created");
-    set.get_configuration(PATIENCE).map_err(show)?;
+    set.get_configuration(TEST_TIMEOUT).map_err(show)?;
     let open = || {
         (0..count).map(|index| set.open_device(&device_name(SET, index))).collect::<Result<Vec<_>, _>>().map_err(show)
     };

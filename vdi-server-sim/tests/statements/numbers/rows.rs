@@ -48,7 +48,7 @@ pub(super) const ROWS: &[Row] = &[
         run: |trial| {
             let set = trial.0.create("nightly", &config(1));
             let statement = trial.0.sql_with(&backup(), |command| _ = command.arg("--log").arg(trial.log()));
-            set.get_configuration(PATIENCE).unwrap();
+            set.get_configuration(TEST_TIMEOUT).unwrap();
             let _ = set.close();
             statement.outcome()
         },
