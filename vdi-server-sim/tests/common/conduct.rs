@@ -340,14 +340,14 @@ impl ManualClient<'_> {
 
 /// The kind of medium for the data of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum MediaKind {
     File,
     Tape,
     /// Volumes of this many bytes.
     Volumes(u64),
 }
 
-impl Kept {
+impl MediaKind {
     /// The media for a backup or a restore.
     pub(crate) fn media(self, path: &Path, restore: bool) -> Box<dyn Media> {
         self.try_media(path, restore).unwrap()
@@ -356,12 +356,12 @@ impl Kept {
     /// The media for a backup or a restore. Returns an error if it cannot be opened.
     pub(crate) fn try_media(self, path: &Path, restore: bool) -> Result<Box<dyn Media>, MediaError> {
         Ok(match (self, restore) {
-            (Kept::File, false) => Box::new(FileMedia::create(path)?),
-            (Kept::File, true) => Box::new(FileMedia::open(path)?),
-            (Kept::Tape, false) => Box::new(TapeImage::create(path)?),
-            (Kept::Tape, true) => Box::new(TapeImage::open(path)?),
-            (Kept::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity)?),
-            (Kept::Volumes(_), true) => Box::new(VolumeSet::open(path)?),
+            (MediaKind::File, false) => Box::new(FileMedia::create(path)?),
+            (MediaKind::File, true) => Box::new(FileMedia::open(path)?),
+            (MediaKind::Tape, false) => Box::new(TapeImage::create(path)?),
+            (MediaKind::Tape, true) => Box::new(TapeImage::open(path)?),
+            (MediaKind::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity)?),
+            (MediaKind::Volumes(_), true) => Box::new(VolumeSet::open(path)?),
         })
     }
 }

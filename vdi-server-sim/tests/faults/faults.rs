@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, execute, stripe};
-use common::conduct::{Conduct, Kept, Quirk, With};
+use common::conduct::{Conduct, MediaKind, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
@@ -110,7 +110,7 @@ fn run_with(
         let log = Arc::clone(&log);
         move |index| {
             let quirk = Record { log: Arc::clone(&log), failing };
-            Ok(With { media: Kept::File.media(&stripe(&out, index), restore), quirk })
+            Ok(With { media: MediaKind::File.media(&stripe(&out, index), restore), quirk })
         }
     });
     let statement = match restore {
@@ -231,7 +231,7 @@ fn a_client_that_leaves_in_a_burst_ends_the_backup() {
             let out = bench.out();
             move |index| {
                 let conduct = if index == 0 { Conduct::Pump } else { Conduct::Drops { at } };
-                (conduct, Kept::File.media(&stripe(&out, index), false))
+                (conduct, MediaKind::File.media(&stripe(&out, index), false))
             }
         });
         let statement = backup_statement("sales", SET, 2, "");

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::conduct::{Conduct, Kept};
+use common::conduct::{Conduct, MediaKind};
 use common::databases::Holds;
 use common::number;
 use common::processes::Outcome;
@@ -66,7 +66,7 @@ struct Case {
     devices: u32,
     options: String,
     features: Features,
-    kept: Kept,
+    kept: MediaKind,
     /// The last part of each medium that has several.
     eom_warning_size: u32,
     backup: Act,
@@ -97,11 +97,11 @@ impl Case {
         // As many bytes as a server has on their way at a time.
         let eom_warning_size = if kind.contains(Features::REMOVABLE) { 2 * transfer } else { 0 };
         let kept = match kind {
-            Features::TAPE if random.bool() => Kept::Tape,
-            kind if kind.contains(Features::REMOVABLE) => Kept::Volumes(
+            Features::TAPE if random.bool() => MediaKind::Tape,
+            kind if kind.contains(Features::REMOVABLE) => MediaKind::Volumes(
                 u64::from(eom_warning_size) + u64::from(block) * random.u64(1..200_000 / u64::from(block)),
             ),
-            _ => Kept::File,
+            _ => MediaKind::File,
         };
         Case {
             seed,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::conduct::{Conduct, Kept, Quirk, With};
+use common::conduct::{Conduct, MediaKind, Quirk, With};
 use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
 use common::tasks::{Task, task};
 use common::{TEST_TIMEOUT, eventually};
@@ -174,7 +174,7 @@ fn cancelled_at(
         let (cancel, count, out) = (cancel.clone(), Arc::clone(&count), bench.out());
         move |index| {
             let quirk = Cancels { cancel: cancel.clone(), at, count: Arc::clone(&count), closing };
-            Ok(With { media: Kept::File.media(&stripe(&out, index), restore), quirk })
+            Ok(With { media: MediaKind::File.media(&stripe(&out, index), restore), quirk })
         }
     });
     let statement = match restore {
@@ -370,7 +370,7 @@ fn a_cancel_at_any_moment_leaves_both_sides_of_one_mind() {
     for round in 0..60 {
         let mut client = bench.serve(SET, &config(2), round, {
             let out = bench.out();
-            move |index| (Conduct::Pump, Kept::File.media(&stripe(&out, index), false))
+            move |index| (Conduct::Pump, MediaKind::File.media(&stripe(&out, index), false))
         });
         let (engine, cancel) = (engine(&bench), Cancel::new());
         let cancelling = task("the user", {

@@ -13,7 +13,7 @@ use std::process::Command;
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, restore_statement, stripe};
-use common::conduct::{Conduct, Kept};
+use common::conduct::{Conduct, MediaKind};
 use common::processes::Outcome;
 use vdi_client::media::{FileMedia, Media, MediaError};
 use vdi_client::{CommandCode, CompletionCode, VdConfig};
@@ -50,7 +50,7 @@ impl Trial {
     fn serve(&self, statement: &str, devices: u32, conduct: Conduct, restore: bool) -> Outcome {
         let out = self.0.out();
         let mut client = self.0.serve("nightly", &config(devices), 7, move |index| {
-            (conduct, Kept::File.media(&stripe(&out, index), restore))
+            (conduct, MediaKind::File.media(&stripe(&out, index), restore))
         });
         let outcome = self.run(statement);
         client.result().unwrap();

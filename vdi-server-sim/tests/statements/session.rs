@@ -11,7 +11,7 @@ use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::checked::{Checked, run, run_with};
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::conduct::{Kept, Quirk, With};
+use common::conduct::{MediaKind, Quirk, With};
 use common::tasks::Task;
 use vdi_client::media::MediaError;
 use vdi_client::pump::Report;
@@ -245,7 +245,7 @@ fn gone<F: FnMut()>(bench: &Bench, act: F) -> (Gone<F>, Task<Result<Vec<Report>,
     let (out, goes_on) = (bench.out(), Mutex::new(Some(goes_on)));
     let agent = bench.agent("nightly", &config(1), move |index| {
         let quirk = WaitsFor { commands: 0, event: goes_on.lock().unwrap().take().unwrap() };
-        Ok(With { media: Kept::File.media(&stripe(&out, index), false), quirk })
+        Ok(With { media: MediaKind::File.media(&stripe(&out, index), false), quirk })
     });
     (Gone { act, acts }, agent)
 }
@@ -315,7 +315,7 @@ fn sessions_of_one_engine_run_at_the_same_time() {
     let agents = ends.map(|(name, here, there)| {
         let (path, quirk) = (bench.out().join(name), Mutex::new(Some(Meets { here, there, met: false })));
         bench.agent(name, &config(1), move |_| {
-            Ok(With { media: Kept::File.media(&path, false), quirk: quirk.lock().unwrap().take().unwrap() })
+            Ok(With { media: MediaKind::File.media(&path, false), quirk: quirk.lock().unwrap().take().unwrap() })
         })
     });
     std::thread::scope(|scope| {

@@ -13,7 +13,7 @@ use vdi_server_sim::faults::Faults;
 use super::Leak;
 use crate::common::TEST_TIMEOUT;
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::conduct::{Conduct, Kept, serve};
+use crate::common::conduct::{Conduct, MediaKind, serve};
 use crate::common::processes::Stage;
 
 const SET: &str = "soak";
@@ -91,10 +91,10 @@ fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
         _ => Conduct::Pump,
     };
     let (kept, features, eom_warning_size) = match kind {
-        "tape" => (Kept::Tape, Features::TAPE, 0),
+        "tape" => (MediaKind::Tape, Features::TAPE, 0),
         // A medium has a warning zone of what a server sends at a time.
-        "volumes" => (Kept::Volumes(24 << 20), Features::REMOVABLE, 8 << 20),
-        _ => (Kept::File, Features::NONE, 0),
+        "volumes" => (MediaKind::Volumes(24 << 20), Features::REMOVABLE, 8 << 20),
+        _ => (MediaKind::File, Features::NONE, 0),
     };
     let show = |error: vdi_client::Error| error.to_string();
     let set = ClientVirtualDeviceSet::new();
