@@ -4,10 +4,10 @@
 // No test binary uses all of it.
 #![allow(dead_code)]
 
+pub(crate) mod behaviour;
 pub(crate) mod bench;
 pub(crate) mod checked;
 pub(crate) mod client;
-pub(crate) mod conduct;
 pub(crate) mod databases;
 pub(crate) mod examples;
 pub(crate) mod families;

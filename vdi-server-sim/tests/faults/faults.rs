@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::TEST_TIMEOUT;
+use common::behaviour::{Behaviour, MediaKind, Quirk, With};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, execute, stripe};
-use common::conduct::{Conduct, MediaKind, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
@@ -230,8 +230,8 @@ fn a_client_that_leaves_in_a_burst_ends_the_backup() {
         let mut client = bench.serve(SET, &config(2), 0, {
             let out = bench.out();
             move |index| {
-                let conduct = if index == 0 { Conduct::Pump } else { Conduct::Drops { at } };
-                (conduct, MediaKind::File.media(&stripe(&out, index), false))
+                let behaviour = if index == 0 { Behaviour::Pump } else { Behaviour::Drops { at } };
+                (behaviour, MediaKind::File.media(&stripe(&out, index), false))
             }
         });
         let statement = backup_statement("sales", SET, 2, "");

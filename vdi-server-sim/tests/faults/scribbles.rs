@@ -9,9 +9,9 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::TEST_TIMEOUT;
+use common::behaviour::{Quirk, With};
 use common::bench::Bench;
 use common::client::config;
-use common::conduct::{Quirk, With};
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use hostile::raider::{Joined, join_by_hand, send};

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use common::behaviour::{Behaviour, MediaKind, Quirk, With};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::conduct::{Conduct, MediaKind, Quirk, With};
 use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
 use common::tasks::{Task, task};
 use common::{TEST_TIMEOUT, eventually};
@@ -370,7 +370,7 @@ fn a_cancel_at_any_moment_leaves_both_sides_of_one_mind() {
     for round in 0..60 {
         let mut client = bench.serve(SET, &config(2), round, {
             let out = bench.out();
-            move |index| (Conduct::Pump, MediaKind::File.media(&stripe(&out, index), false))
+            move |index| (Behaviour::Pump, MediaKind::File.media(&stripe(&out, index), false))
         });
         let (engine, cancel) = (engine(&bench), Cancel::new());
         let cancelling = task("the user", {

@@ -8,10 +8,10 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use common::TEST_TIMEOUT;
+use common::behaviour::{MediaKind, Quirk, With};
 use common::bench::Bench;
 use common::checked::{Checked, run, run_with};
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::conduct::{MediaKind, Quirk, With};
 use common::tasks::Task;
 use vdi_client::media::MediaError;
 use vdi_client::pump::Report;

@@ -12,8 +12,8 @@ use vdi_server_sim::engine::Engine;
 
 use super::case::{Case, Moment, Verb};
 use crate::common::TEST_TIMEOUT;
+use crate::common::behaviour::{Quirk, With};
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::conduct::{Quirk, With};
 use crate::common::processes::Stage;
 
 /// The bystanders' set and database.

@@ -3,8 +3,8 @@
 use fastrand::Rng;
 use vdi_client::{Features, VdConfig};
 
+use crate::common::behaviour::MediaKind;
 use crate::common::client::{backup_statement, config, restore_statement};
-use crate::common::conduct::MediaKind;
 use crate::common::databases::Holds;
 
 /// The set of all rounds.

@@ -24,9 +24,9 @@ use vdi_mtf::inspector::Inspector;
 use super::case::{Case, How, Role, SET, Verb};
 use super::play::{Played, died, play};
 use super::tally::Tally;
+use crate::common::behaviour::Behaviour;
 use crate::common::bench::{Bench, names, tree};
 use crate::common::client::{restore_statement, stripe};
-use crate::common::conduct::Conduct;
 use crate::common::databases::{Holds, Image, Pages};
 
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
@@ -200,7 +200,7 @@ fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_dat
 fn restores(bench: &Bench, case: &Case, holds: Holds, expected: &Pages) -> bool {
     let mut client = bench.serve("checking", &VdConfig { server_time_out: 0, ..case.config() }, case.seed, {
         let (out, kept) = (bench.out(), case.kept);
-        move |device| (Conduct::Pump, kept.media(&stripe(&out, device), true))
+        move |device| (Behaviour::Pump, kept.media(&stripe(&out, device), true))
     });
     let options = format!("{}, REPLACE, {}", case.options, holds.moves("sales", "checked"));
     let statement = restore_statement("checked", "checking", case.devices, &options);

@@ -6,8 +6,8 @@ use vdi_server_sim::catalog;
 use super::calls::{Call, Rules, can_fail_calls, faults, reported};
 use super::media::{file_calls, is_a_promise, visible};
 use super::trial::{KINDS, Trial, Verb, attempt, is_complete, nothing};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
-use crate::common::conduct::MediaKind;
 
 /// A bench with the database `sales` and a backup of it.
 fn with_a_backup() -> Bench {

@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::calls::{Rules, all, can_fail_calls, refuse, reported};
 use super::trial::{Verb, attempt, is_complete, nothing, target};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
-use crate::common::conduct::MediaKind;
 
 /// Calls that a set is made of, and with what a system refuses them.
 const REFUSALS: &[(&str, Errno)] = &[

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::trial::{Trial, Verb, attempt, attempt_with, is_complete, nothing, set_for, target};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
-use crate::common::conduct::MediaKind;
 use crate::common::native::{has, skipped};
 use crate::common::processes::{after, within};
 

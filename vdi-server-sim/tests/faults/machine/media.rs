@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::calls::{Call, Rules, can_fail_calls, faults, reported};
 use super::trial::{KINDS, Verb, attempt, is_complete, nothing, target};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::{Bench, names, tree};
-use crate::common::conduct::MediaKind;
 
 /// What is done with files. Not close: the system lets go of the descriptor whatever it answers, which a call that is not carried
 /// out does not; and what it could tell of writing, the sync before has told.

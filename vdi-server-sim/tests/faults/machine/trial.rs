@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig, VdError, pump};
 
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
 use crate::common::client::{backup_statement, config, copy_statement, stripe};
-use crate::common::conduct::MediaKind;
 use crate::common::processes::{Outcome, Stage};
 
 /// How the agent keeps its data, the name of it, and the set it needs.

@@ -12,8 +12,8 @@ use vdi_server_sim::faults::Faults;
 
 use super::Leak;
 use crate::common::TEST_TIMEOUT;
+use crate::common::behaviour::{Behaviour, MediaKind, serve};
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::conduct::{Conduct, MediaKind, serve};
 use crate::common::processes::Stage;
 
 const SET: &str = "soak";
@@ -85,10 +85,10 @@ fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
     let (restore, count) = (direction == "restore", devices.parse().unwrap());
     let at = at.parse().unwrap();
     let wrong = match wrong {
-        "fails" => Conduct::MediaFails { at, code: CompletionCode::DISK_FULL },
-        "drops" => Conduct::Drops { at },
-        "aborts" => Conduct::Aborts { at },
-        _ => Conduct::Pump,
+        "fails" => Behaviour::MediaFails { at, code: CompletionCode::DISK_FULL },
+        "drops" => Behaviour::Drops { at },
+        "aborts" => Behaviour::Aborts { at },
+        _ => Behaviour::Pump,
     };
     let (kept, features, eom_warning_size) = match kind {
         "tape" => (MediaKind::Tape, Features::TAPE, 0),
@@ -113,10 +113,10 @@ fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
                 .map(|(index, device): (u32, ClientVirtualDevice)| {
                     let set = &set;
                     // One device is enough to go wrong.
-                    let conduct = if index == 0 { wrong } else { Conduct::Pump };
+                    let behaviour = if index == 0 { wrong } else { Behaviour::Pump };
                     scope.spawn(move || {
                         let media = kept.media(&stripe(folder, index), restore);
-                        serve(set, device, media, conduct, fastrand::Rng::with_seed(1))
+                        serve(set, device, media, behaviour, fastrand::Rng::with_seed(1))
                     })
                 })
                 .collect();

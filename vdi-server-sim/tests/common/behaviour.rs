@@ -16,7 +16,7 @@ use super::tasks::{Task, task};
 
 /// The behaviour of a client on one device. Commands of the device count from 1. ClearErrors are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Conduct {
+pub(crate) enum Behaviour {
     /// Runs [`pump`].
     Pump,
     /// Runs [`pump`] on a medium that takes up to this many microseconds for each command.
@@ -35,10 +35,10 @@ pub(crate) enum Conduct {
     Aborts { at: u64 },
 }
 
-impl Conduct {
+impl Behaviour {
     /// Whether a backup or restore with this client must succeed.
     pub(crate) fn is_harmless(self) -> bool {
-        matches!(self, Conduct::Pump | Conduct::Slow { .. } | Conduct::OutOfOrder { .. })
+        matches!(self, Behaviour::Pump | Behaviour::Slow { .. } | Behaviour::OutOfOrder { .. })
     }
 }
 
@@ -83,7 +83,7 @@ impl Bench {
         name: &str,
         config: &VdConfig,
         seed: u64,
-        device: impl Fn(u32) -> (Conduct, Box<dyn Media>) + Send + Sync + 'static,
+        device: impl Fn(u32) -> (Behaviour, Box<dyn Media>) + Send + Sync + 'static,
     ) -> Client {
         let set = self.create(name, config);
         let (name, count) = (name.to_owned(), config.device_count);
@@ -101,11 +101,11 @@ impl Bench {
                         .zip(opened)
                         .map(|(index, opened): (u32, _)| {
                             scope.spawn(move || {
-                                let (conduct, media) = device(index);
+                                let (behaviour, media) = device(index);
                                 let quirk = CompleteRecorder { device: index, completed: Arc::clone(completed) };
                                 let media = Box::new(With { media, quirk });
                                 let random = fastrand::Rng::with_seed(seed ^ u64::from(index) << 32);
-                                serve(set, opened, media, conduct, random)
+                                serve(set, opened, media, behaviour, random)
                             })
                         })
                         .collect();
@@ -125,19 +125,19 @@ pub(crate) fn serve(
     set: &ClientVirtualDeviceSet,
     mut device: ClientVirtualDevice,
     media: Box<dyn Media>,
-    conduct: Conduct,
+    behaviour: Behaviour,
     random: fastrand::Rng,
 ) -> Ended {
     let pumped = |device: &mut ClientVirtualDevice, media: &mut dyn Media| {
         pump(device, media).map(drop).map_err(|error| error.to_string())
     };
-    match conduct {
-        Conduct::Pump => pumped(&mut device, &mut { media }),
-        Conduct::Slow { micros } => pumped(&mut device, &mut With { media, quirk: Slow { micros, random } }),
-        Conduct::MediaFails { at, code } => {
+    match behaviour {
+        Behaviour::Pump => pumped(&mut device, &mut { media }),
+        Behaviour::Slow { micros } => pumped(&mut device, &mut With { media, quirk: Slow { micros, random } }),
+        Behaviour::MediaFails { at, code } => {
             pumped(&mut device, &mut With { media, quirk: Failing { at, code, count: 0 } })
         }
-        _ => ManualClient { set, media, conduct, random, count: 0 }.serve(device),
+        _ => ManualClient { set, media, behaviour, random, count: 0 }.serve(device),
     }
 }
 
@@ -248,7 +248,7 @@ impl Quirk for CompleteRecorder {
 struct ManualClient<'a> {
     set: &'a ClientVirtualDeviceSet,
     media: Box<dyn Media>,
-    conduct: Conduct,
+    behaviour: Behaviour,
     random: fastrand::Rng,
     count: u64,
 }
@@ -258,8 +258,8 @@ impl ManualClient<'_> {
         let show = |error: Error| error.to_string();
         let block = device.config().block_size as usize;
         self.media.begin(&device.config()).map_err(|error| error.to_string())?;
-        let hold = match self.conduct {
-            Conduct::OutOfOrder { hold } => hold.max(1),
+        let hold = match self.behaviour {
+            Behaviour::OutOfOrder { hold } => hold.max(1),
             _ => 1,
         };
         let mut held: Vec<(Command, Completion)> = Vec::new();
@@ -269,12 +269,12 @@ impl ManualClient<'_> {
                 Ok(command) => {
                     self.count += u64::from(command.code() != CommandCode::CLEAR_ERROR);
                     if command.code() != CommandCode::CLEAR_ERROR {
-                        match self.conduct {
-                            Conduct::Drops { at } if at == self.count => {
+                        match self.behaviour {
+                            Behaviour::Drops { at } if at == self.count => {
                                 drop(device);
                                 return Err("it dropped its device".to_owned());
                             }
-                            Conduct::Aborts { at } if at == self.count => {
+                            Behaviour::Aborts { at } if at == self.count => {
                                 // Fails if another process has aborted the set before.
                                 let _ = self.set.signal_abort();
                                 return Err("it aborted the set".to_owned());
@@ -306,9 +306,9 @@ impl ManualClient<'_> {
         let part = |share: u8, unit: usize| size * usize::from(share) / 256 / unit * unit;
         // ClearError is not counted, so it has the number of the command before it.
         let due = |at: u64| at == self.count && code != CommandCode::CLEAR_ERROR;
-        let (mut bytes, failure) = match self.conduct {
-            Conduct::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
-            Conduct::Short { at, share } if due(at) => (part(share, 1), None),
+        let (mut bytes, failure) = match self.behaviour {
+            Behaviour::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
+            Behaviour::Short { at, share } if due(at) => (part(share, 1), None),
             _ => (size, None),
         };
         let position = command.position();
