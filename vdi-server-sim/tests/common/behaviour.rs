@@ -102,8 +102,8 @@ impl Bench {
                         .map(|(index, opened): (u32, _)| {
                             scope.spawn(move || {
                                 let (behaviour, media) = device(index);
-                                let quirk = CompleteRecorder { device: index, completed: Arc::clone(completed) };
-                                let media = Box::new(With { media, quirk });
+                                let hook = CompleteRecorder { device: index, completed: Arc::clone(completed) };
+                                let media = Box::new(HookedMedia { media, hook });
                                 let random = fastrand::Rng::with_seed(seed ^ u64::from(index) << 32);
                                 serve(set, opened, media, behaviour, random)
                             })
@@ -133,16 +133,16 @@ pub(crate) fn serve(
     };
     match behaviour {
         Behaviour::Pump => pumped(&mut device, &mut { media }),
-        Behaviour::Slow { micros } => pumped(&mut device, &mut With { media, quirk: Slow { micros, random } }),
+        Behaviour::Slow { micros } => pumped(&mut device, &mut HookedMedia { media, hook: Slow { micros, random } }),
         Behaviour::MediaFails { at, code } => {
-            pumped(&mut device, &mut With { media, quirk: Failing { at, code, count: 0 } })
+            pumped(&mut device, &mut HookedMedia { media, hook: Failing { at, code, count: 0 } })
         }
         _ => ManualClient { set, media, behaviour, random, count: 0 }.serve(device),
     }
 }
 
 /// Actions around the commands of a medium.
-pub(crate) trait Quirk: Send {
+pub(crate) trait MediaHook: Send {
     /// Runs before each command except ClearError. `bytes` is the size of a transfer, otherwise 0.
     fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
         let _ = (code, bytes);
@@ -156,36 +156,36 @@ pub(crate) trait Quirk: Send {
     fn closing(&mut self) {}
 }
 
-/// A medium with a quirk.
-pub(crate) struct With<Q> {
+/// A medium with a hook.
+pub(crate) struct HookedMedia<Q> {
     pub(crate) media: Box<dyn Media>,
-    pub(crate) quirk: Q,
+    pub(crate) hook: Q,
 }
 
-impl<Q: Quirk> Media for With<Q> {
+impl<Q: MediaHook> Media for HookedMedia<Q> {
     fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
         self.media.begin(config)
     }
 
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-        self.quirk.before(CommandCode::WRITE, data.len())?;
+        self.hook.before(CommandCode::WRITE, data.len())?;
         self.media.write(position, data)
     }
 
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        self.quirk.before(CommandCode::READ, buffer.len())?;
+        self.hook.before(CommandCode::READ, buffer.len())?;
         self.media.read(position, buffer)
     }
 
     fn flush(&mut self) -> Result<(), MediaError> {
-        self.quirk.before(CommandCode::FLUSH, 0)?;
+        self.hook.before(CommandCode::FLUSH, 0)?;
         self.media.flush()
     }
 
     fn complete(&mut self) -> Result<(), MediaError> {
-        self.quirk.before(CommandCode::COMPLETE, 0)?;
+        self.hook.before(CommandCode::COMPLETE, 0)?;
         self.media.complete()?;
-        self.quirk.completed();
+        self.hook.completed();
         Ok(())
     }
 
@@ -194,12 +194,12 @@ impl<Q: Quirk> Media for With<Q> {
     }
 
     fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-        self.quirk.before(code, 0)?;
+        self.hook.before(code, 0)?;
         self.media.other(code, size, position)
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
-        self.quirk.closing();
+        self.hook.closing();
         self.media.close()
     }
 }
@@ -210,7 +210,7 @@ struct Slow {
     random: fastrand::Rng,
 }
 
-impl Quirk for Slow {
+impl MediaHook for Slow {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         // Simulates a slow disk. No assertion depends on the time.
         std::thread::sleep(Duration::from_micros(self.random.u64(0..=self.micros)));
@@ -225,7 +225,7 @@ struct Failing {
     count: u64,
 }
 
-impl Quirk for Failing {
+impl MediaHook for Failing {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.count += 1;
         if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this medium fails")) }
@@ -238,7 +238,7 @@ struct CompleteRecorder {
     completed: Arc<Mutex<Vec<u32>>>,
 }
 
-impl Quirk for CompleteRecorder {
+impl MediaHook for CompleteRecorder {
     fn completed(&mut self) {
         self.completed.lock().unwrap().push(self.device);
     }

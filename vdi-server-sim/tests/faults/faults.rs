@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::TEST_TIMEOUT;
-use common::behaviour::{Behaviour, MediaKind, Quirk, With};
+use common::behaviour::{Behaviour, HookedMedia, MediaHook, MediaKind};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, execute, stripe};
 use common::processes::{Outcome, Statement};
@@ -31,7 +31,7 @@ struct Record {
     failing: Option<(CommandCode, CompletionCode)>,
 }
 
-impl Quirk for Record {
+impl MediaHook for Record {
     fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
         self.log.lock().unwrap().push((code, bytes));
         match self.failing {
@@ -109,8 +109,8 @@ fn run_with(
     let agent = bench.agent(SET, config, {
         let log = Arc::clone(&log);
         move |index| {
-            let quirk = Record { log: Arc::clone(&log), failing };
-            Ok(With { media: MediaKind::File.media(&stripe(&out, index), restore), quirk })
+            let hook = Record { log: Arc::clone(&log), failing };
+            Ok(HookedMedia { media: MediaKind::File.media(&stripe(&out, index), restore), hook })
         }
     });
     let statement = match restore {

@@ -9,7 +9,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use common::TEST_TIMEOUT;
-use common::behaviour::{Quirk, With};
+use common::behaviour::{HookedMedia, MediaHook};
 use common::bench::Bench;
 use common::client::config;
 use common::server::{BUFFER, Server, pair};
@@ -194,7 +194,7 @@ fn words_that_are_written_over_after_the_end_do_not_spoil_it() {
 /// Takes a lease on whatever is lent, and never gives it up.
 struct Lessee(Arc<Member>);
 
-impl Quirk for Lessee {
+impl MediaHook for Lessee {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         let (words, lease) = (self.0.words(), 1u128 << self.0.0.member);
         words.lent().iter().for_each(|slot| words.put(words.slot(*slot) + SLOT_LEASES_OFFSET, &lease.to_le_bytes()));
@@ -216,7 +216,7 @@ fn a_lease_for_ever_ends_the_pump_and_its_holder_is_named() {
     let lessee = Lessee(Arc::clone(&member));
     let pumped = task("the pump", move || {
         let media = Box::new(StreamMedia::sink(std::io::sink()));
-        pump(&mut device, &mut With { media, quirk: lessee })
+        pump(&mut device, &mut HookedMedia { media, hook: lessee })
     });
     let error = pumped.result().unwrap_err();
     let holder = format!("still mapped by secondary client {}", member.0.member);

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use common::behaviour::{Behaviour, MediaKind, Quirk, With};
+use common::behaviour::{Behaviour, HookedMedia, MediaHook, MediaKind};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, stripe};
 use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
@@ -146,7 +146,7 @@ struct Cancels {
     closing: bool,
 }
 
-impl Quirk for Cancels {
+impl MediaHook for Cancels {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         if self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             self.cancel.cancel();
@@ -173,8 +173,8 @@ fn cancelled_at(
     let agent = bench.agent(SET, asked, {
         let (cancel, count, out) = (cancel.clone(), Arc::clone(&count), bench.out());
         move |index| {
-            let quirk = Cancels { cancel: cancel.clone(), at, count: Arc::clone(&count), closing };
-            Ok(With { media: MediaKind::File.media(&stripe(&out, index), restore), quirk })
+            let hook = Cancels { cancel: cancel.clone(), at, count: Arc::clone(&count), closing };
+            Ok(HookedMedia { media: MediaKind::File.media(&stripe(&out, index), restore), hook })
         }
     });
     let statement = match restore {

@@ -12,7 +12,7 @@ use vdi_server_sim::engine::Engine;
 
 use super::case::{Case, Moment, Verb};
 use crate::common::TEST_TIMEOUT;
-use crate::common::behaviour::{Quirk, With};
+use crate::common::behaviour::{HookedMedia, MediaHook};
 use crate::common::client::{config, device_name, execute, stripe};
 use crate::common::processes::Stage;
 
@@ -174,8 +174,8 @@ fn serve_set(
             .zip(devices)
             .map(|(index, mut device): (u32, _)| {
                 scope.spawn(move || {
-                    let quirk = Moments { device: index, number: 0, command };
-                    pump(&mut device, &mut With { media: media(index), quirk }).map(drop)
+                    let hook = Moments { device: index, number: 0, command };
+                    pump(&mut device, &mut HookedMedia { media: media(index), hook }).map(drop)
                 })
             })
             .collect();
@@ -194,7 +194,7 @@ struct Moments<'a> {
     command: &'a (dyn Fn(u32, u64) + Sync),
 }
 
-impl Quirk for Moments<'_> {
+impl MediaHook for Moments<'_> {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.number += 1;
         (self.command)(self.device, self.number);
