@@ -108,7 +108,7 @@ impl Bench {
         Statement { process, output, text: String::new() }
     }
 
-    /// Starts this test program in another role: see [`take_part`].
+    /// Starts this test program in another role: see [`run_role`].
     pub(crate) fn part(&self, name: &str, arguments: &[&str]) -> Part {
         self.part_with(name, arguments, |_| {})
     }
@@ -127,7 +127,7 @@ impl Bench {
     }
 }
 
-/// Sets the role of a command that starts this test program: see [`take_part`].
+/// Sets the role of a command that starts this test program: see [`run_role`].
 pub(crate) fn cast<'a>(command: &'a mut Command, part: &str, arguments: &[&str]) -> &'a mut Command {
     command.args(["::child_entry", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(ARGUMENTS, arguments.join("\n"))
@@ -333,12 +333,12 @@ impl Part {
     /// Closes the standard input of the process, and asserts that it ends with success.
     #[track_caller]
     pub(crate) fn end(self) {
-        self.last_words();
+        self.end_with_output();
     }
 
     /// As [`Part::end`]. Returns the standard error without reports.
     #[track_caller]
-    pub(crate) fn last_words(mut self) -> Vec<String> {
+    pub(crate) fn end_with_output(mut self) -> Vec<String> {
         drop(self.orders.take());
         let status = self.process.wait();
         let said: Vec<String> = self.lines.iter().collect();
@@ -348,11 +348,11 @@ impl Part {
 }
 
 /// The connection of a child process to the test: it sends reports and receives orders.
-pub(crate) struct Stage {
+pub(crate) struct RoleContext {
     pub(crate) arguments: Vec<String>,
 }
 
-impl Stage {
+impl RoleContext {
     pub(crate) fn argument(&self, index: usize) -> &str {
         &self.arguments[index]
     }
@@ -367,12 +367,12 @@ impl Stage {
     }
 
     /// Reports that this thread makes its blocking call next.
-    pub(crate) fn say_blocking(&self, word: &str) {
+    pub(crate) fn report_blocking(&self, word: &str) {
         self.say(&format!("{word} {}", rustix::thread::gettid().as_raw_nonzero()));
     }
 
     /// The next order; `None` after the last one.
-    pub(crate) fn hear(&self) -> Option<String> {
+    pub(crate) fn next_order(&self) -> Option<String> {
         let mut order = String::new();
         std::io::stdin().read_line(&mut order).unwrap();
         (!order.is_empty()).then(|| order.trim_end().to_owned())
@@ -380,19 +380,19 @@ impl Stage {
 
     /// Waits until the standard input closes.
     pub(crate) fn stay(&self) {
-        while self.hear().is_some() {}
+        while self.next_order().is_some() {}
     }
 }
 
 /// The name of a role, and its function.
-type Role = (&'static str, fn(&Stage));
+type Role = (&'static str, fn(&RoleContext));
 
 /// The body of a module's `child_entry`: runs the role that the environment names, if it is one of these. In a normal run the
 /// environment names no role. A child process runs the `child_entry` of every module, so the name of a role is unique in its
 /// binary.
-pub(crate) fn take_part(parts: &[Role]) {
+pub(crate) fn run_role(parts: &[Role]) {
     let Ok(name) = std::env::var(PART) else { return };
     let Some((_, part)) = parts.iter().find(|(part, _)| *part == name) else { return };
     let arguments = std::env::var(ARGUMENTS).unwrap_or_default();
-    part(&Stage { arguments: arguments.lines().map(str::to_owned).collect() });
+    part(&RoleContext { arguments: arguments.lines().map(str::to_owned).collect() });
 }

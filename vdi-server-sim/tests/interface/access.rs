@@ -14,7 +14,7 @@ use std::process::Command;
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, stripe};
-use common::processes::{Outcome, Stage, take_part};
+use common::processes::{Outcome, RoleContext, run_role};
 use common::tasks::task;
 use rustix::process::{Gid, Uid};
 use vdi_client::media::FileMedia;
@@ -26,11 +26,11 @@ const STRANGER: u32 = 65534;
 
 #[test]
 fn child_entry() {
-    take_part(&[("squatter", squatter)]);
+    run_role(&[("squatter", squatter)]);
 }
 
 /// Another user, who creates the set before its owner does.
-fn squatter(stage: &Stage) {
+fn squatter(stage: &RoleContext) {
     let (uid, gid) = (Uid::from_raw(STRANGER), Gid::from_raw(STRANGER));
     rustix::thread::set_thread_groups(&[]).unwrap();
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();

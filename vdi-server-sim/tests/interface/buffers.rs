@@ -7,22 +7,22 @@ use super::server_interface::{connected, terms};
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::config;
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use common::server::{BUFFER, Server, pair};
 use vdi_client::{BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, VdConfig, VdError};
 use vdi_proto::set::server::State;
 
 #[test]
 fn child_entry() {
-    take_part(&[("peeker", mapper)]);
+    run_role(&[("peeker", mapper)]);
 }
 
 /// A secondary that maps the handles that it is told, says their first byte, and lets go.
-fn mapper(stage: &Stage) {
+fn mapper(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary("nightly").unwrap();
     stage.say("joined");
-    while let Some(number) = stage.hear() {
+    while let Some(number) = stage.next_order() {
         let handle = BufferHandle::from_number(number.parse().unwrap());
         let byte = set.map_buffer_handle(handle).map(|buffer| buffer.data()[0]);
         stage.say(&byte.map_or_else(|error| error.to_string(), |byte| byte.to_string()));

@@ -5,22 +5,22 @@ use crate::common;
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::config;
-use common::processes::{Part, Stage, take_part};
+use common::processes::{Part, RoleContext, run_role};
 use common::server::{BUFFER, Server, pair};
 use vdi_client::{BufferHandle, ClientVirtualDeviceSet, Command, Completion, CompletionCode, VdError};
 
 #[test]
 fn child_entry() {
-    take_part(&[("mapper", mapper)]);
+    run_role(&[("mapper", mapper)]);
 }
 
 /// A secondary that does with handles what it is told: `map H`, `check B`, `fill B`, `drop`, `close`.
-fn mapper(stage: &Stage) {
+fn mapper(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary("nightly").unwrap();
     stage.say("joined");
     let mut mapped = None;
-    while let Some(order) = stage.hear() {
+    while let Some(order) = stage.next_order() {
         let (order, argument) = order.split_once(' ').unwrap_or((&order, ""));
         let answer = match order {
             "map" => match set.map_buffer_handle(BufferHandle::from_number(argument.parse().unwrap())) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{config, device_name};
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use common::server::{Server, pair};
 use common::tasks::{Task, task};
 use vdi_client::raw::RawDevice;
@@ -21,10 +21,10 @@ use vdi_server_sim::vds::ServerVirtualDeviceSet;
 
 #[test]
 fn child_entry() {
-    take_part(&[("join", join)]);
+    run_role(&[("join", join)]);
 }
 
-fn join(stage: &Stage) {
+fn join(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     let joined = set.open_in_secondary(stage.argument(0));
     stage.say(&joined.map_or_else(|error| format!("{:?} {error}", error.code()), |()| "joined".to_owned()));

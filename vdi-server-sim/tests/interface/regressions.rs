@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement};
-use common::processes::take_part;
+use common::processes::run_role;
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use common::{TEST_TIMEOUT, eventually};
@@ -28,7 +28,7 @@ use vdi_shm::set::secondary::Secondary;
 
 #[test]
 fn child_entry() {
-    take_part(&[]);
+    run_role(&[]);
 }
 
 /// A disk-like set was served as if it were pipe-like: every Write went to position 0, and the backup was reported as good.

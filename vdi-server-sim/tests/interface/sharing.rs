@@ -8,7 +8,7 @@ use std::process::Command as Program;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, stripe};
-use common::processes::{Part, Stage, Statement, ignoring_sigchld, take_part};
+use common::processes::{Part, RoleContext, Statement, ignoring_sigchld, run_role};
 use common::{TEST_TIMEOUT, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use vdi_client::media::FileMedia;
@@ -20,12 +20,12 @@ const SET: &str = "nightly";
 
 #[test]
 fn child_entry() {
-    take_part(&[("pool", pool), ("own device", own_device)]);
+    run_role(&[("pool", pool), ("own device", own_device)]);
 }
 
 /// A primary that passes its commands to worker processes. Arguments: devices, workers, direction, folder. The workers are the
 /// demo's: their standard output is the pipe to the primary, which a test program's own output would garble.
-fn pool(stage: &Stage) {
+fn pool(stage: &RoleContext) {
     let (devices, workers) = (stage.number(0), stage.number(1));
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(devices)).unwrap();
@@ -42,7 +42,7 @@ fn pool(stage: &Stage) {
     let pool = WorkerPool::start(programs).unwrap();
     let ids: Vec<_> = pool.process_ids().iter().map(u32::to_string).collect();
     stage.say(&format!("workers {}", ids.join(" ")));
-    assert_eq!(stage.hear().as_deref(), Some("go on"));
+    assert_eq!(stage.next_order().as_deref(), Some("go on"));
     let opened = (0..devices).map(|index| set.open_device(&device_name(SET, index))).collect::<Result<Vec<_>, _>>();
     let opened = match opened {
         Ok(opened) => opened,
@@ -222,7 +222,7 @@ fn a_worker_that_is_killed_before_it_works_fails_the_backup() {
 }
 
 /// A secondary with a device of its own. Arguments: the device's index, direction, folder.
-fn own_device(stage: &Stage) {
+fn own_device(stage: &RoleContext) {
     let index = stage.number(0);
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary(SET).unwrap();

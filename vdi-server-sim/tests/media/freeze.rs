@@ -7,17 +7,17 @@ use std::process::{Command, Stdio};
 
 use common::TEST_TIMEOUT;
 use common::bench::Bench;
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use vdi_server_sim::storage::{DataFolder, StorageError};
 use writer::{PAGE, Writer, stamps, written};
 
 #[test]
 fn child_entry() {
-    take_part(&[("freezer", freezer)]);
+    run_role(&[("freezer", freezer)]);
 }
 
 /// Freezes the database in the folder of the first argument, and thaws it when told to.
-fn freezer(stage: &Stage) {
+fn freezer(stage: &RoleContext) {
     let database = DataFolder::open(stage.argument(0)).unwrap().database("db").unwrap();
     let frozen = database.freeze(TEST_TIMEOUT, || false).unwrap();
     stage.say("frozen");

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, execute, stripe};
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use common::server::Server;
 use common::tasks::{Task, task};
 use common::{TEST_TIMEOUT, eventually};
@@ -527,14 +527,14 @@ fn a_cancel_after_the_end_changes_nothing() {
 
 // ---- without serve
 
-/// A process runs this when it is started as a part: see `take_part`.
+/// A process runs this when it is started as a part: see `run_role`.
 #[test]
 fn child_entry() {
-    take_part(&[("one-thread", one_thread)]);
+    run_role(&[("one-thread", one_thread)]);
 }
 
 /// The obvious loop: a device after another in one thread. The last one is opened when its turn comes.
-fn one_thread(stage: &Stage) {
+fn one_thread(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(3)).unwrap();
     stage.say("created");

@@ -14,7 +14,7 @@ use std::time::Duration;
 use common::behaviour::{Behaviour, HookedMedia, MediaHook, MediaKind};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
+use common::processes::{Guarded, Outcome, RoleContext, Statement, run_role};
 use common::tasks::{Task, task};
 use common::{TEST_TIMEOUT, eventually};
 use rustix::process::Signal;
@@ -28,7 +28,7 @@ const SET: &str = "nightly";
 
 #[test]
 fn child_entry() {
-    take_part(&[("waiting client", wait_for_configuration)]);
+    run_role(&[("waiting client", wait_for_configuration)]);
 }
 
 /// A bench with a database that takes some Writes.
@@ -264,7 +264,7 @@ fn a_signal_ends_the_configuration() {
     assert_aborted(&client.result());
 }
 
-fn wait_for_configuration(stage: &Stage) {
+fn wait_for_configuration(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(1)).unwrap();
     stage.say("created");

@@ -90,7 +90,7 @@ impl<'a> Cast<'a> {
 
     /// The next that somebody says about something.
     #[track_caller]
-    fn hear(&mut self, who: Who, tag: &str) -> String {
+    fn next_order(&mut self, who: Who, tag: &str) -> String {
         loop {
             if let Some(said) = self.said.get_mut(&(who, tag.to_owned())).and_then(VecDeque::pop_front) {
                 return said;
@@ -285,7 +285,7 @@ impl<'a> Cast<'a> {
     #[track_caller]
     pub(crate) fn end(self) {
         for part in [self.client, self.server, self.hostile] {
-            assert_sound(&part.last_words());
+            assert_sound(&part.end_with_output());
         }
     }
 }

@@ -14,7 +14,7 @@ use super::case::{Case, Moment, Verb};
 use crate::common::TEST_TIMEOUT;
 use crate::common::behaviour::{HookedMedia, MediaHook};
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::processes::Stage;
+use crate::common::processes::RoleContext;
 
 /// The bystanders' set and database.
 pub(crate) const INNOCENT: &str = "innocent";
@@ -25,12 +25,12 @@ const TIME_OUT: u32 = 500;
 /// The moment that comes before all others: the set may be joined.
 pub(crate) const ADMITTED: usize = usize::MAX;
 
-fn out(stage: &Stage) -> PathBuf {
+fn out(stage: &RoleContext) -> PathBuf {
     stage.argument(1).into()
 }
 
 /// The server's data folder is the first argument of each part, the clients' folder the second.
-pub(crate) fn engine(stage: &Stage) -> Engine {
+pub(crate) fn engine(stage: &RoleContext) -> Engine {
     Engine::new(stage.argument(0), Options::default()).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn flat(text: &str) -> String {
 }
 
 /// Carries out a statement and says how it went.
-pub(crate) fn run(stage: &Stage, engine: &Engine, tag: &str, sql: &str) {
+pub(crate) fn run(stage: &RoleContext, engine: &Engine, tag: &str, sql: &str) {
     match execute(engine, sql) {
         Ok(_) => stage.say(&format!("{tag} done ok")),
         Err(failure) => stage.say(&format!("{tag} done {}", flat(&failure.to_string()))),
@@ -48,10 +48,10 @@ pub(crate) fn run(stage: &Stage, engine: &Engine, tag: &str, sql: &str) {
 }
 
 /// The server's part: `run|TAG|STATEMENT`.
-pub(crate) fn server(stage: &Stage) {
+pub(crate) fn server(stage: &RoleContext) {
     let engine = engine(stage);
     std::thread::scope(|scope| {
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             let order: Vec<&str> = order.split('|').collect();
             let ["run", tag, sql] = order[..] else { panic!("{order:?}") };
             let (tag, sql, engine) = (tag.to_owned(), sql.to_owned(), &engine);
@@ -62,10 +62,10 @@ pub(crate) fn server(stage: &Stage) {
 
 /// The client's part: `serve|TAG|SET|SEED|VERB|RAIDED`, `innocent|VERB`, and `go|TAG`, which lets a client go on that said
 /// `moment`.
-pub(crate) fn client(stage: &Stage) {
+pub(crate) fn client(stage: &RoleContext) {
     let waiting: Mutex<HashMap<String, Sender<()>>> = Mutex::default();
     std::thread::scope(|scope| {
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             let order: Vec<&str> = order.split('|').collect();
             match order[..] {
                 ["serve", tag, set, seed, verb, raided] => {
@@ -112,7 +112,7 @@ fn show(served: &Result<(), Error>) -> String {
 
 /// Serves a case's set, and calls `at` at the moments that it has. Says when the set is there, and how it ended.
 pub(crate) fn serve(
-    stage: &Stage,
+    stage: &RoleContext,
     tag: &str,
     set: &str,
     case: &Case,

@@ -28,7 +28,7 @@ use vdi_shm::ipc::runtime::{RuntimeDir, SocketName};
 use super::case::{Act, Case, Verb};
 use super::words::{ENTRY_WORDS, Ring, SLOTS_IN_USE, Words, device_offset};
 use crate::common::TEST_TIMEOUT;
-use crate::common::processes::Stage;
+use crate::common::processes::RoleContext;
 
 /// How long a flood of the event counts lasts.
 const FLOOD: Duration = Duration::from_millis(30);
@@ -408,12 +408,12 @@ impl Drop for Raider {
 }
 
 /// The hostile part: takes orders, and may play the server or the primary besides.
-pub(crate) fn hostile(stage: &Stage) {
+pub(crate) fn hostile(stage: &RoleContext) {
     let options = Options::default();
     let raider: Arc<Mutex<Option<Raider>>> = Arc::default();
     let engine = super::honest::engine(stage);
     std::thread::scope(|scope| {
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             let order: Vec<&str> = order.split('|').collect();
             match order[..] {
                 ["join", seed, set] => match Raider::join(&options, set, seed.parse().unwrap()) {
@@ -459,7 +459,7 @@ pub(crate) fn hostile(stage: &Stage) {
     });
 }
 
-fn act(stage: &Stage, raider: &Mutex<Option<Raider>>, case: &Case, verb: Verb, burst: usize) {
+fn act(stage: &RoleContext, raider: &Mutex<Option<Raider>>, case: &Case, verb: Verb, burst: usize) {
     let mut raider = raider.lock().unwrap();
     let Some(raider) = raider.as_mut() else { return };
     if raider.act(case, verb, burst) {

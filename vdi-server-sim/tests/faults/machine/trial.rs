@@ -10,7 +10,7 @@ use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig, VdError, pump};
 use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
 use crate::common::client::{backup_statement, config, copy_statement, stripe};
-use crate::common::processes::{Outcome, Stage};
+use crate::common::processes::{Outcome, RoleContext};
 
 /// How the agent keeps its data, the name of it, and the set it needs.
 pub(crate) const KINDS: [(&str, MediaKind); 3] =
@@ -27,14 +27,14 @@ pub(crate) fn set_for(kept: MediaKind) -> VdConfig {
 
 /// The agent's part: `backup` or `restore`, the kind, the path, and a file that appears where the statement failed without having come
 /// to the set.
-pub(crate) fn agent(stage: &Stage) {
+pub(crate) fn agent(stage: &RoleContext) {
     match serve(stage) {
         Ok(()) => stage.say("done"),
         Err(error) => stage.say(&format!("failed {error}")),
     }
 }
 
-fn serve(stage: &Stage) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(stage: &RoleContext) -> Result<(), Box<dyn std::error::Error>> {
     let (_, kept) = KINDS.iter().find(|(name, _)| *name == stage.argument(1)).unwrap();
     let set = ClientVirtualDeviceSet::new();
     set.create("nightly", &set_for(*kept))?;

@@ -14,7 +14,7 @@ use super::Leak;
 use crate::common::TEST_TIMEOUT;
 use crate::common::behaviour::{Behaviour, MediaKind, serve};
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::processes::Stage;
+use crate::common::processes::RoleContext;
 
 const SET: &str = "soak";
 
@@ -24,17 +24,17 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn leaks(stage: &Stage, leak: Leak) -> bool {
+fn leaks(stage: &RoleContext, leak: Leak) -> bool {
     stage.arguments.get(1).is_some_and(|asked| *asked == format!("{leak:?}"))
 }
 
 /// Carries out statement after statement: a line has faults, a tab, the statement.
-pub(crate) fn server(stage: &Stage) {
+pub(crate) fn server(stage: &RoleContext) {
     let engine = |faults| Engine::new(stage.argument(0), Options::default()).unwrap().with_faults(faults);
     let plain = engine(Faults::default());
     let mut kept = Vec::new();
     stage.say("ready");
-    while let Some(order) = stage.hear() {
+    while let Some(order) = stage.next_order() {
         if order == "nothing" {
             stage.say("nothing");
             continue;
@@ -58,10 +58,10 @@ pub(crate) fn server(stage: &Stage) {
 }
 
 /// Serves set after set: a line is an order of the round's.
-pub(crate) fn agent(stage: &Stage) {
+pub(crate) fn agent(stage: &RoleContext) {
     stage.say("ready");
     let mut kept = Vec::new();
-    while let Some(order) = stage.hear() {
+    while let Some(order) = stage.next_order() {
         if order == "nothing" {
             stage.say("nothing");
             continue;
@@ -79,7 +79,7 @@ pub(crate) fn agent(stage: &Stage) {
     }
 }
 
-fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
+fn serve_set(stage: &RoleContext, order: &str) -> Result<(), String> {
     let [direction, kind, devices, workers, wrong, at] =
         order.split(' ').collect::<Vec<_>>().try_into().expect("an order");
     let (restore, count) = (direction == "restore", devices.parse().unwrap());
