@@ -61,7 +61,7 @@ fn the_configuration_tells_direction_and_sizes() {
     let script = bench.scripted("nightly", &config(1), |device, _| (device.config(), obey(device)));
     let options = "MAXTRANSFERSIZE = 262144, BLOCKSIZE = 1024, BUFFERCOUNT = 7";
     bench.sql(&backup_statement("sales", "nightly", 1, options)).outcome().assert_success();
-    let (agreed, _) = script.result().remove(0);
+    let (negotiated, _) = script.result().remove(0);
     assert!(agreed.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED), "{agreed:?}");
     assert!(!agreed.features.contains(Features::READ_MEDIA), "{agreed:?}");
     assert_eq!((agreed.block_size, agreed.max_transfer_size, agreed.max_io_depth), (1024, 262_144, 4));
