@@ -407,16 +407,16 @@ fn only_device(stage: &RoleContext) -> (ClientVirtualDeviceSet, ClientVirtualDev
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(1)).unwrap();
     stage.say("created");
-    let agreed = set.get_configuration(TEST_TIMEOUT).unwrap();
+    let negotiated = set.get_configuration(TEST_TIMEOUT).unwrap();
     let device = set.open_device(SET).unwrap();
-    (set, device, agreed)
+    (set, device, negotiated)
 }
 
 /// An agent that stops half-way: it holds one Write, and waits for more.
 fn agent(stage: &RoleContext) {
-    let (_set, mut device, agreed) = only_device(stage);
+    let (_set, mut device, negotiated) = only_device(stage);
     let mut media = FileMedia::create(stripe(Path::new(stage.argument(0)), 0)).unwrap();
-    media.begin(&agreed).unwrap();
+    media.begin(&negotiated).unwrap();
     for _ in 0..10 {
         let command = device.get_command(TEST_TIMEOUT).unwrap();
         media.write(0, command.data()).unwrap();
@@ -498,9 +498,9 @@ fn a_restore_whose_client_dies_while_it_is_put_into_place_succeeds() {
 
 /// An agent that delivers the first half of a backup, and when told so the rest.
 fn finisher(stage: &RoleContext) {
-    let (_set, mut device, agreed) = only_device(stage);
+    let (_set, mut device, negotiated) = only_device(stage);
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
-    media.begin(&agreed).unwrap();
+    media.begin(&negotiated).unwrap();
     for count in 1.. {
         let Ok(mut command) = device.get_command(INFINITE) else { return };
         let bytes = media.read(0, command.data_mut()).unwrap();
@@ -514,9 +514,9 @@ fn finisher(stage: &RoleContext) {
 
 /// An agent that delivers the first half of a backup, holds the next Reads, and waits for more.
 fn reader(stage: &RoleContext) {
-    let (_set, mut device, agreed) = only_device(stage);
+    let (_set, mut device, negotiated) = only_device(stage);
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
-    media.begin(&agreed).unwrap();
+    media.begin(&negotiated).unwrap();
     for _ in 0..10 {
         let mut command = device.get_command(TEST_TIMEOUT).unwrap();
         let bytes = media.read(0, command.data_mut()).unwrap();

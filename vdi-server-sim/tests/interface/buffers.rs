@@ -116,8 +116,8 @@ fn data_starts_are_aligned_behind_the_client_s_prefix() {
     let (set, server) = connected(&bench, &asked);
     server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     server.request_buffers(BUFFER, 0, 3).unwrap();
-    let agreed = server.end_configuration().unwrap();
-    assert_eq!((agreed.prefix_zone_size, agreed.alignment), (100, 8192));
+    let negotiated = server.end_configuration().unwrap();
+    assert_eq!((negotiated.prefix_zone_size, negotiated.alignment), (100, 8192));
     let devices = vec![server.open_device("nightly").unwrap()];
     let server = Server::run(server, devices);
     set.get_configuration(TEST_TIMEOUT).unwrap();

@@ -105,13 +105,13 @@ fn the_configuration_can_be_asked_for_again_and_again() {
     assert!(waiting.contains("no server configured the set within 0 s"), "{waiting}");
     assert_code(set.get_configuration(Duration::from_millis(5)), VdError::Timeout);
     let server = Server::open(&bench, "nightly", 1);
-    let agreed = set.get_configuration(TEST_TIMEOUT).unwrap();
+    let negotiated = set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
-    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), agreed);
+    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), negotiated);
     server.devices[0].close_device().unwrap();
     assert_code(device.get_command(TEST_TIMEOUT), VdError::Close);
     assert_eq!(set.state(), State::NormallyTerminated);
-    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), agreed);
+    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), negotiated);
     // The work has ended, so nobody may join any more.
     let part = bench.part("join", &["nightly"]);
     let answer = part.report();

@@ -62,10 +62,10 @@ fn the_configuration_tells_direction_and_sizes() {
     let options = "MAXTRANSFERSIZE = 262144, BLOCKSIZE = 1024, BUFFERCOUNT = 7";
     bench.sql(&backup_statement("sales", "nightly", 1, options)).outcome().assert_success();
     let (negotiated, _) = script.result().remove(0);
-    assert!(agreed.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED), "{agreed:?}");
-    assert!(!agreed.features.contains(Features::READ_MEDIA), "{agreed:?}");
-    assert_eq!((agreed.block_size, agreed.max_transfer_size, agreed.max_io_depth), (1024, 262_144, 4));
-    assert!(agreed.buffer_area_size >= 7 * 262_144, "{agreed:?}");
+    assert!(negotiated.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED), "{negotiated:?}");
+    assert!(!negotiated.features.contains(Features::READ_MEDIA), "{negotiated:?}");
+    assert_eq!((negotiated.block_size, negotiated.max_transfer_size, negotiated.max_io_depth), (1024, 262_144, 4));
+    assert!(negotiated.buffer_area_size >= 7 * 262_144, "{negotiated:?}");
 }
 
 /// Serves a restore from memory as a foreign client does: each Read gets as many bytes as `portion` says, with the code of

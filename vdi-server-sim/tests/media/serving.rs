@@ -44,9 +44,9 @@ fn begin(bench: &Bench, devices: u32) -> (Arc<ClientVirtualDeviceSet>, Task<Resu
     (bench.create(SET, &config(devices)), backup(bench, devices))
 }
 
-fn file(bench: &Bench, index: usize, agreed: &VdConfig) -> Result<FileMedia, MediaError> {
+fn file(bench: &Bench, index: usize, negotiated: &VdConfig) -> Result<FileMedia, MediaError> {
     let path = stripe(&bench.out(), index as u32);
-    if agreed.features.contains(Features::WRITE_MEDIA) { FileMedia::create(path) } else { FileMedia::open(path) }
+    if negotiated.features.contains(Features::WRITE_MEDIA) { FileMedia::create(path) } else { FileMedia::open(path) }
 }
 
 /// A medium that does something of its own with each Write. Everything else succeeds.
@@ -90,10 +90,10 @@ fn four_stripes_are_backed_up_and_restored() {
     let reports = set
         .serve_with_progress(
             &names(4),
-            |index, agreed| {
-                assert!(agreed.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED));
-                assert_eq!(agreed.device_count, 4);
-                file(&bench, index, agreed)
+            |index, negotiated| {
+                assert!(negotiated.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED));
+                assert_eq!(negotiated.device_count, 4);
+                file(&bench, index, negotiated)
             },
             |progress: &Progress| lines.push(progress.clone()),
         )
@@ -112,7 +112,7 @@ fn four_stripes_are_backed_up_and_restored() {
 
     let set = bench.create(SET, &config(4));
     let server = statement(&bench, copy_statement("db", "copy", SET, 4, ""));
-    let restored = set.serve(&names(4), |index, agreed| file(&bench, index, agreed)).unwrap();
+    let restored = set.serve(&names(4), |index, negotiated| file(&bench, index, negotiated)).unwrap();
     server.result().unwrap();
     set.close().unwrap();
     let read: u64 = restored.iter().map(|report| report.bytes_read).sum();
@@ -176,8 +176,8 @@ fn the_medium_that_failed_is_the_root_cause() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 4);
     let error = set
-        .serve(&names(4), |index, agreed| {
-            let mut file = file(&bench, index, agreed)?;
+        .serve(&names(4), |index, negotiated| {
+            let mut file = file(&bench, index, negotiated)?;
             let mut writes = 0;
             Ok(OnWrite(move |data: &[u8]| {
                 writes += 1;
@@ -201,10 +201,10 @@ fn a_target_that_cannot_be_opened_fails_before_any_device_is_taken() {
     let (set, server) = begin(&bench, 4);
     let mut asked = Vec::new();
     let error = set
-        .serve(&names(4), |index, agreed| {
+        .serve(&names(4), |index, negotiated| {
             assert_eq!(set.state(), State::Initializing, "no device is open");
             asked.push(index);
-            if index == 3 { Err(failure()) } else { file(&bench, index, agreed) }
+            if index == 3 { Err(failure()) } else { file(&bench, index, negotiated) }
         })
         .unwrap_err();
     assert_eq!(asked, [0, 1, 2, 3]);
@@ -364,8 +364,8 @@ fn a_panic_in_a_mediums_code_aborts_the_set_and_goes_on() {
 #[test]
 fn a_panic_of_the_one_that_makes_media_aborts_the_set_and_goes_on() {
     let bench = Bench::new();
-    let media = |index, agreed: &VdConfig| {
-        if index == 2 { panic!("in the closure, on purpose") } else { file(&bench, index, agreed) }
+    let media = |index, negotiated: &VdConfig| {
+        if index == 2 { panic!("in the closure, on purpose") } else { file(&bench, index, negotiated) }
     };
     assert_eq!(panicking(&bench, media, |_| ()), "in the closure, on purpose");
     bench.assert_output(&[]);
@@ -426,9 +426,9 @@ fn a_cancel_while_media_are_made_aborts_the_set() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 2);
     let error = set
-        .serve(&names(2), |index, agreed| {
+        .serve(&names(2), |index, negotiated| {
             set.canceller().unwrap().cancel();
-            file(&bench, index, agreed)
+            file(&bench, index, negotiated)
         })
         .unwrap_err();
     assert_cancelled(&error);
@@ -518,7 +518,7 @@ fn a_cancel_after_the_end_changes_nothing() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 2);
     let canceller = set.canceller().unwrap();
-    set.serve(&names(2), |index, agreed| file(&bench, index, agreed)).unwrap();
+    set.serve(&names(2), |index, negotiated| file(&bench, index, negotiated)).unwrap();
     canceller.cancel();
     server.result().unwrap();
     set.close().unwrap();

@@ -151,7 +151,7 @@ fn a_backup_tells_exactly_what_happened_on_both_sides() {
             assert!(told.get(name).parse::<u64>().unwrap() < TEST_TIMEOUT.as_micros() as u64, "{told:?}");
         }
     }
-    // What was asked for, and what was agreed.
+    // What was asked for, and what was negotiated.
     assert_eq!(client[0].get("features"), "VDF_RequestComplete");
     assert_eq!(server[0].get("features"), "VDF_RequestComplete");
     assert!(client[1].get("features").contains("VDF_CompleteEnabled"));

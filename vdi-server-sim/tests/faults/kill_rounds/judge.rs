@@ -3,9 +3,9 @@
 //! 1. Every other process is gone within a second of the last signal.
 //! 2. Every error names its reason: an error of the interface with its code and, where a process that belonged to the set died,
 //!    who that was. SIGTERM cancels the server's statement, which is the reason then. Who was only stopped is no reason, unless a
-//!    time-out had been agreed on.
-//! 3. A backup reported as good restores to identical bytes. It is reported as good by the server where Complete was agreed
-//!    on; without it, by the client: the server does not learn of the commit.
+//!    time-out had been negotiated.
+//! 3. A backup reported as good restores to identical bytes. It is reported as good by the server where Complete was negotiated;
+//!    without it, by the client: the server does not learn of the commit.
 //! 4. Whatever else happened, each target is what it was before, or the complete new one.
 //! 5. A restore that was reported as good has put identical bytes into place; whatever else happened, the database is what it was
 //!    before, or the complete new one.
