@@ -119,7 +119,7 @@ use reporting::ErrorLog;
 
 use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
-use crate::storage::{DataFolder, StorageError};
+use crate::storage::{DataFolder, StorageError, check_name};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, DeviceType, Restore, Statement};
 use crate::types::{Column, Value};
@@ -257,6 +257,7 @@ impl Engine {
         }
         let report = &mut |message| answers.message(message);
         refuse_system_database(statement)?;
+        refuse_name(statement)?;
         if let Statement::Backup(statement) = statement {
             statement.options.remarks().for_each(|remark| report(Message::own_information(remark)));
         }
@@ -289,6 +290,15 @@ fn new_set_id() -> Result<[u8; 16], Failure> {
     rustix::rand::getrandom(&mut set_id, rustix::rand::GetRandomFlags::empty())
         .map_err(|errno| Failure::System { action: "get random numbers", source: errno.into() })?;
     Ok(set_id)
+}
+
+/// What no server could do with a RESTORE is refused before its set is opened. What depends on the backup is not: the client then
+/// learns why.
+fn refuse_name(statement: &Statement) -> Result<(), Failure> {
+    match statement {
+        Statement::Restore(restore) => Ok(check_name(&restore.database)?),
+        Statement::Backup(_) | Statement::Inspect(_) => Ok(()),
+    }
 }
 
 /// SQL Server restores `master` only while nobody else uses the server, and `tempdb` never.

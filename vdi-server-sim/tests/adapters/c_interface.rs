@@ -193,10 +193,10 @@ fn without_complete(folder: &TempDir, example: &str) -> PathBuf {
 }
 
 /// An agent puts a backup into its place only when what the server sent proves that it is complete.
-fn assert_agent_wants_proof(agent: impl Fn(&str, &Path) -> Command, agreed: bool) {
+fn assert_agent_wants_proof(agent: impl Fn(&str, &Path) -> Command, negotiated: bool) {
     const WRITE: CommandCode = CommandCode::WRITE;
     const FLUSH: CommandCode = CommandCode::FLUSH;
-    let sessions: &[(&[CommandCode], bool)] = match agreed {
+    let sessions: &[(&[CommandCode], bool)] = match negotiated {
         true => &[(&[WRITE, FLUSH, CommandCode::COMPLETE], true), (&[WRITE, FLUSH], false), (&[], false)],
         false => &[(&[WRITE, FLUSH], true), (&[WRITE], false), (&[WRITE, FLUSH, WRITE], false), (&[], false)],
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::eventually;
-use common::recorder::{Played, agreed, assert_violation, backup, recorder};
+use common::recorder::{Played, assert_violation, backup, negotiated, recorder};
 use vdi_client::raw::RawDevice;
 use vdi_client::{
     BackEnd, BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, Error, ErrorKind, INFINITE,
@@ -261,7 +261,7 @@ fn configurations_that_cannot_be_are_violations() {
 
 #[test]
 fn prefix_zones_lie_right_before_the_data() {
-    let played = Played::new(&(agreed(0x2_0000, 32) + "read 512\n"));
+    let played = Played::new(&(negotiated(0x2_0000, 32) + "read 512\n"));
     let (set, mut device) = played.open();
     let mut command = device.get_command(INFINITE).unwrap();
     assert_eq!(command.prefix_mut(), [0xee; 32]);

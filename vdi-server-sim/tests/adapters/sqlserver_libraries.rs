@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 use common::client::moves;
 use common::examples::{Client, Folders, copied};
-use common::recorder::{Played, agreed, assert_calls, backup, compile, drop_in, example, recorder};
+use common::recorder::{Played, assert_calls, backup, compile, drop_in, example, negotiated, recorder};
 use vdi_client::{BackEnd, ClientVirtualDeviceSet, SqlServer, VdError};
 
 // ---- the agent on the library that records
@@ -32,7 +32,8 @@ fn agent() -> &'static Path {
 fn the_agent_calls_what_it_should() {
     let file = tempfile::tempdir().unwrap();
     let file = file.path().join("db.bak");
-    let played = Played::new(&(agreed(0x5_2000, 0) + "write 1024 65\nwrite 512 66\ncommand 12 0 0\ncommand 19 0 0\n"));
+    let played =
+        Played::new(&(negotiated(0x5_2000, 0) + "write 1024 65\nwrite 512 66\ncommand 12 0 0\ncommand 19 0 0\n"));
     let Output { status, stdout, stderr } = run_agent(&played, &file);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     assert_eq!(
@@ -57,7 +58,7 @@ fn the_agent_calls_what_it_should() {
     ];
     assert_calls(&played, &[&beginning[..], &calls, &end].concat());
 
-    let played = Played::new(&(agreed(0x2_0000, 0) + "read 1024\nread 1024\n"));
+    let played = Played::new(&(negotiated(0x2_0000, 0) + "read 1024\nread 1024\n"));
     let Output { status, stderr, .. } = run_agent(&played, &file);
     assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
     let calls = [

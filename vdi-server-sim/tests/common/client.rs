@@ -9,7 +9,7 @@ use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Error, Features, V
 use vdi_server_sim::engine::{Cancel, Engine, Failure, Summary};
 use vdi_server_sim::session::{Answer, BatchError};
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 use super::bench::Bench;
 use super::processes::Outcome;
 use super::tasks::{Task, task};
@@ -87,7 +87,7 @@ impl Bench {
         let set = self.create(name, config);
         let (name, count) = (name.to_owned(), config.device_count);
         task("the script", move || {
-            set.get_configuration(PATIENCE).unwrap();
+            set.get_configuration(TEST_TIMEOUT).unwrap();
             let opened: Vec<_> = (0..count).map(|index| set.open_device(&device_name(&name, index)).unwrap()).collect();
             let script = &script;
             std::thread::scope(|scope| {
@@ -109,7 +109,7 @@ impl Bench {
         let set = self.create(name, config);
         let (name, count) = (name.to_owned(), config.device_count);
         task("the agent", move || {
-            set.get_configuration(PATIENCE)?;
+            set.get_configuration(TEST_TIMEOUT)?;
             let opened = (0..count)
                 .map(|index| set.open_device(&device_name(&name, index)))
                 .collect::<Result<Vec<ClientVirtualDevice>, _>>()?;

@@ -1,13 +1,13 @@
 //! Helpers of the integration tests: a test folder that is checked for leftovers, child processes with a role, and clients.
 //!
-//! Every wait is for a condition, and fails with a message after [`PATIENCE`].
+//! Every wait is for a condition, and fails with a message after [`TEST_TIMEOUT`].
 // No test binary uses all of it.
 #![allow(dead_code)]
 
+pub(crate) mod behaviour;
 pub(crate) mod bench;
 pub(crate) mod checked;
 pub(crate) mod client;
-pub(crate) mod conduct;
 pub(crate) mod databases;
 pub(crate) mod examples;
 pub(crate) mod families;
@@ -22,16 +22,16 @@ pub(crate) mod tasks;
 use std::time::{Duration, Instant};
 
 /// The limit of every wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Polls a condition until it is `Ok`. Used where no event reports the condition.
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> Result<(), String>) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TEST_TIMEOUT;
     loop {
         match condition() {
             Ok(()) => return,
-            Err(found) if Instant::now() > deadline => panic!("waited {PATIENCE:?} for this: {what}; but {found}"),
+            Err(found) if Instant::now() > deadline => panic!("waited {TEST_TIMEOUT:?} for this: {what}; but {found}"),
             // Leaves the CPU to other threads. No result depends on the interval.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 use super::bench::Bench;
 use super::tasks::wait_until_asleep;
 
@@ -50,9 +50,9 @@ impl Guarded {
         }
         let pid = Pid::from_raw(self.0.id() as i32).unwrap();
         let descriptor = pidfd_open(pid, PidfdFlags::empty()).unwrap();
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: TEST_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
         let ended = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&timeout)).unwrap();
-        assert_eq!(ended, 1, "process {} did not end within {PATIENCE:?}", self.0.id());
+        assert_eq!(ended, 1, "process {} did not end within {TEST_TIMEOUT:?}", self.0.id());
         self.0.wait().unwrap()
     }
 }
@@ -108,7 +108,7 @@ impl Bench {
         Statement { process, output, text: String::new() }
     }
 
-    /// Starts this test program in another role: see [`take_part`].
+    /// Starts this test program in another role: see [`run_role`].
     pub(crate) fn part(&self, name: &str, arguments: &[&str]) -> Part {
         self.part_with(name, arguments, |_| {})
     }
@@ -127,7 +127,7 @@ impl Bench {
     }
 }
 
-/// Sets the role of a command that starts this test program: see [`take_part`].
+/// Sets the role of a command that starts this test program: see [`run_role`].
 pub(crate) fn cast<'a>(command: &'a mut Command, part: &str, arguments: &[&str]) -> &'a mut Command {
     command.args(["::child_entry", "--nocapture", "--test-threads=1"]);
     command.env(PART, part).env(ARGUMENTS, arguments.join("\n"))
@@ -171,7 +171,7 @@ impl Statement {
     #[track_caller]
     pub(crate) fn wait_for_output(&mut self, wanted: &str) {
         while !self.text.contains(wanted) {
-            match self.output.recv_timeout(PATIENCE) {
+            match self.output.recv_timeout(TEST_TIMEOUT) {
                 Ok(line) => self.text.extend([&*line, "\n"]),
                 Err(_) => panic!("the statement did not print {wanted:?}, but:\n{}", self.text),
             }
@@ -182,7 +182,7 @@ impl Statement {
     pub(crate) fn outcome(mut self) -> Outcome {
         let status = self.process.wait();
         loop {
-            match self.output.recv_timeout(PATIENCE) {
+            match self.output.recv_timeout(TEST_TIMEOUT) {
                 Ok(line) => self.text.extend([&*line, "\n"]),
                 Err(RecvTimeoutError::Disconnected) => return Outcome { status, text: self.text },
                 Err(RecvTimeoutError::Timeout) => panic!("another process holds the statement's output"),
@@ -238,7 +238,7 @@ impl Part {
     #[track_caller]
     pub(crate) fn report(&self) -> String {
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TEST_TIMEOUT) {
                 // A report is one write, other lines are not. So a report may follow a part of another line.
                 Ok(line) => match line.split_once(MARK).map(|(_, report)| report) {
                     Some(report) => return report.to_owned(),
@@ -273,7 +273,7 @@ impl Part {
     #[track_caller]
     pub(crate) fn last_report(&self) -> Option<String> {
         loop {
-            match self.lines.recv_timeout(PATIENCE) {
+            match self.lines.recv_timeout(TEST_TIMEOUT) {
                 Ok(line) => match line.split_once(MARK) {
                     Some((_, report)) => return Some(report.to_owned()),
                     None => self.log.lock().unwrap().push(line),
@@ -333,12 +333,12 @@ impl Part {
     /// Closes the standard input of the process, and asserts that it ends with success.
     #[track_caller]
     pub(crate) fn end(self) {
-        self.last_words();
+        self.end_with_output();
     }
 
     /// As [`Part::end`]. Returns the standard error without reports.
     #[track_caller]
-    pub(crate) fn last_words(mut self) -> Vec<String> {
+    pub(crate) fn end_with_output(mut self) -> Vec<String> {
         drop(self.orders.take());
         let status = self.process.wait();
         let said: Vec<String> = self.lines.iter().collect();
@@ -348,11 +348,11 @@ impl Part {
 }
 
 /// The connection of a child process to the test: it sends reports and receives orders.
-pub(crate) struct Stage {
+pub(crate) struct RoleContext {
     pub(crate) arguments: Vec<String>,
 }
 
-impl Stage {
+impl RoleContext {
     pub(crate) fn argument(&self, index: usize) -> &str {
         &self.arguments[index]
     }
@@ -367,12 +367,12 @@ impl Stage {
     }
 
     /// Reports that this thread makes its blocking call next.
-    pub(crate) fn say_blocking(&self, word: &str) {
+    pub(crate) fn report_blocking(&self, word: &str) {
         self.say(&format!("{word} {}", rustix::thread::gettid().as_raw_nonzero()));
     }
 
     /// The next order; `None` after the last one.
-    pub(crate) fn hear(&self) -> Option<String> {
+    pub(crate) fn next_order(&self) -> Option<String> {
         let mut order = String::new();
         std::io::stdin().read_line(&mut order).unwrap();
         (!order.is_empty()).then(|| order.trim_end().to_owned())
@@ -380,19 +380,19 @@ impl Stage {
 
     /// Waits until the standard input closes.
     pub(crate) fn stay(&self) {
-        while self.hear().is_some() {}
+        while self.next_order().is_some() {}
     }
 }
 
 /// The name of a role, and its function.
-type Role = (&'static str, fn(&Stage));
+type Role = (&'static str, fn(&RoleContext));
 
 /// The body of a module's `child_entry`: runs the role that the environment names, if it is one of these. In a normal run the
 /// environment names no role. A child process runs the `child_entry` of every module, so the name of a role is unique in its
 /// binary.
-pub(crate) fn take_part(parts: &[Role]) {
+pub(crate) fn run_role(parts: &[Role]) {
     let Ok(name) = std::env::var(PART) else { return };
     let Some((_, part)) = parts.iter().find(|(part, _)| *part == name) else { return };
     let arguments = std::env::var(ARGUMENTS).unwrap_or_default();
-    part(&Stage { arguments: arguments.lines().map(str::to_owned).collect() });
+    part(&RoleContext { arguments: arguments.lines().map(str::to_owned).collect() });
 }

@@ -41,7 +41,7 @@ pub(crate) fn example(name: &str) -> PathBuf {
 }
 
 /// The script line of a negotiated configuration: one device, these features and prefix zone, transfers of at most 64 KiB.
-pub(crate) fn agreed(features: u32, prefix: u32) -> String {
+pub(crate) fn negotiated(features: u32, prefix: u32) -> String {
     format!("config 1 {features} {prefix} 512 0 0 0 512 4 65536 262144\n")
 }
 
@@ -87,7 +87,7 @@ impl Played {
 
 /// A script of a backup without prefix zones; `script` follows the line of the configuration.
 pub(crate) fn backup(script: &str) -> Played {
-    Played::new(&(agreed(WRITE_MEDIA, 0) + script))
+    Played::new(&(negotiated(WRITE_MEDIA, 0) + script))
 }
 
 #[track_caller]

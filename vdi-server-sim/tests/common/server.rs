@@ -10,7 +10,7 @@ use vdi_server_sim::vds::{
     Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, ServerVirtualDeviceSet, VdsCommand,
 };
 
-use super::PATIENCE;
+use super::TEST_TIMEOUT;
 use super::bench::Bench;
 use super::client::{config, device_name};
 use super::tasks::{Task, task};
@@ -37,7 +37,7 @@ impl Server {
         let set = Arc::new(ServerVirtualDeviceSet::with_options(bench.options()));
         set.open("", name).unwrap();
         let terms = ServerTerms { features, ..ServerTerms::default() };
-        set.begin_configuration(&terms, PATIENCE).unwrap();
+        set.begin_configuration(&terms, TEST_TIMEOUT).unwrap();
         set.request_buffers(BUFFER, 0, 4).unwrap();
         set.end_configuration().unwrap();
         let devices = (0..devices).map(|index| set.open_device(&device_name(name, index)).unwrap()).collect();
@@ -88,7 +88,7 @@ impl Server {
     /// The next command that has ended.
     #[track_caller]
     pub(crate) fn ended(&self) -> Completed {
-        self.completions.recv_timeout(PATIENCE).unwrap()
+        self.completions.recv_timeout(TEST_TIMEOUT).unwrap()
     }
 
     /// Code and bytes of the next command that has ended.
@@ -126,7 +126,7 @@ impl Drop for Server {
 pub(crate) fn pair(bench: &Bench) -> (Arc<ClientVirtualDeviceSet>, Server, ClientVirtualDevice) {
     let set = bench.create("nightly", &config(1));
     let server = Server::open(bench, "nightly", 1);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let device = set.open_device("nightly").unwrap();
     (set, server, device)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
-use super::{PATIENCE, eventually};
+use super::{TEST_TIMEOUT, eventually};
 
 /// A thread of a test.
 pub(crate) struct Task<T> {
@@ -34,10 +34,10 @@ impl<T> Task<T> {
     /// Waits for the thread, and returns its result. Resumes its panic.
     #[track_caller]
     pub(crate) fn result(self) -> T {
-        match self.result.recv_timeout(PATIENCE) {
+        match self.result.recv_timeout(TEST_TIMEOUT) {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
-            Err(RecvTimeoutError::Timeout) => panic!("{} did not end within {PATIENCE:?}", self.name),
+            Err(RecvTimeoutError::Timeout) => panic!("{} did not end within {TEST_TIMEOUT:?}", self.name),
             Err(RecvTimeoutError::Disconnected) => panic!("{} ended without a result", self.name),
         }
     }

@@ -7,10 +7,10 @@ use std::process::Command as Program;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
+use common::behaviour::{Behaviour, HookedMedia, MediaHook, MediaKind};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, execute, stripe};
-use common::conduct::{Conduct, Kept, Quirk, With};
 use common::processes::{Outcome, Statement};
 use common::tasks::{Task, task};
 use vdi_client::media::MediaError;
@@ -31,7 +31,7 @@ struct Record {
     failing: Option<(CommandCode, CompletionCode)>,
 }
 
-impl Quirk for Record {
+impl MediaHook for Record {
     fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
         self.log.lock().unwrap().push((code, bytes));
         match self.failing {
@@ -109,8 +109,8 @@ fn run_with(
     let agent = bench.agent(SET, config, {
         let log = Arc::clone(&log);
         move |index| {
-            let quirk = Record { log: Arc::clone(&log), failing };
-            Ok(With { media: Kept::File.media(&stripe(&out, index), restore), quirk })
+            let hook = Record { log: Arc::clone(&log), failing };
+            Ok(HookedMedia { media: MediaKind::File.media(&stripe(&out, index), restore), hook })
         }
     });
     let statement = match restore {
@@ -149,12 +149,12 @@ fn delay_at_waits_before_one_command() {
     let bench = bench();
     let set = bench.create(SET, &config(1));
     let client = task("the client", move || {
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device(SET).unwrap();
         let (mut gaps, mut held) = (Vec::new(), Vec::new());
         for _ in 0..2 {
             let begun = Instant::now();
-            held.push(device.get_command(PATIENCE).unwrap());
+            held.push(device.get_command(TEST_TIMEOUT).unwrap());
             gaps.push(begun.elapsed());
         }
         set.signal_abort().unwrap();
@@ -230,8 +230,8 @@ fn a_client_that_leaves_in_a_burst_ends_the_backup() {
         let mut client = bench.serve(SET, &config(2), 0, {
             let out = bench.out();
             move |index| {
-                let conduct = if index == 0 { Conduct::Pump } else { Conduct::Drops { at } };
-                (conduct, Kept::File.media(&stripe(&out, index), false))
+                let behaviour = if index == 0 { Behaviour::Pump } else { Behaviour::Drops { at } };
+                (behaviour, MediaKind::File.media(&stripe(&out, index), false))
             }
         });
         let statement = backup_statement("sales", SET, 2, "");
@@ -307,11 +307,11 @@ fn flushes_come_between_the_writes_and_twice_at_the_end() {
 fn holding(bench: &Bench) -> Task<Error> {
     let set = bench.create(SET, &VdConfig { server_time_out: 0, ..config(1) });
     task("a client that does not answer", move || {
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device(SET).unwrap();
         let mut held = Vec::new();
         loop {
-            match device.get_command(PATIENCE) {
+            match device.get_command(TEST_TIMEOUT) {
                 Ok(command) => held.push(command),
                 Err(error) => return error,
             }
@@ -375,7 +375,7 @@ fn slow_configuration_waits_before_each_call() {
     let set = bench.create(SET, &config(1));
     let begun = Instant::now();
     let statement = start(&bench, &backup_statement("sales", SET, 1, ""), &["slow-configuration=150"], 0);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let configured = begun.elapsed();
     let device = set.open_device(SET).unwrap();
     let opened = begun.elapsed();

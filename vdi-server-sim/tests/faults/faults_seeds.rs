@@ -21,9 +21,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::behaviour::{Behaviour, MediaKind};
 use common::bench::{Bench, tree};
 use common::client::{backup_statement, config, restore_statement, stripe};
-use common::conduct::{Conduct, Kept};
 use common::databases::Holds;
 use common::number;
 use common::processes::Outcome;
@@ -54,7 +54,7 @@ enum Verb {
 struct Act {
     faults: Vec<Fault>,
     /// Of each device.
-    conducts: Vec<Conduct>,
+    conducts: Vec<Behaviour>,
 }
 
 /// What a seed stands for.
@@ -66,7 +66,7 @@ struct Case {
     devices: u32,
     options: String,
     features: Features,
-    kept: Kept,
+    kept: MediaKind,
     /// The last part of each medium that has several.
     eom_warning_size: u32,
     backup: Act,
@@ -97,11 +97,11 @@ impl Case {
         // As many bytes as a server has on their way at a time.
         let eom_warning_size = if kind.contains(Features::REMOVABLE) { 2 * transfer } else { 0 };
         let kept = match kind {
-            Features::TAPE if random.bool() => Kept::Tape,
-            kind if kind.contains(Features::REMOVABLE) => Kept::Volumes(
+            Features::TAPE if random.bool() => MediaKind::Tape,
+            kind if kind.contains(Features::REMOVABLE) => MediaKind::Volumes(
                 u64::from(eom_warning_size) + u64::from(block) * random.u64(1..200_000 / u64::from(block)),
             ),
-            _ => Kept::File,
+            _ => MediaKind::File,
         };
         Case {
             seed,
@@ -174,9 +174,9 @@ impl Act {
             faults.push(Fault::ServerTimeOut { interval: random.u32(5..40) });
         }
         let all = match random.u8(..8) {
-            0 => Conduct::Slow { micros: random.u64(0..2000) },
-            1 => Conduct::OutOfOrder { hold: random.usize(1..6) },
-            _ => Conduct::Pump,
+            0 => Behaviour::Slow { micros: random.u64(0..2000) },
+            1 => Behaviour::OutOfOrder { hold: random.usize(1..6) },
+            _ => Behaviour::Pump,
         };
         let mut conducts = vec![all; devices as usize];
         // A restore has few commands: what goes wrong has to come early, and not in vain.
@@ -207,12 +207,12 @@ impl Act {
         };
         // A command without data is not repeated, and these two faults bring Flushes in between.
         let flushes = self.faults.iter().any(|fault| matches!(fault, Fault::QueueFull | Fault::Flushes { .. }));
-        let recovers = |conduct: &Conduct| match (*conduct, verb) {
-            (Conduct::FailsOnce { at, code, .. }, Verb::Backup) => {
+        let recovers = |behaviour: &Behaviour| match (*behaviour, verb) {
+            (Behaviour::FailsOnce { at, code, .. }, Verb::Backup) => {
                 at < BACKUP_COMMANDS && is_recoverable(code) && !flushes
             }
-            (Conduct::FailsOnce { at, code, .. }, Verb::Restore) => at <= RESTORE_COMMANDS && is_recoverable(code),
-            _ => conduct.is_harmless(),
+            (Behaviour::FailsOnce { at, code, .. }, Verb::Restore) => at <= RESTORE_COMMANDS && is_recoverable(code),
+            _ => behaviour.is_harmless(),
         };
         self.faults.iter().all(harmless) && self.conducts.iter().all(recovers)
     }
@@ -229,11 +229,11 @@ impl Act {
             Fault::ReadError { read } => *read == 1 && verb == Verb::Backup,
             _ => false,
         };
-        let conduct = |conduct: &Conduct| match conduct {
-            Conduct::Drops { at } | Conduct::Aborts { at } | Conduct::MediaFails { at, .. } => *at <= certain,
+        let behaviour = |behaviour: &Behaviour| match behaviour {
+            Behaviour::Drops { at } | Behaviour::Aborts { at } | Behaviour::MediaFails { at, .. } => *at <= certain,
             _ => false,
         };
-        self.faults.iter().any(fault) || self.conducts.iter().any(conduct)
+        self.faults.iter().any(fault) || self.conducts.iter().any(behaviour)
     }
 
     fn kills(&self) -> bool {
@@ -277,17 +277,17 @@ fn any_fault(random: &mut Rng, verb: Verb) -> Fault {
     }
 }
 
-fn misconduct(random: &mut Rng, latest: u64) -> Conduct {
+fn misconduct(random: &mut Rng, latest: u64) -> Behaviour {
     let at = random.u64(1..=latest);
     let codes = &CompletionCode::NAMED[1..];
     let code = codes[random.usize(..codes.len())];
     let code = if random.u8(..4) == 0 { CompletionCode::IO_DEVICE } else { code };
     match random.u8(..8) {
-        0..=1 => Conduct::MediaFails { at, code },
-        2..=4 => Conduct::FailsOnce { at, code, share: random.u8(..) },
-        5 => Conduct::Short { at, share: random.u8(..) },
-        6 => Conduct::Drops { at },
-        _ => Conduct::Aborts { at },
+        0..=1 => Behaviour::MediaFails { at, code },
+        2..=4 => Behaviour::FailsOnce { at, code, share: random.u8(..) },
+        5 => Behaviour::Short { at, share: random.u8(..) },
+        6 => Behaviour::Drops { at },
+        _ => Behaviour::Aborts { at },
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use common::bench::Bench;
 use common::number;
-use common::processes::take_part;
+use common::processes::run_role;
 use hostile::case::{Act, Case, Role, Verb};
 use hostile::cast::{Cast, Played};
 use hostile::honest::{self, INNOCENT};
@@ -40,7 +40,7 @@ const PUT_BACK: &str = "Yesterday";
 
 #[test]
 fn child_entry() {
-    take_part(&[("client", honest::client), ("server", honest::server), ("hostile", raider::hostile)]);
+    run_role(&[("client", honest::client), ("server", honest::server), ("hostile", raider::hostile)]);
 }
 
 /// What came out, and what was done.

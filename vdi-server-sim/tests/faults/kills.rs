@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, restore_statement, stripe};
-use common::processes::{Part, Stage, take_part};
-use common::{PATIENCE, eventually, now_ns};
+use common::processes::{Part, RoleContext, run_role};
+use common::{TEST_TIMEOUT, eventually, now_ns};
 use rusqlite::Connection;
 use vdi_client::media::{FileMedia, Media};
 use vdi_client::{ClientVirtualDevice, ClientVirtualDeviceSet, Completion, Error, INFINITE, VdConfig};
@@ -30,7 +30,7 @@ const DEVICES: u32 = 2;
 
 #[test]
 fn child_entry() {
-    take_part(&[
+    run_role(&[
         ("killed server", server),
         ("killed client", client),
         ("killed worker", worker),
@@ -41,7 +41,7 @@ fn child_entry() {
 }
 
 /// Says when a party heard of the end, and how.
-fn say_ended(stage: &Stage, outcome: Result<String, (u32, String)>) {
+fn say_ended(stage: &RoleContext, outcome: Result<String, (u32, String)>) {
     let now = now_ns();
     match outcome {
         Ok(well) => stage.say(&format!("ended {now} 0 {well}")),
@@ -49,19 +49,19 @@ fn say_ended(stage: &Stage, outcome: Result<String, (u32, String)>) {
     }
 }
 
-fn say_error(stage: &Stage, error: &Error) {
+fn say_error(stage: &RoleContext, error: &Error) {
     say_ended(stage, Err((error.code().hresult(), error.to_string())));
 }
 
 /// A server that goes as far as it is told: `connected`, `begun`, `configured`, `running`, `commanded`.
-fn server(stage: &Stage) {
+fn server(stage: &RoleContext) {
     let far = ["connected", "begun", "configured", "running", "commanded"];
     let far = far.iter().position(|name| *name == stage.argument(0)).unwrap();
     let set = Arc::new(ServerVirtualDeviceSet::new());
     set.open("", SET).unwrap();
     if far >= 1 {
         let terms = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
-        set.begin_configuration(&terms, PATIENCE).unwrap();
+        set.begin_configuration(&terms, TEST_TIMEOUT).unwrap();
         set.request_buffers(65536, 0, 4).unwrap();
     }
     if far >= 2 {
@@ -74,7 +74,7 @@ fn server(stage: &Stage) {
     let session = set.session().unwrap();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            stage.say_blocking("waiting");
+            stage.report_blocking("waiting");
             let ended = if far >= 3 {
                 set.execute_completion_agent()
             } else {
@@ -95,7 +95,7 @@ fn server(stage: &Stage) {
                 device.send_command(VdsCommand::transfer(CommandCode::READ, buffer, 65536, routine)).unwrap();
             }
         }
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             match &*order {
                 "close devices" => {
                     devices.iter().for_each(|device| device.close_device().unwrap());
@@ -112,31 +112,31 @@ fn server(stage: &Stage) {
 
 /// A client, `primary` or `secondary`, that goes as far as it is told (`created`, `initializing`, `idle`, `holding`, `closed`)
 /// and then waits in the call that belongs there. The third argument is its device's index.
-fn client(stage: &Stage) {
+fn client(stage: &RoleContext) {
     let (role, far, index) = (stage.argument(0), stage.argument(1), stage.number(2));
     let set = ClientVirtualDeviceSet::new();
     if role == "primary" {
         set.create(SET, &config(DEVICES)).unwrap();
         stage.say("created");
         if far == "created" {
-            stage.say_blocking("waiting");
+            stage.report_blocking("waiting");
             return say_error(stage, &set.get_configuration(INFINITE).unwrap_err());
         }
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         stage.say("admitting");
     } else {
         set.open_in_secondary(SET).unwrap();
     }
     if far == "initializing" {
-        stage.say_blocking("waiting");
+        stage.report_blocking("waiting");
         return say_error(stage, &set.open_device(&device_name(SET, index)).unwrap_err());
     }
     let mut device: ClientVirtualDevice = set.open_device(&device_name(SET, index)).unwrap();
     let mut held = Vec::new();
     if far == "holding" {
-        held.push(device.get_command(PATIENCE).unwrap());
+        held.push(device.get_command(TEST_TIMEOUT).unwrap());
     }
-    stage.say_blocking("waiting");
+    stage.report_blocking("waiting");
     let end = loop {
         match device.get_command(INFINITE) {
             Ok(command) => held.push(command),
@@ -148,7 +148,7 @@ fn client(stage: &Stage) {
     }
     assert!(end.is_close(), "{end}");
     stage.say("device closed");
-    if stage.hear().as_deref() == Some("close") {
+    if stage.next_order().as_deref() == Some("close") {
         match set.close() {
             Ok(()) => say_ended(stage, Ok("closed".to_owned())),
             Err(error) => say_error(stage, &error),
@@ -157,10 +157,10 @@ fn client(stage: &Stage) {
 }
 
 /// A secondary without a device, which has no call that waits: it looks again and again.
-fn worker(stage: &Stage) {
+fn worker(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary(SET).unwrap();
-    stage.say_blocking("waiting");
+    stage.report_blocking("waiting");
     loop {
         match set.get_configuration(Duration::ZERO) {
             Ok(_) => std::thread::sleep(Duration::from_millis(1)),
@@ -403,22 +403,22 @@ fn an_agent_that_is_killed_leaves_its_target_as_before() {
 }
 
 /// A primary's set of one device, from its creation on: the device is open.
-fn only_device(stage: &Stage) -> (ClientVirtualDeviceSet, ClientVirtualDevice, VdConfig) {
+fn only_device(stage: &RoleContext) -> (ClientVirtualDeviceSet, ClientVirtualDevice, VdConfig) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(1)).unwrap();
     stage.say("created");
-    let agreed = set.get_configuration(PATIENCE).unwrap();
+    let negotiated = set.get_configuration(TEST_TIMEOUT).unwrap();
     let device = set.open_device(SET).unwrap();
-    (set, device, agreed)
+    (set, device, negotiated)
 }
 
 /// An agent that stops half-way: it holds one Write, and waits for more.
-fn agent(stage: &Stage) {
-    let (_set, mut device, agreed) = only_device(stage);
+fn agent(stage: &RoleContext) {
+    let (_set, mut device, negotiated) = only_device(stage);
     let mut media = FileMedia::create(stripe(Path::new(stage.argument(0)), 0)).unwrap();
-    media.begin(&agreed).unwrap();
+    media.begin(&negotiated).unwrap();
     for _ in 0..10 {
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         media.write(0, command.data()).unwrap();
         let bytes = command.data().len();
         command.complete(Completion::transferred(bytes)).unwrap();
@@ -497,28 +497,28 @@ fn a_restore_whose_client_dies_while_it_is_put_into_place_succeeds() {
 }
 
 /// An agent that delivers the first half of a backup, and when told so the rest.
-fn finisher(stage: &Stage) {
-    let (_set, mut device, agreed) = only_device(stage);
+fn finisher(stage: &RoleContext) {
+    let (_set, mut device, negotiated) = only_device(stage);
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
-    media.begin(&agreed).unwrap();
+    media.begin(&negotiated).unwrap();
     for count in 1.. {
         let Ok(mut command) = device.get_command(INFINITE) else { return };
         let bytes = media.read(0, command.data_mut()).unwrap();
         command.complete(Completion::transferred(bytes)).unwrap();
         if count == 10 {
             stage.say("half done");
-            stage.hear();
+            stage.next_order();
         }
     }
 }
 
 /// An agent that delivers the first half of a backup, holds the next Reads, and waits for more.
-fn reader(stage: &Stage) {
-    let (_set, mut device, agreed) = only_device(stage);
+fn reader(stage: &RoleContext) {
+    let (_set, mut device, negotiated) = only_device(stage);
     let mut media = FileMedia::open(stripe(Path::new(stage.argument(0)), 0)).unwrap();
-    media.begin(&agreed).unwrap();
+    media.begin(&negotiated).unwrap();
     for _ in 0..10 {
-        let mut command = device.get_command(PATIENCE).unwrap();
+        let mut command = device.get_command(TEST_TIMEOUT).unwrap();
         let bytes = media.read(0, command.data_mut()).unwrap();
         command.complete(Completion::transferred(bytes)).unwrap();
     }

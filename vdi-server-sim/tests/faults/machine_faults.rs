@@ -13,5 +13,5 @@ use crate::machine;
 
 #[test]
 fn child_entry() {
-    common::processes::take_part(&[("machine agent", machine::trial::agent)]);
+    common::processes::run_role(&[("machine agent", machine::trial::agent)]);
 }

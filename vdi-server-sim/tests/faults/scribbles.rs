@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
+use common::behaviour::{HookedMedia, MediaHook};
 use common::bench::Bench;
 use common::client::config;
-use common::conduct::{Quirk, With};
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
 use hostile::raider::{Joined, join_by_hand, send};
@@ -65,10 +65,10 @@ fn an_abort_is_heard_although_its_word_is_cleared() {
     let member = Member::join(&bench);
     server.set.signal_abort().unwrap();
     member.words().put_u32(ABORT_OFFSET, 0);
-    let error = device.get_command(PATIENCE).unwrap_err();
+    let error = device.get_command(TEST_TIMEOUT).unwrap_err();
     assert_eq!(error.code(), VdError::Abort, "{error}");
     assert!(error.to_string().contains("the server called SignalAbort"), "{error}");
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TEST_TIMEOUT;
     loop {
         match member.0.link.receive_until(deadline).unwrap() {
             Received::Packet(packet) => match Message::decode(packet.bytes()).unwrap() {
@@ -88,11 +88,11 @@ fn a_command_that_completes_with_its_buffer_still_lent_ends_the_set() {
     let server = ServerVirtualDeviceSet::with_options(bench.options());
     server.open("", "nightly").unwrap();
     let terms = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
-    server.begin_configuration(&terms, PATIENCE).unwrap();
+    server.begin_configuration(&terms, TEST_TIMEOUT).unwrap();
     server.request_buffers(BUFFER, 0, 1).unwrap();
     server.end_configuration().unwrap();
     let sending = server.open_device("nightly").unwrap();
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let member = Member::join(&bench);
     let (tell, ended) = channel();
@@ -101,13 +101,13 @@ fn a_command_that_completes_with_its_buffer_still_lent_ends_the_set() {
     sending.send_command(VdsCommand::transfer(CommandCode::READ, buffer, BUFFER, routine)).unwrap();
     let word = member.words().slot(0) + SLOT_WORD_OFFSET;
     let lent = member.words().get_u64(word);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     command.complete(Completion::transferred(BUFFER as usize)).unwrap();
     member.words().put_u64(word, lent);
     let error = server.handle_completions().unwrap_err();
     assert_eq!(error.code, VdError::Abort, "{error}");
     assert!(error.to_string().contains("is not free"), "{error}");
-    let ended = ended.recv_timeout(PATIENCE).unwrap();
+    let ended = ended.recv_timeout(TEST_TIMEOUT).unwrap();
     assert!(ended.code == CompletionCode::OPERATION_ABORTED && ended.buffer.is_none(), "{ended:?}");
 }
 
@@ -119,7 +119,7 @@ fn a_zeroed_command_ends_the_set() {
     let member = Member::join(&bench);
     server.read(0);
     member.words().put_u64(Ring::of(0, false).entry(0), 0);
-    let error = device.get_command(PATIENCE).unwrap_err();
+    let error = device.get_command(TEST_TIMEOUT).unwrap_err();
     assert_violation(&error, "a process of the set broke the protocol");
 }
 
@@ -130,9 +130,9 @@ fn a_zeroed_completion_ends_the_set() {
     let (_set, server, mut device) = pair(&bench);
     let member = Member::join(&bench);
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     member.words().put_u64(Ring::of(0, true).entry(0), 0);
-    let error = device.get_command(PATIENCE).unwrap_err();
+    let error = device.get_command(TEST_TIMEOUT).unwrap_err();
     assert_violation(&error, "a process of the set broke the protocol");
     drop(held);
 }
@@ -143,7 +143,7 @@ fn a_zeroed_device_word_ends_the_set() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(1));
     let _server = Server::open(&bench, "nightly", 1);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let member = Member::join(&bench);
     member.words().put_u64(device_offset(0) + DEVICE_SERVER_OFFSET, 0);
     let error = set.open_device("nightly").unwrap_err();
@@ -158,7 +158,7 @@ fn who_leaves_is_not_blamed_for_what_somebody_wrote() {
     let (hostile, innocent) = (Member::join(&bench), Member::join(&bench));
     hostile.words().put_u64(device_offset(0) + DEVICE_CLIENT_OFFSET, 77);
     drop(innocent);
-    let error = device.get_command(PATIENCE).unwrap_err();
+    let error = device.get_command(TEST_TIMEOUT).unwrap_err();
     assert_violation(&error, "a process of the set broke the protocol");
 }
 
@@ -170,7 +170,7 @@ fn a_ring_that_is_written_over_after_the_end_is_left_alone() {
     let member = Member::join(&bench);
     server.devices[0].close_device().unwrap();
     member.words().put_u64(Ring::of(0, true).entry(0), u64::MAX);
-    assert!(device.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(device.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     server.set.close().unwrap();
     assert!(server.agent_ended(), "the agent ended in good order");
     set.close().unwrap();
@@ -183,7 +183,7 @@ fn words_that_are_written_over_after_the_end_do_not_spoil_it() {
     let (set, server, mut device) = pair(&bench);
     let member = Member::join(&bench);
     server.devices[0].close_device().unwrap();
-    assert!(device.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(device.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     for word in [0, 1, u64::MAX] {
         member.words().put_u64(device_offset(0) + DEVICE_CLIENT_OFFSET, word);
         assert!(device.get_command(Duration::ZERO).is_err_and(|error| error.code() == VdError::Protocol));
@@ -194,7 +194,7 @@ fn words_that_are_written_over_after_the_end_do_not_spoil_it() {
 /// Takes a lease on whatever is lent, and never gives it up.
 struct Lessee(Arc<Member>);
 
-impl Quirk for Lessee {
+impl MediaHook for Lessee {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         let (words, lease) = (self.0.words(), 1u128 << self.0.0.member);
         words.lent().iter().for_each(|slot| words.put(words.slot(*slot) + SLOT_LEASES_OFFSET, &lease.to_le_bytes()));
@@ -209,14 +209,14 @@ fn a_lease_for_ever_ends_the_pump_and_its_holder_is_named() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(1));
     let server = Server::with_features(&bench, "nightly", 1, Features::WRITE_MEDIA);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let member = Arc::new(Member::join(&bench));
     server.write(0, 7);
     let lessee = Lessee(Arc::clone(&member));
     let pumped = task("the pump", move || {
         let media = Box::new(StreamMedia::sink(std::io::sink()));
-        pump(&mut device, &mut With { media, quirk: lessee })
+        pump(&mut device, &mut HookedMedia { media, hook: lessee })
     });
     let error = pumped.result().unwrap_err();
     let holder = format!("still mapped by secondary client {}", member.0.member);
@@ -234,11 +234,11 @@ fn a_name_that_somebody_writes_is_not_taken() {
     let set = bench.create("nightly", &config(2));
     let server = ServerVirtualDeviceSet::with_options(bench.options());
     server.open("", "nightly").unwrap();
-    server.begin_configuration(&ServerTerms::default(), PATIENCE).unwrap();
+    server.begin_configuration(&ServerTerms::default(), TEST_TIMEOUT).unwrap();
     server.request_buffers(BUFFER, 0, 1).unwrap();
     server.end_configuration().unwrap();
     let _first = server.open_device("nightly").unwrap();
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let member = Member::join(&bench);
     member.words().put(device_offset(0) + DEVICE_NAME_OFFSET, &[0xff; 32]);
     let twice = server.open_device("nightly").unwrap_err();

@@ -13,12 +13,12 @@ use crate::soaking;
 use std::time::Duration;
 
 use common::number;
-use common::processes::take_part;
+use common::processes::run_role;
 use soaking::{Leak, parts, soak};
 
 #[test]
 fn child_entry() {
-    take_part(&[("soaking agent", parts::agent), ("soaking server", parts::server)]);
+    run_role(&[("soaking agent", parts::agent), ("soaking server", parts::server)]);
 }
 
 /// Seconds of an ordinary run, at least.

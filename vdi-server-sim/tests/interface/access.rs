@@ -11,10 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, stripe};
-use common::processes::{Outcome, Stage, take_part};
+use common::processes::{Outcome, RoleContext, run_role};
 use common::tasks::task;
 use rustix::process::{Gid, Uid};
 use vdi_client::media::FileMedia;
@@ -26,11 +26,11 @@ const STRANGER: u32 = 65534;
 
 #[test]
 fn child_entry() {
-    take_part(&[("squatter", squatter)]);
+    run_role(&[("squatter", squatter)]);
 }
 
 /// Another user, who creates the set before its owner does.
-fn squatter(stage: &Stage) {
+fn squatter(stage: &RoleContext) {
     let (uid, gid) = (Uid::from_raw(STRANGER), Gid::from_raw(STRANGER));
     rustix::thread::set_thread_groups(&[]).unwrap();
     rustix::thread::set_thread_res_gid(gid, gid, gid).unwrap();
@@ -138,7 +138,7 @@ fn the_statement_of_another_user_is_refused_with_the_reason() {
     // All this is nothing to the set: the honest statement is carried out.
     let file = stripe(&shared.bench.out(), 0);
     let agent = task("the agent", move || {
-        set.get_configuration(PATIENCE)?;
+        set.get_configuration(TEST_TIMEOUT)?;
         let mut device = set.open_device(SET)?;
         let report = pump(&mut device, &mut FileMedia::create(file).unwrap());
         drop(device);
@@ -174,7 +174,7 @@ fn a_statement_for_a_set_that_is_not_there_names_near_misses() {
     assert!(error.to_string().contains("there is a set \"Nightly\" of the default instance"), "{error}");
     let server = bench.sql(&backup_statement("sales", "Nightly", 1, ""));
     let file = stripe(&bench.out(), 0);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("Nightly").unwrap();
     pump(&mut device, &mut FileMedia::create(file).unwrap()).unwrap();
     drop(device);

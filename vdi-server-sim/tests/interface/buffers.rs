@@ -4,25 +4,25 @@ use crate::common;
 
 use super::server_interface::{connected, terms};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::config;
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use common::server::{BUFFER, Server, pair};
 use vdi_client::{BufferHandle, ClientVirtualDeviceSet, CommandCode, Completion, CompletionCode, VdConfig, VdError};
 use vdi_proto::set::server::State;
 
 #[test]
 fn child_entry() {
-    take_part(&[("peeker", mapper)]);
+    run_role(&[("peeker", mapper)]);
 }
 
 /// A secondary that maps the handles that it is told, says their first byte, and lets go.
-fn mapper(stage: &Stage) {
+fn mapper(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary("nightly").unwrap();
     stage.say("joined");
-    while let Some(number) = stage.hear() {
+    while let Some(number) = stage.next_order() {
         let handle = BufferHandle::from_number(number.parse().unwrap());
         let byte = set.map_buffer_handle(handle).map(|buffer| buffer.data()[0]);
         stage.say(&byte.map_or_else(|error| error.to_string(), |byte| byte.to_string()));
@@ -33,7 +33,7 @@ fn mapper(stage: &Stage) {
 fn buffers_are_had_returned_and_told_apart() {
     let bench = Bench::new();
     let (set, server) = connected(&bench, &config(1));
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     server.request_buffers(65536, 0, 3).unwrap();
     server.request_buffers(512, 0, 2).unwrap();
     assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 0, "nothing before EndConfiguration");
@@ -76,7 +76,7 @@ fn a_buffer_of_an_aborted_command_does_not_come_back() {
     let (_set, mut server, mut device) = pair(&bench);
     server.read(0);
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     server.set.signal_abort().unwrap();
     assert!(!server.agent_ended());
     for _ in 0..2 {
@@ -92,11 +92,11 @@ fn buffers_of_a_closed_device_are_not_lent_again() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(2));
     let server = Server::open(&bench, "nightly", 2);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     server.read(0);
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     server.devices[0].close_device().unwrap();
     for _ in 0..2 {
         let ended = server.ended();
@@ -114,13 +114,13 @@ fn data_starts_are_aligned_behind_the_client_s_prefix() {
     let bench = Bench::new();
     let asked = VdConfig { prefix_zone_size: 100, alignment: 8192, ..config(1) };
     let (set, server) = connected(&bench, &asked);
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     server.request_buffers(BUFFER, 0, 3).unwrap();
-    let agreed = server.end_configuration().unwrap();
-    assert_eq!((agreed.prefix_zone_size, agreed.alignment), (100, 8192));
+    let negotiated = server.end_configuration().unwrap();
+    assert_eq!((negotiated.prefix_zone_size, negotiated.alignment), (100, 8192));
     let devices = vec![server.open_device("nightly").unwrap()];
     let server = Server::run(server, devices);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let first = server.set.allocate_buffer(BUFFER, 0).unwrap();
     let start = first.address().as_ptr() as usize;
@@ -128,7 +128,7 @@ fn data_starts_are_aligned_behind_the_client_s_prefix() {
     for _ in 1..3 {
         server.read(0);
     }
-    let mut held: Vec<_> = (0..3).map(|_| device.get_command(PATIENCE).unwrap()).collect();
+    let mut held: Vec<_> = (0..3).map(|_| device.get_command(TEST_TIMEOUT).unwrap()).collect();
     let starts: Vec<_> = held.iter().map(|command| command.buffer_address().unwrap() as usize).collect();
     // Offsets within the area are aligned for every process; the area itself begins where the system maps it.
     assert!(starts.iter().all(|at| (at - starts[0]) % 8192 == 0), "{starts:x?}");
@@ -150,7 +150,7 @@ fn data_starts_are_aligned_behind_the_client_s_prefix() {
 fn too_much_memory_is_refused_and_less_may_be_asked_for() {
     let bench = Bench::new();
     let (set, server) = connected(&bench, &config(1));
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     for (size, count) in [(u32::MAX, 2), (65536, 1 << 17), (512, 1 << 14)] {
         server.request_buffers(size, 0, count).unwrap();
         let error = server.end_configuration().unwrap_err();
@@ -159,7 +159,7 @@ fn too_much_memory_is_refused_and_less_may_be_asked_for() {
     }
     server.request_buffers(65536, 0, 2).unwrap();
     server.end_configuration().unwrap();
-    assert_eq!(set.get_configuration(PATIENCE).unwrap().max_transfer_size, 65536);
+    assert_eq!(set.get_configuration(TEST_TIMEOUT).unwrap().max_transfer_size, 65536);
     assert_eq!(server.query_available_buffers(65536, 0).unwrap(), 2);
 }
 
@@ -193,7 +193,7 @@ fn an_area_added_later_reaches_secondaries_that_are_there_already() {
         assert!(server.set.is_shared_buffer(buffer.address().as_ptr()).unwrap());
         buffer.data_mut().fill(byte);
         server.transfer(0, CommandCode::READ, buffer);
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         assert!(command.data().iter().all(|found| *found == byte));
         assert_eq!(part.ask(&command.buffer_handle().unwrap().number().to_string()), byte.to_string());
         command.complete(Completion::transferred(BUFFER as usize)).unwrap();

@@ -5,7 +5,7 @@ use crate::common;
 use std::io;
 use std::time::Duration;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::config;
 use common::server::{BUFFER, Server, pair};
@@ -69,9 +69,9 @@ fn waiting_for_a_device() {
     let server = ServerVirtualDeviceSet::with_options(bench.options());
     server.open("", "nightly").unwrap();
     let terms = ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() };
-    server.begin_configuration(&terms, PATIENCE).unwrap();
+    server.begin_configuration(&terms, TEST_TIMEOUT).unwrap();
     server.end_configuration().unwrap();
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let opening = task("OpenDevice", {
         let set = std::sync::Arc::clone(&set);
         move || set.open_device("nightly").unwrap_err()
@@ -106,7 +106,7 @@ fn waiting_for_a_command() {
     assert_told(&error, &beginning, &["the server sent no command within 0.001 s"]);
     assert!(!error.to_string().contains("holds"), "{error}");
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     let error = device.get_command(Duration::from_millis(1)).unwrap_err();
     assert_told(&error, &beginning, &["; this program holds 1 of its commands, for which it may be waiting"]);
     set.canceller().unwrap().cancel();
@@ -127,12 +127,12 @@ fn completing_and_sharing_a_command() {
     let bench = Bench::new();
     let (set, server, mut device) = pair(&bench);
     server.read(0);
-    let read = device.get_command(PATIENCE).unwrap();
+    let read = device.get_command(TEST_TIMEOUT).unwrap();
     let refused = read.complete(Completion::done()).unwrap_err();
     let what = format!("a transfer without the number of bytes transferred; the command asks for {BUFFER} bytes");
     assert_told(&refused.error, &format!("CompleteCommand of VDC_Read {DEVICE}"), &[&what]);
     server.plain(0, CommandCode::FLUSH);
-    let flush = device.get_command(PATIENCE).unwrap();
+    let flush = device.get_command(TEST_TIMEOUT).unwrap();
     let no_buffer = flush.buffer_handle().unwrap_err();
     assert_told(&no_buffer, &format!("GetBufferHandle of VDC_Flush {DEVICE}"), &["this command has no buffer"]);
     let null = set.get_buffer_handle(std::ptr::null()).unwrap_err();
@@ -163,7 +163,7 @@ fn a_worker_names_its_set() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(1));
     let server = Server::open(&bench, "nightly", 1);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let secondary = ClientVirtualDeviceSet::with_options(bench.options());
     secondary.open_in_secondary("nightly").unwrap();
     let open = |_| Err(MediaError::new(CompletionCode::IO_DEVICE, "there is none"));

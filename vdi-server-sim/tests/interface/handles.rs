@@ -2,25 +2,25 @@
 
 use crate::common;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::config;
-use common::processes::{Part, Stage, take_part};
+use common::processes::{Part, RoleContext, run_role};
 use common::server::{BUFFER, Server, pair};
 use vdi_client::{BufferHandle, ClientVirtualDeviceSet, Command, Completion, CompletionCode, VdError};
 
 #[test]
 fn child_entry() {
-    take_part(&[("mapper", mapper)]);
+    run_role(&[("mapper", mapper)]);
 }
 
 /// A secondary that does with handles what it is told: `map H`, `check B`, `fill B`, `drop`, `close`.
-fn mapper(stage: &Stage) {
+fn mapper(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary("nightly").unwrap();
     stage.say("joined");
     let mut mapped = None;
-    while let Some(order) = stage.hear() {
+    while let Some(order) = stage.next_order() {
         let (order, argument) = order.split_once(' ').unwrap_or((&order, ""));
         let answer = match order {
             "map" => match set.map_buffer_handle(BufferHandle::from_number(argument.parse().unwrap())) {
@@ -76,7 +76,7 @@ fn a_secondary_sees_and_fills_the_very_buffer_of_a_command() {
     let (set, server, mut device) = pair(&bench);
     let mut part = mapping(&bench);
     server.read(0);
-    let mut command = device.get_command(PATIENCE).unwrap();
+    let mut command = device.get_command(TEST_TIMEOUT).unwrap();
     let handle = command.buffer_handle().unwrap();
     assert_eq!(set.get_buffer_handle(command.buffer_address().unwrap()).unwrap(), handle);
     command.data_mut().fill(17);
@@ -98,7 +98,7 @@ fn the_primary_maps_at_its_address_and_the_secondary_at_its_own() {
     let (_set, server, mut device) = pair(&bench);
     let mut parts = [mapping(&bench), mapping(&bench)];
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     let handle = command.buffer_handle().unwrap();
     for part in &mut parts {
         // Whether the addresses are the same is chance; the handle is, always.
@@ -114,14 +114,14 @@ fn only_data_starts_of_commands_that_are_held_have_handles() {
     let bench = Bench::new();
     let (set, server, mut device) = pair(&bench);
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     let address = command.buffer_address().unwrap();
     let on_the_stack = 0u8;
     for wrong in [core::ptr::null(), address.wrapping_add(1), address.wrapping_sub(1), &raw const on_the_stack] {
         assert_eq!(set.get_buffer_handle(wrong).unwrap_err().code(), VdError::Invalid);
     }
     server.plain(0, vdi_client::CommandCode::FLUSH);
-    let flush = device.get_command(PATIENCE).unwrap();
+    let flush = device.get_command(TEST_TIMEOUT).unwrap();
     assert_eq!(flush.buffer_handle().unwrap_err().code(), VdError::Invalid);
     flush.complete(Completion::done()).unwrap();
     command.complete(Completion::transferred(0)).unwrap();
@@ -136,7 +136,7 @@ fn a_handle_dies_with_its_command_also_when_the_memory_is_lent_again() {
     let mut last: Option<(*const u8, BufferHandle)> = None;
     for _ in 0..3 {
         server.read(0);
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         let (address, handle) = (command.buffer_address().unwrap(), command.buffer_handle().unwrap());
         if let Some((earlier, stale)) = last.replace((address, handle)) {
             assert_eq!(earlier, address, "the memory is the same again");
@@ -157,13 +157,13 @@ fn forged_handles_and_those_of_another_set_are_invalid() {
     let (_set, server, mut device) = pair(&bench);
     let other = bench.create("other", &config(1));
     let other_server = Server::open(&bench, "other", 1);
-    other.get_configuration(PATIENCE).unwrap();
+    other.get_configuration(TEST_TIMEOUT).unwrap();
     let mut other_device = other.open_device("other").unwrap();
     let mut part = mapping(&bench);
     server.read(0);
     other_server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
-    let foreign = other_device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
+    let foreign = other_device.get_command(TEST_TIMEOUT).unwrap();
     let good = command.buffer_handle().unwrap();
     assert_unmappable(&mut part, foreign.buffer_handle().unwrap(), VdError::Invalid);
     for bit in 0..32 {
@@ -181,7 +181,7 @@ fn the_holder_s_own_process_has_the_buffer_already() {
     let bench = Bench::new();
     let (set, server, mut device) = pair(&bench);
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     let error = set.map_buffer_handle(command.buffer_handle().unwrap()).unwrap_err();
     assert_eq!(error.code(), VdError::Busy, "{error}");
     // So has a secondary that mapped it.
@@ -208,7 +208,7 @@ fn a_command_is_not_completed_while_its_buffer_is_mapped_elsewhere() {
     let (_set, server, mut device) = pair(&bench);
     let mut parts = [mapping(&bench), mapping(&bench)];
     server.read(0);
-    let mut command = device.get_command(PATIENCE).unwrap();
+    let mut command = device.get_command(TEST_TIMEOUT).unwrap();
     for part in &mut parts {
         map(part, command.buffer_handle().unwrap());
     }
@@ -228,7 +228,7 @@ fn a_secondary_that_leaves_gives_its_leases_up() {
     let (_set, server, mut device) = pair(&bench);
     let mut part = mapping(&bench);
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     map(&mut part, command.buffer_handle().unwrap());
     // Closing does not take the buffer away from who still has it.
     assert_eq!(part.ask("close"), "Ok(())");
@@ -247,11 +247,11 @@ fn a_secondary_that_is_killed_holds_no_lease_and_aborts_the_set() {
     let (set, server, mut device) = pair(&bench);
     let mut part = mapping(&bench);
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     map(&mut part, command.buffer_handle().unwrap());
     let command = refused_as_busy(command);
     part.process.kill();
-    let end = device.get_command(PATIENCE).unwrap_err();
+    let end = device.get_command(TEST_TIMEOUT).unwrap_err();
     assert_eq!(end.code(), VdError::Abort, "{end}");
     assert!(end.to_string().contains("secondary client") && end.to_string().contains(" died"), "{end}");
     let refused = command.complete(Completion::transferred(BUFFER as usize)).unwrap_err();
@@ -266,7 +266,7 @@ fn handles_of_a_set_that_is_not_open_any_more_are_out_of_turn() {
     let (set, server, mut device) = pair(&bench);
     let mut part = mapping(&bench);
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     let handle = command.buffer_handle().unwrap();
     set.signal_abort().unwrap();
     assert_unmappable(&mut part, handle, VdError::Protocol);
@@ -284,7 +284,7 @@ fn a_mapped_buffer_outlives_an_abort() {
     let (set, server, mut device) = pair(&bench);
     let mut part = mapping(&bench);
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     map(&mut part, command.buffer_handle().unwrap());
     set.signal_abort().unwrap();
     drop((command, device, server));
@@ -300,17 +300,17 @@ fn the_handle_of_a_command_of_a_closed_device_is_invalid() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(2));
     let server = Server::open(&bench, "nightly", 2);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let [mut first, _second] = ["nightly", "nightly/1"].map(|name| set.open_device(name).unwrap());
     let mut mapper = mapping(&bench);
     server.write(0, 7);
-    let command = first.get_command(PATIENCE).unwrap();
+    let command = first.get_command(TEST_TIMEOUT).unwrap();
     let handle = command.buffer_handle().unwrap();
     map(&mut mapper, handle);
     assert_eq!(mapper.ask("drop"), "dropped");
     server.devices[0].close_device().unwrap();
     assert_eq!(server.completed().0, CompletionCode::OPERATION_ABORTED);
-    assert_eq!(first.get_command(PATIENCE).unwrap_err().code(), VdError::Close);
+    assert_eq!(first.get_command(TEST_TIMEOUT).unwrap_err().code(), VdError::Close);
     let refused: vdi_client::Error = command.complete(Completion::transferred(BUFFER as usize)).unwrap_err().into();
     assert_eq!(refused.code(), VdError::Protocol);
     assert_unmappable(&mut mapper, handle, VdError::Invalid);

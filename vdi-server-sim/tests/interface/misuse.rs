@@ -6,10 +6,10 @@ use crate::common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{config, device_name};
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use common::server::{Server, pair};
 use common::tasks::{Task, task};
 use vdi_client::raw::RawDevice;
@@ -21,10 +21,10 @@ use vdi_server_sim::vds::ServerVirtualDeviceSet;
 
 #[test]
 fn child_entry() {
-    take_part(&[("join", join)]);
+    run_role(&[("join", join)]);
 }
 
-fn join(stage: &Stage) {
+fn join(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     let joined = set.open_in_secondary(stage.argument(0));
     stage.say(&joined.map_or_else(|error| format!("{:?} {error}", error.code()), |()| "joined".to_owned()));
@@ -79,7 +79,7 @@ fn devices_open_once_by_names_that_the_statement_has() {
     let set = bench.create("nightly", &config(2));
     assert_code(set.open_device("nightly"), VdError::Protocol);
     let server = Server::open(&bench, "nightly", 2);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let unknown = assert_code(set.open_device("Nightly"), VdError::Invalid);
     assert!(unknown.contains("\"Nightly\"") && unknown.contains("case-sensitive"), "{unknown}");
     let first = set.open_device("nightly").unwrap();
@@ -92,7 +92,7 @@ fn devices_open_once_by_names_that_the_statement_has() {
     }
     server.devices.iter().for_each(|device| device.close_device().unwrap());
     for mut device in [first, second] {
-        assert_code(device.get_command(PATIENCE), VdError::Close);
+        assert_code(device.get_command(TEST_TIMEOUT), VdError::Close);
     }
     assert_code(set.open_device("nightly"), VdError::Protocol);
 }
@@ -105,13 +105,13 @@ fn the_configuration_can_be_asked_for_again_and_again() {
     assert!(waiting.contains("no server configured the set within 0 s"), "{waiting}");
     assert_code(set.get_configuration(Duration::from_millis(5)), VdError::Timeout);
     let server = Server::open(&bench, "nightly", 1);
-    let agreed = set.get_configuration(PATIENCE).unwrap();
+    let negotiated = set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
-    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), agreed);
+    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), negotiated);
     server.devices[0].close_device().unwrap();
-    assert_code(device.get_command(PATIENCE), VdError::Close);
+    assert_code(device.get_command(TEST_TIMEOUT), VdError::Close);
     assert_eq!(set.state(), State::NormallyTerminated);
-    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), agreed);
+    assert_eq!(set.get_configuration(Duration::ZERO).unwrap(), negotiated);
     // The work has ended, so nobody may join any more.
     let part = bench.part("join", &["nightly"]);
     let answer = part.report();
@@ -173,7 +173,7 @@ fn a_command_is_completed_once_and_with_what_fits_it() {
     let (set, server, device) = pair(&bench);
     let raw = RawDevice::new(device);
     server.read(0);
-    let command = raw.get_command(PATIENCE).unwrap();
+    let command = raw.get_command(TEST_TIMEOUT).unwrap();
     let success = CompletionCode::SUCCESS;
     // Too many bytes, by one and by a wrap-around; somebody else's number. Nothing of it reaches the server.
     for bytes in [65537, u64::from(u32::MAX) + 1, u64::MAX] {
@@ -188,7 +188,7 @@ fn a_command_is_completed_once_and_with_what_fits_it() {
     // Twice, and after the same memory came again with another command.
     assert_code(raw.complete_command(command.id, success, 65536, 0), VdError::Invalid);
     server.read(0);
-    let next = raw.get_command(PATIENCE).unwrap();
+    let next = raw.get_command(TEST_TIMEOUT).unwrap();
     assert_eq!(next.buffer, command.buffer, "the same memory again");
     let stale = assert_code(raw.complete_command(command.id, success, 65536, 0), VdError::Invalid);
     assert!(stale.contains("not an active command"), "{stale}");
@@ -203,7 +203,7 @@ fn a_completion_that_does_not_fit_gives_the_command_back() {
     let bench = Bench::new();
     let (_set, server, mut device) = pair(&bench);
     server.read(0);
-    let mut command = device.get_command(PATIENCE).unwrap();
+    let mut command = device.get_command(TEST_TIMEOUT).unwrap();
     for completion in [
         Completion::transferred(65537),
         Completion::done(),
@@ -224,11 +224,11 @@ fn another_device_s_command_is_refused() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(2));
     let server = Server::open(&bench, "nightly", 2);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut first = set.open_device("nightly").unwrap();
     let second = set.open_device(&device_name("nightly", 1)).unwrap();
     server.read(0);
-    let command = first.get_command(PATIENCE).unwrap();
+    let command = first.get_command(TEST_TIMEOUT).unwrap();
     let refused = second.complete_command(command, Completion::transferred(65536)).unwrap_err();
     assert_eq!(refused.error.code(), VdError::Invalid);
     assert!(refused.to_string().contains("the command came to device \"nightly\"; complete it there"), "{refused}");
@@ -242,7 +242,7 @@ fn completing_after_an_abort_or_a_close_says_so() {
     for (close, code) in [(false, VdError::Abort), (true, VdError::Protocol)] {
         let (set, server, mut device) = pair(&bench);
         server.read(0);
-        let mut command = device.get_command(PATIENCE).unwrap();
+        let mut command = device.get_command(TEST_TIMEOUT).unwrap();
         if close {
             assert_code(set.close(), VdError::Open);
         } else {
@@ -263,7 +263,7 @@ fn a_dropped_command_is_completed_as_aborted() {
     let bench = Bench::new();
     let (set, server, mut device) = pair(&bench);
     server.read(0);
-    drop(device.get_command(PATIENCE).unwrap());
+    drop(device.get_command(TEST_TIMEOUT).unwrap());
     assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
     assert_eq!(set.state(), State::Active);
 }
@@ -321,7 +321,7 @@ fn cancelling_wakes_every_wait_and_ends_nothing() {
     assert_code(sets[1].get_configuration(INFINITE), VdError::Timeout);
     sets.iter().for_each(|set| set.canceller().unwrap().resume());
     let server_of_the_other = Server::open(&bench, "unconfigured", 1);
-    sets[1].get_configuration(PATIENCE).unwrap();
+    sets[1].get_configuration(TEST_TIMEOUT).unwrap();
     drop((server, server_of_the_other));
 }
 
@@ -357,10 +357,13 @@ fn open_device_waits_for_the_server_and_can_be_cancelled_and_aborted() {
         let server = ServerVirtualDeviceSet::with_options(bench.options());
         server.open("", "nightly").unwrap();
         server
-            .begin_configuration(&ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() }, PATIENCE)
+            .begin_configuration(
+                &ServerTerms { features: Features::READ_MEDIA, ..ServerTerms::default() },
+                TEST_TIMEOUT,
+            )
             .unwrap();
         server.end_configuration().unwrap();
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let opening = task("OpenDevice", {
             let set = Arc::clone(&set);
             move || set.open_device("nightly").unwrap_err()
@@ -382,7 +385,7 @@ fn a_set_ends_in_good_order_when_every_device_returned_close() {
     let bench = Bench::new();
     let (set, server, mut device) = pair(&bench);
     server.read(0);
-    device.get_command(PATIENCE).unwrap().complete(Completion::transferred(65536)).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::transferred(65536)).unwrap();
     server.completed();
     server.devices[0].close_device().unwrap();
     let end = device.get_command(INFINITE).unwrap_err();

@@ -6,29 +6,29 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::bench::{Bench, names};
 use common::client::config;
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use vdi_client::{ClientVirtualDeviceSet, Features, Options, VdConfig, VdError};
 use vdi_server_sim::vds::ServerVirtualDeviceSet;
 
 #[test]
 fn child_entry() {
-    take_part(&[("create", create), ("joiner", join)]);
+    run_role(&[("create", create), ("joiner", join)]);
 }
 
-fn say_outcome(stage: &Stage, outcome: Result<(), vdi_client::Error>) {
+fn say_outcome(stage: &RoleContext, outcome: Result<(), vdi_client::Error>) {
     match outcome {
         Ok(()) => stage.say("done"),
         Err(error) => stage.say(&format!("{:?} {error}", error.code())),
     }
 }
 
-fn create(stage: &Stage) {
+fn create(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     say_outcome(stage, set.create(stage.argument(0), &config(1)));
     stage.stay();
 }
 
-fn join(stage: &Stage) {
+fn join(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     say_outcome(stage, set.open_in_secondary(stage.argument(0)));
     stage.stay();

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement};
-use common::processes::take_part;
+use common::processes::run_role;
 use common::server::{BUFFER, Server, pair};
 use common::tasks::task;
-use common::{PATIENCE, eventually};
+use common::{TEST_TIMEOUT, eventually};
 use vdi_client::media::{Media, StreamMedia};
 use vdi_client::raw::RawDevice;
 use vdi_client::workers::{WorkerPool, serve};
@@ -28,7 +28,7 @@ use vdi_shm::set::secondary::Secondary;
 
 #[test]
 fn child_entry() {
-    take_part(&[]);
+    run_role(&[]);
 }
 
 /// A disk-like set was served as if it were pipe-like: every Write went to position 0, and the backup was reported as good.
@@ -77,7 +77,7 @@ fn a_secondary_that_leaves_with_a_device_open_ends_the_set() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(2));
     let server = Server::open(&bench, "nightly", 2);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let secondary = Secondary::join(&bench.options(), "", "nightly").unwrap();
     let number = secondary.session().member();
     let control = secondary.client_control();
@@ -98,28 +98,28 @@ fn a_buffer_of_a_closed_device_is_not_lent_again() {
     let bench = Bench::new();
     let set = bench.create("nightly", &config(2));
     let server = Server::with_features(&bench, "nightly", 2, Features::WRITE_MEDIA);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut first = set.open_device("nightly").unwrap();
     let mut second = set.open_device(server.devices[1].name()).unwrap();
     server.write(0, 1);
-    let held = first.get_command(PATIENCE).unwrap();
+    let held = first.get_command(TEST_TIMEOUT).unwrap();
     server.devices[0].close_device().unwrap();
     let ended = server.ended();
     assert_eq!((ended.code, ended.buffer.is_none()), (CompletionCode::OPERATION_ABORTED, true));
     // All buffers that there are go round more than once on the other device.
     for byte in 2..20 {
         server.write(1, byte);
-        let command = second.get_command(PATIENCE).unwrap();
+        let command = second.get_command(TEST_TIMEOUT).unwrap();
         assert_eq!(command.data()[0], byte);
         command.complete(Completion::transferred(BUFFER as usize)).unwrap();
         assert!(server.ended().code.is_success());
     }
     assert_eq!(held.data()[0], 1, "nobody wrote into it");
     held.complete(Completion::transferred(BUFFER as usize)).unwrap();
-    assert!(first.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(first.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     assert_eq!(server.set.session().unwrap().abort_reason(), None);
     server.devices[1].close_device().unwrap();
-    assert!(second.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(second.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     server.set.close().unwrap();
 }
 
@@ -129,7 +129,7 @@ fn an_abort_after_every_device_was_closed_is_no_failure() {
     let bench = Bench::new();
     let (set, mut server, mut device) = pair(&bench);
     server.devices[0].close_device().unwrap();
-    assert!(device.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(device.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     set.signal_abort().unwrap();
     server.set.close().unwrap();
     assert!(server.agent_ended());
@@ -144,7 +144,7 @@ fn of_two_threads_that_end_the_configuration_one_is_refused() {
         let _client = bench.create(&name, &config(1));
         let server = Arc::new(ServerVirtualDeviceSet::with_options(bench.options()));
         server.open("", &name).unwrap();
-        server.begin_configuration(&ServerTerms::default(), PATIENCE).unwrap();
+        server.begin_configuration(&ServerTerms::default(), TEST_TIMEOUT).unwrap();
         server.request_buffers(BUFFER, 0, 1).unwrap();
         let start = Arc::new(Barrier::new(2));
         let ending = [0, 1].map(|_| {
@@ -167,7 +167,7 @@ fn a_stale_block_answers_by_the_sets_state() {
     let (set, server, device) = pair(&bench);
     let device = RawDevice::new(device);
     server.plain(0, CommandCode::FLUSH);
-    let block = device.get_command(PATIENCE).unwrap();
+    let block = device.get_command(TEST_TIMEOUT).unwrap();
     let complete = || device.complete_command(block.id, CompletionCode::SUCCESS, 0, 0).map_err(|error| error.code());
     assert_eq!(complete(), Ok(()));
     assert_eq!(complete(), Err(VdError::Invalid));
@@ -264,7 +264,7 @@ fn succeeded(command: &Command) -> Completion {
 /// What a device was written until its end; whatever else comes is answered with success.
 fn store(mut device: ClientVirtualDevice) -> Vec<u8> {
     let mut stored = Vec::new();
-    while let Ok(command) = device.get_command(PATIENCE) {
+    while let Ok(command) = device.get_command(TEST_TIMEOUT) {
         stored.extend_from_slice(command.data());
         let completion = succeeded(&command);
         if command.complete(completion).is_err() {
@@ -277,7 +277,7 @@ fn store(mut device: ClientVirtualDevice) -> Vec<u8> {
 /// The sizes of the Writes that a device got until its end; all commands are answered with success.
 fn write_sizes(mut device: ClientVirtualDevice) -> Vec<usize> {
     let mut sizes = Vec::new();
-    while let Ok(command) = device.get_command(PATIENCE) {
+    while let Ok(command) = device.get_command(TEST_TIMEOUT) {
         if command.code() == CommandCode::WRITE {
             sizes.push(command.data().len());
         }
@@ -303,7 +303,7 @@ fn a_tape_of_nothing_but_filemarks_ends_the_restore() {
         let header = stored[..512].to_vec();
         let script = bench.scripted("nightly", &tape, move |mut device, _| {
             let (mut marks, mut place, mut begun) = (0, 0, false);
-            while let Ok(mut command) = device.get_command(PATIENCE) {
+            while let Ok(mut command) = device.get_command(TEST_TIMEOUT) {
                 place += 1;
                 let completion = match command.code() {
                     // The beginning of the label.
@@ -341,7 +341,7 @@ fn discard_comes_behind_a_full_queue_and_nothing_comes_behind_discard() {
         let script = bench.scripted("nightly", &asked, |mut device, _| {
             // Headers, perhaps some data.
             for _ in 0..2 {
-                let command = device.get_command(PATIENCE).unwrap();
+                let command = device.get_command(TEST_TIMEOUT).unwrap();
                 let completion = succeeded(&command);
                 command.complete(completion).unwrap();
             }
@@ -355,7 +355,7 @@ fn discard_comes_behind_a_full_queue_and_nothing_comes_behind_discard() {
             let completion = succeeded(&data);
             data.complete(completion).unwrap();
             let mut seen = Vec::new();
-            let mut patience = PATIENCE;
+            let mut patience = TEST_TIMEOUT;
             while let Ok(command) = device.get_command(patience) {
                 seen.push(command.code());
                 if command.code() == CommandCode::DISCARD {
@@ -432,9 +432,9 @@ fn the_transcript_tells_which_time_out_has_passed() {
     bench.database("sales", 100_000);
     let transcript = bench.out().join("transcript");
     let script = bench.scripted("nightly", &config(1), |mut device, _| {
-        let _held = device.get_command(PATIENCE).unwrap();
+        let _held = device.get_command(TEST_TIMEOUT).unwrap();
         // No other comes, because the set is aborted.
-        while device.get_command(PATIENCE).is_ok() {}
+        while device.get_command(TEST_TIMEOUT).is_ok() {}
     });
     let statement = bench.sql_with(&backup_statement("sales", "nightly", 1, ""), |program| {
         program.args(["--fault", "server-timeout=53", "--transcript"]).arg(&transcript);
@@ -455,14 +455,14 @@ fn a_completion_that_meets_an_abort_is_no_breach_of_the_protocol() {
     let (tell, left) = (Mutex::new(tell), Mutex::new(left));
     let holding = Arc::new(move |_: Completed| {
         tell.lock().unwrap().send(()).unwrap();
-        let _ = left.lock().unwrap().recv_timeout(PATIENCE);
+        let _ = left.lock().unwrap().recv_timeout(TEST_TIMEOUT);
     });
     server.devices[0].send_command(VdsCommand::plain(CommandCode::FLUSH, holding)).unwrap();
     server.plain(0, CommandCode::FLUSH);
-    device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
-    entered.recv_timeout(PATIENCE).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::done()).unwrap();
+    entered.recv_timeout(TEST_TIMEOUT).unwrap();
     // The agent is busy with the first, and has not seen the second yet.
-    device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::done()).unwrap();
     server.set.signal_abort().unwrap();
     server.set.close().unwrap();
     assert_eq!(server.ended().code, CompletionCode::OPERATION_ABORTED);
@@ -480,7 +480,7 @@ fn a_database_that_is_replaced_while_the_snapshot_is_taken_fails_the_backup() {
     let [sales, other] = ["sales", "other"].map(|name| bench.databases().data_file(name, 0));
     let script = bench.scripted("nightly", &config(1), move |mut device, _| {
         loop {
-            let command = match device.get_command(PATIENCE) {
+            let command = match device.get_command(TEST_TIMEOUT) {
                 Ok(command) => command,
                 Err(end) => return end.code(),
             };

@@ -6,7 +6,7 @@ use crate::common;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{config, device_name};
 use common::server::{BUFFER, Server, pair};
@@ -40,7 +40,7 @@ fn an_error_stops_the_device_until_clear_error() {
     server.read(0);
     server.read(0);
     server.read(0);
-    let (first, second) = (device.get_command(PATIENCE).unwrap(), device.get_command(PATIENCE).unwrap());
+    let (first, second) = (device.get_command(TEST_TIMEOUT).unwrap(), device.get_command(TEST_TIMEOUT).unwrap());
     // The third is queued and not delivered when the first fails: the client never sees it.
     first.complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
     assert_eq!(server.completed(), (CompletionCode::IO_DEVICE, 0));
@@ -69,7 +69,7 @@ fn an_error_stops_the_device_until_clear_error() {
 
     // Active again.
     server.read(0);
-    device.get_command(PATIENCE).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
     assert_eq!(server.completed(), (CompletionCode::SUCCESS, BUFFER));
 }
 
@@ -78,15 +78,15 @@ fn a_clear_error_that_fails_leaves_the_device_in_error() {
     let bench = Bench::new();
     let (_set, server, mut device) = pair(&bench);
     server.read(0);
-    device.get_command(PATIENCE).unwrap().complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
     server.completed();
     server.plain(0, CommandCode::CLEAR_ERROR);
-    device.get_command(PATIENCE).unwrap().complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
     assert_eq!(server.completed(), (CompletionCode::IO_DEVICE, 0));
     assert!(server.devices[0].in_io_error());
     // The server may try again, or close the device instead.
     server.devices[0].close_device().unwrap();
-    assert!(device.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(device.get_command(TEST_TIMEOUT).unwrap_err().is_close());
 }
 
 #[test]
@@ -100,11 +100,11 @@ fn the_queue_is_full_at_64() {
     assert_eq!(refused.unwrap_err().code, VdError::QueueFull);
     assert_eq!(server.completed(), (CompletionCode::NO_SYSTEM_RESOURCES, 0));
     // One completion makes room for one.
-    device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::done()).unwrap();
     assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0));
     server.plain(0, CommandCode::FLUSH);
     for _ in 0..64 {
-        device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+        device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::done()).unwrap();
         assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0));
     }
     assert_eq!(server.devices[0].outstanding(), 0);
@@ -137,7 +137,7 @@ fn closing_a_device_aborts_what_is_outstanding() {
     for _ in 0..3 {
         server.read(0);
     }
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     server.devices[0].close_device().unwrap();
     for _ in 0..3 {
         assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
@@ -149,9 +149,9 @@ fn closing_a_device_aborts_what_is_outstanding() {
     // The client still gets what was sent before, and answers in vain.
     held.complete(Completion::transferred(BUFFER as usize)).unwrap();
     for _ in 1..3 {
-        device.get_command(PATIENCE).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
+        device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
     }
-    assert!(device.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(device.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     assert!(server.completions.try_recv().is_err());
 }
 
@@ -161,7 +161,7 @@ fn closing_the_set_with_open_devices_aborts_it() {
     let (set, mut server, mut device) = pair(&bench);
     server.read(0);
     let waiting = task("GetCommand", move || {
-        let held = device.get_command(PATIENCE).unwrap();
+        let held = device.get_command(TEST_TIMEOUT).unwrap();
         (device.get_command(INFINITE).unwrap_err(), held)
     });
     waiting.wait_until_asleep();
@@ -182,7 +182,7 @@ fn devices_closed_at_once_end_the_work_in_good_order() {
     for _ in 0..20 {
         let set = bench.create("nightly", &config(4));
         let mut server = Server::open(&bench, "nightly", 4);
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut opened: Vec<_> = (0..4).map(|index| set.open_device(&device_name("nightly", index)).unwrap()).collect();
         let start = std::sync::Barrier::new(4);
         std::thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn devices_closed_at_once_end_the_work_in_good_order() {
         assert_eq!(server.set.state(), State::NormallyTerminated);
         server.set.close().unwrap();
         assert!(server.agent_ended());
-        assert!(opened.iter_mut().all(|device| device.get_command(PATIENCE).unwrap_err().is_close()));
+        assert!(opened.iter_mut().all(|device| device.get_command(TEST_TIMEOUT).unwrap_err().is_close()));
         set.close().unwrap();
     }
 }
@@ -212,30 +212,30 @@ fn terms_that_cannot_be_leave_the_set_as_it_was() {
         ServerTerms { max_transfer_size: 8 << 20, ..terms() },
         ServerTerms { alignment: 3, ..terms() },
     ] {
-        let error = server.begin_configuration(&bad, PATIENCE).unwrap_err();
+        let error = server.begin_configuration(&bad, TEST_TIMEOUT).unwrap_err();
         assert_eq!(error.code, VdError::Invalid, "{error}");
         assert_eq!(server.state(), State::Connected);
     }
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
-    assert_eq!(server.begin_configuration(&terms(), PATIENCE).unwrap_err().code, VdError::Protocol);
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
+    assert_eq!(server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap_err().code, VdError::Protocol);
 }
 
 #[test]
 fn a_client_that_answers_nothing_for_two_intervals_is_aborted() {
     let bench = Bench::new();
     let (set, server) = connected(&bench, &VdConfig { server_time_out: 20, ..config(1) });
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     server.request_buffers(BUFFER, 0, 4).unwrap();
     server.end_configuration().unwrap();
     let devices = vec![server.open_device("nightly").unwrap()];
     let mut server = Server::run(server, devices);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     // Nothing is pending, so nothing expires, however long it takes.
     assert_eq!(device.get_command(Duration::from_millis(120)).unwrap_err().code(), VdError::Timeout);
     let sent = Instant::now();
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     let end = device.get_command(INFINITE).unwrap_err();
     assert_eq!(end.code(), VdError::Abort);
     assert!(end.to_string().contains("the server waited longer than serverTimeOut allows"), "{end}");
@@ -250,20 +250,20 @@ fn a_client_that_answers_nothing_for_two_intervals_is_aborted() {
 fn completions_keep_the_time_out_away() {
     let bench = Bench::new();
     let (set, server) = connected(&bench, &VdConfig { server_time_out: 1000, ..config(1) });
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     server.request_buffers(BUFFER, 0, 4).unwrap();
     server.end_configuration().unwrap();
     let devices = vec![server.open_device("nightly").unwrap()];
     let server = Server::run(server, devices);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     // One command is held all the time; the others come and go.
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     let until = Instant::now() + Duration::from_millis(2400);
     while Instant::now() < until {
         server.read(0);
-        device.get_command(PATIENCE).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
+        device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
         drop(server.ended());
     }
     held.complete(Completion::transferred(BUFFER as usize)).unwrap();
@@ -277,7 +277,7 @@ fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
     let aborted_after_a_burst = |commands: u32, at_once: bool, routine_takes: Duration| {
         let bench = Bench::new();
         let (set, server) = connected(&bench, &VdConfig { server_time_out: INTERVAL.as_millis() as u32, ..config(1) });
-        server.begin_configuration(&terms(), PATIENCE).unwrap();
+        server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
         server.request_buffers(BUFFER, 0, 1).unwrap();
         server.end_configuration().unwrap();
         let devices = vec![server.open_device("nightly").unwrap()];
@@ -287,13 +287,13 @@ fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
             std::thread::sleep(routine_takes);
             routine.completed(completed);
         });
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device("nightly").unwrap();
         // One command is held all the time, and the agent knows it: it has looked at the clock before it sleeps.
         server.read(0);
-        let held = device.get_command(PATIENCE).unwrap();
+        let held = device.get_command(TEST_TIMEOUT).unwrap();
         server.plain(0, CommandCode::FLUSH);
-        device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+        device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::done()).unwrap();
         assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0));
         server.agent_sleeps();
         let mut last = Instant::now();
@@ -305,7 +305,7 @@ fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
                 server.plain(0, CommandCode::FLUSH);
             }
             last = Instant::now();
-            device.get_command(PATIENCE).unwrap().complete(Completion::done()).unwrap();
+            device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::done()).unwrap();
             if !at_once {
                 assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0));
             }
@@ -316,7 +316,7 @@ fn a_burst_of_completions_counts_until_its_end_and_no_longer() {
                 assert_eq!(server.completed(), (CompletionCode::SUCCESS, 0), "after {:?}", last.elapsed());
             }
         }
-        let end = device.get_command(PATIENCE).unwrap_err();
+        let end = device.get_command(TEST_TIMEOUT).unwrap_err();
         let quiet = last.elapsed();
         assert_eq!(end.code(), VdError::Abort, "{end}");
         assert!(end.to_string().contains("the server waited longer than serverTimeOut allows"), "{end}");
@@ -336,7 +336,7 @@ fn the_completion_agent_runs_once_and_ends_with_the_set() {
     let bench = Bench::new();
     let (_set, mut server, mut device) = pair(&bench);
     server.read(0);
-    device.get_command(PATIENCE).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
+    device.get_command(TEST_TIMEOUT).unwrap().complete(Completion::transferred(BUFFER as usize)).unwrap();
     // By now it runs for sure.
     server.completed();
     assert_eq!(server.set.execute_completion_agent().unwrap_err().code, VdError::Protocol);
@@ -351,7 +351,7 @@ fn the_completion_agent_runs_once_and_ends_with_the_set() {
 fn device_names_are_unique_and_not_more_than_devices() {
     let bench = Bench::new();
     let (set, server) = connected(&bench, &config(2));
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     assert_eq!(server.open_device("nightly").unwrap_err().code, VdError::Protocol);
     server.end_configuration().unwrap();
     let first = server.open_device("nightly").unwrap();
@@ -371,7 +371,7 @@ fn an_abort_of_the_server_ends_everything_that_is_outstanding() {
     for _ in 0..3 {
         server.read(0);
     }
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     server.set.signal_abort().unwrap();
     assert!(!server.agent_ended());
     for _ in 0..3 {
@@ -390,7 +390,7 @@ fn an_abort_of_the_server_ends_everything_that_is_outstanding() {
 fn an_abort_before_the_completion_agent_runs_ends_everything_that_is_outstanding() {
     let bench = Bench::new();
     let (set, server) = connected(&bench, &config(1));
-    server.begin_configuration(&terms(), PATIENCE).unwrap();
+    server.begin_configuration(&terms(), TEST_TIMEOUT).unwrap();
     server.end_configuration().unwrap();
     let device = server.open_device("nightly").unwrap();
     let (tell, ended) = std::sync::mpsc::sync_channel(1);
@@ -402,5 +402,5 @@ fn an_abort_before_the_completion_agent_runs_ends_everything_that_is_outstanding
     let error = server.execute_completion_agent().unwrap_err();
     assert_eq!(error.code, VdError::Protocol);
     assert!(error.to_string().contains("the primary client called SignalAbort"), "{error}");
-    assert_eq!(ended.recv_timeout(PATIENCE).unwrap(), CompletionCode::OPERATION_ABORTED);
+    assert_eq!(ended.recv_timeout(TEST_TIMEOUT).unwrap(), CompletionCode::OPERATION_ABORTED);
 }

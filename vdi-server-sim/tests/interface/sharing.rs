@@ -8,8 +8,8 @@ use std::process::Command as Program;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, stripe};
-use common::processes::{Part, Stage, Statement, ignoring_sigchld, take_part};
-use common::{PATIENCE, eventually};
+use common::processes::{Part, RoleContext, Statement, ignoring_sigchld, run_role};
+use common::{TEST_TIMEOUT, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use vdi_client::media::FileMedia;
 use vdi_client::workers::WorkerPool;
@@ -20,17 +20,17 @@ const SET: &str = "nightly";
 
 #[test]
 fn child_entry() {
-    take_part(&[("pool", pool), ("own device", own_device)]);
+    run_role(&[("pool", pool), ("own device", own_device)]);
 }
 
 /// A primary that passes its commands to worker processes. Arguments: devices, workers, direction, folder. The workers are the
 /// demo's: their standard output is the pipe to the primary, which a test program's own output would garble.
-fn pool(stage: &Stage) {
+fn pool(stage: &RoleContext) {
     let (devices, workers) = (stage.number(0), stage.number(1));
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(devices)).unwrap();
     stage.say("created");
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let programs = (0..workers).map(|_| {
         let mut worker = Program::new(env!("CARGO_BIN_EXE_vdi-sim"));
         worker.args(["demo-worker", "--set", SET, "--folder", stage.argument(3)]);
@@ -42,7 +42,7 @@ fn pool(stage: &Stage) {
     let pool = WorkerPool::start(programs).unwrap();
     let ids: Vec<_> = pool.process_ids().iter().map(u32::to_string).collect();
     stage.say(&format!("workers {}", ids.join(" ")));
-    assert_eq!(stage.hear().as_deref(), Some("go on"));
+    assert_eq!(stage.next_order().as_deref(), Some("go on"));
     let opened = (0..devices).map(|index| set.open_device(&device_name(SET, index))).collect::<Result<Vec<_>, _>>();
     let opened = match opened {
         Ok(opened) => opened,
@@ -222,7 +222,7 @@ fn a_worker_that_is_killed_before_it_works_fails_the_backup() {
 }
 
 /// A secondary with a device of its own. Arguments: the device's index, direction, folder.
-fn own_device(stage: &Stage) {
+fn own_device(stage: &RoleContext) {
     let index = stage.number(0);
     let set = ClientVirtualDeviceSet::new();
     set.open_in_secondary(SET).unwrap();
@@ -245,7 +245,7 @@ fn own_device(stage: &Stage) {
 fn through_secondaries(bench: &Bench, statement: &str, devices: u32, direction: &str) {
     let set = bench.create(SET, &config(devices));
     let statement = bench.sql(statement);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let folder = bench.out();
     let parts: Vec<_> = (0..devices)
         .map(|index| bench.part("own device", &[&index.to_string(), direction, folder.to_str().unwrap()]))
@@ -280,7 +280,7 @@ fn a_secondary_that_fails_takes_all_others_with_it() {
     drop(cut);
     let set = bench.create(SET, &config(3));
     let statement = bench.sql(&copy_statement("sales", "copy", SET, 3, ""));
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let folder = bench.out();
     // The one that will fail comes when the others are there.
     let parts = [0, 2, 1].map(|index: u32| {

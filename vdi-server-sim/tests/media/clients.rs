@@ -6,7 +6,7 @@ use crate::common;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, stripe};
 use common::processes::Outcome;
@@ -19,7 +19,7 @@ use vdi_client::{
 fn obey(mut device: ClientVirtualDevice) -> (Vec<CommandCode>, Error) {
     let mut seen = Vec::new();
     loop {
-        match device.get_command(PATIENCE) {
+        match device.get_command(TEST_TIMEOUT) {
             Ok(command) => {
                 seen.push(command.code());
                 let bytes = command.data().len();
@@ -61,11 +61,11 @@ fn the_configuration_tells_direction_and_sizes() {
     let script = bench.scripted("nightly", &config(1), |device, _| (device.config(), obey(device)));
     let options = "MAXTRANSFERSIZE = 262144, BLOCKSIZE = 1024, BUFFERCOUNT = 7";
     bench.sql(&backup_statement("sales", "nightly", 1, options)).outcome().assert_success();
-    let (agreed, _) = script.result().remove(0);
-    assert!(agreed.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED), "{agreed:?}");
-    assert!(!agreed.features.contains(Features::READ_MEDIA), "{agreed:?}");
-    assert_eq!((agreed.block_size, agreed.max_transfer_size, agreed.max_io_depth), (1024, 262_144, 4));
-    assert!(agreed.buffer_area_size >= 7 * 262_144, "{agreed:?}");
+    let (negotiated, _) = script.result().remove(0);
+    assert!(negotiated.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED), "{negotiated:?}");
+    assert!(!negotiated.features.contains(Features::READ_MEDIA), "{negotiated:?}");
+    assert_eq!((negotiated.block_size, negotiated.max_transfer_size, negotiated.max_io_depth), (1024, 262_144, 4));
+    assert!(negotiated.buffer_area_size >= 7 * 262_144, "{negotiated:?}");
 }
 
 /// Serves a restore from memory as a foreign client does: each Read gets as many bytes as `portion` says, with the code of
@@ -79,7 +79,7 @@ fn deliver(
     let device = RawDevice::new(device);
     let (mut done, mut reads) = (0, 0);
     loop {
-        let command = match device.get_command(PATIENCE) {
+        let command = match device.get_command(TEST_TIMEOUT) {
             Ok(command) => command,
             Err(_) => return reads,
         };
@@ -174,13 +174,13 @@ fn what_follows_the_end_of_the_stream_is_not_read() {
 fn a_read_that_fails_fails_the_restore_with_its_code() {
     let bench = Bench::new();
     let script = bench.scripted("nightly", &config(1), |mut device, _| {
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         command.complete(Completion::failed(CompletionCode::IO_DEVICE)).unwrap();
         // What cannot be cleared is the failure of the statement.
-        let clear = device.get_command(PATIENCE).unwrap();
+        let clear = device.get_command(TEST_TIMEOUT).unwrap();
         assert_eq!(clear.code(), CommandCode::CLEAR_ERROR);
         clear.complete(Completion::failed(CompletionCode::NOT_SUPPORTED)).unwrap();
-        device.get_command(PATIENCE).unwrap_err().code()
+        device.get_command(TEST_TIMEOUT).unwrap_err().code()
     });
     let outcome = bench.sql(&copy_statement("sales", "copy", "nightly", 1, "")).outcome();
     outcome.assert_failure(&["Msg 3203,", "ClearError failed too", "Read on \"nightly\" failed: 1117("]);
@@ -196,7 +196,7 @@ fn spoilt_backup(at: CommandCode, answer: fn(&RawDevice, &RawCommand), texts: &[
     let script = bench.scripted("nightly", &config(2), move |device, _| {
         let device = RawDevice::new(device);
         loop {
-            match device.get_command(PATIENCE) {
+            match device.get_command(TEST_TIMEOUT) {
                 Ok(command) if command.code == at => answer(&device, &command),
                 Ok(command) => {
                     let _ = device.complete_command(command.id, CompletionCode::SUCCESS, command.size as u64, 0);
@@ -237,7 +237,7 @@ fn a_write_of_data_that_succeeded_with_fewer_bytes_on_one_device_of_two_fails_th
             let script = bench.scripted("nightly", &asked, move |device, _| {
                 let device = RawDevice::new(device);
                 loop {
-                    let command = match device.get_command(PATIENCE) {
+                    let command = match device.get_command(TEST_TIMEOUT) {
                         Ok(command) => command,
                         Err(end) => return end.code(),
                     };
@@ -308,7 +308,7 @@ fn abandoned_backup(act: fn(ClientVirtualDevice), texts: &[&str]) {
 #[test]
 fn a_command_that_is_dropped_fails_the_backup() {
     let drop_a_command = |mut device: ClientVirtualDevice| {
-        drop(device.get_command(PATIENCE).unwrap());
+        drop(device.get_command(TEST_TIMEOUT).unwrap());
         while device.get_command(INFINITE).is_ok() {}
     };
     abandoned_backup(drop_a_command, &["Msg 3202,"]);
@@ -322,7 +322,7 @@ fn a_device_that_is_dropped_fails_the_backup() {
 #[test]
 fn a_device_dropped_while_its_command_is_held_fails_the_backup() {
     let act = |mut device: ClientVirtualDevice| {
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         drop(device);
         assert_eq!(command.complete(Completion::transferred(0)).unwrap_err().error.code(), VdError::Abort);
     };
@@ -338,9 +338,9 @@ fn a_client_that_aborts_or_closes_fails_the_backup() {
         bench.database("sales", 700_000);
         let set = bench.create("nightly", &config(1));
         let statement = bench.sql(&backup_statement("sales", "nightly", 1, ""));
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device("nightly").unwrap();
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         if close {
             assert_eq!(set.close().unwrap_err().code(), VdError::Open);
         } else {
@@ -358,7 +358,7 @@ fn a_client_that_closes_without_opening_its_devices_fails_the_backup() {
     bench.database("sales", 700_000);
     let set = bench.create("nightly", &config(1));
     let statement = bench.sql(&backup_statement("sales", "nightly", 1, ""));
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let closed = set.close();
     statement.outcome().assert_failure(&["Msg 3202,", "the primary client closed the set before"]);
     // No device was open in this process, so by the table this is no error of the call.
@@ -371,7 +371,7 @@ fn a_client_that_does_not_answer_is_given_up_after_its_time_out() {
     bench.database("sales", 700_000);
     let asked = VdConfig { server_time_out: 100, ..config(1) };
     let script = bench.scripted("nightly", &asked, |mut device, _| {
-        let _held = device.get_command(PATIENCE).unwrap();
+        let _held = device.get_command(TEST_TIMEOUT).unwrap();
         let mut more = Vec::new();
         loop {
             match device.get_command(INFINITE) {

@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement};
 use common::databases::set_len;
@@ -96,7 +96,7 @@ fn serve(
     mut wrong: impl FnMut(&Memory, &Command) -> Wrong,
 ) -> (Memory, Error) {
     loop {
-        match device.get_command(PATIENCE) {
+        match device.get_command(TEST_TIMEOUT) {
             Ok(command) => {
                 let trouble = wrong(&memory, &command);
                 if let Err(error) = memory.carry_out(command, trouble) {
@@ -284,15 +284,15 @@ fn clear_error_is_held_back_and_queued_commands_stay_unseen() {
         let mut memory = Memory::default();
         // The headers, then data.
         for _ in 0..2 {
-            let command = device.get_command(PATIENCE).unwrap();
+            let command = device.get_command(TEST_TIMEOUT).unwrap();
             memory.carry_out(command, None).unwrap();
         }
-        let (first, second) = (device.get_command(PATIENCE).unwrap(), device.get_command(PATIENCE).unwrap());
+        let (first, second) = (device.get_command(TEST_TIMEOUT).unwrap(), device.get_command(TEST_TIMEOUT).unwrap());
         memory.carry_out(first, Some((CompletionCode::IO_DEVICE, 0))).unwrap();
         // Nothing comes while the second is held, although the server has sent more.
         assert_eq!(device.get_command(std::time::Duration::from_millis(100)).unwrap_err().code(), VdError::Timeout);
         memory.carry_out(second, Some((CompletionCode::IO_DEVICE, 0))).unwrap();
-        let clear = device.get_command(PATIENCE).unwrap();
+        let clear = device.get_command(TEST_TIMEOUT).unwrap();
         assert_eq!(clear.code(), CommandCode::CLEAR_ERROR);
         memory.carry_out(clear, None).unwrap();
         serve(device, memory, nothing)
@@ -307,7 +307,7 @@ fn what_was_stored_out_of_order_fails_the_backup() {
     let bench = bench();
     let script = bench.scripted("nightly", &config(1), |mut device, _| {
         let mut memory = Memory::default();
-        let (first, second) = (device.get_command(PATIENCE).unwrap(), device.get_command(PATIENCE).unwrap());
+        let (first, second) = (device.get_command(TEST_TIMEOUT).unwrap(), device.get_command(TEST_TIMEOUT).unwrap());
         memory.carry_out(first, Some((CompletionCode::IO_DEVICE, 0))).unwrap();
         memory.carry_out(second, None).unwrap();
         serve(device, memory, nothing)
@@ -449,7 +449,7 @@ fn no_more_is_pending_than_the_warning_zone_has_room_for() {
         let script = bench.scripted("nightly", &with(REMOVABLE, zone), move |mut device, _| {
             let mut held = Vec::new();
             for _ in 0..most {
-                held.push(device.get_command(PATIENCE).unwrap());
+                held.push(device.get_command(TEST_TIMEOUT).unwrap());
                 let bytes: usize = held.iter().map(|command| command.data().len()).sum();
                 assert!(bytes <= (zone as usize).max(held[0].data().len()), "{bytes} bytes in a zone of {zone}");
             }
@@ -463,7 +463,7 @@ fn no_more_is_pending_than_the_warning_zone_has_room_for() {
                 // As much as there is, and at least one.
                 let mut held = Vec::new();
                 let end = loop {
-                    let patience = if held.is_empty() { PATIENCE } else { std::time::Duration::from_millis(5) };
+                    let patience = if held.is_empty() { TEST_TIMEOUT } else { std::time::Duration::from_millis(5) };
                     match device.get_command(patience) {
                         Ok(command) => held.push(command),
                         Err(end) => break end,
@@ -564,10 +564,10 @@ fn a_position_that_is_not_where_it_should_be_fails_the_statement() {
     let bench = bench();
     let disk = with(Features::RANDOM_ACCESS, 0);
     let script = bench.scripted("nightly", &disk, |mut device, _| {
-        let command = device.get_command(PATIENCE).unwrap();
+        let command = device.get_command(TEST_TIMEOUT).unwrap();
         assert_eq!((command.code(), command.position(), command.size()), (CommandCode::SET_POSITION, 0, 0));
         command.complete(Completion::at(7)).unwrap();
-        device.get_command(PATIENCE).unwrap_err().code()
+        device.get_command(TEST_TIMEOUT).unwrap_err().code()
     });
     let outcome = bench.sql(&backup_statement("sales", "nightly", 1, "")).outcome();
     outcome.assert_failure(&["makes no sense", "is 0, the client says 7"]);
@@ -609,7 +609,7 @@ fn discard_comes_when_the_server_fails_and_the_feature_is_there() {
         let length = file.metadata().unwrap().len();
         let script = bench.scripted("nightly", &asked, move |mut device, _| {
             // The file shrinks while the backup is on its way.
-            let command = device.get_command(PATIENCE).unwrap();
+            let command = device.get_command(TEST_TIMEOUT).unwrap();
             set_len(&file, length / 2);
             let mut memory = Memory::default();
             memory.carry_out(command, None).unwrap();

@@ -123,37 +123,37 @@ fn run<M: Media + 'static>(
 
 /// Where the media of a kind are kept, and how large each is.
 #[derive(Debug, Clone, Copy)]
-enum Kept {
+enum MediaKind {
     Files,
     Tapes,
     Volumes(u64),
 }
 
-impl Kept {
+impl MediaKind {
     fn create(self, path: &std::path::Path) -> Result<Box<dyn Media>, MediaError> {
         Ok(match self {
-            Kept::Files => Box::new(FileMedia::create(path)?),
-            Kept::Tapes => Box::new(TapeImage::create(path)?),
-            Kept::Volumes(capacity) => Box::new(VolumeSet::create(path, capacity)?),
+            MediaKind::Files => Box::new(FileMedia::create(path)?),
+            MediaKind::Tapes => Box::new(TapeImage::create(path)?),
+            MediaKind::Volumes(capacity) => Box::new(VolumeSet::create(path, capacity)?),
         })
     }
 
     fn open(self, path: &std::path::Path) -> Result<Box<dyn Media>, MediaError> {
         Ok(match self {
-            Kept::Files => Box::new(FileMedia::open(path)?),
-            Kept::Tapes => Box::new(TapeImage::open(path)?),
-            Kept::Volumes(_) => Box::new(VolumeSet::open(path)?),
+            MediaKind::Files => Box::new(FileMedia::open(path)?),
+            MediaKind::Tapes => Box::new(TapeImage::open(path)?),
+            MediaKind::Volumes(_) => Box::new(VolumeSet::open(path)?),
         })
     }
 }
 
-fn backup(bench: &Bench, asked: &VdConfig, kept: Kept, options: &str) -> Run {
+fn backup(bench: &Bench, asked: &VdConfig, kept: MediaKind, options: &str) -> Run {
     let out = bench.out();
     let statement = backup_statement("sales", "nightly", asked.device_count, options);
     run(bench, &statement, asked, move |index| kept.create(&stripe(&out, index)))
 }
 
-fn restore(bench: &Bench, asked: &VdConfig, kept: Kept, options: &str) -> Run {
+fn restore(bench: &Bench, asked: &VdConfig, kept: MediaKind, options: &str) -> Run {
     let out = bench.out();
     let options = if options.is_empty() { "REPLACE".to_owned() } else { format!("REPLACE, {options}") };
     let statement = copy_statement("sales", "copy", "nightly", asked.device_count, &options);
@@ -171,7 +171,7 @@ fn assert_allowed(run: &Run, asked: &VdConfig, direction: Features) {
 
 /// A backup and a restore with these; the copy is identical.
 #[track_caller]
-fn cycle(features: Features, kept: Kept, devices: u32, bytes: u64, options: [&str; 2]) -> (Run, Run, Bench) {
+fn cycle(features: Features, kept: MediaKind, devices: u32, bytes: u64, options: [&str; 2]) -> (Run, Run, Bench) {
     let bench = Bench::new();
     bench.database("sales", bytes);
     let asked = asked(features, devices);
@@ -195,7 +195,7 @@ fn outline(run: &Run) -> Vec<CommandCode> {
 #[test]
 fn a_tape_gets_marks_and_is_read_by_them() {
     use CommandCode as C;
-    let (written, read, _bench) = cycle(TAPE, Kept::Tapes, 1, 1_000_000, [""; 2]);
+    let (written, read, _bench) = cycle(TAPE, MediaKind::Tapes, 1, 1_000_000, [""; 2]);
     assert_eq!(
         outline(&written),
         [C::REWIND, C::WRITE, C::WRITE_MARK, C::WRITE, C::WRITE_MARK, C::WRITE, C::WRITE_MARK, C::FLUSH, C::COMPLETE]
@@ -231,16 +231,16 @@ fn a_tape_gets_marks_and_is_read_by_them() {
 
 #[test]
 fn tapes_come_back_over_several_devices_and_with_all_sizes() {
-    cycle(TAPE, Kept::Tapes, 4, 1_000_000, [""; 2]);
-    cycle(TAPE, Kept::Tapes, 2, 1_000_000, ["BLOCKSIZE = 65536", "BLOCKSIZE = 65536"]);
-    cycle(TAPE, Kept::Tapes, 1, 3_000_000, ["MAXTRANSFERSIZE = 1048576, BLOCKSIZE = 4096", "BLOCKSIZE = 4096"]);
-    cycle(TAPE, Kept::Tapes, 1, 700_000, ["BUFFERCOUNT = 1", "MAXTRANSFERSIZE = 4194304"]);
+    cycle(TAPE, MediaKind::Tapes, 4, 1_000_000, [""; 2]);
+    cycle(TAPE, MediaKind::Tapes, 2, 1_000_000, ["BLOCKSIZE = 65536", "BLOCKSIZE = 65536"]);
+    cycle(TAPE, MediaKind::Tapes, 1, 3_000_000, ["MAXTRANSFERSIZE = 1048576, BLOCKSIZE = 4096", "BLOCKSIZE = 4096"]);
+    cycle(TAPE, MediaKind::Tapes, 1, 700_000, ["BUFFERCOUNT = 1", "MAXTRANSFERSIZE = 4194304"]);
 }
 
 #[test]
 fn a_disk_is_written_by_positions_and_its_header_is_read_first() {
     use CommandCode as C;
-    let (written, read, _bench) = cycle(DISK, Kept::Files, 1, 1_000_000, [""; 2]);
+    let (written, read, _bench) = cycle(DISK, MediaKind::Files, 1, 1_000_000, [""; 2]);
     assert_eq!(outline(&written), [C::SET_POSITION, C::WRITE, C::FLUSH, C::COMPLETE]);
     let mut end = 0;
     for (_, size, position) in written.logs[0].iter().filter(|(code, ..)| *code == C::WRITE) {
@@ -258,10 +258,10 @@ fn a_disk_is_written_by_positions_and_its_header_is_read_first() {
 
 #[test]
 fn disks_come_back_over_several_devices_and_with_all_sizes() {
-    cycle(DISK, Kept::Files, 4, 1_000_000, [""; 2]);
-    cycle(DISK, Kept::Files, 2, 1_000_000, ["BLOCKSIZE = 65536", "BLOCKSIZE = 65536"]);
-    cycle(DISK, Kept::Files, 1, 3_000_000, ["MAXTRANSFERSIZE = 1048576, BLOCKSIZE = 4096", "BLOCKSIZE = 4096"]);
-    cycle(DISK, Kept::Files, 1, 700_000, ["BUFFERCOUNT = 1", "MAXTRANSFERSIZE = 4194304"]);
+    cycle(DISK, MediaKind::Files, 4, 1_000_000, [""; 2]);
+    cycle(DISK, MediaKind::Files, 2, 1_000_000, ["BLOCKSIZE = 65536", "BLOCKSIZE = 65536"]);
+    cycle(DISK, MediaKind::Files, 1, 3_000_000, ["MAXTRANSFERSIZE = 1048576, BLOCKSIZE = 4096", "BLOCKSIZE = 4096"]);
+    cycle(DISK, MediaKind::Files, 1, 700_000, ["BUFFERCOUNT = 1", "MAXTRANSFERSIZE = 4194304"]);
 }
 
 /// What is on a disk's medium is the same stream that a pipe gets.
@@ -270,8 +270,8 @@ fn a_backup_to_a_disk_restores_over_a_pipe_and_the_reverse() {
     let bench = Bench::new();
     bench.database("sales", 500_000);
     for (first, second) in [(DISK, PIPE), (PIPE, DISK)] {
-        backup(&bench, &asked(first, 2), Kept::Files, "").assert_good();
-        restore(&bench, &asked(second, 2), Kept::Files, "").assert_good();
+        backup(&bench, &asked(first, 2), MediaKind::Files, "").assert_good();
+        restore(&bench, &asked(second, 2), MediaKind::Files, "").assert_good();
         bench.assert_identical("sales", "copy");
     }
 }
@@ -280,7 +280,7 @@ fn a_backup_to_a_disk_restores_over_a_pipe_and_the_reverse() {
 fn removable_devices_change_their_media() {
     for features in [REMOVABLE_PIPE, REMOVABLE_DISK, TAPE] {
         for devices in [1, 3] {
-            let (written, read, bench) = cycle(features, Kept::Volumes(600_000), devices, 3_000_000, [""; 2]);
+            let (written, read, bench) = cycle(features, MediaKind::Volumes(600_000), devices, 3_000_000, [""; 2]);
             for run in [&written, &read] {
                 for log in &run.logs {
                     let loads: Vec<_> =
@@ -300,7 +300,7 @@ fn removable_devices_change_their_media() {
 #[test]
 fn all_the_data_may_be_on_one_medium_of_a_removable_device() {
     for features in [REMOVABLE_PIPE, REMOVABLE_DISK, TAPE] {
-        let (written, read, bench) = cycle(features, Kept::Volumes(100_000_000), 1, 500_000, [""; 2]);
+        let (written, read, bench) = cycle(features, MediaKind::Volumes(100_000_000), 1, 500_000, [""; 2]);
         for run in [written, read] {
             assert!(run.logs[0].iter().all(|(code, ..)| *code != CommandCode::LOAD));
         }
@@ -313,7 +313,7 @@ fn all_the_data_may_be_on_one_medium_of_a_removable_device() {
 fn media_of_a_pipe_put_together_are_the_backup() {
     let bench = Bench::new();
     bench.database("sales", 2_000_000);
-    backup(&bench, &asked(REMOVABLE_PIPE, 1), Kept::Volumes(600_000), "").assert_good();
+    backup(&bench, &asked(REMOVABLE_PIPE, 1), MediaKind::Volumes(600_000), "").assert_good();
     let folder = stripe(&bench.out(), 0);
     let whole: Vec<u8> = names(&folder).iter().flat_map(|name| fs::read(folder.join(name)).unwrap()).collect();
     let source = whole.clone();
@@ -329,11 +329,11 @@ fn a_medium_that_is_missing_fails_both_sides() {
         let bench = Bench::new();
         bench.database("sales", 2_000_000);
         let asked = asked(features, 1);
-        backup(&bench, &asked, Kept::Volumes(600_000), "").assert_good();
+        backup(&bench, &asked, MediaKind::Volumes(600_000), "").assert_good();
         let folder = stripe(&bench.out(), 0);
         let last = names(&folder).pop().unwrap();
         fs::remove_file(folder.join(&last)).unwrap();
-        let client = restore(&bench, &asked, Kept::Volumes(0), "").assert_failed(&["Msg 3271,", "load on device"]);
+        let client = restore(&bench, &asked, MediaKind::Volumes(0), "").assert_failed(&["Msg 3271,", "load on device"]);
         let number = last.rsplit('-').next().unwrap().trim_start_matches('0');
         assert!(client.contains(&format!("medium {number} of ")) && client.contains("cannot be loaded"), "{client}");
         bench.assert_databases(&["sales"]);
@@ -345,9 +345,12 @@ fn a_medium_that_is_missing_fails_both_sides() {
 fn media_of_another_kind_than_the_set_fail_both_sides() {
     let bench = Bench::new();
     bench.database("sales", 500_000);
-    for (features, kept) in
-        [(PIPE, Kept::Tapes), (DISK, Kept::Tapes), (TAPE, Kept::Files), (PIPE, Kept::Volumes(600_000))]
-    {
+    for (features, kept) in [
+        (PIPE, MediaKind::Tapes),
+        (DISK, MediaKind::Tapes),
+        (TAPE, MediaKind::Files),
+        (PIPE, MediaKind::Volumes(600_000)),
+    ] {
         let client = backup(&bench, &asked(features, 1), kept, "").assert_failed(&["50("]);
         assert!(client.contains("is not supported by this medium"), "{client}");
         bench.assert_output(&[]);
@@ -370,10 +373,10 @@ fn features_that_make_up_no_kind_are_refused_at_once() {
 #[test]
 fn a_damaged_medium_fails_the_restore() {
     for (features, kept, file) in [
-        (TAPE, Kept::Tapes, None),
-        (DISK, Kept::Files, None),
-        (TAPE, Kept::Volumes(600_000), Some("medium-002")),
-        (REMOVABLE_DISK, Kept::Volumes(600_000), Some("medium-002")),
+        (TAPE, MediaKind::Tapes, None),
+        (DISK, MediaKind::Files, None),
+        (TAPE, MediaKind::Volumes(600_000), Some("medium-002")),
+        (REMOVABLE_DISK, MediaKind::Volumes(600_000), Some("medium-002")),
     ] {
         let bench = Bench::new();
         bench.database("sales", 2_000_000);

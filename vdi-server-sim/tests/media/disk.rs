@@ -5,11 +5,11 @@ use crate::common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::{Bench, names, tree};
 use common::client::{backup_statement, config, copy_statement, stripe};
 use common::databases::set_len;
-use common::processes::{Outcome, Stage, after, take_part};
+use common::processes::{Outcome, RoleContext, after, run_role};
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use vdi_client::media::FileMedia;
@@ -17,7 +17,7 @@ use vdi_client::{ClientVirtualDeviceSet, Completion, pump};
 
 #[test]
 fn child_entry() {
-    take_part(&[("agent", agent)]);
+    run_role(&[("agent", agent)]);
 }
 
 /// A small file system of its own, where this process may mount one. Nobody but this test's thread and its children sees it, so
@@ -81,11 +81,11 @@ fn a_full_disk_under_the_media_fails_the_backup_with_112() {
 }
 
 /// An agent in a process of its own, whose files may not grow beyond a limit. Says how its device ended.
-fn agent(stage: &Stage) {
+fn agent(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.create("nightly", &config(1)).unwrap();
     stage.say("created");
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let mut media = FileMedia::create(stripe(Path::new(stage.argument(0)), 0)).unwrap();
     match pump(&mut device, &mut media) {
@@ -162,7 +162,7 @@ fn a_full_data_folder_fails_the_restore_and_leaves_the_old_database() {
 fn acting_at(bench: &Bench, at: u32, act: impl Fn() + Send + Sync + 'static) -> Outcome {
     let script = bench.scripted("nightly", &config(1), move |mut device, _| {
         let mut seen = 0;
-        while let Ok(command) = device.get_command(PATIENCE) {
+        while let Ok(command) = device.get_command(TEST_TIMEOUT) {
             seen += 1;
             if seen == at {
                 act();

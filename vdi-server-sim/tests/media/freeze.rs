@@ -5,21 +5,21 @@ use crate::writer;
 
 use std::process::{Command, Stdio};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use vdi_server_sim::storage::{DataFolder, StorageError};
 use writer::{PAGE, Writer, stamps, written};
 
 #[test]
 fn child_entry() {
-    take_part(&[("freezer", freezer)]);
+    run_role(&[("freezer", freezer)]);
 }
 
 /// Freezes the database in the folder of the first argument, and thaws it when told to.
-fn freezer(stage: &Stage) {
+fn freezer(stage: &RoleContext) {
     let database = DataFolder::open(stage.argument(0)).unwrap().database("db").unwrap();
-    let frozen = database.freeze(PATIENCE, || false).unwrap();
+    let frozen = database.freeze(TEST_TIMEOUT, || false).unwrap();
     stage.say("frozen");
     stage.stay();
     drop(frozen);
@@ -38,7 +38,7 @@ fn nothing_is_written_while_a_database_is_frozen() {
             reported = writer.wrote();
         }
         let database = folder.database("db").unwrap();
-        let frozen = database.freeze(PATIENCE, || false).unwrap();
+        let frozen = database.freeze(TEST_TIMEOUT, || false).unwrap();
         let at_first = stamps(&bench, "db");
         // Read what it had reported before, so that nothing but the frozen database can stop it.
         while reported + 64 <= written(&at_first) {
@@ -91,7 +91,7 @@ fn a_writer_that_is_stopped_by_a_freeze_ends_with_its_input() {
     let mut writer = Writer::start(&bench, "db", &[]);
     writer.wrote();
     let database = bench.databases().open().database("db").unwrap();
-    let frozen = database.freeze(PATIENCE, || false).unwrap();
+    let frozen = database.freeze(TEST_TIMEOUT, || false).unwrap();
     writer.end();
     // One that is started meanwhile waits to open the database.
     let late = Writer::start(&bench, "db", &[]);

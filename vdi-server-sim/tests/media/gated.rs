@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use vdi_client::media::{FileMedia, Media, MediaError};
 use vdi_client::{CommandCode, VdConfig};
 
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 
 /// The test's side.
 pub(crate) struct Gate {
@@ -32,7 +32,7 @@ impl Gate {
     /// Waits until the device has come to the gate.
     #[track_caller]
     pub(crate) fn wait(&self) {
-        self.reached.recv_timeout(PATIENCE).unwrap();
+        self.reached.recv_timeout(TEST_TIMEOUT).unwrap();
     }
 
     /// Lets the device go on.
@@ -58,7 +58,7 @@ impl GatedFile {
         if self.calls == held.call {
             held.reached.send(()).unwrap();
             // A test that failed does not open it.
-            let _ = held.go.recv_timeout(PATIENCE);
+            let _ = held.go.recv_timeout(TEST_TIMEOUT);
         }
     }
 }

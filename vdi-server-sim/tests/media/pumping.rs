@@ -13,7 +13,7 @@ use common::bench::Bench;
 use common::client::config;
 use common::server::{BUFFER, Server, pair};
 use common::tasks::{Task, task};
-use common::{PATIENCE, eventually};
+use common::{TEST_TIMEOUT, eventually};
 use vdi_client::media::{Media, MediaError};
 use vdi_client::pump::Report;
 use vdi_client::workers::{self, WorkerPool};
@@ -160,7 +160,7 @@ fn a_media_that_panics_fails_the_work_at_once() {
     server.read(0);
     assert_eq!(server.completed(), (CompletionCode::OPERATION_ABORTED, 0));
     assert!(pumping.join().is_err());
-    eventually("the set is aborted", || match set.get_configuration(PATIENCE).map_err(|error| error.code()) {
+    eventually("the set is aborted", || match set.get_configuration(TEST_TIMEOUT).map_err(|error| error.code()) {
         Err(VdError::Abort) => Ok(()),
         other => Err(format!("{other:?}")),
     });
@@ -176,7 +176,7 @@ struct Fails {
 impl Fails {
     fn fail(&mut self) -> MediaError {
         self.entered.send(()).unwrap();
-        self.go_on.recv_timeout(PATIENCE).unwrap();
+        self.go_on.recv_timeout(TEST_TIMEOUT).unwrap();
         MediaError::new(CompletionCode::DISK_FULL, "no space left")
     }
 }
@@ -212,7 +212,7 @@ fn media_error_is_returned_though_the_set_was_aborted_first() {
         let (let_go_on, go_on) = channel();
         let pumping = task("the pump", move || pump(&mut device, &mut Fails { entered, go_on, in_begin }));
         server.read(0);
-        has_entered.recv_timeout(PATIENCE).unwrap();
+        has_entered.recv_timeout(TEST_TIMEOUT).unwrap();
         set.signal_abort().unwrap();
         let_go_on.send(()).unwrap();
         let error = pumping.result().unwrap_err();
@@ -262,7 +262,7 @@ fn drive_aborts_the_set_when_the_server_does_not_end_failed_work() {
     assert_eq!(server.completed(), (CompletionCode::IO_DEVICE, 0));
     let error = driving.result().unwrap_err();
     assert!(media_error(&error).what.contains("stripe-00.vdi"), "{error}");
-    assert_eq!(set.get_configuration(PATIENCE).unwrap_err().code(), VdError::Abort);
+    assert_eq!(set.get_configuration(TEST_TIMEOUT).unwrap_err().code(), VdError::Abort);
 }
 
 #[test]
@@ -324,7 +324,7 @@ fn serve(
     let bench = Bench::new();
     let set = bench.create("nightly", &config(1));
     let server = Server::open(&bench, "nightly", 1);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let secondary = ClientVirtualDeviceSet::with_options(bench.options());
     secondary.open_in_secondary("nightly").unwrap();
     let (mut input, mut output) = (Vec::new(), Vec::new());
@@ -402,7 +402,7 @@ fn positions_and_bytes_come_back_from_a_worker_whole() {
     let asked = VdConfig { features: Features::RANDOM_ACCESS, ..config(1) };
     let set = bench.create("nightly", &asked);
     let server = Server::open(&bench, "nightly", 1);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     let mut worker = Program::new(env!("CARGO_BIN_EXE_vdi-sim"));
     worker.args(["demo-worker", "--set", "nightly", "--restore", "--folder"]).arg(bench.out());

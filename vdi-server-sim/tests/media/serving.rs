@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, device_name, execute, stripe};
-use common::processes::{Stage, take_part};
+use common::processes::{RoleContext, run_role};
 use common::server::Server;
 use common::tasks::{Task, task};
-use common::{PATIENCE, eventually};
+use common::{TEST_TIMEOUT, eventually};
 use vdi_client::media::{FileMedia, Media, MediaError, StreamMedia};
 use vdi_client::{
     ClientVirtualDeviceSet, CommandCode, CompletionCode, Error, ErrorKind, Features, INFINITE, Progress, Report,
@@ -44,9 +44,9 @@ fn begin(bench: &Bench, devices: u32) -> (Arc<ClientVirtualDeviceSet>, Task<Resu
     (bench.create(SET, &config(devices)), backup(bench, devices))
 }
 
-fn file(bench: &Bench, index: usize, agreed: &VdConfig) -> Result<FileMedia, MediaError> {
+fn file(bench: &Bench, index: usize, negotiated: &VdConfig) -> Result<FileMedia, MediaError> {
     let path = stripe(&bench.out(), index as u32);
-    if agreed.features.contains(Features::WRITE_MEDIA) { FileMedia::create(path) } else { FileMedia::open(path) }
+    if negotiated.features.contains(Features::WRITE_MEDIA) { FileMedia::create(path) } else { FileMedia::open(path) }
 }
 
 /// A medium that does something of its own with each Write. Everything else succeeds.
@@ -90,10 +90,10 @@ fn four_stripes_are_backed_up_and_restored() {
     let reports = set
         .serve_with_progress(
             &names(4),
-            |index, agreed| {
-                assert!(agreed.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED));
-                assert_eq!(agreed.device_count, 4);
-                file(&bench, index, agreed)
+            |index, negotiated| {
+                assert!(negotiated.features.contains(Features::WRITE_MEDIA | Features::COMPLETE_ENABLED));
+                assert_eq!(negotiated.device_count, 4);
+                file(&bench, index, negotiated)
             },
             |progress: &Progress| lines.push(progress.clone()),
         )
@@ -112,7 +112,7 @@ fn four_stripes_are_backed_up_and_restored() {
 
     let set = bench.create(SET, &config(4));
     let server = statement(&bench, copy_statement("db", "copy", SET, 4, ""));
-    let restored = set.serve(&names(4), |index, agreed| file(&bench, index, agreed)).unwrap();
+    let restored = set.serve(&names(4), |index, negotiated| file(&bench, index, negotiated)).unwrap();
     server.result().unwrap();
     set.close().unwrap();
     let read: u64 = restored.iter().map(|report| report.bytes_read).sum();
@@ -155,7 +155,7 @@ fn a_server_that_ends_the_work_at_once_is_success() {
 fn fewer_names_than_devices_leave_the_rest_to_other_processes() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 3);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let other = ClientVirtualDeviceSet::with_options(bench.options());
     other.open_in_secondary(SET).unwrap();
     let secondary = task("the secondary", move || {
@@ -176,8 +176,8 @@ fn the_medium_that_failed_is_the_root_cause() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 4);
     let error = set
-        .serve(&names(4), |index, agreed| {
-            let mut file = file(&bench, index, agreed)?;
+        .serve(&names(4), |index, negotiated| {
+            let mut file = file(&bench, index, negotiated)?;
             let mut writes = 0;
             Ok(OnWrite(move |data: &[u8]| {
                 writes += 1;
@@ -201,10 +201,10 @@ fn a_target_that_cannot_be_opened_fails_before_any_device_is_taken() {
     let (set, server) = begin(&bench, 4);
     let mut asked = Vec::new();
     let error = set
-        .serve(&names(4), |index, agreed| {
+        .serve(&names(4), |index, negotiated| {
             assert_eq!(set.state(), State::Initializing, "no device is open");
             asked.push(index);
-            if index == 3 { Err(failure()) } else { file(&bench, index, agreed) }
+            if index == 3 { Err(failure()) } else { file(&bench, index, negotiated) }
         })
         .unwrap_err();
     assert_eq!(asked, [0, 1, 2, 3]);
@@ -364,8 +364,8 @@ fn a_panic_in_a_mediums_code_aborts_the_set_and_goes_on() {
 #[test]
 fn a_panic_of_the_one_that_makes_media_aborts_the_set_and_goes_on() {
     let bench = Bench::new();
-    let media = |index, agreed: &VdConfig| {
-        if index == 2 { panic!("in the closure, on purpose") } else { file(&bench, index, agreed) }
+    let media = |index, negotiated: &VdConfig| {
+        if index == 2 { panic!("in the closure, on purpose") } else { file(&bench, index, negotiated) }
     };
     assert_eq!(panicking(&bench, media, |_| ()), "in the closure, on purpose");
     bench.assert_output(&[]);
@@ -426,9 +426,9 @@ fn a_cancel_while_media_are_made_aborts_the_set() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 2);
     let error = set
-        .serve(&names(2), |index, agreed| {
+        .serve(&names(2), |index, negotiated| {
             set.canceller().unwrap().cancel();
-            file(&bench, index, agreed)
+            file(&bench, index, negotiated)
         })
         .unwrap_err();
     assert_cancelled(&error);
@@ -454,7 +454,7 @@ fn serve_without_reader(end: impl FnOnce(&ClientVirtualDeviceSet, &Server)) -> E
         })
     };
     let server = Server::with_features(&bench, SET, 1, Features::WRITE_MEDIA);
-    made.recv_timeout(PATIENCE).unwrap();
+    made.recv_timeout(TEST_TIMEOUT).unwrap();
     end(&set, &server);
     let error = serving.result().unwrap_err();
     set.close().unwrap();
@@ -518,7 +518,7 @@ fn a_cancel_after_the_end_changes_nothing() {
     let bench = Bench::new();
     let (set, server) = begin(&bench, 2);
     let canceller = set.canceller().unwrap();
-    set.serve(&names(2), |index, agreed| file(&bench, index, agreed)).unwrap();
+    set.serve(&names(2), |index, negotiated| file(&bench, index, negotiated)).unwrap();
     canceller.cancel();
     server.result().unwrap();
     set.close().unwrap();
@@ -527,14 +527,14 @@ fn a_cancel_after_the_end_changes_nothing() {
 
 // ---- without serve
 
-/// A process runs this when it is started as a part: see `take_part`.
+/// A process runs this when it is started as a part: see `run_role`.
 #[test]
 fn child_entry() {
-    take_part(&[("one-thread", one_thread)]);
+    run_role(&[("one-thread", one_thread)]);
 }
 
 /// The obvious loop: a device after another in one thread. The last one is opened when its turn comes.
-fn one_thread(stage: &Stage) {
+fn one_thread(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(3)).unwrap();
     stage.say("created");

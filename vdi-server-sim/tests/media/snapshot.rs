@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, restore_statement};
 use common::databases::{copy_files, set_len};
@@ -43,11 +43,11 @@ fn client(
     let set = bench.create(name, config);
     let (serving, name) = (Arc::clone(&set), name.to_owned());
     let serve = task("the client", move || {
-        serving.get_configuration(PATIENCE).unwrap();
+        serving.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = serving.open_device(&name).unwrap();
         let (mut codes, mut stored, mut at) = (Vec::new(), stored, 0);
         loop {
-            let mut command = match device.get_command(PATIENCE) {
+            let mut command = match device.get_command(TEST_TIMEOUT) {
                 Ok(command) => command,
                 Err(end) => return Served { codes, stored, end },
             };
@@ -94,7 +94,7 @@ fn hold(held: &'static [CommandCode]) -> (Hold, impl FnMut(CommandCode) -> Compl
         }
         tell.send(code).unwrap();
         // A test that failed does not answer.
-        answers.lock().unwrap().recv_timeout(PATIENCE).unwrap_or(Completion::done())
+        answers.lock().unwrap().recv_timeout(TEST_TIMEOUT).unwrap_or(Completion::done())
     };
     (Hold { reached, answer }, act)
 }
@@ -102,7 +102,7 @@ fn hold(held: &'static [CommandCode]) -> (Hold, impl FnMut(CommandCode) -> Compl
 impl Hold {
     #[track_caller]
     fn wait(&self, code: CommandCode) {
-        assert_eq!(self.reached.recv_timeout(PATIENCE), Ok(code));
+        assert_eq!(self.reached.recv_timeout(TEST_TIMEOUT), Ok(code));
     }
 
     #[track_caller]

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use common::behaviour::{Behaviour, HookedMedia, MediaHook, MediaKind};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::conduct::{Conduct, Kept, Quirk, With};
-use common::processes::{Guarded, Outcome, Stage, Statement, take_part};
+use common::processes::{Guarded, Outcome, RoleContext, Statement, run_role};
 use common::tasks::{Task, task};
-use common::{PATIENCE, eventually};
+use common::{TEST_TIMEOUT, eventually};
 use rustix::process::Signal;
 use vdi_client::media::MediaError;
 use vdi_client::{ClientVirtualDeviceSet, CommandCode, Error, Features, VdConfig, VdError};
@@ -28,7 +28,7 @@ const SET: &str = "nightly";
 
 #[test]
 fn child_entry() {
-    take_part(&[("waiting client", wait_for_configuration)]);
+    run_role(&[("waiting client", wait_for_configuration)]);
 }
 
 /// A bench with a database that takes some Writes.
@@ -94,7 +94,7 @@ fn a_cancel_before_the_statement_leaves_the_client_alone() {
 #[test]
 fn a_cancel_ends_the_wait_for_the_set() {
     let bench = bench();
-    let (engine, cancel) = (engine(&bench).with_set_timeout(10 * PATIENCE), Cancel::new());
+    let (engine, cancel) = (engine(&bench).with_set_timeout(10 * TEST_TIMEOUT), Cancel::new());
     let statement = task("the statement", {
         let cancel = cancel.clone();
         move || execute(&engine, &backup(), &cancel)
@@ -109,11 +109,11 @@ fn holding(bench: &Bench) -> (Receiver<()>, Task<Error>) {
     let set = bench.create(SET, &VdConfig { server_time_out: 0, ..config(1) });
     let (tell, has_it) = channel();
     let client = task("a client that does not answer", move || {
-        set.get_configuration(PATIENCE).unwrap();
+        set.get_configuration(TEST_TIMEOUT).unwrap();
         let mut device = set.open_device(SET).unwrap();
         let mut held = Vec::new();
         loop {
-            match device.get_command(PATIENCE) {
+            match device.get_command(TEST_TIMEOUT) {
                 Ok(command) => held.push(command),
                 Err(error) => return error,
             }
@@ -132,7 +132,7 @@ fn a_cancel_ends_the_wait_for_a_client_that_does_not_answer() {
         let (engine, cancel) = (engine(&bench), cancel.clone());
         move || execute(&engine, &backup(), &cancel)
     });
-    has_it.recv_timeout(PATIENCE).unwrap();
+    has_it.recv_timeout(TEST_TIMEOUT).unwrap();
     cancel.cancel();
     statement.result().assert_cancelled();
     assert_aborted(&client.result());
@@ -146,7 +146,7 @@ struct Cancels {
     closing: bool,
 }
 
-impl Quirk for Cancels {
+impl MediaHook for Cancels {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         if self.count.fetch_add(1, Ordering::Relaxed) + 1 == self.at {
             self.cancel.cancel();
@@ -173,8 +173,8 @@ fn cancelled_at(
     let agent = bench.agent(SET, asked, {
         let (cancel, count, out) = (cancel.clone(), Arc::clone(&count), bench.out());
         move |index| {
-            let quirk = Cancels { cancel: cancel.clone(), at, count: Arc::clone(&count), closing };
-            Ok(With { media: Kept::File.media(&stripe(&out, index), restore), quirk })
+            let hook = Cancels { cancel: cancel.clone(), at, count: Arc::clone(&count), closing };
+            Ok(HookedMedia { media: MediaKind::File.media(&stripe(&out, index), restore), hook })
         }
     });
     let statement = match restore {
@@ -257,18 +257,18 @@ fn assert_cancelled(outcome: &Outcome) {
 fn a_signal_ends_the_configuration() {
     let bench = bench();
     let set = bench.create(SET, &config(1));
-    let client = task("the client", move || set.get_configuration(PATIENCE).unwrap_err());
+    let client = task("the client", move || set.get_configuration(TEST_TIMEOUT).unwrap_err());
     let statement = sql_until(&bench, &["--fault", "slow-configuration=600000"], "set opened");
     statement.process.signal(Signal::INT);
     assert_cancelled(&statement.outcome());
     assert_aborted(&client.result());
 }
 
-fn wait_for_configuration(stage: &Stage) {
+fn wait_for_configuration(stage: &RoleContext) {
     let set = ClientVirtualDeviceSet::new();
     set.create(SET, &config(1)).unwrap();
     stage.say("created");
-    stage.say(&format!("{:?}", set.get_configuration(PATIENCE).unwrap_err().code()));
+    stage.say(&format!("{:?}", set.get_configuration(TEST_TIMEOUT).unwrap_err().code()));
     stage.stay();
 }
 
@@ -298,7 +298,7 @@ fn ctrl_c_and_sigterm_cancel_the_statement_of_vdi_sim_sql() {
     for signal in [Signal::INT, Signal::TERM] {
         let (has_it, client) = holding(&bench);
         let statement = bench.sql(&backup());
-        has_it.recv_timeout(PATIENCE).unwrap();
+        has_it.recv_timeout(TEST_TIMEOUT).unwrap();
         statement.process.signal(signal);
         assert_cancelled(&statement.outcome());
         assert_aborted(&client.result());
@@ -320,7 +320,7 @@ fn the_second_signal_ends_the_process_at_once() {
         command.env("VDI_RUNTIME_DIR", bench.runtime()).stdout(writer);
         let mut process = Guarded::start(&mut command);
         drop(command);
-        has_it.recv_timeout(PATIENCE).unwrap();
+        has_it.recv_timeout(TEST_TIMEOUT).unwrap();
         process.signal(first);
         assert_aborted(&client.result());
         process.signal(second);
@@ -352,7 +352,7 @@ fn only_a_set_that_is_missing_is_waited_for() {
     let bench = bench();
     let (has_it, client) = holding(&bench);
     let first = bench.sql(&backup());
-    has_it.recv_timeout(PATIENCE).unwrap();
+    has_it.recv_timeout(TEST_TIMEOUT).unwrap();
     bench
         .sql_with(&backup(), |command| _ = command.args(["--wait", "600"]))
         .outcome()
@@ -370,7 +370,7 @@ fn a_cancel_at_any_moment_leaves_both_sides_of_one_mind() {
     for round in 0..60 {
         let mut client = bench.serve(SET, &config(2), round, {
             let out = bench.out();
-            move |index| (Conduct::Pump, Kept::File.media(&stripe(&out, index), false))
+            move |index| (Behaviour::Pump, MediaKind::File.media(&stripe(&out, index), false))
         });
         let (engine, cancel) = (engine(&bench), Cancel::new());
         let cancelling = task("the user", {

@@ -10,10 +10,10 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
+use common::behaviour::{Behaviour, MediaKind};
 use common::bench::Bench;
 use common::client::{backup_statement, config, copy_statement, restore_statement, stripe};
-use common::conduct::{Conduct, Kept};
 use common::processes::Outcome;
 use vdi_client::media::{FileMedia, Media, MediaError};
 use vdi_client::{CommandCode, CompletionCode, VdConfig};
@@ -46,11 +46,11 @@ impl Trial {
         statement.outcome()
     }
 
-    /// Runs a statement for a client whose devices conduct themselves so.
-    fn serve(&self, statement: &str, devices: u32, conduct: Conduct, restore: bool) -> Outcome {
+    /// Runs a statement for a client whose devices behaviour themselves so.
+    fn serve(&self, statement: &str, devices: u32, behaviour: Behaviour, restore: bool) -> Outcome {
         let out = self.0.out();
         let mut client = self.0.serve("nightly", &config(devices), 7, move |index| {
-            (conduct, Kept::File.media(&stripe(&out, index), restore))
+            (behaviour, MediaKind::File.media(&stripe(&out, index), restore))
         });
         let outcome = self.run(statement);
         client.result().unwrap();

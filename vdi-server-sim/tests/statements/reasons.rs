@@ -5,7 +5,7 @@ use std::fs;
 
 use vdi_client::{ClientVirtualDeviceSet, CompletionCode, INFINITE, VdConfig, VdError};
 
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 use crate::common::bench::Bench;
 use crate::common::client::{backup_statement, config, copy_statement, stripe};
 use crate::common::databases::set_len;
@@ -80,9 +80,9 @@ fn the_client_learns_of_a_read_error_of_the_database() {
     bench.database("sales", 4_000_000);
     let set = bench.create("nightly", &config(1));
     let statement = bench.sql(&backup_statement("sales", "nightly", 1, "BUFFERCOUNT = 1"));
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     bench.databases().files("sales").iter().for_each(|file| set_len(file, 1));
     held.complete(vdi_client::Completion::failed(CompletionCode::IO_DEVICE)).map_err(|error| error.error).unwrap();
     let end = loop {
@@ -129,12 +129,12 @@ fn the_statement_has_the_reason_of_the_client() {
     bench.database("sales", 700_000);
     let set = bench.create("nightly", &config(1));
     let statement = bench.sql(&backup_statement("sales", "nightly", 1, ""));
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let reason = "/backup/sales.bak: access is denied\nto user 7";
     set.signal_abort_because(CompletionCode::new(5), reason).unwrap();
     let told = "the primary client gave up: /backup/sales.bak: access is denied to user 7";
     statement.outcome().assert_failure(&[told]);
-    let own = set.get_configuration(PATIENCE).unwrap_err();
+    let own = set.get_configuration(TEST_TIMEOUT).unwrap_err();
     assert_eq!(own.code(), VdError::Abort);
     assert!(own.to_string().contains(told), "{own}");
     set.close().unwrap();
@@ -152,7 +152,7 @@ fn a_server_that_comes_after_an_abort_learns_why() {
         .sql(&backup_statement("sales", "nightly", 1, ""))
         .outcome()
         .assert_failure(&[told, "have its client create a new one"]);
-    let error = set.get_configuration(PATIENCE).unwrap_err().to_string();
+    let error = set.get_configuration(TEST_TIMEOUT).unwrap_err().to_string();
     for text in [told, "tried to join as the server and was refused: VD_E_ABORT: the set was aborted before"] {
         assert!(error.contains(text), "{error}");
     }

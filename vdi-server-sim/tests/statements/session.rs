@@ -7,11 +7,11 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
+use common::behaviour::{HookedMedia, MediaHook, MediaKind};
 use common::bench::Bench;
 use common::checked::{Checked, run, run_with};
 use common::client::{backup_statement, config, copy_statement, stripe};
-use common::conduct::{Kept, Quirk, With};
 use common::tasks::Task;
 use vdi_client::media::MediaError;
 use vdi_client::pump::Report;
@@ -244,8 +244,8 @@ fn gone<F: FnMut()>(bench: &Bench, act: F) -> (Gone<F>, Task<Result<Vec<Report>,
     let (acts, goes_on) = channel();
     let (out, goes_on) = (bench.out(), Mutex::new(Some(goes_on)));
     let agent = bench.agent("nightly", &config(1), move |index| {
-        let quirk = WaitsFor { commands: 0, event: goes_on.lock().unwrap().take().unwrap() };
-        Ok(With { media: Kept::File.media(&stripe(&out, index), false), quirk })
+        let hook = WaitsFor { commands: 0, event: goes_on.lock().unwrap().take().unwrap() };
+        Ok(HookedMedia { media: MediaKind::File.media(&stripe(&out, index), false), hook })
     });
     (Gone { act, acts }, agent)
 }
@@ -277,11 +277,11 @@ struct WaitsFor {
     event: Receiver<()>,
 }
 
-impl Quirk for WaitsFor {
+impl MediaHook for WaitsFor {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.commands += 1;
         if self.commands == 4 {
-            self.event.recv_timeout(PATIENCE).expect("the statement reports its progress");
+            self.event.recv_timeout(TEST_TIMEOUT).expect("the statement reports its progress");
         }
         Ok(())
     }
@@ -294,11 +294,11 @@ struct Meets {
     met: bool,
 }
 
-impl Quirk for Meets {
+impl MediaHook for Meets {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         if !self.met {
             let _ = self.here.send(());
-            self.there.recv_timeout(PATIENCE).expect("both statements run at the same time");
+            self.there.recv_timeout(TEST_TIMEOUT).expect("both statements run at the same time");
             self.met = true;
         }
         Ok(())
@@ -313,9 +313,9 @@ fn sessions_of_one_engine_run_at_the_same_time() {
     let ((to_left, from_right), (to_right, from_left)) = (channel(), channel());
     let ends = [("sales", to_right, from_right), ("other", to_left, from_left)];
     let agents = ends.map(|(name, here, there)| {
-        let (path, quirk) = (bench.out().join(name), Mutex::new(Some(Meets { here, there, met: false })));
+        let (path, hook) = (bench.out().join(name), Mutex::new(Some(Meets { here, there, met: false })));
         bench.agent(name, &config(1), move |_| {
-            Ok(With { media: Kept::File.media(&path, false), quirk: quirk.lock().unwrap().take().unwrap() })
+            Ok(HookedMedia { media: MediaKind::File.media(&path, false), hook: hook.lock().unwrap().take().unwrap() })
         })
     });
     std::thread::scope(|scope| {

@@ -183,7 +183,7 @@ fn client_of(bench: &Bench, instance: &'static str) -> Task<Result<u64, Error>> 
     set.create_ex(Some(instance), "x", &config(1)).unwrap();
     let path = stripe(&bench.out(), 0);
     task("the client", move || {
-        set.get_configuration(common::PATIENCE)?;
+        set.get_configuration(common::TEST_TIMEOUT)?;
         let mut device = set.open_device("x")?;
         let report = pump(&mut device, &mut FileMedia::create(path).unwrap())?;
         set.close()?;
@@ -407,7 +407,7 @@ fn ctrl_c_cancels_the_statement_and_nothing_runs_after_it() {
             let script = agent.bench.scripted("x", &config(1), move |mut device, _| {
                 let mut held = Vec::new();
                 loop {
-                    match device.get_command(common::PATIENCE) {
+                    match device.get_command(common::TEST_TIMEOUT) {
                         Ok(command) => held.push(command),
                         Err(end) => return end,
                     }
@@ -417,7 +417,7 @@ fn ctrl_c_cancels_the_statement_and_nothing_runs_after_it() {
             // The shell makes way for the program.
             let line = format!("exec sqlcmd {options} -Q \"PRINT 'first'; {BACKUP}; PRINT 'never'\"");
             let statement = agent.start(&line);
-            has_it.recv_timeout(common::PATIENCE).unwrap();
+            has_it.recv_timeout(common::TEST_TIMEOUT).unwrap();
             statement.process.signal(signal);
             let Outcome { status, text } = statement.outcome();
             assert_eq!(status.code(), Some(expected), "{options}: {text}");

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 
-use common::PATIENCE;
+use common::TEST_TIMEOUT;
 use common::bench::Bench;
 use common::client::{backup_statement, config, execute};
 use common::processes::{Outcome, after};
@@ -148,10 +148,10 @@ fn a_backup_tells_exactly_what_happened_on_both_sides() {
     for (told, name) in client.iter().map(|told| (told, "held_us")).chain(server.iter().map(|t| (t, "outstanding_us")))
     {
         if told.happened() == "command completed" {
-            assert!(told.get(name).parse::<u64>().unwrap() < PATIENCE.as_micros() as u64, "{told:?}");
+            assert!(told.get(name).parse::<u64>().unwrap() < TEST_TIMEOUT.as_micros() as u64, "{told:?}");
         }
     }
-    // What was asked for, and what was agreed.
+    // What was asked for, and what was negotiated.
     assert_eq!(client[0].get("features"), "VDF_RequestComplete");
     assert_eq!(server[0].get("features"), "VDF_RequestComplete");
     assert!(client[1].get("features").contains("VDF_CompleteEnabled"));
@@ -163,12 +163,12 @@ fn an_abort_is_told_once_with_its_reason() {
     let bench = listen();
     let (set, mut server, mut device) = pair(&bench);
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     server.set.signal_abort().unwrap();
     assert!(!server.agent_ended());
     // Everybody who looks sees it; it is news once.
-    assert_eq!(device.get_command(PATIENCE).unwrap_err().code(), VdError::Abort);
-    assert_eq!(device.get_command(PATIENCE).unwrap_err().code(), VdError::Abort);
+    assert_eq!(device.get_command(TEST_TIMEOUT).unwrap_err().code(), VdError::Abort);
+    assert_eq!(device.get_command(TEST_TIMEOUT).unwrap_err().code(), VdError::Abort);
     drop(held);
     drop(device);
     set.close().unwrap();
@@ -191,7 +191,7 @@ fn refusals_and_handles_are_told() {
     assert_eq!(device.get_command(Duration::ZERO).unwrap_err().code(), VdError::Timeout);
     set.open_device("nobody").unwrap_err();
     server.read(0);
-    let command = device.get_command(PATIENCE).unwrap();
+    let command = device.get_command(TEST_TIMEOUT).unwrap();
     let handle = command.buffer_handle().unwrap();
     assert_eq!(set.get_buffer_handle(command.buffer_address().unwrap()).unwrap(), handle);
     set.get_buffer_handle(std::ptr::null()).unwrap_err();
@@ -221,7 +221,7 @@ fn refusals_and_handles_are_told() {
     let expected = [["SendCommand", "nightly", "nightly", "VD_E_NOTSUPPORTED"]];
     assert_eq!(fields(&refused, &["call", "set", "device", "code"]), expected);
     server.devices[0].close_device().unwrap();
-    assert!(device.get_command(PATIENCE).unwrap_err().is_close());
+    assert!(device.get_command(TEST_TIMEOUT).unwrap_err().is_close());
     // The normal end is no refusal.
     assert_eq!(told_of(CLIENT, "call refused").len(), 3);
 }
@@ -232,10 +232,10 @@ fn server_time_out_is_told() {
     let asked = VdConfig { server_time_out: 20, ..config(1) };
     let set = bench.create("nightly", &asked);
     let mut server = Server::open(&bench, "nightly", 1);
-    set.get_configuration(PATIENCE).unwrap();
+    set.get_configuration(TEST_TIMEOUT).unwrap();
     let mut device = set.open_device("nightly").unwrap();
     server.read(0);
-    let held = device.get_command(PATIENCE).unwrap();
+    let held = device.get_command(TEST_TIMEOUT).unwrap();
     assert!(!server.agent_ended());
     let passed = told_of(SERVER, "serverTimeOut passed");
     assert_eq!(passed.len(), 1);
@@ -306,7 +306,7 @@ fn a_transcript_tells_of_an_abort() {
     let bench = Bench::new();
     bench.database("small", 100_000);
     let path = bench.out().join("transcript");
-    let script = bench.scripted("nightly", &config(1), |mut device, _| drop(device.get_command(PATIENCE).unwrap()));
+    let script = bench.scripted("nightly", &config(1), |mut device, _| drop(device.get_command(TEST_TIMEOUT).unwrap()));
     let statement = backup_statement("small", "nightly", 1, "");
     transcribed(&bench, &statement, &path).assert_failure(&[]);
     script.result();

@@ -3,8 +3,8 @@
 use fastrand::Rng;
 use vdi_client::{Features, VdConfig};
 
+use crate::common::behaviour::MediaKind;
 use crate::common::client::{backup_statement, config, restore_statement};
-use crate::common::conduct::Kept;
 use crate::common::databases::Holds;
 
 /// What is hostile in a set.
@@ -190,7 +190,7 @@ pub(crate) struct Case {
     pub(crate) holds: Holds,
     options: String,
     features: Features,
-    pub(crate) kept: Kept,
+    pub(crate) kept: MediaKind,
     eom_warning_size: u32,
     backup: Option<Raid>,
     restore: Option<Raid>,
@@ -216,11 +216,11 @@ impl Case {
         let complete = if random.bool() { Features::REQUEST_COMPLETE } else { Features::NONE };
         let eom_warning_size = if kind.contains(Features::REMOVABLE) { 2 * 65536 } else { 0 };
         let kept = match kind {
-            Features::TAPE if random.bool() => Kept::Tape,
-            kind if kind.contains(Features::REMOVABLE) => Kept::Volumes(
+            Features::TAPE if random.bool() => MediaKind::Tape,
+            kind if kind.contains(Features::REMOVABLE) => MediaKind::Volumes(
                 u64::from(eom_warning_size) + u64::from(block) * random.u64(1..200_000 / u64::from(block)),
             ),
-            _ => Kept::File,
+            _ => MediaKind::File,
         };
         let role = match random.u8(..10) {
             0..=5 => Role::Secondary,

@@ -90,7 +90,7 @@ impl<'a> Cast<'a> {
 
     /// The next that somebody says about something.
     #[track_caller]
-    fn hear(&mut self, who: Who, tag: &str) -> String {
+    fn next_report(&mut self, who: Who, tag: &str) -> String {
         loop {
             if let Some(said) = self.said.get_mut(&(who, tag.to_owned())).and_then(VecDeque::pop_front) {
                 return said;
@@ -112,7 +112,7 @@ impl<'a> Cast<'a> {
         };
         let word = verb.word();
         self.order(Who::Client, &format!("innocent|{word}"));
-        assert_eq!(self.hear(Who::Client, INNOCENT), "created");
+        assert_eq!(self.next_report(Who::Client, INNOCENT), "created");
         let innocent = match verb {
             Verb::Backup => backup_statement(INNOCENT, INNOCENT, 1, ""),
             Verb::Restore => copy_statement(INNOCENT, "bystander", INNOCENT, 1, "REPLACE"),
@@ -121,7 +121,7 @@ impl<'a> Cast<'a> {
         let in_raid = if raided { "|raided" } else { "|" };
         let in_raid = if client == Who::Client { in_raid } else { "" };
         self.order(client, &format!("serve|main|{SET}|{}|{word}{in_raid}", case.seed));
-        let said = self.hear(client, "main");
+        let said = self.next_report(client, "main");
         assert_eq!(said, "created");
         self.order(server, &format!("run|main|{}", case.statement(SET, verb)));
         self.order(Who::Server, &format!("run|{INNOCENT}|{innocent}"));
@@ -158,17 +158,17 @@ impl<'a> Cast<'a> {
     }
 
     fn ending_of(&mut self, tag: &str) -> String {
-        let said = self.hear(Who::Client, tag);
+        let said = self.next_report(Who::Client, tag);
         said.strip_prefix("ended ").unwrap_or_else(|| panic!("{said:?}")).to_owned()
     }
 
     fn ending(&mut self, who: Who) -> String {
-        let said = self.hear(who, "main");
+        let said = self.next_report(who, "main");
         said.strip_prefix("ended ").unwrap_or_else(|| panic!("{said:?}")).to_owned()
     }
 
     fn done(&mut self, who: Who, tag: &str) -> String {
-        let said = self.hear(who, tag);
+        let said = self.next_report(who, tag);
         said.strip_prefix("done ").unwrap_or_else(|| panic!("{said:?}")).to_owned()
     }
 
@@ -180,7 +180,7 @@ impl<'a> Cast<'a> {
         // Acts that were ordered and not reported yet.
         let (mut dead, mut owed) = (false, 0);
         loop {
-            let said = self.hear(Who::Client, "main");
+            let said = self.next_report(Who::Client, "main");
             if let Some(ended) = said.strip_prefix("ended ") {
                 played.client = Some(ended.to_owned());
                 return dead;
@@ -189,7 +189,7 @@ impl<'a> Cast<'a> {
             if !dead {
                 if burst == ADMITTED {
                     self.order(Who::Hostile, &format!("join|{}|{SET}", case.seed));
-                    let said = self.hear(Who::Hostile, "raid");
+                    let said = self.next_report(Who::Hostile, "raid");
                     played.refused = said.strip_prefix("refused ").map(str::to_owned);
                 } else {
                     self.order(Who::Hostile, &format!("act|{}|{}|{burst}", case.seed, verb.word()));
@@ -223,7 +223,7 @@ impl<'a> Cast<'a> {
     }
 
     fn has_died_acting(&mut self, played: &mut Played) -> bool {
-        let said = self.hear(Who::Hostile, "raid");
+        let said = self.next_report(Who::Hostile, "raid");
         let account = said.strip_prefix("dying");
         if let Some(account) = account {
             note(account, played);
@@ -232,7 +232,7 @@ impl<'a> Cast<'a> {
     }
 
     fn take_leave(&mut self, played: &mut Played) -> bool {
-        let said = self.hear(Who::Hostile, "raid");
+        let said = self.next_report(Who::Hostile, "raid");
         let Some(account) = said.strip_prefix("left") else { return false };
         note(account, played);
         true
@@ -285,7 +285,7 @@ impl<'a> Cast<'a> {
     #[track_caller]
     pub(crate) fn end(self) {
         for part in [self.client, self.server, self.hostile] {
-            assert_sound(&part.last_words());
+            assert_sound(&part.end_with_output());
         }
     }
 }

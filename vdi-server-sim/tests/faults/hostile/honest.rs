@@ -11,10 +11,10 @@ use vdi_client::{ClientVirtualDeviceSet, CommandCode, Error, INFINITE, Options, 
 use vdi_server_sim::engine::Engine;
 
 use super::case::{Case, Moment, Verb};
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
+use crate::common::behaviour::{HookedMedia, MediaHook};
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::conduct::{Quirk, With};
-use crate::common::processes::Stage;
+use crate::common::processes::RoleContext;
 
 /// The bystanders' set and database.
 pub(crate) const INNOCENT: &str = "innocent";
@@ -25,12 +25,12 @@ const TIME_OUT: u32 = 500;
 /// The moment that comes before all others: the set may be joined.
 pub(crate) const ADMITTED: usize = usize::MAX;
 
-fn out(stage: &Stage) -> PathBuf {
+fn out(stage: &RoleContext) -> PathBuf {
     stage.argument(1).into()
 }
 
 /// The server's data folder is the first argument of each part, the clients' folder the second.
-pub(crate) fn engine(stage: &Stage) -> Engine {
+pub(crate) fn engine(stage: &RoleContext) -> Engine {
     Engine::new(stage.argument(0), Options::default()).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn flat(text: &str) -> String {
 }
 
 /// Carries out a statement and says how it went.
-pub(crate) fn run(stage: &Stage, engine: &Engine, tag: &str, sql: &str) {
+pub(crate) fn run(stage: &RoleContext, engine: &Engine, tag: &str, sql: &str) {
     match execute(engine, sql) {
         Ok(_) => stage.say(&format!("{tag} done ok")),
         Err(failure) => stage.say(&format!("{tag} done {}", flat(&failure.to_string()))),
@@ -48,10 +48,10 @@ pub(crate) fn run(stage: &Stage, engine: &Engine, tag: &str, sql: &str) {
 }
 
 /// The server's part: `run|TAG|STATEMENT`.
-pub(crate) fn server(stage: &Stage) {
+pub(crate) fn server(stage: &RoleContext) {
     let engine = engine(stage);
     std::thread::scope(|scope| {
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             let order: Vec<&str> = order.split('|').collect();
             let ["run", tag, sql] = order[..] else { panic!("{order:?}") };
             let (tag, sql, engine) = (tag.to_owned(), sql.to_owned(), &engine);
@@ -62,10 +62,10 @@ pub(crate) fn server(stage: &Stage) {
 
 /// The client's part: `serve|TAG|SET|SEED|VERB|RAIDED`, `innocent|VERB`, and `go|TAG`, which lets a client go on that said
 /// `moment`.
-pub(crate) fn client(stage: &Stage) {
+pub(crate) fn client(stage: &RoleContext) {
     let waiting: Mutex<HashMap<String, Sender<()>>> = Mutex::default();
     std::thread::scope(|scope| {
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             let order: Vec<&str> = order.split('|').collect();
             match order[..] {
                 ["serve", tag, set, seed, verb, raided] => {
@@ -76,7 +76,7 @@ pub(crate) fn client(stage: &Stage) {
                             let (go, told) = channel();
                             waiting.lock().unwrap().insert(tag.clone(), go);
                             stage.say(&format!("{tag} moment {burst}"));
-                            told.recv_timeout(PATIENCE).expect("somebody to say that it goes on");
+                            told.recv_timeout(TEST_TIMEOUT).expect("somebody to say that it goes on");
                         };
                         serve(stage, &tag, &set, &case, verb, raided, &at);
                     });
@@ -112,7 +112,7 @@ fn show(served: &Result<(), Error>) -> String {
 
 /// Serves a case's set, and calls `at` at the moments that it has. Says when the set is there, and how it ended.
 pub(crate) fn serve(
-    stage: &Stage,
+    stage: &RoleContext,
     tag: &str,
     set: &str,
     case: &Case,
@@ -174,8 +174,8 @@ fn serve_set(
             .zip(devices)
             .map(|(index, mut device): (u32, _)| {
                 scope.spawn(move || {
-                    let quirk = Moments { device: index, number: 0, command };
-                    pump(&mut device, &mut With { media: media(index), quirk }).map(drop)
+                    let hook = Moments { device: index, number: 0, command };
+                    pump(&mut device, &mut HookedMedia { media: media(index), hook }).map(drop)
                 })
             })
             .collect();
@@ -194,7 +194,7 @@ struct Moments<'a> {
     command: &'a (dyn Fn(u32, u64) + Sync),
 }
 
-impl Quirk for Moments<'_> {
+impl MediaHook for Moments<'_> {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.number += 1;
         (self.command)(self.device, self.number);

@@ -27,8 +27,8 @@ use vdi_shm::ipc::runtime::{RuntimeDir, SocketName};
 
 use super::case::{Act, Case, Verb};
 use super::words::{ENTRY_WORDS, Ring, SLOTS_IN_USE, Words, device_offset};
-use crate::common::PATIENCE;
-use crate::common::processes::Stage;
+use crate::common::TEST_TIMEOUT;
+use crate::common::processes::RoleContext;
 
 /// How long a flood of the event counts lasts.
 const FLOOD: Duration = Duration::from_millis(30);
@@ -69,7 +69,7 @@ pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, Strin
     let link = runtime.connect(&SocketName::new("", set), &options.access).map_err(|error| error.to_string())?;
     // A failure shows in the answer.
     send(&link, &Message::Hello { role: JoinRole::Secondary, instance: "", set });
-    match link.receive_until(Instant::now() + PATIENCE).map_err(|error| error.to_string())? {
+    match link.receive_until(Instant::now() + TEST_TIMEOUT).map_err(|error| error.to_string())? {
         Received::Packet(mut packet) => {
             let descriptor = packet.take_descriptor();
             match Message::decode(packet.bytes()).unwrap() {
@@ -77,7 +77,7 @@ pub(crate) fn join_by_hand(options: &Options, set: &str) -> Result<Joined, Strin
                     let words = Words::new(descriptor.unwrap(), requested.device_count);
                     // It is a member once all of these were sent.
                     for _ in 0..classes {
-                        let class = link.receive_until(Instant::now() + PATIENCE);
+                        let class = link.receive_until(Instant::now() + TEST_TIMEOUT);
                         class.map_err(|error| error.to_string())?;
                     }
                     Ok(Joined { link, member: member.get(), words })
@@ -408,12 +408,12 @@ impl Drop for Raider {
 }
 
 /// The hostile part: takes orders, and may play the server or the primary besides.
-pub(crate) fn hostile(stage: &Stage) {
+pub(crate) fn hostile(stage: &RoleContext) {
     let options = Options::default();
     let raider: Arc<Mutex<Option<Raider>>> = Arc::default();
     let engine = super::honest::engine(stage);
     std::thread::scope(|scope| {
-        while let Some(order) = stage.hear() {
+        while let Some(order) = stage.next_order() {
             let order: Vec<&str> = order.split('|').collect();
             match order[..] {
                 ["join", seed, set] => match Raider::join(&options, set, seed.parse().unwrap()) {
@@ -459,7 +459,7 @@ pub(crate) fn hostile(stage: &Stage) {
     });
 }
 
-fn act(stage: &Stage, raider: &Mutex<Option<Raider>>, case: &Case, verb: Verb, burst: usize) {
+fn act(stage: &RoleContext, raider: &Mutex<Option<Raider>>, case: &Case, verb: Verb, burst: usize) {
     let mut raider = raider.lock().unwrap();
     let Some(raider) = raider.as_mut() else { return };
     if raider.act(case, verb, burst) {

@@ -3,8 +3,8 @@
 use fastrand::Rng;
 use vdi_client::{Features, VdConfig};
 
+use crate::common::behaviour::MediaKind;
 use crate::common::client::{backup_statement, config, restore_statement};
-use crate::common::conduct::Kept;
 use crate::common::databases::Holds;
 
 /// The set of all rounds.
@@ -143,7 +143,7 @@ pub(crate) struct Case {
     pub(crate) block: u32,
     pub(crate) options: String,
     pub(crate) features: Features,
-    pub(crate) kept: Kept,
+    pub(crate) kept: MediaKind,
     pub(crate) eom_warning_size: u32,
     /// In milliseconds; 0 for none.
     pub(crate) server_time_out: u32,
@@ -188,11 +188,11 @@ impl Case {
         // As many bytes as a server has on their way at a time.
         let eom_warning_size = if kind.contains(Features::REMOVABLE) { 2 * transfer } else { 0 };
         let kept = match kind {
-            Features::TAPE => Kept::Tape,
-            kind if kind.contains(Features::REMOVABLE) => Kept::Volumes(
+            Features::TAPE => MediaKind::Tape,
+            kind if kind.contains(Features::REMOVABLE) => MediaKind::Volumes(
                 u64::from(eom_warning_size) + u64::from(block) * random.u64(1..1_000_000 / u64::from(block)),
             ),
-            _ => Kept::File,
+            _ => MediaKind::File,
         };
         let server_time_out = if random.u8(..4) == 0 { random.u32(20..100) } else { 0 };
         let mut faults = Vec::new();

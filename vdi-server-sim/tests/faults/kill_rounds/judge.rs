@@ -3,9 +3,9 @@
 //! 1. Every other process is gone within a second of the last signal.
 //! 2. Every error names its reason: an error of the interface with its code and, where a process that belonged to the set died,
 //!    who that was. SIGTERM cancels the server's statement, which is the reason then. Who was only stopped is no reason, unless a
-//!    time-out had been agreed on.
-//! 3. A backup reported as good restores to identical bytes. It is reported as good by the server where Complete was agreed
-//!    on; without it, by the client: the server does not learn of the commit.
+//!    time-out had been negotiated.
+//! 3. A backup reported as good restores to identical bytes. It is reported as good by the server where Complete was negotiated;
+//!    without it, by the client: the server does not learn of the commit.
 //! 4. Whatever else happened, each target is what it was before, or the complete new one.
 //! 5. A restore that was reported as good has put identical bytes into place; whatever else happened, the database is what it was
 //!    before, or the complete new one.
@@ -24,9 +24,9 @@ use vdi_mtf::inspector::Inspector;
 use super::case::{Case, How, Role, SET, Verb};
 use super::play::{Played, died, play};
 use super::tally::Tally;
+use crate::common::behaviour::Behaviour;
 use crate::common::bench::{Bench, names, tree};
 use crate::common::client::{restore_statement, stripe};
-use crate::common::conduct::Conduct;
 use crate::common::databases::{Holds, Image, Pages};
 
 type Tree = BTreeMap<PathBuf, Vec<u8>>;
@@ -204,7 +204,7 @@ fn judge_backup(bench: &Bench, case: &Case, played: &Played, old: &Tree, old_dat
 fn restores(bench: &Bench, case: &Case, holds: Holds, expected: &Pages) -> bool {
     let mut client = bench.serve("checking", &VdConfig { server_time_out: 0, ..case.config() }, case.seed, {
         let (out, kept) = (bench.out(), case.kept);
-        move |device| (Conduct::Pump, kept.media(&stripe(&out, device), true))
+        move |device| (Behaviour::Pump, kept.media(&stripe(&out, device), true))
     });
     let options = format!("{}, REPLACE, {}", case.options, holds.moves("sales", "checked"));
     let statement = restore_statement("checked", "checking", case.devices, &options);

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use case::Case;
 use common::number;
-use common::processes::take_part;
+use common::processes::run_role;
 use tally::Tally;
 
 /// Rounds of an ordinary run.
@@ -37,7 +37,7 @@ const TRIES: u64 = 3;
 
 #[test]
 fn child_entry() {
-    take_part(&[("primary", parties::primary), ("secondary", parties::secondary), ("worker", parties::worker)]);
+    run_role(&[("primary", parties::primary), ("secondary", parties::secondary), ("worker", parties::worker)]);
 }
 
 #[test]

@@ -15,12 +15,12 @@ use vdi_client::{ClientVirtualDeviceSet, CommandCode, Error, INFINITE, VdConfig,
 
 use super::case::{Case, Doing, Point, SET, Verb};
 use crate::common::client::{device_name, stripe};
-use crate::common::processes::{Stage, cast};
+use crate::common::processes::{RoleContext, cast};
 
 /// What a party has to know, and how it reports. Arguments: the seed, the verb, whether the point is reached, the folder of the
 /// targets, the pipe to wait at, the number among its like.
 pub(crate) struct Play {
-    stage: Stage,
+    stage: RoleContext,
     case: Case,
     verb: Verb,
     disturbed: bool,
@@ -34,12 +34,12 @@ impl Play {
         [case.seed.to_string(), verb, disturbed.to_string(), folder.display().to_string(), "0".to_owned()]
     }
 
-    fn of(stage: &Stage, role: &str) -> Arc<Play> {
+    fn of(stage: &RoleContext, role: &str) -> Arc<Play> {
         let case = Case::new(stage.argument(0).parse().unwrap());
         let verb = if stage.argument(1) == Verb::Backup.name() { Verb::Backup } else { Verb::Restore };
         let (disturbed, folder) = (stage.argument(2) == "true", stage.argument(3).into());
         let number = stage.number(4);
-        let stage = Stage { arguments: stage.arguments.clone() };
+        let stage = RoleContext { arguments: stage.arguments.clone() };
         let play = Play { stage, case, verb, disturbed, folder, number };
         play.say(&format!("hello {role} {number}"));
         Arc::new(play)
@@ -82,7 +82,7 @@ fn show(error: Error) -> String {
     error.to_string()
 }
 
-pub(crate) fn primary(stage: &Stage) {
+pub(crate) fn primary(stage: &RoleContext) {
     let play = Play::of(stage, "primary");
     play.end(lead(&play));
 }
@@ -176,7 +176,7 @@ fn serve_device(
 }
 
 /// Serves devices of its own.
-pub(crate) fn secondary(stage: &Stage) {
+pub(crate) fn secondary(stage: &RoleContext) {
     let play = Play::of(stage, "secondary");
     let outcome = serve_own(&play);
     let failed = outcome.is_err();
@@ -205,7 +205,7 @@ fn serve_own(play: &Arc<Play>) -> Result<(), String> {
 }
 
 /// Works on buffers by their handles.
-pub(crate) fn worker(stage: &Stage) {
+pub(crate) fn worker(stage: &RoleContext) {
     let play = Play::of(stage, "worker");
     play.end(work(&play));
 }

@@ -15,7 +15,7 @@ use super::case::{Blow, Case, How, Moment, Role, Verb};
 use super::parties::{Play, hold};
 use crate::common::bench::Bench;
 use crate::common::processes::{Outcome, Part, Statement};
-use crate::common::{PATIENCE, now_ns};
+use crate::common::{TEST_TIMEOUT, now_ns};
 
 /// How often the play looks around while nobody says anything.
 const LOOK: Duration = Duration::from_micros(500);
@@ -157,7 +157,7 @@ impl Scene<'_> {
     fn run(mut self, bench: &Bench, verb: Verb, mut part: Part, gone: &Receiver<(Role, u64)>, hold: &Path) -> Played {
         let mut server: Option<Statement> = None;
         let (mut speaking, mut cancelled) = (true, false);
-        let deadline = self.begun + PATIENCE.as_nanos() as u64;
+        let deadline = self.begun + TEST_TIMEOUT.as_nanos() as u64;
         loop {
             match part.report_within(if speaking { LOOK } else { Duration::ZERO }) {
                 Ok(Some(report)) => self.note(&report),
@@ -197,7 +197,7 @@ impl Scene<'_> {
             if !speaking && server.is_some() && self.parties.iter().all(|party| party.gone.is_some()) {
                 break;
             }
-            assert!(now_ns() < deadline, "somebody did not end within {PATIENCE:?}: {self:#?}, {:#?}", part.log());
+            assert!(now_ns() < deadline, "somebody did not end within {TEST_TIMEOUT:?}: {self:#?}, {:#?}", part.log());
         }
         let _ = part.process.wait();
         self.parties.iter_mut().for_each(|party| party.descriptor = None);
@@ -225,7 +225,7 @@ impl Scene<'_> {
         let (tell, watched) = (self.tell.clone(), descriptor.clone());
         std::thread::spawn(move || {
             if let Some(descriptor) = watched {
-                let patience = Timespec { tv_sec: 2 * PATIENCE.as_secs() as i64, tv_nsec: 0 };
+                let patience = Timespec { tv_sec: 2 * TEST_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
                 let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], Some(&patience));
             }
             let _ = tell.send((role, now_ns()));

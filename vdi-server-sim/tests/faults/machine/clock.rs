@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::calls::{Rules, can_fail_calls, reported};
 use super::trial::{Verb, attempt, nothing};
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
 use crate::common::bench::Bench;
 use crate::common::native::compile;
 
@@ -30,7 +30,7 @@ fn a_wall_clock_that_jumps_disturbs_nothing() {
         assert!(attempt(&bench, Verb::Restore, "file", jumping, jumping).judge());
         bench.assert_identical("sales", "copy");
     }
-    assert!(begin.elapsed() < PATIENCE);
+    assert!(begin.elapsed() < TEST_TIMEOUT);
 }
 
 /// A clock that the system sets reaches those who sleep until a time of the wall clock; nobody does, on either side.

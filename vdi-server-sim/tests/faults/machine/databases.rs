@@ -6,8 +6,8 @@ use vdi_server_sim::catalog;
 use super::calls::{Call, Rules, can_fail_calls, faults, reported};
 use super::media::{file_calls, is_a_promise, visible};
 use super::trial::{KINDS, Trial, Verb, attempt, is_complete, nothing};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
-use crate::common::conduct::Kept;
 
 /// A bench with the database `sales` and a backup of it.
 fn with_a_backup() -> Bench {
@@ -130,7 +130,7 @@ fn every_call_on_the_files_of_a_database_that_is_backed_up_may_fail() {
         if good {
             let broken = |call: &Call| call.failed && call.name == "pread64" && !is_of_the_catalog(call);
             assert!(!calls.iter().any(broken), "{story}");
-            assert!(is_complete(&bench, Kept::File), "{story}");
+            assert!(is_complete(&bench, MediaKind::File), "{story}");
         } else {
             assert!(is_told(&trial, fault.error, data.to_str().unwrap()), "no evidence: {story}");
             assert!(visible(&bench.out()) == before, "the old backup is gone: {story}");

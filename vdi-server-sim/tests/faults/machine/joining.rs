@@ -7,8 +7,8 @@ use rustix::io::Errno;
 
 use super::calls::{Rules, all, can_fail_calls, refuse, reported};
 use super::trial::{Verb, attempt, is_complete, nothing, target};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
-use crate::common::conduct::Kept;
 
 /// Calls that a set is made of, and with what a system refuses them.
 const REFUSALS: &[(&str, Errno)] = &[
@@ -73,7 +73,7 @@ fn fail_each_call(in_the_agent: bool) {
             let story = format!("{name} {at} {persists}: {trial:#?}");
             let good = trial.judge();
             if good {
-                assert!(is_complete(&bench, Kept::File), "{story}");
+                assert!(is_complete(&bench, MediaKind::File), "{story}");
             } else {
                 assert_eq!(fs::read(target(&bench)).unwrap(), b"old", "{story}");
                 let system = std::io::Error::from(*error).to_string();

@@ -4,8 +4,8 @@ use std::fs;
 use std::process::Command;
 
 use super::trial::{Trial, Verb, attempt, attempt_with, is_complete, nothing, set_for, target};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
-use crate::common::conduct::Kept;
 use crate::common::native::{has, skipped};
 use crate::common::processes::{after, within};
 
@@ -76,13 +76,13 @@ fn under(bench: &Bench, in_the_agent: bool, limit: &str, options: &str) -> (Came
         _ => Came::Died,
     };
     match came {
-        Came::Succeeded => assert!(is_complete(bench, Kept::File), "{limit}: {trial:#?}"),
+        Came::Succeeded => assert!(is_complete(bench, MediaKind::File), "{limit}: {trial:#?}"),
         _ => assert_eq!(fs::read(target(bench)).unwrap(), b"old", "{limit}: {trial:#?}"),
     }
     bench.assert_output(&["stripe-00"]);
     if in_the_agent && came == Came::Starved {
         // As after a kill, its socket is left, and the name is free all the same.
-        bench.create("nightly", &set_for(Kept::File)).close().unwrap();
+        bench.create("nightly", &set_for(MediaKind::File)).close().unwrap();
     }
     bench.assert_nothing_left();
     (came, trial)
@@ -169,5 +169,5 @@ fn one_cpu_is_enough() {
     }
     eprintln!("six statements on one CPU: {:?}", begin.elapsed());
     // Each has some fifty commands, which would each wait for a second.
-    assert!(begin.elapsed() < crate::common::PATIENCE);
+    assert!(begin.elapsed() < crate::common::TEST_TIMEOUT);
 }

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::calls::{Call, Rules, can_fail_calls, faults, reported};
 use super::trial::{KINDS, Verb, attempt, is_complete, nothing, target};
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::{Bench, names, tree};
-use crate::common::conduct::Kept;
 
 /// What is done with files. Not close: the system lets go of the descriptor whatever it answers, which a call that is not carried
 /// out does not; and what it could tell of writing, the sync before has told.
@@ -70,20 +70,20 @@ pub(super) fn visible(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// An old backup in the place of the new one.
-fn place_old(bench: &Bench, kept: Kept) {
+fn place_old(bench: &Bench, kept: MediaKind) {
     fs::remove_dir_all(bench.out()).unwrap();
     fs::create_dir(bench.out()).unwrap();
     match kept {
-        Kept::Volumes(_) => {
+        MediaKind::Volumes(_) => {
             fs::create_dir(target(bench)).unwrap();
             fs::write(target(bench).join("medium-001"), b"old").unwrap();
         }
-        Kept::File | Kept::Tape => fs::write(target(bench), b"old").unwrap(),
+        MediaKind::File | MediaKind::Tape => fs::write(target(bench), b"old").unwrap(),
     }
 }
 
 /// Fails the agent's calls on its files in a backup of this kind, one after the other.
-fn fail_each_call_of_a_backup(kind: &str, kept: Kept) {
+fn fail_each_call_of_a_backup(kind: &str, kept: MediaKind) {
     if !can_fail_calls() {
         return;
     }

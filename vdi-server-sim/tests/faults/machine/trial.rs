@@ -7,34 +7,34 @@ use std::time::Duration;
 
 use vdi_client::{ClientVirtualDeviceSet, Features, VdConfig, VdError, pump};
 
+use crate::common::behaviour::MediaKind;
 use crate::common::bench::Bench;
 use crate::common::client::{backup_statement, config, copy_statement, stripe};
-use crate::common::conduct::Kept;
-use crate::common::processes::{Outcome, Stage};
+use crate::common::processes::{Outcome, RoleContext};
 
 /// How the agent keeps its data, the name of it, and the set it needs.
-pub(crate) const KINDS: [(&str, Kept); 3] =
-    [("file", Kept::File), ("volumes", Kept::Volumes(300_000)), ("tape", Kept::Tape)];
+pub(crate) const KINDS: [(&str, MediaKind); 3] =
+    [("file", MediaKind::File), ("volumes", MediaKind::Volumes(300_000)), ("tape", MediaKind::Tape)];
 
-pub(crate) fn set_for(kept: Kept) -> VdConfig {
+pub(crate) fn set_for(kept: MediaKind) -> VdConfig {
     let (kind, eom_warning_size) = match kept {
-        Kept::File => (Features::NONE, 0),
-        Kept::Tape => (Features::TAPE, 0),
-        Kept::Volumes(_) => (Features::REMOVABLE, 131_072),
+        MediaKind::File => (Features::NONE, 0),
+        MediaKind::Tape => (Features::TAPE, 0),
+        MediaKind::Volumes(_) => (Features::REMOVABLE, 131_072),
     };
     VdConfig { features: Features::REQUEST_COMPLETE | kind, eom_warning_size, ..config(1) }
 }
 
 /// The agent's part: `backup` or `restore`, the kind, the path, and a file that appears where the statement failed without having come
 /// to the set.
-pub(crate) fn agent(stage: &Stage) {
+pub(crate) fn agent(stage: &RoleContext) {
     match serve(stage) {
         Ok(()) => stage.say("done"),
         Err(error) => stage.say(&format!("failed {error}")),
     }
 }
 
-fn serve(stage: &Stage) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(stage: &RoleContext) -> Result<(), Box<dyn std::error::Error>> {
     let (_, kept) = KINDS.iter().find(|(name, _)| *name == stage.argument(1)).unwrap();
     let set = ClientVirtualDeviceSet::new();
     set.create("nightly", &set_for(*kept))?;
@@ -157,12 +157,12 @@ impl Trial {
 }
 
 /// Restores what the agent has now, undisturbed; whether that gives the database `sales`.
-pub(crate) fn is_complete(bench: &Bench, kept: Kept) -> bool {
+pub(crate) fn is_complete(bench: &Bench, kept: MediaKind) -> bool {
     let path = target(bench);
     let set = bench.create("check", &set_for(kept));
     let statement = bench.sql(&copy_statement("sales", "check", "check", 1, "REPLACE"));
     let serving = crate::common::tasks::task("the check", move || {
-        set.get_configuration(crate::common::PATIENCE)?;
+        set.get_configuration(crate::common::TEST_TIMEOUT)?;
         let mut device = set.open_device("check")?;
         let Ok(mut media) = kept.try_media(&path, true) else { return set.close() };
         pump(&mut device, &mut media).map(drop)

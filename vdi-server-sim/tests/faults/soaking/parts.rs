@@ -11,10 +11,10 @@ use vdi_server_sim::engine::Engine;
 use vdi_server_sim::faults::Faults;
 
 use super::Leak;
-use crate::common::PATIENCE;
+use crate::common::TEST_TIMEOUT;
+use crate::common::behaviour::{Behaviour, MediaKind, serve};
 use crate::common::client::{config, device_name, execute, stripe};
-use crate::common::conduct::{Conduct, Kept, serve};
-use crate::common::processes::Stage;
+use crate::common::processes::RoleContext;
 
 const SET: &str = "soak";
 
@@ -24,17 +24,17 @@ fn cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn leaks(stage: &Stage, leak: Leak) -> bool {
+fn leaks(stage: &RoleContext, leak: Leak) -> bool {
     stage.arguments.get(1).is_some_and(|asked| *asked == format!("{leak:?}"))
 }
 
 /// Carries out statement after statement: a line has faults, a tab, the statement.
-pub(crate) fn server(stage: &Stage) {
+pub(crate) fn server(stage: &RoleContext) {
     let engine = |faults| Engine::new(stage.argument(0), Options::default()).unwrap().with_faults(faults);
     let plain = engine(Faults::default());
     let mut kept = Vec::new();
     stage.say("ready");
-    while let Some(order) = stage.hear() {
+    while let Some(order) = stage.next_order() {
         if order == "nothing" {
             stage.say("nothing");
             continue;
@@ -58,10 +58,10 @@ pub(crate) fn server(stage: &Stage) {
 }
 
 /// Serves set after set: a line is an order of the round's.
-pub(crate) fn agent(stage: &Stage) {
+pub(crate) fn agent(stage: &RoleContext) {
     stage.say("ready");
     let mut kept = Vec::new();
-    while let Some(order) = stage.hear() {
+    while let Some(order) = stage.next_order() {
         if order == "nothing" {
             stage.say("nothing");
             continue;
@@ -79,29 +79,29 @@ pub(crate) fn agent(stage: &Stage) {
     }
 }
 
-fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
+fn serve_set(stage: &RoleContext, order: &str) -> Result<(), String> {
     let [direction, kind, devices, workers, wrong, at] =
         order.split(' ').collect::<Vec<_>>().try_into().expect("an order");
     let (restore, count) = (direction == "restore", devices.parse().unwrap());
     let at = at.parse().unwrap();
     let wrong = match wrong {
-        "fails" => Conduct::MediaFails { at, code: CompletionCode::DISK_FULL },
-        "drops" => Conduct::Drops { at },
-        "aborts" => Conduct::Aborts { at },
-        _ => Conduct::Pump,
+        "fails" => Behaviour::MediaFails { at, code: CompletionCode::DISK_FULL },
+        "drops" => Behaviour::Drops { at },
+        "aborts" => Behaviour::Aborts { at },
+        _ => Behaviour::Pump,
     };
     let (kept, features, eom_warning_size) = match kind {
-        "tape" => (Kept::Tape, Features::TAPE, 0),
+        "tape" => (MediaKind::Tape, Features::TAPE, 0),
         // A medium has a warning zone of what a server sends at a time.
-        "volumes" => (Kept::Volumes(24 << 20), Features::REMOVABLE, 8 << 20),
-        _ => (Kept::File, Features::NONE, 0),
+        "volumes" => (MediaKind::Volumes(24 << 20), Features::REMOVABLE, 8 << 20),
+        _ => (MediaKind::File, Features::NONE, 0),
     };
     let show = |error: vdi_client::Error| error.to_string();
     let set = ClientVirtualDeviceSet::new();
     let config = VdConfig { features: Features::REQUEST_COMPLETE | features, eom_warning_size, ..config(count) };
     set.create(SET, &config).map_err(show)?;
     stage.say("created");
-    set.get_configuration(PATIENCE).map_err(show)?;
+    set.get_configuration(TEST_TIMEOUT).map_err(show)?;
     let open = || {
         (0..count).map(|index| set.open_device(&device_name(SET, index))).collect::<Result<Vec<_>, _>>().map_err(show)
     };
@@ -113,10 +113,10 @@ fn serve_set(stage: &Stage, order: &str) -> Result<(), String> {
                 .map(|(index, device): (u32, ClientVirtualDevice)| {
                     let set = &set;
                     // One device is enough to go wrong.
-                    let conduct = if index == 0 { wrong } else { Conduct::Pump };
+                    let behaviour = if index == 0 { wrong } else { Behaviour::Pump };
                     scope.spawn(move || {
                         let media = kept.media(&stripe(folder, index), restore);
-                        serve(set, device, media, conduct, fastrand::Rng::with_seed(1))
+                        serve(set, device, media, behaviour, fastrand::Rng::with_seed(1))
                     })
                 })
                 .collect();

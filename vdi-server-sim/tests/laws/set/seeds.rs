@@ -33,7 +33,7 @@ pub(crate) fn seeds() -> Vec<(String, Vec<u8>)> {
     for devices in 1..=3 {
         let mut steps: Steps =
             (0..devices).flat_map(|device| [transfer(device, 0), transfer(device, 3)].concat()).collect();
-        // By their places in `CommandCode::ALL`: Flush and, where it is agreed on, Complete.
+        // By their places in `CommandCode::ALL`: Flush and, where it is negotiated, Complete.
         for code in [11, 18] {
             steps.extend([[SEND, 0, 7, code], [GET, 0, 0, 0], [COMPLETE, 0, 0, 0], [HANDLE, 0, 0, 0]]);
         }

@@ -21,7 +21,7 @@ use super::intruder::Intruder;
 use super::ledger::{Ledger, fill, is_pattern};
 
 /// How long another thread of this process has for what takes it moments.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 const NAME: &str = "s";
 const BUFFER: u32 = 4096;
 /// As clients ask for them: pipe-like, with and without Complete; disk-like; tape-like.
@@ -199,7 +199,10 @@ impl World {
                     block_size: 512,
                     ..ServerTerms::default()
                 };
-                served(self.server.begin_configuration(&terms, PATIENCE), &[Protocol, Abort, Invalid, NotSupported]);
+                served(
+                    self.server.begin_configuration(&terms, TEST_TIMEOUT),
+                    &[Protocol, Abort, Invalid, NotSupported],
+                );
             }
             REQUEST => {
                 let count = if a == 0 { self.shape.buffers } else { u32::from(a % 16) };

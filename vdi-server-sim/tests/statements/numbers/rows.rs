@@ -48,7 +48,7 @@ pub(super) const ROWS: &[Row] = &[
         run: |trial| {
             let set = trial.0.create("nightly", &config(1));
             let statement = trial.0.sql_with(&backup(), |command| _ = command.arg("--log").arg(trial.log()));
-            set.get_configuration(PATIENCE).unwrap();
+            set.get_configuration(TEST_TIMEOUT).unwrap();
             let _ = set.close();
             statement.outcome()
         },
@@ -122,7 +122,7 @@ pub(super) const ROWS: &[Row] = &[
         situation: "the client of a BACKUP aborts",
         run: |trial| {
             let statement = backup_statement("sales", "nightly", 3, "");
-            trial.serve(&statement, 3, Conduct::Aborts { at: 2 }, false)
+            trial.serve(&statement, 3, Behaviour::Aborts { at: 2 }, false)
         },
         client: &[(3202, 1), (3013, 1)],
         says: &["Write on \"nightly\" failed: 995(", "the set was aborted: "],
@@ -139,7 +139,7 @@ pub(super) const ROWS: &[Row] = &[
         run: |trial| {
             trial.0.back_up("sales", 2, "");
             let statement = copy_statement("sales", "copy", "nightly", 2, "");
-            trial.serve(&statement, 2, Conduct::Aborts { at: 2 }, true)
+            trial.serve(&statement, 2, Behaviour::Aborts { at: 2 }, true)
         },
         client: &[(3203, 1), (3013, 1)],
         says: &["Read on \"nightly\" failed: 995("],

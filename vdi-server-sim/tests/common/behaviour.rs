@@ -16,7 +16,7 @@ use super::tasks::{Task, task};
 
 /// The behaviour of a client on one device. Commands of the device count from 1. ClearErrors are not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Conduct {
+pub(crate) enum Behaviour {
     /// Runs [`pump`].
     Pump,
     /// Runs [`pump`] on a medium that takes up to this many microseconds for each command.
@@ -35,10 +35,10 @@ pub(crate) enum Conduct {
     Aborts { at: u64 },
 }
 
-impl Conduct {
+impl Behaviour {
     /// Whether a backup or restore with this client must succeed.
     pub(crate) fn is_harmless(self) -> bool {
-        matches!(self, Conduct::Pump | Conduct::Slow { .. } | Conduct::OutOfOrder { .. })
+        matches!(self, Behaviour::Pump | Behaviour::Slow { .. } | Behaviour::OutOfOrder { .. })
     }
 }
 
@@ -83,7 +83,7 @@ impl Bench {
         name: &str,
         config: &VdConfig,
         seed: u64,
-        device: impl Fn(u32) -> (Conduct, Box<dyn Media>) + Send + Sync + 'static,
+        device: impl Fn(u32) -> (Behaviour, Box<dyn Media>) + Send + Sync + 'static,
     ) -> Client {
         let set = self.create(name, config);
         let (name, count) = (name.to_owned(), config.device_count);
@@ -101,11 +101,11 @@ impl Bench {
                         .zip(opened)
                         .map(|(index, opened): (u32, _)| {
                             scope.spawn(move || {
-                                let (conduct, media) = device(index);
-                                let quirk = CompleteRecorder { device: index, completed: Arc::clone(completed) };
-                                let media = Box::new(With { media, quirk });
+                                let (behaviour, media) = device(index);
+                                let hook = CompleteRecorder { device: index, completed: Arc::clone(completed) };
+                                let media = Box::new(HookedMedia { media, hook });
                                 let random = fastrand::Rng::with_seed(seed ^ u64::from(index) << 32);
-                                serve(set, opened, media, conduct, random)
+                                serve(set, opened, media, behaviour, random)
                             })
                         })
                         .collect();
@@ -125,24 +125,24 @@ pub(crate) fn serve(
     set: &ClientVirtualDeviceSet,
     mut device: ClientVirtualDevice,
     media: Box<dyn Media>,
-    conduct: Conduct,
+    behaviour: Behaviour,
     random: fastrand::Rng,
 ) -> Ended {
     let pumped = |device: &mut ClientVirtualDevice, media: &mut dyn Media| {
         pump(device, media).map(drop).map_err(|error| error.to_string())
     };
-    match conduct {
-        Conduct::Pump => pumped(&mut device, &mut { media }),
-        Conduct::Slow { micros } => pumped(&mut device, &mut With { media, quirk: Slow { micros, random } }),
-        Conduct::MediaFails { at, code } => {
-            pumped(&mut device, &mut With { media, quirk: Failing { at, code, count: 0 } })
+    match behaviour {
+        Behaviour::Pump => pumped(&mut device, &mut { media }),
+        Behaviour::Slow { micros } => pumped(&mut device, &mut HookedMedia { media, hook: Slow { micros, random } }),
+        Behaviour::MediaFails { at, code } => {
+            pumped(&mut device, &mut HookedMedia { media, hook: Failing { at, code, count: 0 } })
         }
-        _ => ManualClient { set, media, conduct, random, count: 0 }.serve(device),
+        _ => ManualClient { set, media, behaviour, random, count: 0 }.serve(device),
     }
 }
 
 /// Actions around the commands of a medium.
-pub(crate) trait Quirk: Send {
+pub(crate) trait MediaHook: Send {
     /// Runs before each command except ClearError. `bytes` is the size of a transfer, otherwise 0.
     fn before(&mut self, code: CommandCode, bytes: usize) -> Result<(), MediaError> {
         let _ = (code, bytes);
@@ -156,36 +156,36 @@ pub(crate) trait Quirk: Send {
     fn closing(&mut self) {}
 }
 
-/// A medium with a quirk.
-pub(crate) struct With<Q> {
+/// A medium with a hook.
+pub(crate) struct HookedMedia<Q> {
     pub(crate) media: Box<dyn Media>,
-    pub(crate) quirk: Q,
+    pub(crate) hook: Q,
 }
 
-impl<Q: Quirk> Media for With<Q> {
+impl<Q: MediaHook> Media for HookedMedia<Q> {
     fn begin(&mut self, config: &VdConfig) -> Result<(), MediaError> {
         self.media.begin(config)
     }
 
     fn write(&mut self, position: u64, data: &[u8]) -> Result<(), MediaError> {
-        self.quirk.before(CommandCode::WRITE, data.len())?;
+        self.hook.before(CommandCode::WRITE, data.len())?;
         self.media.write(position, data)
     }
 
     fn read(&mut self, position: u64, buffer: &mut [u8]) -> Result<usize, MediaError> {
-        self.quirk.before(CommandCode::READ, buffer.len())?;
+        self.hook.before(CommandCode::READ, buffer.len())?;
         self.media.read(position, buffer)
     }
 
     fn flush(&mut self) -> Result<(), MediaError> {
-        self.quirk.before(CommandCode::FLUSH, 0)?;
+        self.hook.before(CommandCode::FLUSH, 0)?;
         self.media.flush()
     }
 
     fn complete(&mut self) -> Result<(), MediaError> {
-        self.quirk.before(CommandCode::COMPLETE, 0)?;
+        self.hook.before(CommandCode::COMPLETE, 0)?;
         self.media.complete()?;
-        self.quirk.completed();
+        self.hook.completed();
         Ok(())
     }
 
@@ -194,12 +194,12 @@ impl<Q: Quirk> Media for With<Q> {
     }
 
     fn other(&mut self, code: CommandCode, size: i32, position: u64) -> Result<u64, MediaError> {
-        self.quirk.before(code, 0)?;
+        self.hook.before(code, 0)?;
         self.media.other(code, size, position)
     }
 
     fn close(&mut self) -> Result<(), MediaError> {
-        self.quirk.closing();
+        self.hook.closing();
         self.media.close()
     }
 }
@@ -210,7 +210,7 @@ struct Slow {
     random: fastrand::Rng,
 }
 
-impl Quirk for Slow {
+impl MediaHook for Slow {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         // Simulates a slow disk. No assertion depends on the time.
         std::thread::sleep(Duration::from_micros(self.random.u64(0..=self.micros)));
@@ -225,7 +225,7 @@ struct Failing {
     count: u64,
 }
 
-impl Quirk for Failing {
+impl MediaHook for Failing {
     fn before(&mut self, _: CommandCode, _: usize) -> Result<(), MediaError> {
         self.count += 1;
         if self.count < self.at { Ok(()) } else { Err(MediaError::new(self.code, "this medium fails")) }
@@ -238,7 +238,7 @@ struct CompleteRecorder {
     completed: Arc<Mutex<Vec<u32>>>,
 }
 
-impl Quirk for CompleteRecorder {
+impl MediaHook for CompleteRecorder {
     fn completed(&mut self) {
         self.completed.lock().unwrap().push(self.device);
     }
@@ -248,7 +248,7 @@ impl Quirk for CompleteRecorder {
 struct ManualClient<'a> {
     set: &'a ClientVirtualDeviceSet,
     media: Box<dyn Media>,
-    conduct: Conduct,
+    behaviour: Behaviour,
     random: fastrand::Rng,
     count: u64,
 }
@@ -258,8 +258,8 @@ impl ManualClient<'_> {
         let show = |error: Error| error.to_string();
         let block = device.config().block_size as usize;
         self.media.begin(&device.config()).map_err(|error| error.to_string())?;
-        let hold = match self.conduct {
-            Conduct::OutOfOrder { hold } => hold.max(1),
+        let hold = match self.behaviour {
+            Behaviour::OutOfOrder { hold } => hold.max(1),
             _ => 1,
         };
         let mut held: Vec<(Command, Completion)> = Vec::new();
@@ -269,12 +269,12 @@ impl ManualClient<'_> {
                 Ok(command) => {
                     self.count += u64::from(command.code() != CommandCode::CLEAR_ERROR);
                     if command.code() != CommandCode::CLEAR_ERROR {
-                        match self.conduct {
-                            Conduct::Drops { at } if at == self.count => {
+                        match self.behaviour {
+                            Behaviour::Drops { at } if at == self.count => {
                                 drop(device);
                                 return Err("it dropped its device".to_owned());
                             }
-                            Conduct::Aborts { at } if at == self.count => {
+                            Behaviour::Aborts { at } if at == self.count => {
                                 // Fails if another process has aborted the set before.
                                 let _ = self.set.signal_abort();
                                 return Err("it aborted the set".to_owned());
@@ -306,9 +306,9 @@ impl ManualClient<'_> {
         let part = |share: u8, unit: usize| size * usize::from(share) / 256 / unit * unit;
         // ClearError is not counted, so it has the number of the command before it.
         let due = |at: u64| at == self.count && code != CommandCode::CLEAR_ERROR;
-        let (mut bytes, failure) = match self.conduct {
-            Conduct::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
-            Conduct::Short { at, share } if due(at) => (part(share, 1), None),
+        let (mut bytes, failure) = match self.behaviour {
+            Behaviour::FailsOnce { at, code, share } if due(at) => (part(share, block), Some(code)),
+            Behaviour::Short { at, share } if due(at) => (part(share, 1), None),
             _ => (size, None),
         };
         let position = command.position();
@@ -340,14 +340,14 @@ impl ManualClient<'_> {
 
 /// The kind of medium for the data of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kept {
+pub(crate) enum MediaKind {
     File,
     Tape,
     /// Volumes of this many bytes.
     Volumes(u64),
 }
 
-impl Kept {
+impl MediaKind {
     /// The media for a backup or a restore.
     pub(crate) fn media(self, path: &Path, restore: bool) -> Box<dyn Media> {
         self.try_media(path, restore).unwrap()
@@ -356,12 +356,12 @@ impl Kept {
     /// The media for a backup or a restore. Returns an error if it cannot be opened.
     pub(crate) fn try_media(self, path: &Path, restore: bool) -> Result<Box<dyn Media>, MediaError> {
         Ok(match (self, restore) {
-            (Kept::File, false) => Box::new(FileMedia::create(path)?),
-            (Kept::File, true) => Box::new(FileMedia::open(path)?),
-            (Kept::Tape, false) => Box::new(TapeImage::create(path)?),
-            (Kept::Tape, true) => Box::new(TapeImage::open(path)?),
-            (Kept::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity)?),
-            (Kept::Volumes(_), true) => Box::new(VolumeSet::open(path)?),
+            (MediaKind::File, false) => Box::new(FileMedia::create(path)?),
+            (MediaKind::File, true) => Box::new(FileMedia::open(path)?),
+            (MediaKind::Tape, false) => Box::new(TapeImage::create(path)?),
+            (MediaKind::Tape, true) => Box::new(TapeImage::open(path)?),
+            (MediaKind::Volumes(capacity), false) => Box::new(VolumeSet::create(path, capacity)?),
+            (MediaKind::Volumes(_), true) => Box::new(VolumeSet::open(path)?),
         })
     }
 }
