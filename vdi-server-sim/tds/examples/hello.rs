@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run -p vdi-tds --example hello -- 127.0.0.1:1433
-//! tsql -S 127.0.0.1 -p 1433 -U sa -P anything
+//! tsql -H 127.0.0.1 -p 1433 -U sa -P anything
 //! ```
 
 use std::io::{Read, Write};

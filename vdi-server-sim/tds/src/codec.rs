@@ -23,16 +23,21 @@ pub(crate) fn decode(reader: &mut Reader<'_>, data_type: &DataType, has_len: boo
     let offset = reader.offset();
     match *data_type {
         DataType::Null => Ok(Value::Null),
-        DataType::Decimal { scale, .. } | DataType::Numeric { scale, .. } => decode_decimal(reader, scale),
-        DataType::Char { collation, .. } => text_16(reader, Some(collation)),
-        DataType::VarChar { len: Length::Limited(_), collation } => text_16(reader, Some(collation)),
-        DataType::NChar { .. } | DataType::NVarChar { len: Length::Limited(_), .. } => text_16(reader, None),
+        DataType::Decimal { precision, scale } | DataType::Numeric { precision, scale } => {
+            decode_decimal(reader, precision, scale)
+        }
+        DataType::Char { len, collation } | DataType::VarChar { len: Length::Limited(len), collation } => {
+            text(bytes_16(reader, len)?, Some(collation), offset)
+        }
+        DataType::NChar { len, .. } | DataType::NVarChar { len: Length::Limited(len), .. } => {
+            text(bytes_16(reader, len.saturating_mul(2))?, None, offset)
+        }
         DataType::VarChar { len: Length::Max, collation } => text(chunks(reader)?, Some(collation), offset),
         DataType::NVarChar { len: Length::Max, .. } => text(chunks(reader)?, None, offset),
         DataType::Text { collation } => text(bytes_32(reader)?, Some(collation), offset),
         DataType::NText { .. } => text(bytes_32(reader)?, None, offset),
-        DataType::Binary { .. } | DataType::VarBinary { len: Length::Limited(_) } => {
-            Ok(bytes_16(reader)?.map_or(Value::Null, |bytes| Value::Binary(bytes.to_vec())))
+        DataType::Binary { len } | DataType::VarBinary { len: Length::Limited(len) } => {
+            Ok(bytes_16(reader, len)?.map_or(Value::Null, |bytes| Value::Binary(bytes.to_vec())))
         }
         DataType::VarBinary { len: Length::Max } => Ok(chunks(reader)?.map_or(Value::Null, Value::Binary)),
         DataType::Image => Ok(bytes_32(reader)?.map_or(Value::Null, Value::Binary)),
@@ -139,7 +144,7 @@ fn unit_of(scale: u8) -> u64 {
     10u64.pow(7 - u32::from(scale.min(7)))
 }
 
-fn decode_decimal(reader: &mut Reader<'_>, scale: u8) -> Result<Value, Error> {
+fn decode_decimal(reader: &mut Reader<'_>, precision: u8, scale: u8) -> Result<Value, Error> {
     let offset = reader.offset();
     let len = reader.u8("length of a decimal")?;
     if len == 0 {
@@ -152,16 +157,20 @@ fn decode_decimal(reader: &mut Reader<'_>, scale: u8) -> Result<Value, Error> {
     let len = usize::from(len) - 1;
     bytes[..len].copy_from_slice(reader.take(len, "decimal")?);
     let magnitude = u128::from_le_bytes(bytes);
-    if magnitude > Decimal::MAX_MAGNITUDE {
-        let (most, found) = (u64::MAX, u64::MAX);
-        return Err(Error::Range { offset, field: "decimal (more than 38 digits)", least: 0, most, found });
-    }
+    let digits = magnitude.checked_ilog10().map_or(0, |most| u64::from(most) + 1);
+    range(digits, 0, u64::from(precision), offset, "digits of a decimal")?;
     Ok(Value::Decimal(Decimal { is_negative: sign == 0, magnitude, scale }))
 }
 
-fn bytes_16<'a>(reader: &mut Reader<'a>) -> Result<Option<&'a [u8]>, Error> {
+/// The bytes of a value of a type of `most` bytes.
+fn bytes_16<'a>(reader: &mut Reader<'a>, most: u16) -> Result<Option<&'a [u8]>, Error> {
+    let offset = reader.offset();
     let len = reader.u16("length of a value")?;
-    if len == NULL_16 { Ok(None) } else { reader.take(usize::from(len), "value").map(Some) }
+    if len == NULL_16 {
+        return Ok(None);
+    }
+    range(u64::from(len), 0, u64::from(most), offset, "length of a value")?;
+    reader.take(usize::from(len), "value").map(Some)
 }
 
 fn bytes_32(reader: &mut Reader<'_>) -> Result<Option<Vec<u8>>, Error> {
@@ -189,11 +198,6 @@ fn chunks(reader: &mut Reader<'_>) -> Result<Option<Vec<u8>>, Error> {
         return Err(Error::Field { offset, field: "length of a max value", expected: found, found: expected });
     }
     Ok(Some(bytes))
-}
-
-fn text_16(reader: &mut Reader<'_>, collation: Option<Collation>) -> Result<Value, Error> {
-    let offset = reader.offset();
-    text(bytes_16(reader)?, collation, offset)
 }
 
 /// A text, in the code page of `collation` or else in UTF-16.
