@@ -20,10 +20,18 @@ pub const HANDSHAKE_RECORD: u8 = 0x16;
 /// The most data in one packet of a handshake: what fits a packet of the default size.
 const MOST: usize = crate::packet::DEFAULT_PACKET_SIZE as usize - HEADER_LEN;
 
-/// Whether a connection that begins with `first` begins with TLS, as TDS 8 does.
+/// Whether a connection that begins with `first` begins with TLS, as TDS 8 does. A server that speaks both versions decides by it.
 #[must_use]
 pub const fn begins_with_tls(first: u8) -> bool {
     first == HANDSHAKE_RECORD
+}
+
+/// Checks the first byte of a connection of a server that speaks TDS 8 alone.
+///
+/// # Errors
+/// [`Error::NotTls`]: the client begins with TDS.
+pub const fn expect_tls(first: u8) -> Result<(), Error> {
+    if begins_with_tls(first) { Ok(()) } else { Err(Error::NotTls { found: first }) }
 }
 
 /// Appends TLS records to `out`, in PRELOGIN packets.

@@ -119,7 +119,7 @@ pub(crate) fn put_value(out: &mut Vec<u8>, data_type: &DataType, is_nullable: bo
         | T::NVarChar { len: Length::Max, .. }
         | T::VarBinary { len: Length::Max } => {
             // In two chunks, and without the length where that is even: both are allowed.
-            let total = if bytes.len() % 4 == 0 { u64::MAX - 1 } else { bytes.len() as u64 };
+            let total = if bytes.len().is_multiple_of(4) { u64::MAX - 1 } else { bytes.len() as u64 };
             out.extend(total.to_le_bytes());
             let (first, second) = bytes.split_at(bytes.len() / 2);
             for chunk in [first, second].into_iter().filter(|chunk| !chunk.is_empty()) {

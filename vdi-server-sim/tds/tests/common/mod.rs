@@ -49,7 +49,7 @@ pub(crate) fn pre_login() -> Vec<u8> {
 
 /// LOGIN7 of a user and a database, with these features.
 pub(crate) fn login(version: u32, packet_size: u32, user: &str, password: &str, features: &[(u8, &[u8])]) -> Vec<u8> {
-    let scrambled: Vec<u8> = utf16(password).iter().map(|byte| (byte << 4 | byte >> 4) ^ 0xA5).collect();
+    let scrambled: Vec<u8> = utf16(password).iter().map(|byte| byte.rotate_left(4) ^ 0xA5).collect();
     let texts: [Vec<u8>; 5] = [utf16("host"), utf16(user), scrambled, utf16("program"), utf16("server")];
     let (library, language, database) = (utf16("library"), utf16(""), utf16("master"));
     let mut data = Vec::new();
