@@ -212,6 +212,9 @@ fn sample(connection: &Connection) -> Vec<(DataType, Value)> {
         (DataType::VarChar { len: Length::Max, collation: COLLATION }, "m".repeat(9000).as_str().into()),
         (DataType::NVarChar { len: Length::Max, collation: COLLATION }, "max".into()),
         (DataType::VarBinary { len: Length::Max }, Value::Binary(Vec::new())),
+        (DataType::Variant, Value::Int(-7)),
+        (DataType::Variant, "variant é".into()),
+        (DataType::Variant, Value::Decimal(Decimal { is_negative: true, magnitude: 12_345, scale: 2 })),
     ];
     if let (true, Some(date), Some(time)) = (connection.version().has_date_types(), date, time) {
         sample.extend([

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::read::{Reader, utf16};
 use crate::types::{DataType, Length, time_len};
 use crate::value::{Date, Decimal, Guid, Time, Value};
+use crate::variant;
 use crate::write::put_utf16;
 
 /// The length that says NULL, of types with a length of two bytes.
@@ -217,6 +218,7 @@ fn text(bytes: Option<impl AsRef<[u8]>>, collation: Option<Collation>, offset: u
 pub(crate) fn encode(value: &Value, data_type: &DataType, has_len: bool, out: &mut Vec<u8>) -> Result<(), Error> {
     match (data_type, value) {
         (DataType::Null, Value::Null) => {}
+        (DataType::Variant, _) => variant::encode(value, out)?,
         (DataType::Decimal { precision, scale } | DataType::Numeric { precision, scale }, _) => {
             encode_decimal(value, data_type, *precision, *scale, out)?;
         }

@@ -3,6 +3,7 @@
 
 mod codec;
 mod read;
+mod variant;
 mod write;
 
 pub mod collation;

@@ -3,8 +3,11 @@
 //! ```text
 //! PRELOGIN, answer    plain packets
 //! handshake           TLS records in packets: Unwrapper, wrap
-//! from then on        TLS records as they are; packets are inside of them
+//! from then on        TLS records as they are; packets are inside of them. If the login alone is encrypted: plain packets after it
 //! ```
+//!
+//! Inside of packets TLS has to be 1.2, as with SQL Server: clients end the handshake of 1.3 outside of packets (observed with FreeTDS and
+//! tiberius).
 //!
 //! With TDS 8 TLS comes first and is never wrapped: the first byte of the connection is [`HANDSHAKE_RECORD`], see [`begins_with_tls`].
 //!

@@ -24,6 +24,7 @@ pub(crate) mod token {
     pub(crate) const MONEY: u8 = 0x3C;
     pub(crate) const DATETIME: u8 = 0x3D;
     pub(crate) const FLOAT8: u8 = 0x3E;
+    pub(crate) const VARIANT: u8 = 0x62;
     pub(crate) const NTEXT: u8 = 0x63;
     pub(crate) const BIT_N: u8 = 0x68;
     pub(crate) const DECIMAL_N: u8 = 0x6A;
@@ -44,6 +45,9 @@ pub(crate) mod token {
 /// The longest value of a type with a limited length, in bytes.
 pub const MAX_LIMITED: u16 = 8000;
 
+/// The length of sql_variant: 8,000 bytes, with the type and its properties.
+const MAX_VARIANT: u32 = 8009;
+
 /// The length of varchar, nvarchar and varbinary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Length {
@@ -61,6 +65,7 @@ pub enum Length {
 /// | `Decimal`, `Numeric` | [`Value::Decimal`](crate::value::Value::Decimal), of the same scale |
 /// | the types of characters | [`Value::Text`](crate::value::Value::Text) |
 /// | the types of bytes | [`Value::Binary`](crate::value::Value::Binary) |
+/// | `Variant` | most, see there |
 /// | any other | that of its name |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are those of SQL Server's types")]
@@ -134,6 +139,9 @@ pub enum DataType {
     },
     /// As a parameter only.
     Image,
+    /// sql_variant, as a column only: some columns of catalog views have a type of its own in each row. It takes numbers, texts, bytes,
+    /// smalldatetime, datetime and uniqueidentifier.
+    Variant,
 }
 
 impl DataType {
@@ -175,6 +183,7 @@ impl DataType {
             Self::Text { .. } => "text",
             Self::NText { .. } => "ntext",
             Self::Image => "image",
+            Self::Variant => "sql_variant",
         }
     }
 
@@ -305,6 +314,10 @@ impl DataType {
         match *self {
             Self::Date => out.push(token::DATE),
             Self::UniqueIdentifier => out.extend([token::GUID, 16]),
+            Self::Variant => {
+                out.push(token::VARIANT);
+                out.extend(MAX_VARIANT.to_le_bytes());
+            }
             Self::Time { scale } | Self::DateTime2 { scale } | Self::DateTimeOffset { scale } => {
                 most(u64::from(scale), 7)?;
                 out.extend([
@@ -374,6 +387,7 @@ impl DataType {
     pub(crate) const fn null_len(&self) -> usize {
         match self {
             Self::Null => 0,
+            Self::Variant => 4,
             Self::VarChar { len: Length::Max, .. }
             | Self::NVarChar { len: Length::Max, .. }
             | Self::VarBinary { len: Length::Max } => 8,
@@ -477,7 +491,7 @@ fn refused(offset: u64, token: u8) -> Error {
     let what = match token {
         0x25 | 0x27 | 0x2D | 0x2F => "a type for characters or bytes from before TDS 7",
         0x37 | 0x3F => "a type for decimals from before TDS 7",
-        0x62 => "sql_variant",
+        token::VARIANT => "sql_variant",
         0xF0 => "a user-defined type (CLR)",
         0xF1 => "xml",
         0xF3 => "a table-valued parameter",

@@ -17,7 +17,7 @@ use vdi_tds::rpc::{Procedure, ProcedureId};
 use vdi_tds::token::{Column, Done, DoneKind, EnvChange, LoginAck, ReturnValue, ServerMessage, command};
 use vdi_tds::transaction::{Begin, Isolation, TransactionRequest};
 use vdi_tds::types::{DataType, Length};
-use vdi_tds::value::{Date, Decimal, Time, Value};
+use vdi_tds::value::{Date, Decimal, Guid, Time, Value};
 use vdi_tds::version::{ProductVersion, TdsVersion};
 
 /// Bytes of a text of hexadecimal digits. What follows `;` in a line is a comment.
@@ -489,6 +489,37 @@ fn columns_and_rows() {
          D2 06        ; the second and third column are NULL
             02000000  0D 00 01000000 00000000 00000000
          D1 03000000  0000  0000000000000000 00000000  00 ; one byte saved is no gain over one byte of bits",
+    );
+}
+
+#[test]
+fn variants() {
+    let mut sent = response();
+    sent.columns(&[Column::new("v", DataType::Variant)]).unwrap();
+    for value in [
+        Value::Int(5),
+        "ab".into(),
+        Value::Binary(vec![1, 2]),
+        decimal(true, 258, 2),
+        Value::Guid(Guid([7; 16])),
+        Value::Null,
+    ] {
+        sent.row(&[value]).unwrap();
+    }
+    assert!(matches!(sent.row(&[Value::Date(Date::from_days(1).unwrap())]), Err(Error::ValueKind { .. })));
+    assert!(matches!(
+        sent.row(&["x".repeat(4001).as_str().into()]),
+        Err(Error::ValueSize { most: 8000, found: 8002, .. })
+    ));
+    is(
+        sent,
+        "81 0100  00000000 0900 62 491F0000 01 7600 ; at most 8,009 bytes
+         D1 06000000 38 00 05000000                 ; int: no properties
+         D1 0D000000 E7 07 0904D00034 401F 61006200 ; nvarchar: collation, the most bytes
+         D1 06000000 A5 02 401F 0102
+         D1 15000000 6C 02 26 02 00 02010000 00000000 00000000 00000000 ; numeric(38, 2): sign and number
+         D1 12000000 24 00 07070707 07070707 07070707 07070707
+         D2 01",
     );
 }
 
