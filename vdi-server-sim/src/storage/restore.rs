@@ -212,7 +212,7 @@ pub(super) fn wanted(
     Ok(wanted)
 }
 
-/// The files can be those of a database: data and log, ids once, lengths that a file can have.
+/// The files can be those of a database: data files and one log file, ids once, lengths that a file can have.
 fn check_list(files: &[FileRecord]) -> Result<(), StorageError> {
     let mut ids = std::collections::BTreeSet::new();
     for file in files {
@@ -233,12 +233,15 @@ fn check_list(files: &[FileRecord]) -> Result<(), StorageError> {
             return invalid(format!("its size is {} bytes, expected {least} to {most}", file.size));
         }
     }
-    let has = |file_type| files.iter().any(|file| file.file_type() == file_type);
-    if !has(FileType::Data) || !has(FileType::Log) {
-        let (logical_name, reason) = (String::new(), "a database has a data file and a log file".to_owned());
-        return Err(StorageError::InvalidFile { logical_name, reason });
-    }
-    Ok(())
+    let of_type = |file_type| files.iter().filter(move |file| file.file_type() == file_type);
+    let reason = match (of_type(FileType::Data).count(), of_type(FileType::Log).count()) {
+        (0, _) | (_, 0) => "a database has a data file and a log file",
+        (_, 1) => return Ok(()),
+        // Where the log goes on from one file to the other is not known.
+        _ => "the database has several log files, and only one is supported",
+    };
+    let logical_name = of_type(FileType::Log).last().map_or_else(String::new, |file| file.logical_name.to_string());
+    Err(StorageError::InvalidFile { logical_name, reason: reason.to_owned() })
 }
 
 /// The lists of files at start and end of a backup are those of one database.

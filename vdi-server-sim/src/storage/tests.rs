@@ -258,6 +258,7 @@ fn hostile_lists_of_files_are_refused() {
     refused(&|config| config.files[1].type_number = 4);
     refused(&|config| config.files.clear());
     refused(&|config| drop(config.files.pop()));
+    refused(&|config| config.files[1].type_number = 2);
     assert_no_litter(&folder);
 
     let restore = Restore::of("d", 1);
