@@ -17,7 +17,7 @@ use crate::common::families::Families;
 fn written(bench: &Bench, devices: u32, options: &str) -> Families {
     bench.back_up("sales", devices, options);
     let paths: Vec<_> = (0..devices).map(|index| stripe(&bench.out(), index)).collect();
-    Families::read(paths.iter().map(|path| Path::new(path)))
+    Families::read(paths.iter().map(Path::new))
 }
 
 /// Parsed, and written from what was parsed.

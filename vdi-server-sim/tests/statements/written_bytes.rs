@@ -203,7 +203,7 @@ fn check(bytes: &[u8], family: u16, families: u16, checksums: &[bool]) -> Vec<us
                     continue;
                 }
                 let (_, media, start, len) = block.streams[1];
-                assert_eq!(media, u16::from(is_data) * 2 | u16::from(checked) * 0x100);
+                assert_eq!(media, u16::from(is_data) * 2 + u16::from(checked) * 0x100);
                 let data = &bytes[start + 2..start + len];
                 assert!(bytes[start..start + 2] == [0, 0] && data.len().is_multiple_of(65536));
                 assert!((start + 2 - set).is_multiple_of(sfm.max(1024)));
