@@ -19,3 +19,4 @@ mod statements;
 mod tracing;
 mod views;
 mod written;
+mod written_bytes;
