@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 /// The crates that Rust programs may depend on, with their folders. The libraries for C and C++ have headers, which tests compare.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 6] = [
     ("vdi-proto", "vdi-proto"),
     ("vdi-shm", "vdi-shm"),
     ("vdi-client", "vdi-client"),
     ("vdi-server-sim", "vdi-server-sim"),
     ("vdi-mtf", "vdi-server-sim/mtf"),
+    ("vdi-tds", "vdi-server-sim/tds"),
 ];
 
 const ACCEPT: &str = "bash .ci/public-api/check --accept";

@@ -124,11 +124,9 @@ pub(crate) fn drive_empty(dir: &Path, restores: bool) -> Fallible<()> {
     let mut once = Statement { engine, client: start("create")?, text: backup, bytes: 1 };
     once.run()?;
     once.client.end()?;
-    // A folder of its own, where no other database has the files' names.
-    let folder = dir.join("restored");
-    fs::create_dir(&folder)?;
-    let text = format!("RESTORE DATABASE {RESTORED} FROM VIRTUAL_DEVICE='{SET}'");
-    let statement = Statement { engine: Engine::new(&folder, options(dir))?, client: start("memory")?, text, bytes: 1 };
+    let moves = "MOVE 'empty' TO 'restored.mdf', MOVE 'empty_log' TO 'restored_log.ldf'";
+    let text = format!("RESTORE DATABASE {RESTORED} FROM VIRTUAL_DEVICE='{SET}' WITH {moves}");
+    let statement = Statement { engine: once.engine, client: start("memory")?, text, bytes: 1 };
     drive(statement, |engine| drop_database(engine.folder(), RESTORED))
 }
 

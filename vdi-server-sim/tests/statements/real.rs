@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::common::bench::Bench;
 use crate::common::client::stripe;
@@ -46,7 +46,7 @@ fn full_backups_of_sql_server_go_in_and_come_out() {
         for devices in [1, 3, 8] {
             bench.back_up("one", devices, "");
             let paths: Vec<_> = (0..devices).map(|index| stripe(&bench.out(), index)).collect();
-            let written = Families::read(paths.iter().map(|path| Path::new(path)));
+            let written = Families::read(paths.iter().map(PathBuf::as_path));
             assert!(written.pages() == original.pages(), "{devices} devices");
             assert!(written.log() == original.log(), "{devices} devices");
             bench.copy("one", "two", devices, "REPLACE");

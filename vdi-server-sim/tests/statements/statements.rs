@@ -274,7 +274,8 @@ fn another_block_size_than_the_backup_s_fails_the_restore() {
 #[test]
 fn a_flipped_bit_anywhere_fails_the_restore() {
     // In the label, in the first header of the set, in the middle of a page, in the headers behind the data, and in the last block.
-    let places: [(fn(u64) -> u64, &str); 5] = [
+    type Place = fn(u64) -> u64;
+    let places: [(Place, &str); 5] = [
         (|_| 4, "Msg 3241,"),
         (|_| 1050, "Msg 3241,"),
         (|length| length / 2, "Msg 3183,"),

@@ -1,6 +1,6 @@
 //! What a BACKUP writes, read by `vdi-mtf` alone: the format is that of SQL Server, whatever the sizes and the number of devices.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use vdi_mtf::page::EXTENT_PAGES;
 use vdi_mtf::parser::Parser;
@@ -17,7 +17,7 @@ use crate::common::families::Families;
 fn written(bench: &Bench, devices: u32, options: &str) -> Families {
     bench.back_up("sales", devices, options);
     let paths: Vec<_> = (0..devices).map(|index| stripe(&bench.out(), index)).collect();
-    Families::read(paths.iter().map(|path| Path::new(path)))
+    Families::read(paths.iter().map(PathBuf::as_path))
 }
 
 /// Parsed, and written from what was parsed.
