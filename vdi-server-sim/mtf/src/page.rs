@@ -119,9 +119,7 @@ impl PageHeader {
 
 /// The checksum of a page: [`SectorSum`] with the header's field at 60 taken as zero.
 pub fn checksum(page: &[u8; PAGE_LEN]) -> u32 {
-    let mut sum = SectorSum::new();
-    sum.update(page);
-    sum.without(get(page, PROTECTION_AT).unwrap_or(0), (PAGE_LEN / SECTOR_LEN - 1) as u32)
+    SectorSum::of(page) ^ field_in_sum(get(page, PROTECTION_AT).unwrap_or(0))
 }
 
 /// Gives a page its checksum: sets the flag and the field. A page with torn-page bits has to be [mended](mend_torn_bits) first.
@@ -160,12 +158,26 @@ pub enum Protection {
 /// # Errors
 /// [`Error::PageChecksum`] or [`Error::TornPage`]; [`Error::Field`] if only the flag of the protection is missing.
 pub fn verify(page: &[u8; PAGE_LEN], offset: u64) -> Result<Protection, Error> {
+    verify_summed(page, SectorSum::of(page), offset)
+}
+
+/// As [`verify`], for a page whose [`SectorSum`] is known: `sum` is that of all its bytes, the header's field at 60 included. So a page
+/// that is also part of a backup checksum is summed once; see [`SectorSum::append`].
+///
+/// # Errors
+/// Those of [`verify`].
+pub fn verify_summed(page: &[u8; PAGE_LEN], sum: u32, offset: u64) -> Result<Protection, Error> {
     let header = PageHeader::get_fields(page);
     let mut marks = [0; 15];
     for (sector, mark) in marks.iter_mut().enumerate() {
         *mark = page[(sector + 2) * SECTOR_LEN - 1];
     }
-    validate(&header, || checksum(page), &marks, offset)
+    validate(&header, || sum ^ field_in_sum(header.protection), &marks, offset)
+}
+
+/// What a page's field at 60 adds to the sum of the page: it is in the first of 16 sectors.
+fn field_in_sum(protection: u32) -> u32 {
+    protection.rotate_left((PAGE_LEN / SECTOR_LEN - 1) as u32)
 }
 
 /// `marks`: the last bytes of sectors 1 to 15.
@@ -382,9 +394,8 @@ impl PageVerifier {
 
     fn state(&mut self, header: &PageHeader) -> PageState {
         let found = header.address();
-        let sectors_after = (PAGE_LEN / SECTOR_LEN - 1) as u32;
-        let validated =
-            validate(header, || self.sum.without(header.protection, sectors_after), &self.marks, self.offset);
+        let sum = || self.sum.value() ^ field_in_sum(header.protection);
+        let validated = validate(header, sum, &self.marks, self.offset);
         if self.index == 0 {
             self.filler = header.is_filler();
             let valid = found.file.0 != 0 && found.page.0.is_multiple_of(EXTENT_PAGES);

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use vdi_mtf::builder::filler_extent;
-use vdi_mtf::checksum::SectorSum;
-use vdi_mtf::page::{EXTENT_PAGES, HEADER_LEN, PAGE_LEN, PFS_INTERVAL, PageHeader, verify};
+use vdi_mtf::checksum::{SECTOR_LEN, SectorSum};
+use vdi_mtf::page::{EXTENT_PAGES, HEADER_LEN, PAGE_LEN, PFS_INTERVAL, PageHeader, verify_summed};
 use vdi_mtf::value::{FileId, PageAddress, PageId};
 
 use super::Failure;
@@ -67,7 +67,7 @@ impl<'a> Pages<'a> {
 
     /// Fills a buffer with these bytes of a family's pages: whole pages.
     pub(super) fn fill(&self, family: u32, bytes: Range<u64>, buffer: &mut [u8]) -> Result<Contents, Failure> {
-        let (mut rest, mut payload) = (&mut *buffer, 0);
+        let (mut rest, mut payload, mut sum) = (&mut *buffer, 0, SectorSum::new());
         for segment in self.plan.dealing.segments(family, bytes) {
             let (piece, after) = rest.split_at_mut(segment.len().min(rest.len() as u64) as usize);
             rest = after;
@@ -77,16 +77,19 @@ impl<'a> Pages<'a> {
                     file.read(self.faults, piece, offset)?;
                     payload += piece.len() as u32;
                     if self.plan.checksum {
-                        self.verify(file, piece, offset)?;
+                        self.verify(file, piece, offset, &mut sum)?;
                     }
                 }
                 // All pages of a filler extent are the same.
                 Segment::Filler { .. } => {
                     piece.chunks_mut(PAGE_LEN).for_each(|page| page.copy_from_slice(&self.filler[..page.len()]));
+                    if self.plan.checksum {
+                        sum.update(piece);
+                    }
                 }
             }
         }
-        Ok(Contents { payload, sum: if self.plan.checksum { SectorSum::of(buffer) } else { 0 } })
+        Ok(Contents { payload, sum: sum.value() })
     }
 
     /// Reads bytes of a log file.
@@ -94,11 +97,14 @@ impl<'a> Pages<'a> {
         PageFile::of(self.database, id)?.read(self.faults, buffer, offset)
     }
 
-    fn verify(&self, file: &PageFile<'_>, pages: &[u8], offset: u64) -> Result<(), Failure> {
+    /// Verifies pages, and adds them to the sum. A page's own checksum and that of the backup need the same sum of the page.
+    fn verify(&self, file: &PageFile<'_>, pages: &[u8], offset: u64, sum: &mut SectorSum) -> Result<(), Failure> {
         for (at, page) in pages.as_chunks::<PAGE_LEN>().0.iter().enumerate() {
             let offset = offset + (at * PAGE_LEN) as u64;
             let address = PageAddress { file: file.row.file_id, page: PageId((offset / PAGE_LEN as u64) as u32) };
-            let Some(source) = self.damage_of(file, page, address)? else { continue };
+            let of_page = SectorSum::of(page);
+            sum.append(of_page, (PAGE_LEN / SECTOR_LEN) as u64);
+            let Some(source) = self.damage_of(file, page, of_page, address)? else { continue };
             if !self.goes_on {
                 let database = self.database.row().name.clone();
                 return Err(Failure::DamagedPage {
@@ -117,16 +123,17 @@ impl<'a> Pages<'a> {
         Ok(())
     }
 
-    /// What is wrong with a page.
+    /// What is wrong with a page, whose sum this is.
     fn damage_of(
         &self,
         file: &PageFile<'_>,
         page: &[u8; PAGE_LEN],
+        sum: u32,
         expected: PageAddress,
     ) -> Result<Option<vdi_mtf::Error>, Failure> {
         let (offset, found) = (expected.file_offset(), PageHeader::decode(page).map(|header| header.address()));
         let in_place = found == Some(expected);
-        let verified = verify(page, offset);
+        let verified = verify_summed(page, sum, offset);
         if in_place && verified.is_ok() {
             return Ok(None);
         }
