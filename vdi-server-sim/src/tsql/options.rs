@@ -81,8 +81,8 @@ pub struct RestoreOptions {
     pub unload: Option<bool>,
     /// REWIND (`true`, the default) or NOREWIND (`false`): for tapes.
     pub rewind: Option<bool>,
-    /// CHECKSUM (`true`): the backup must have checksums, and they are verified. NO_CHECKSUM (`false`): none is verified. Without either,
-    /// those that are there are verified.
+    /// CHECKSUM (`true`): the backup must have checksums, and they are verified. NO_CHECKSUM (`false`): they are not. Without either,
+    /// those that are there are verified. Pages are verified by their own checksums in each case.
     pub checksum: Option<bool>,
     /// STATS: progress is reported each time that this many percent (1 to 100) are done; 10 for STATS without a number.
     pub stats: Option<u8>,

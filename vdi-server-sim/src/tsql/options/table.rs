@@ -214,7 +214,7 @@ pub(in crate::tsql) static RULES: &[Rule] = &[
         ALL,
         |v| &mut v.checksum,
         (false, "CHECKSUM"),
-        "BACKUP: the default, as in SQL Server; RESTORE verifies no checksums",
+        "BACKUP: the default, as in SQL Server; RESTORE does not verify backup checksums, but pages as always",
     ),
     number(
         "MAXTRANSFERSIZE",
