@@ -90,7 +90,7 @@ pub struct RestoreOptions {
     pub media_name: Option<String>,
     /// MAXTRANSFERSIZE in bytes: a multiple of 64 KB, 64 KB to 4 MB.
     pub max_transfer_size: Option<u32>,
-    /// BLOCKSIZE in bytes: a power of two, 512 to 65536. Must be what the backup was made with.
+    /// BLOCKSIZE in bytes: a power of two, 512 to 65536. If it is given, it has to be that of the backup.
     pub block_size: Option<u32>,
     /// BUFFERCOUNT: number of buffers of MAXTRANSFERSIZE for all devices together, at least 1.
     pub buffer_count: Option<u32>,
