@@ -20,6 +20,7 @@ impl Catalog {
     /// catalog. The file stays as it is.
     pub fn open(folder: &Path) -> Result<Catalog, CatalogError> {
         let path = folder.join(FILE_NAME);
+        check_not_cut(&path)?;
         let failed = |source| CatalogError::sqlite(&path, source);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(&path, flags).map_err(failed)?;
@@ -76,6 +77,20 @@ impl Catalog {
         // A panic drops its transaction, which rolls it back.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// SQLite throws a write-ahead log away if its database has no pages. A catalog gets its first page before there is such a log, so
+/// then the catalog was damaged by hand, and the log is the best that is left of it.
+fn check_not_cut(path: &Path) -> Result<(), CatalogError> {
+    let len = |path: &Path| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let log = path.with_file_name(format!("{FILE_NAME}-wal"));
+    // The log first: what it says holds for every later moment.
+    if len(&log) > 0 && len(path) == 0 {
+        let what =
+            format!("it is empty, but its write-ahead log {} is not: put a copy of the catalog there", log.display());
+        return Err(Fault::Damaged(what).at(path));
+    }
+    Ok(())
 }
 
 fn prepare_connection(connection: &Connection) -> rusqlite::Result<()> {

@@ -37,6 +37,12 @@ pub(crate) struct PlacedFile {
 /// A file of a database that has to get its name yet.
 pub(crate) type Rename = PlacedFile;
 
+/// Makes the files of a database pending. One that did not get its name yet is at its built path. What is at its place then is of the
+/// database only if it was to be replaced: else it is a stranger's file, and stays.
+const RELEASE_FILES: &str = "INSERT OR REPLACE INTO pending_file (path, database_name) \
+    SELECT path, ?2 FROM files WHERE database_id = ?1 AND (built_path IS NULL OR replaces) \
+    UNION SELECT built_path, ?2 FROM files WHERE database_id = ?1 AND built_path IS NOT NULL";
+
 impl Catalog {
     /// All databases, by their numbers.
     ///
@@ -126,10 +132,7 @@ impl Catalog {
 
     /// The old database's files leave it, and are pending until they are removed or replaced.
     fn release_old_files(&self, transaction: &Transaction<'_>, new: &NewDatabase<'_>) -> Result<(), Fault> {
-        transaction.execute(
-            "INSERT OR REPLACE INTO pending_file (path, database_name) SELECT path, ?2 FROM files WHERE database_id = ?1",
-            (new.id, new.name),
-        )?;
+        transaction.execute(RELEASE_FILES, (new.id, new.name))?;
         transaction.execute("DELETE FROM files WHERE database_id = ?1", [new.id])?;
         Ok(())
     }
@@ -137,10 +140,7 @@ impl Catalog {
     /// Removes a database. Its files become pending.
     pub(crate) fn remove_database(&self, id: u32, name: &str) -> Result<(), CatalogError> {
         self.write(|transaction| {
-            transaction.execute(
-                "INSERT OR REPLACE INTO pending_file (path, database_name) SELECT path, ?2 FROM files WHERE database_id = ?1",
-                (id, name),
-            )?;
+            transaction.execute(RELEASE_FILES, (id, name))?;
             transaction.execute("DELETE FROM databases WHERE database_id = ?1", [id])?;
             Ok(())
         })
@@ -212,6 +212,35 @@ impl Catalog {
                 [name],
             )?;
             Ok(())
+        })
+    }
+
+    /// These files of the database `name` have their names.
+    pub(crate) fn end_renames_of(&self, name: &str, paths: &[PathBuf]) -> Result<(), CatalogError> {
+        self.write(|transaction| {
+            for path in paths {
+                transaction.execute(
+                    "UPDATE files SET built_path = NULL, replaces = 0 WHERE path = ?2 AND database_id = \
+                     (SELECT database_id FROM databases WHERE name = ?1)",
+                    (name, self.stored_path(path)?),
+                )?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The state of a database. `None`: it is gone, or another generation of it is there.
+    pub(crate) fn state_of(&self, row: &DatabaseRow) -> Result<Option<DatabaseState>, CatalogError> {
+        self.read(|connection| {
+            let sql = "SELECT state FROM databases WHERE database_id = ?1 AND generation = ?2";
+            let generation = i64::try_from(row.generation).unwrap_or(-1);
+            let mut statement = connection.prepare(sql)?;
+            let found: Option<i64> = statement.query_row((row.id, generation), |row| row.get(0)).optional()?;
+            let state = |number| {
+                let unknown = || Fault::Damaged(format!("database {}: there is no state {number}", row.id));
+                DatabaseState::from_number(number).ok_or_else(unknown)
+            };
+            found.map(state).transpose()
         })
     }
 

@@ -25,7 +25,7 @@ impl DatabaseState {
         }
     }
 
-    fn from_number(number: i64) -> Option<DatabaseState> {
+    pub(super) fn from_number(number: i64) -> Option<DatabaseState> {
         use DatabaseState as S;
         [S::Online, S::Restoring, S::RecoveryPending, S::Offline]
             .into_iter()

@@ -79,6 +79,7 @@ fn a_file_belongs_to_one_database() {
     assert_eq!(catalog.databases().unwrap().len(), 1);
 
     // Nor can a file be one that another database is about to remove.
+    catalog.end_renames("Sales").unwrap();
     catalog.remove_database(5, "Sales").unwrap();
     assert!(matches!(catalog.put_database(&new, None), Err(CatalogError::FileInUse { .. })));
     catalog.end_pending(&[files[0].path.clone()]).unwrap();
@@ -312,4 +313,19 @@ fn pending_files_are_listed_until_they_are_gone() {
     assert_eq!(catalog.take_pending("sALES").unwrap(), paths);
     catalog.end_pending(&paths[..1]).unwrap();
     assert_eq!(catalog.pending(), paths[1..]);
+}
+
+#[test]
+fn a_catalog_that_was_cut_to_nothing_keeps_its_write_ahead_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join(format!("{FILE_NAME}-wal"));
+    fs::write(&log, "changes").unwrap();
+    for exists in [false, true] {
+        if exists {
+            fs::write(folder.path().join(FILE_NAME), "").unwrap();
+        }
+        let error = Catalog::open(folder.path()).unwrap_err();
+        assert!(matches!(error, CatalogError::Damaged { .. }), "{error}");
+        assert_eq!(fs::read(&log).unwrap(), b"changes");
+    }
 }

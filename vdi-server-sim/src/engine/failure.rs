@@ -92,7 +92,7 @@ pub enum Failure {
     Medium {
         /// The device.
         device: String,
-        /// The database that is being restored; empty in an inspection.
+        /// The database; empty before the header of the backup set was read where the statement names none.
         database: String,
         /// What is wrong.
         source: vdi_mtf::Error,
@@ -205,7 +205,7 @@ pub enum Failure {
     },
     /// The file of a DISK device.
     #[error(
-        "could not {action} the file {path:?}: {source}; make sure that it is a backup, and that this program may read it"
+        "could not {action} the file {path:?}: {source}; {}", source_remedy(source.kind())
     )]
     DiskFile {
         /// What was tried: `open` or `read`.
@@ -231,7 +231,7 @@ pub enum Failure {
     Layout(#[from] vdi_mtf::Error),
     /// The file of a DISK device that a BACKUP writes.
     #[error(
-        "could not {action} the file {path:?}: {source}; make sure that this program may write it, and that the disk has room"
+        "could not {action} the file {path:?}: {source}; {}", target_remedy(source.kind())
     )]
     DiskTarget {
         /// What was tried: `open`, `read`, `write to` or `rename`.
@@ -276,7 +276,7 @@ pub enum Failure {
         database: String,
     },
     /// A page of the database is damaged (BACKUP WITH CHECKSUM).
-    #[error("{}: {source}; restore the page, or use CONTINUE_AFTER_ERROR", path.display())]
+    #[error("{}: {source}; restore the database from an older backup, or use CONTINUE_AFTER_ERROR", path.display())]
     DamagedPage {
         /// The database.
         database: String,
@@ -287,6 +287,24 @@ pub enum Failure {
         /// What is wrong.
         source: Box<vdi_mtf::Error>,
     },
+}
+
+/// What to do where the file of a DISK device cannot be read.
+fn source_remedy(kind: std::io::ErrorKind) -> &'static str {
+    match kind {
+        std::io::ErrorKind::NotFound => "make sure that the path is right; a relative path begins at the data folder",
+        _ => "make sure that it is a backup, and that this program may read it",
+    }
+}
+
+/// What to do where the file of a DISK device cannot be written.
+fn target_remedy(kind: std::io::ErrorKind) -> &'static str {
+    use std::io::ErrorKind;
+    match kind {
+        ErrorKind::ResourceBusy => "choose another file",
+        ErrorKind::NotFound => "make its folder, or choose another path; a relative path begins at the data folder",
+        _ => "make sure that this program may write it, and that the disk has room",
+    }
 }
 
 /// Why devices are not the families of one media set.

@@ -97,7 +97,7 @@ fn scan(
 fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut dyn Report) -> Result<(), Failure> {
     let (names, options) = (&statement.devices.names, &statement.options);
     let tally = Tally::new(0, options.stats);
-    let nowhere = Nowhere { tally: &tally, total: OnceLock::new() };
+    let nowhere = Nowhere { tally: &tally, total: OnceLock::new(), database: OnceLock::new() };
     let file = options.file.unwrap_or(1);
     let wanted = Wanted {
         file,
@@ -120,7 +120,8 @@ fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut d
             let feed = |_, name: &str| Some(incoming.reader(name));
             from_files::run(engine.folder.path(), names, cancel, &tally, feed, due, |_| incoming.finish())
         }
-    }?;
+    };
+    let received = received.map_err(|failure| nowhere.named(failure))?;
     if received.damages > 0 {
         let database = received.set.leading.database.name.to_string();
         return Err(Failure::Incomplete { database, what: format!("it has {} damages", received.damages) });
@@ -134,12 +135,27 @@ struct Nowhere<'a> {
     tally: &'a Tally,
     /// Bytes of files in all, once the header was read.
     total: OnceLock<u64>,
+    /// The name of the database, once the header was read.
+    database: OnceLock<String>,
+}
+
+impl Nowhere<'_> {
+    /// The failure with the name of the database that the header has: the statement names none.
+    fn named(&self, mut failure: Failure) -> Failure {
+        if let (Failure::Medium { database, .. } | Failure::Incomplete { database, .. }, Some(name)) =
+            (&mut failure, self.database.get())
+        {
+            database.clone_from(name);
+        }
+        failure
+    }
 }
 
 impl Destination for Nowhere<'_> {
     fn begin(&self, set: &BackupSet) -> Result<(), Failure> {
         let total = data_bytes(&set.leading);
         let _ = self.total.set(total);
+        let _ = self.database.set(set.leading.database.name.to_string());
         self.tally.expect(total);
         Ok(())
     }

@@ -181,6 +181,10 @@ fn place(
     wanted: &[Wanted],
     replaces: bool,
 ) -> Result<Vec<PlacedFile>, StorageError> {
+    // Places where a file of the database could not get its name yet, because a stranger's file may be there.
+    let renames = folder.catalog().renames(database)?;
+    let not_there: BTreeSet<&Path> =
+        renames.iter().filter(|rename| !rename.replaces).map(|rename| rename.path.as_path()).collect();
     let mut paths = BTreeSet::new();
     let mut placed = Vec::with_capacity(wanted.len());
     for Wanted { path, .. } in wanted {
@@ -188,9 +192,13 @@ fn place(
             return Err(StorageError::SamePath { path: path.clone() });
         }
         let owner = folder.catalog().owner_of(path)?;
-        let is_own = replaces && owner.as_ref().is_some_and(|owner| owner.eq_ignore_ascii_case(database));
+        let of_database = replaces && owner.as_ref().is_some_and(|owner| owner.eq_ignore_ascii_case(database));
+        let is_own = of_database && !not_there.contains(path.as_path());
         match owner {
-            Some(owner) if !is_own => return Err(StorageError::FileInUse { path: path.clone(), database: owner }),
+            Some(_) if of_database && !is_own && settle::exists(path)? => {
+                return Err(StorageError::FileExists { path: path.clone() });
+            }
+            Some(owner) if !of_database => return Err(StorageError::FileInUse { path: path.clone(), database: owner }),
             None if settle::exists(path)? => return Err(StorageError::FileExists { path: path.clone() }),
             _ => placed.push(PlacedFile { path: path.clone(), built: built_path(path)?, replaces: is_own }),
         }

@@ -23,8 +23,8 @@ mod tests;
 use std::fs::File;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, FileType as Kind, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -39,11 +39,7 @@ use super::lock::{LockFile, LockKind, Locks};
 use super::log_file::{self, LogFile};
 use super::page_file::PageFile;
 use super::{DataFolder, StorageError};
-use crate::catalog::{DatabaseRow, FileRow};
-
-/// How long a freezer rests when it has looked in vain a number of times.
-const REST: Duration = Duration::from_millis(1);
-const LOOKS: u32 = 64;
+use crate::catalog::{Catalog, DatabaseRow, DatabaseState, FileRow};
 
 /// A database that exists, as it was when it was opened.
 #[derive(Debug)]
@@ -202,24 +198,8 @@ impl Database {
     /// [`StorageError::NotFrozen`] after the timeout; [`StorageError::Stopped`] if `stop` said so; [`StorageError::Replaced`] or
     /// [`StorageError::FileSize`] if the files are not those any more that were opened; [`StorageError::Io`]. Then no writer is stopped.
     pub fn freeze(&self, timeout: Duration, stop: impl Fn() -> bool) -> Result<Frozen<'_>, StorageError> {
-        let locks = self.locks.locks(&self.row.name)?;
-        let begin = Instant::now();
-        // Dropping it lets go of the locks, also of one alone.
+        let locks = self.locks.stop_writers_unless(&self.row.name, timeout, stop)?;
         let frozen = Frozen { database: self, locks, files: Mutex::default() };
-        for (kind, lock) in [(LockKind::Turnstile, "the turnstile"), (LockKind::Pages, "the lock of the pages")] {
-            let mut looks = 0;
-            while !frozen.locks.try_exclusive(kind)? {
-                let name = self.row.name.clone();
-                if stop() {
-                    return Err(StorageError::Stopped { name });
-                }
-                if begin.elapsed() >= timeout {
-                    return Err(StorageError::NotFrozen { name, lock, waited: timeout });
-                }
-                looks += 1;
-                if looks % LOOKS == 0 { std::thread::sleep(REST) } else { std::thread::yield_now() }
-            }
-        }
         self.check_places()?;
         frozen.remember()?;
         Ok(frozen)
@@ -324,6 +304,7 @@ fn set_lsns(configuration: &mut Config, first: Lsn, last: Lsn) {
 #[derive(Debug)]
 pub struct DatabaseWriter {
     database: Database,
+    catalog: Arc<Catalog>,
     locks: Locks,
     log: LogFile,
     /// The allocated extents. No statement changes them while the database has writers.
@@ -340,15 +321,15 @@ impl DatabaseWriter {
     /// # Errors
     /// [`StorageError::Foreign`] for a database that SQL Server made; those of [`DataFolder::database`].
     pub fn open(folder: &DataFolder, name: &str) -> Result<DatabaseWriter, StorageError> {
-        DatabaseWriter::of(folder.database(name)?)
+        DatabaseWriter::of(folder.database(name)?, folder.catalog_handle())
     }
 
-    pub(super) fn of(database: Database) -> Result<DatabaseWriter, StorageError> {
+    pub(super) fn of(database: Database, catalog: Arc<Catalog>) -> Result<DatabaseWriter, StorageError> {
         if database.row.is_foreign {
             return Err(StorageError::Foreign { name: database.row.name.clone() });
         }
         let (locks, log, extents) = (database.locks.locks(&database.row.name)?, database.log()?, database.extents()?);
-        Ok(DatabaseWriter { database, locks, log, extents })
+        Ok(DatabaseWriter { database, catalog, locks, log, extents })
     }
 
     /// The database.
@@ -372,7 +353,8 @@ impl DatabaseWriter {
     /// Waits until the database is not frozen, and keeps it from being frozen until the guard is dropped.
     ///
     /// # Errors
-    /// [`StorageError::Replaced`]: a RESTORE has replaced the database, open it again. [`StorageError::Log`]; [`StorageError::Io`].
+    /// [`StorageError::Replaced`]: a RESTORE has replaced the database, open it again. [`StorageError::NotOnline`]: it was set OFFLINE.
+    /// [`StorageError::Log`]; [`StorageError::Io`].
     // Exclusive, because the locks belong to one open file description: two guards of one writer would share them, and the first to end
     // would end both.
     pub fn begin(&mut self) -> Result<WriteGuard<'_>, StorageError> {
@@ -388,6 +370,12 @@ impl DatabaseWriter {
     fn take_turn(&mut self) -> Result<(), StorageError> {
         self.locks.exclusive(LockKind::Turnstile)?;
         self.locks.shared(LockKind::Pages)?;
+        let row = &self.database.row;
+        match self.catalog.state_of(row)? {
+            // The names of files come after the transaction of a RESTORE, so without a state they say what happened.
+            Some(DatabaseState::Online) | None => {}
+            Some(state) => return Err(StorageError::NotOnline { name: row.name.clone(), state }),
+        }
         self.database.check_places()?;
         let (_, file) = self.database.log_file()?;
         self.log.refresh(file)

@@ -86,7 +86,7 @@ pub enum StorageError {
     },
     /// RESTORE without REPLACE: the tail of the log has not been backed up.
     #[error(
-        "the tail of the log of database '{name}' has not been backed up: back up the log WITH NORECOVERY, or restore WITH REPLACE"
+        "the tail of the log of database '{name}' has not been backed up: restore WITH REPLACE to lose it, or to another name"
     )]
     TailNotSaved {
         /// The existing database.

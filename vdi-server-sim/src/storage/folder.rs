@@ -18,6 +18,9 @@ use crate::messages::Verb;
 /// How long a reader waits for a restore that has made its database, until all files have their names. This takes a few calls.
 const RENAME_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long DROP DATABASE and SET OFFLINE wait for writers that have begun. Each has the right to write for a few pages only.
+const WRITER_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The data folder of a server, with its catalog. Clones share the catalog's connection.
 #[derive(Debug, Clone)]
 pub struct DataFolder {
@@ -72,7 +75,11 @@ impl DataFolder {
     pub fn lock(&self, name: &str, statement: Verb) -> Result<DatabaseLock, StorageError> {
         check_name(name)?;
         let lock = self.lock_file().statement(name, Holder::Statement(statement))?;
-        settle::finish_renames(&self.catalog, name)?;
+        match settle::finish_renames(&self.catalog, name) {
+            // A statement that replaces or removes the database, or looks at its files, has no need of the names.
+            Err(error) if statement == Verb::Backup || matches!(error, StorageError::Catalog(_)) => return Err(error),
+            _ => {}
+        }
         if self.catalog.has_pending(name)? {
             // Such files take room, but stop no statement.
             let _ = settle::remove_pending(&self.catalog, name);
@@ -111,15 +118,16 @@ impl DataFolder {
         }
     }
 
-    /// Removes a database and its files. After an error of a file's removal the database is gone; the next statement on a database of
+    /// Removes a database and its files; waits for writers that have begun. After an error of a file's removal the database is gone; the next statement on a database of
     /// this name tries again to remove its files.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`], [`StorageError::InUse`], [`StorageError::SystemDatabase`], and others.
+    /// [`StorageError::NotFound`], [`StorageError::InUse`], [`StorageError::NotFrozen`], [`StorageError::SystemDatabase`], and others.
     pub fn drop_database(&self, name: &str) -> Result<(), StorageError> {
         check_user_database(name)?;
         let lock = self.lock(name, Verb::Restore)?;
         let row = self.existing(name)?;
+        let _stopped = self.lock_file().stop_writers(name, WRITER_TIMEOUT)?;
         self.catalog.remove_database(row.id, lock.name())?;
         settle::remove_pending(&self.catalog, lock.name())
     }
@@ -129,7 +137,8 @@ impl DataFolder {
     ///
     /// # Errors
     /// [`StorageError::FileMissing`] and [`StorageError::FileSize`] for the first file that is not as it was; [`StorageError::NotFound`],
-    /// [`StorageError::NotOnline`] for a database that is being restored, [`StorageError::InUse`], and others.
+    /// [`StorageError::NotOnline`] for a database that is being restored, [`StorageError::InUse`], [`StorageError::NotFrozen`] if a
+    /// writer does not end, and others.
     pub fn set_online(&self, name: &str, online: bool) -> Result<(), StorageError> {
         check_user_database(name)?;
         let _lock = self.lock(name, Verb::Restore)?;
@@ -144,6 +153,8 @@ impl DataFolder {
             (Err(_), true) => DatabaseState::RecoveryPending,
         };
         if state != row.state {
+            // Writers that have begun end before the state changes, and those that come see the new one.
+            let _stopped = self.lock_file().stop_writers(name, WRITER_TIMEOUT)?;
             self.catalog.set_state(row.id, state)?;
         }
         checked

@@ -124,6 +124,50 @@ impl LockFile {
     }
 }
 
+/// How long a freezer rests when it has looked in vain a number of times.
+const REST: Duration = Duration::from_millis(1);
+const LOOKS: u32 = 64;
+
+impl LockFile {
+    /// Stops the writers of a database, until the value is dropped: waits until those that write have ended, and lets none begin.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFrozen`] after the timeout, [`StorageError::Io`]. Then no writer is stopped.
+    pub(super) fn stop_writers(&self, database: &str, timeout: Duration) -> Result<Locks, StorageError> {
+        self.stop_writers_unless(database, timeout, || false)
+    }
+
+    /// As [`stop_writers`](Self::stop_writers), but gives up as soon as `stop` says so; it is asked every few milliseconds.
+    ///
+    /// # Errors
+    /// Also [`StorageError::Stopped`].
+    pub(super) fn stop_writers_unless(
+        &self,
+        database: &str,
+        timeout: Duration,
+        stop: impl Fn() -> bool,
+    ) -> Result<Locks, StorageError> {
+        let begin = Instant::now();
+        // Dropping it lets go of the locks, also of one alone.
+        let locks = self.locks(database)?;
+        for (kind, lock) in [(LockKind::Turnstile, "the turnstile"), (LockKind::Pages, "the lock of the pages")] {
+            let mut looks = 0;
+            while !locks.try_exclusive(kind)? {
+                let name = database.to_owned();
+                if stop() {
+                    return Err(StorageError::Stopped { name });
+                }
+                if begin.elapsed() >= timeout {
+                    return Err(StorageError::NotFrozen { name, lock, waited: timeout });
+                }
+                looks += 1;
+                if looks % LOOKS == 0 { std::thread::sleep(REST) } else { std::thread::yield_now() }
+            }
+        }
+        Ok(locks)
+    }
+}
+
 impl Locks {
     /// Takes a lock for this holder alone, if it is free.
     pub(super) fn try_exclusive(&self, kind: LockKind) -> Result<bool, StorageError> {

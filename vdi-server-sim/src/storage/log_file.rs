@@ -46,7 +46,7 @@ const FIRST_BLOCK: u32 = (HEADER_LEN / SECTOR_LEN) as u32;
 /// The smallest virtual log file of a new log file.
 const LEAST_VLF: u64 = 65536;
 /// The largest log file: 2 TiB, SQL Server's limit.
-const MAX_SIZE: u64 = 2 << 40;
+pub(super) const MAX_SIZE: u64 = 2 << 40;
 
 /// The header of a virtual log file: these 8 bytes, the length of the block (u32), the checksum of the header (u32), the block, zeros.
 const MAGIC: [u8; 8] = *b"VDISIMVL";
@@ -383,7 +383,8 @@ fn by_place(file: &File, row: &FileRow) -> Result<Vec<Vlf>, StorageError> {
 /// Whether a virtual log file is where it belongs, and its range in it.
 fn check(vlf: &Vlf, offset: u64, file_id: FileId, file_len: u64, path: &Path) -> Result<(), StorageError> {
     let wrong = |what| Err(damaged(path, offset, what));
-    let (least, most) = ((HEADER_LEN + SECTOR_LEN) as u64, file_len.saturating_sub(offset));
+    // Within MAX_SIZE the number of a sector fits into the block of a log sequence number.
+    let (least, most) = ((HEADER_LEN + SECTOR_LEN) as u64, file_len.saturating_sub(offset).min(MAX_SIZE));
     if vlf.offset != offset {
         return wrong(format!("a virtual log file is expected here, found one for offset {}", vlf.offset));
     }

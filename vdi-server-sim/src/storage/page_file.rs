@@ -11,6 +11,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use vdi_mtf::checksum::SECTOR_LEN;
 use vdi_mtf::page::{EXTENT_PAGES, PAGE_LEN, PageHeader, mend_torn_bits, page_type, protect, verify};
 use vdi_mtf::sqlserver::config::{Config, FileRecord, FileType};
 use vdi_mtf::sqlserver::data::EXTENT_LEN;
@@ -21,6 +22,9 @@ use super::fixed_page::{self, PFS_FULL, Page, bits, set_bit, set_pfs};
 use super::layout::{self, BOOT_PAGE, GAM_EXTENTS, MAX_PAGES, PRIMARY};
 use super::log_file;
 use crate::catalog::{DatabaseRow, FileRow};
+
+/// The most ranges of allocated extents that are kept: 32 MiB of them. A hostile backup could ask for sixty times as many.
+const MAX_RANGES: usize = 1 << 22;
 
 /// Extents that are written at a time: 1 MiB.
 const BATCH: u32 = 16;
@@ -183,8 +187,13 @@ impl<'a> PageFile<'a> {
                         let (path, pages) = (self.path.to_owned(), self.pages);
                         return Err(StorageError::GamPastEnd { path, gam: self.address(gam), extent, pages });
                     }
+                    let ranges = found.len();
                     match found.last_mut() {
                         Some(last) if last.end == extent => last.end += 1,
+                        _ if ranges == MAX_RANGES => {
+                            let reason = "its allocated extents lie in more than 4,194,304 pieces";
+                            return Err(StorageError::Unsupported { path: self.path.to_owned(), reason });
+                        }
                         _ => found.push(extent..extent + 1),
                     }
                 }
@@ -307,7 +316,8 @@ impl<'a> PageFile<'a> {
     pub(super) fn set_checkpoint_lsn(&self, checkpoint: Lsn, lsn: Lsn) -> Result<(), StorageError> {
         let mut page = self.read_fixed(BOOT_PAGE, page_type::BOOT)?;
         fixed_page::set_checkpoint_lsn(&mut page, checkpoint, lsn);
-        self.write_page(BOOT_PAGE, &page)
+        // All bytes that change are in the first sector, which the system writes whole or not at all.
+        self.write(BOOT_PAGE, &page[..SECTOR_LEN])
     }
 
     /// Reads the allocated extents in pieces of at most 1 MiB, whole extents, ascending.

@@ -226,7 +226,7 @@ fn check_list(files: &[FileRecord]) -> Result<(), StorageError> {
         }
         let most = match file.file_type() {
             FileType::Data => u64::from(u32::MAX) * PAGE_LEN as u64,
-            _ => i64::MAX as u64,
+            _ => log_file::MAX_SIZE,
         };
         let least = PAGE_LEN as u64;
         if !(least..=most).contains(&file.size) {

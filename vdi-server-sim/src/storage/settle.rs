@@ -15,17 +15,22 @@ use super::StorageError;
 use super::error::failed;
 use crate::catalog::{Catalog, Rename};
 
-/// Gives the files of a database their names. Nothing happens to files that have them.
+/// Gives the files of a database their names. Nothing happens to files that have them. Each is tried; the error is the first one.
 pub(super) fn finish_renames(catalog: &Catalog, name: &str) -> Result<(), StorageError> {
     let renames = catalog.renames(name)?;
     if renames.is_empty() {
         return Ok(());
     }
-    for rename in &renames {
-        rename_file(name, rename)?;
+    let (mut done, mut first_error) = (Vec::with_capacity(renames.len()), None);
+    for rename in renames {
+        match rename_file(name, &rename) {
+            Ok(()) => done.push(rename.path),
+            Err(error) => _ = first_error.get_or_insert(error),
+        }
     }
-    sync_folders(renames.iter().map(|rename| rename.path.as_path()))?;
-    Ok(catalog.end_renames(name)?)
+    sync_folders(done.iter().map(std::path::PathBuf::as_path))?;
+    catalog.end_renames_of(name, &done)?;
+    first_error.map_or(Ok(()), Err)
 }
 
 pub(super) fn rename_file(name: &str, rename: &Rename) -> Result<(), StorageError> {

@@ -245,11 +245,31 @@ fn a_damaged_backup_is_restored_on_request_only() {
     std::fs::write(&path, &bytes).unwrap();
     let device = from_disk(&[&path]);
     assert_eq!(server.run(&format!("RESTORE DATABASE d FROM {device}")).0, [3183, 3013]);
-    assert_eq!(server.run(&format!("RESTORE VERIFYONLY FROM {device}")).0, [3183, 3013]);
+    let (numbers, answer) = server.run(&format!("RESTORE VERIFYONLY FROM {device}"));
+    assert_eq!(numbers, [3183, 3013]);
+    // The statement names no database: the name is that of the backup.
+    assert!(answer.messages[0].text.contains("in database \"sales\" as read"), "{:?}", answer.messages);
     assert_eq!(server.files(), ["a.bak"]);
     let answer = server.assert_runs(&format!("RESTORE DATABASE d FROM {device} WITH CONTINUE_AFTER_ERROR"));
     assert!(answer.messages.iter().any(|message| message.number == 3184));
     assert_eq!(server.run(&format!("RESTORE VERIFYONLY FROM {device} WITH CONTINUE_AFTER_ERROR")).0, [3189, 3013]);
+}
+
+/// The remedy of a DISK file that cannot be opened is one for its reason.
+#[test]
+fn the_remedy_of_a_disk_file_fits_its_reason() {
+    let server = Server::new();
+    assert!(server.run("CREATE DATABASE sales").0.is_empty());
+    for (sql, reason, remedy) in [
+        ("BACKUP DATABASE sales TO DISK = 'sales.mdf'", " error 32(", "choose another file"),
+        ("BACKUP DATABASE sales TO DISK = 'none/a.bak'", " error 2(", "make its folder"),
+        ("RESTORE DATABASE other FROM DISK = 'none.bak'", " error 2(", "a relative path begins at the data folder"),
+    ] {
+        let (numbers, answer) = server.run(sql);
+        assert_eq!(numbers, [3201, 3013], "{sql}");
+        let has = |what: &str| answer.messages.iter().any(|message| message.text.contains(what));
+        assert!(has(reason) && has(remedy), "{sql}: {:?}", answer.messages);
+    }
 }
 
 #[test]

@@ -22,6 +22,11 @@ fn open(folder: &Path, row: &DatabaseRow) -> Database {
     Database::open(row.clone(), lock_file(folder)).unwrap()
 }
 
+/// A writer; the catalog does not know the database.
+fn writer(folder: &Path, database: Database) -> Result<DatabaseWriter, StorageError> {
+    DatabaseWriter::of(database, Arc::new(Catalog::open(folder)?))
+}
+
 /// A database with four extents of stamps in each data file.
 fn made(folder: &Path) -> DatabaseRow {
     let row = fixture::row(folder, &[MB, MB]);
@@ -94,7 +99,7 @@ fn a_foreign_database_stays_as_it_is() {
     assert_eq!(source.configuration, row.configuration);
     assert_eq!(source.log.len(), 4);
     assert!(bytes() == before);
-    let error = DatabaseWriter::of(database).unwrap_err();
+    let error = writer(dir.path(), database).unwrap_err();
     assert!(matches!(error, StorageError::Foreign { .. }), "{error}");
 }
 
@@ -102,7 +107,7 @@ fn a_foreign_database_stays_as_it_is() {
 fn writers_write_stamps_with_the_logs_last_lsn() {
     let dir = tempfile::tempdir().unwrap();
     let row = made(dir.path());
-    let mut writer = DatabaseWriter::of(open(dir.path(), &row)).unwrap();
+    let mut writer = writer(dir.path(), open(dir.path(), &row)).unwrap();
     let pages = writer.pages().unwrap();
     assert_eq!(pages.len(), 64);
     // Another process makes backups.
@@ -121,7 +126,7 @@ fn writers_write_stamps_with_the_logs_last_lsn() {
 #[test]
 fn writers_write_only_pages_of_content() {
     let dir = tempfile::tempdir().unwrap();
-    let mut writer = DatabaseWriter::of(open(dir.path(), &made(dir.path()))).unwrap();
+    let mut writer = writer(dir.path(), open(dir.path(), &made(dir.path()))).unwrap();
     let guard = writer.begin().unwrap();
     for (file, page) in [(1, 0), (1, 9), (1, 15), (1, 48), (1, u32::MAX), (3, 7), (3, 40), (2, 16), (9, 16)] {
         let page = PageAddress { file: FileId(file), page: PageId(page) };
@@ -135,7 +140,7 @@ fn a_frozen_database_has_no_writers() {
     let dir = tempfile::tempdir().unwrap();
     let row = made(dir.path());
     let database = open(dir.path(), &row);
-    let mut writer = DatabaseWriter::of(open(dir.path(), &row)).unwrap();
+    let mut writer = writer(dir.path(), open(dir.path(), &row)).unwrap();
     let page = writer.pages().unwrap()[0];
 
     let guard = writer.begin().unwrap();
@@ -184,7 +189,7 @@ fn what_other_programs_change_in_a_frozen_database_is_found() {
     drop(frozen);
 
     // A writer of the old files does not begin.
-    let error = DatabaseWriter::of(database).unwrap().begin().unwrap_err();
+    let error = writer(dir.path(), database).unwrap().begin().unwrap_err();
     assert!(matches!(error, StorageError::Replaced { path: ref found } if found == path), "{error}");
     std::fs::remove_file(path).unwrap();
     let error = Database::open(row.clone(), lock_file(dir.path())).unwrap_err();
@@ -224,4 +229,34 @@ fn files_that_are_not_the_databases_are_refused() {
     std::fs::write(log, &old).unwrap();
     let error = refused();
     assert!(matches!(error, StorageError::Log { .. }) && error.to_string().contains("checkpoint"), "{error}");
+}
+
+#[test]
+fn a_writer_stops_when_its_database_is_set_offline_or_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = DataFolder::open(dir.path()).unwrap();
+    crate::storage::content::create_sample(&folder, "Sales", MB, 0).unwrap();
+    let mut writer = DatabaseWriter::open(&folder, "Sales").unwrap();
+    drop(writer.begin().unwrap());
+    folder.set_online("Sales", false).unwrap();
+    let error = writer.begin().unwrap_err();
+    assert!(matches!(error, StorageError::NotOnline { state: DatabaseState::Offline, .. }), "{error}");
+    folder.set_online("Sales", true).unwrap();
+
+    // One that has begun is waited for.
+    let guard = writer.begin().unwrap();
+    std::thread::scope(|scope| {
+        let dropping = scope.spawn(|| folder.drop_database("Sales"));
+        // The turnstile is taken as soon as the statement waits.
+        let locks = folder.lock_file().locks("Sales").unwrap();
+        while locks.try_exclusive(LockKind::Turnstile).unwrap() {
+            locks.unlock(LockKind::Turnstile);
+            std::thread::yield_now();
+        }
+        assert!(folder.catalog().find("Sales").unwrap().is_some());
+        drop(guard);
+        dropping.join().unwrap().unwrap();
+    });
+    let error = writer.begin().unwrap_err();
+    assert!(matches!(error, StorageError::Replaced { .. }), "{error}");
 }

@@ -168,3 +168,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_gam_page_in_too_many_pieces_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    // Enough extents for one range more than are kept, every other one allocated.
+    let intervals = (2 * MAX_RANGES as u32).div_ceil(GAM_EXTENTS) + 1;
+    let row =
+        fixture::file_row(dir.path(), "one.mdf", 1, u64::from(intervals) * u64::from(layout::GAM_INTERVAL) * 8192);
+    let handle = fixture::make_file(&row.path);
+    handle.set_len(row.size).unwrap();
+    let file = PageFile::new(&row, &handle);
+    for interval in 0..intervals {
+        let at = layout::gam_page_of(interval * GAM_EXTENTS);
+        let odd = (0..GAM_EXTENTS).filter(|extent| extent % 2 == 1);
+        let page = fixed_page::bitmap_page(file.address(at), page_type::GAM, INITIAL_LSN, false, odd);
+        file.write_page(at, &page).unwrap();
+    }
+    let error = file.extents().unwrap_err();
+    assert!(matches!(error, StorageError::Unsupported { .. }), "{error}");
+}

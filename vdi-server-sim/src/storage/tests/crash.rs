@@ -74,6 +74,49 @@ fn a_file_that_appears_before_the_renames_is_kept() {
     assert_is(&folder, "Sales", 1);
 }
 
+#[test]
+fn a_database_whose_files_cannot_get_their_names_can_be_dropped_and_a_strangers_file_stays() {
+    for stranger in [true, false] {
+        for drops in [true, false] {
+            let (_directory, folder) = folder();
+            let mut restore = Restore::of("Sales", 1);
+            let mut target = restore.create(&folder).unwrap();
+            target.new.stop = Some(Stop::BeforeRename);
+            let built = target.new.placed()[1].built.clone();
+            restore.finish(target).unwrap();
+            let path = folder.path().join("two.ndf");
+            if stranger {
+                fs::write(&path, "mine").unwrap();
+            } else {
+                fs::remove_file(&built).unwrap();
+            }
+            folder.lock("Sales", Verb::Backup).unwrap_err();
+            if drops {
+                folder.drop_database("Sales").unwrap();
+                assert!(folder.catalog().find("Sales").unwrap().is_none());
+            } else {
+                restore.replace = true;
+                restore.byte = 2;
+                if stranger {
+                    let error = restore.run(&folder).unwrap_err();
+                    assert!(matches!(&error, StorageError::FileExists { path: found } if *found == path), "{error}");
+                    restore.moves = vec![("two".into(), "other.ndf".into())];
+                }
+                restore.run(&folder).unwrap();
+            }
+            assert!(!built.exists());
+            if stranger {
+                assert_eq!(fs::read(&path).unwrap(), b"mine");
+                fs::remove_file(&path).unwrap();
+            }
+            match drops {
+                true => assert_no_litter(&folder),
+                false => assert_is(&folder, "Sales", 2),
+            }
+        }
+    }
+}
+
 /// The environment variable that gives the child its data folder.
 const CHILD_FOLDER: &str = "VDI_TEST_RESTORE_FOLDER";
 
@@ -141,7 +184,7 @@ fn a_full_disk_is_an_error_that_leaves_nothing() {
     let (_directory, folder) = folder();
     let mut restore = Restore::of("d", 1);
     // ext4 has files up to 16 TiB; other file systems have room for more, and refuse nothing here.
-    restore.configuration.files[2].size = i64::MAX as u64;
+    restore.configuration.files[0].size = u64::from(u32::MAX) * 8192;
     match restore.create(&folder) {
         Err(StorageError::Io { action: "set the length of", .. }) => {}
         Ok(_) => eprintln!("skipped: this file system has files of any length"),
