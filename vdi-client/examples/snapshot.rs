@@ -105,7 +105,8 @@ fn main() -> Result<(), ErrorReport> {
     if files.is_empty() {
         return Err("usage: snapshot SET BACKUP_FOLDER FILE...: name the files of the database".into());
     }
-    let backup = fs::canonicalize(backup).map_err(|error| format!("cannot use the folder {backup:?}: {error}; make it first"))?;
+    let backup = fs::canonicalize(backup)
+        .map_err(|error| format!("cannot use the folder {backup:?}: {error}; make it first"))?;
     // One agent at a time works there; the lock ends with the process.
     let folder = File::open(&backup)?;
     folder.try_lock().map_err(|error| format!("cannot lock {}: {error}", backup.display()))?;

@@ -81,8 +81,8 @@ pub struct RestoreOptions {
     pub unload: Option<bool>,
     /// REWIND (`true`, the default) or NOREWIND (`false`): for tapes.
     pub rewind: Option<bool>,
-    /// CHECKSUM (`true`): the backup must have checksums, and they are verified. NO_CHECKSUM (`false`): none is verified. Without either,
-    /// those that are there are verified.
+    /// CHECKSUM (`true`): the backup must have checksums, and they are verified. NO_CHECKSUM (`false`): they are not. Without either,
+    /// those that are there are verified. Pages are verified by their own checksums in each case.
     pub checksum: Option<bool>,
     /// STATS: progress is reported each time that this many percent (1 to 100) are done; 10 for STATS without a number.
     pub stats: Option<u8>,
@@ -90,7 +90,7 @@ pub struct RestoreOptions {
     pub media_name: Option<String>,
     /// MAXTRANSFERSIZE in bytes: a multiple of 64 KB, 64 KB to 4 MB.
     pub max_transfer_size: Option<u32>,
-    /// BLOCKSIZE in bytes: a power of two, 512 to 65536. Must be what the backup was made with.
+    /// BLOCKSIZE in bytes: a power of two, 512 to 65536. If it is given, it has to be that of the backup.
     pub block_size: Option<u32>,
     /// BUFFERCOUNT: number of buffers of MAXTRANSFERSIZE for all devices together, at least 1.
     pub buffer_count: Option<u32>,

@@ -214,7 +214,7 @@ pub(in crate::tsql) static RULES: &[Rule] = &[
         ALL,
         |v| &mut v.checksum,
         (false, "CHECKSUM"),
-        "BACKUP: the default, as in SQL Server; RESTORE verifies no checksums",
+        "BACKUP: the default, as in SQL Server; RESTORE does not verify backup checksums, but pages as always",
     ),
     number(
         "MAXTRANSFERSIZE",
@@ -236,7 +236,7 @@ pub(in crate::tsql) static RULES: &[Rule] = &[
             holds: |n| n.is_power_of_two() && (512..=65_536).contains(&n),
             bare: None,
         },
-        "512 to 65536, a power of two; default 512. RESTORE must use that of the BACKUP",
+        "512 to 65536, a power of two; default 512, on DISK 4096. A RESTORE that gives it has to give that of the BACKUP",
     ),
     number(
         "BUFFERCOUNT",
