@@ -19,13 +19,13 @@ use std::time::Instant;
 
 use crossbeam::channel::{bounded, select};
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
-use vdi_proto::features::Features;
+use vdi_proto::features::{DeviceKind, Features};
 
 use super::completed::Completed;
 use super::driver::Driver;
 use super::list::{Homes, List};
 use super::pages::Pages;
-use super::plan::{Media, Plan, Terms};
+use super::plan::{Cuts, Media, Plan, Terms};
 use super::tally::Tally;
 use super::work::{Gate, Work};
 use super::writes::Writes;
@@ -60,7 +60,11 @@ pub(super) fn run(
         let frozen = work.freeze(&database)?;
         let started = Instant::now();
         let server = engine.server_name();
-        let media = Media::new(statement, block_size)?;
+        let cuts = match work.set.get_configuration()?.features.device_kind() {
+            Ok(DeviceKind::TapeLike) => Cuts::Marks,
+            _ => Cuts::Pages,
+        };
+        let media = Media::new(statement, block_size, cuts)?;
         let plan = Plan::new(frozen.checkpoint()?, &Terms { statement, server, transfer, snapshot: None }, &media)?;
         let (plan, mut frozen) = (&plan, Some(frozen));
         let terms =

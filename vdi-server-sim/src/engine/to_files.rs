@@ -22,7 +22,7 @@ use super::backup::refuse_unknown;
 use super::completed::Completed;
 use super::job::Job;
 use super::pages::Pages;
-use super::plan::{FamilyStream, Media, Part, Plan, Terms};
+use super::plan::{Cuts, FamilyStream, Media, Part, Plan, Terms};
 use super::reporting::START_A_THREAD;
 use super::tally::Tally;
 use super::work::FREEZE_TIMEOUT;
@@ -63,7 +63,7 @@ pub(super) fn run(
     let open = |(name, path): (&String, PathBuf)| Target::open(name, path, options, &job);
     let targets = statement.devices.names.iter().zip(places).map(open).collect::<Result<Vec<_>, _>>()?;
     let media = media(statement, &targets)?;
-    let block_size = media.block_size();
+    let block_size = statement.options.block_size.unwrap_or_else(|| media.filemark_len());
 
     let frozen = database.freeze(FREEZE_TIMEOUT, || job.is_over()).map_err(|error| match error {
         StorageError::Stopped { .. } => job.decide().err().unwrap_or_else(|| error.into()),
@@ -135,7 +135,7 @@ fn places(engine: &Engine, statement: &Backup) -> Result<Vec<PathBuf>, Failure> 
 fn media(statement: &Backup, targets: &[Target]) -> Result<Media, Failure> {
     let media: Vec<_> = targets.iter().filter_map(|target| target.medium.as_ref()).collect();
     let Some(first) = media.first() else {
-        return Media::new(statement, statement.options.block_size.unwrap_or(BLOCK_SIZE));
+        return Media::new(statement, statement.options.block_size.unwrap_or(BLOCK_SIZE), Cuts::None);
     };
     let (families, provided) = (usize::from(first.media_set.family_count), targets.len());
     let unfit =

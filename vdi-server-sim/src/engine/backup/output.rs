@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use vdi_mtf::value::FileId;
+use vdi_proto::features::DeviceKind;
 
 use super::ordered::Sink;
 use crate::engine::Failure;
@@ -96,8 +97,11 @@ impl<'a> Output<'a> {
                 Part::Bytes(bytes) => self.bytes(&bytes)?,
                 Part::Log { file, bytes } => self.log_bytes(pages, file, bytes)?,
                 Part::Mark => {
-                    self.send_begun()?;
-                    self.writes.mark()?;
+                    // Other devices get no mark, so what is before it goes out with what follows.
+                    if self.writes.driver.kind == DeviceKind::TapeLike {
+                        self.send_begun()?;
+                        self.writes.mark()?;
+                    }
                     return Ok(Part::Mark);
                 }
                 // What is before the summary goes out with it.

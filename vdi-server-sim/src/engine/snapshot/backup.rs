@@ -12,7 +12,7 @@ use super::super::backup::refuse_unknown;
 use super::super::completed::Completed;
 use super::super::driver::Driver;
 use super::super::list::{Homes, List};
-use super::super::plan::{Media, Plan, Terms};
+use super::super::plan::{Cuts, Media, Plan, Terms};
 use super::super::snapshot_sums as sums;
 use super::super::tally::Tally;
 use super::super::work::{Stopped, Work};
@@ -88,7 +88,7 @@ impl Taker<'_> {
     fn take(self, device: Arc<ServerVirtualDevice>, config: VdConfig, tally: &Tally) -> Result<Plan, Stopped> {
         let (work, database) = (self.work, self.database);
         let stop = |failure: Failure| work.stop(failure);
-        let media = Media::new(self.terms.statement, self.block_size).map_err(stop)?;
+        let media = Media::new(self.terms.statement, self.block_size, Cuts::Marks).map_err(stop)?;
         let small = List::fill(work, SMALL_LEN, SMALL_BUFFERS).map_err(stop)?;
         let homes = Homes::new(&small, &[]);
         let writes = Writes::new(Driver::new(work, device, config, Some(homes.clone()), tally), homes);
