@@ -210,13 +210,17 @@ proptest! {
         let written = write_cut(&plan, streams, 1 << block, cuts);
         let media: Vec<Medium> = written.iter().map(|(bytes, _)| inspected(bytes)).collect();
         check(&plan, &media, &written, extents);
+        for (bytes, _) in &written {
+            // FILELISTONLY reads no more than 64 KiB: there is the configuration, and behind it the block of the pages.
+            let data = bytes.windows(4).position(|name| name == b"MSDA");
+            prop_assert!(cuts == Cuts::Marks || data.is_some_and(|at| at < 64 << 10), "{data:?}");
+        }
         for medium in &media {
             prop_assert_eq!(medium.label.filemark_len(), (1 << block).min(4096));
             if cuts != Cuts::None {
                 prop_assert_eq!(medium.sets[0].data[0].offset % (1 << block), 0);
             }
             if cuts != Cuts::Marks {
-                // FILELISTONLY reads no more than 64 KiB. A block of data follows the configuration.
                 prop_assert!(medium.sets[0].offset < 16 << 10);
             }
         }
