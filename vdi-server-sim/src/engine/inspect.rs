@@ -113,11 +113,11 @@ fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut d
     let received = match statement.devices.device_type {
         DeviceType::Virtual => {
             let reading = Reading { engine, devices: names, options, cancel, tally: &tally, whole: true };
-            let feed = |_, device: &str, _| Some(incoming.reader(device));
+            let feed = |index, device: &str, _| Some(incoming.reader(index, device));
             reading.run(feed, due, |work, _| work.settle(|| incoming.finish()))
         }
         DeviceType::Disk => {
-            let feed = |_, name: &str| Some(incoming.reader(name));
+            let feed = |index, name: &str| Some(incoming.reader(index, name));
             from_files::run(engine.folder.path(), names, cancel, &tally, feed, due, |_| incoming.finish())
         }
     };

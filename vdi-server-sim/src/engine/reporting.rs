@@ -264,7 +264,7 @@ fn device_error(operation: &str, device: &str, error: OsError) -> Message {
 fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message {
     use vdi_mtf::Error;
     match error {
-        Error::Truncated { offset: 0, .. } => Message::volume_empty(device),
+        Error::Empty => Message::volume_empty(device),
         Error::Truncated { .. } => Message::read_failed(device, OsError::END_OF_FILE),
         Error::PageChecksum { page, .. }
         | Error::TornPage { page, .. }

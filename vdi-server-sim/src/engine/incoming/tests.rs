@@ -62,7 +62,7 @@ fn receive(media: &[Vec<u8>], wanted: Wanted, files: &dyn Destination, seed: u64
     let mut readers: Vec<_> = media
         .iter()
         .enumerate()
-        .map(|(n, bytes)| (incoming.reader(&format!("d{n}")), &bytes[..], &[][..], false))
+        .map(|(n, bytes)| (incoming.reader(n, &format!("d{n}")), &bytes[..], &[][..], false))
         .collect();
     let mut running: Vec<usize> = (0..media.len()).collect();
     let mut waiting = vec![false; media.len()];
@@ -232,7 +232,25 @@ fn families_that_do_not_fit_have_their_numbers() {
     let mut other = three[1].clone();
     let id = other.windows(4).position(|window| window == b"RAID").unwrap() + 22;
     other[id] ^= 1;
-    assert_eq!(number(&[three[0].clone(), other, three[2].clone()], WANTED), 3258);
+    let media = [three[0].clone(), other, three[2].clone()];
+    assert_eq!(number(&media, WANTED), 3258);
+    // In whatever order they are read.
+    for seed in 0..16 {
+        match receive(&media, WANTED, &Files::default(), seed).unwrap_err() {
+            Failure::Families { device, source: FamilyError::Foreign { other, .. }, .. } => {
+                assert!(device > other && [&device, &other].contains(&&"d1".to_owned()), "{device} {other}");
+            }
+            failure => panic!("{failure}"),
+        }
+    }
+    // The stranger is the last.
+    for seed in 0..16 {
+        let media = [media[2].clone(), media[0].clone(), media[1].clone()];
+        match receive(&media, WANTED, &Files::default(), seed).unwrap_err() {
+            Failure::Families { device, .. } => assert_eq!(device, "d2", "seed {seed}"),
+            failure => panic!("{failure}"),
+        }
+    }
 }
 
 #[test]
@@ -295,7 +313,7 @@ fn the_set_that_file_names_is_taken_and_nothing_behind_it() {
 
     let files = Files::default();
     let incoming = Incoming::new(WANTED, "sales", 1, &files);
-    let mut reader = incoming.reader("d");
+    let mut reader = incoming.reader(0, "d");
     let mut bytes = [&sets[0].media[0][..], b"something else"].concat();
     bytes.extend_from_slice(&[0; 9]);
     assert!(!reader.needs_more(&bytes));

@@ -58,7 +58,7 @@ pub(in crate::engine) fn run(
             work.spawn(scope, || work.run_agent());
             if let Some(device) = opened.into_iter().next() {
                 let driver = Driver::new(work, device, config, None, &tally);
-                let feed = incoming.reader(driver.name());
+                let feed = incoming.reader(0, driver.name());
                 let reads = Reads::new(driver, transfer);
                 let reader = Reader { work, transfer, block_size, reads, whole: false, inspects: false };
                 let fails = engine.fails_after_close();

@@ -128,6 +128,7 @@ fn media_that_do_not_fit_are_refused() {
         "no backup at all, but long enough that its first bytes are taken for a header",
     )
     .unwrap();
+    std::fs::write(server.path("hello"), "hello").unwrap();
     std::fs::write(server.path("empty"), "").unwrap();
     let cut = std::fs::read(server.path("one")).unwrap();
     std::fs::write(server.path("cut"), &cut[..cut.len() - 4096]).unwrap();
@@ -149,6 +150,7 @@ fn media_that_do_not_fit_are_refused() {
         ("DISK = 'one'", "WITH BLOCKSIZE = 512", 3272),
         ("DISK = 'text'", "", 3241),
         ("DISK = 'text'", "WITH INIT", 3241),
+        ("DISK = 'hello'", "", 3241),
         ("DISK = 'cut'", "", 3266),
         ("DISK = 'long'", "", 3266),
         ("DISK = 'pipe'", "", 3201),
