@@ -164,6 +164,13 @@ fn media_that_do_not_fit_are_refused() {
         assert_eq!(server.run(&sql), [expected, 3013], "{sql}");
         assert_eq!(state(), before, "{sql}");
     }
+    // The set before the zeros is shown and sound.
+    let mut answer = Answer::default();
+    let _ = server.engine.session().batch("RESTORE HEADERONLY FROM DISK = 'long'", &[], &mut answer, &Cancel::new());
+    let end = format!("ends at byte {}", cut.len());
+    assert!(answer.messages.iter().all(|message| !message.is_error()), "{:?}", answer.messages);
+    assert!(answer.messages.iter().any(|message| message.text.contains(&end)), "{:?}", answer.messages);
+    assert_eq!(server.run("RESTORE VERIFYONLY FROM DISK = 'long' WITH FILE = 1"), [3262]);
     assert_eq!(server.run("BACKUP DATABASE d TO DISK = 'kept' WITH INIT, SKIP"), [3014]);
     assert_eq!(server.run("BACKUP DATABASE d TO DISK = 'text' WITH FORMAT"), [3014]);
     assert_eq!(server.run("BACKUP DATABASE d TO DISK = 'empty'"), [3014]);
