@@ -218,6 +218,22 @@ fn what_the_options_say_of_damages() {
     assert_eq!(number(&plain.media, Wanted { snapshot: Some(true), ..WANTED }), 3276);
 }
 
+/// BACKUP WITH CONTINUE_AFTER_ERROR knows of a damage only when the pages are written: the flag is in the last configuration.
+#[test]
+fn a_backup_that_says_at_its_end_that_it_is_damaged_is_refused() {
+    let made = backup(&Shape::default());
+    let mut inspector = Inspector::new();
+    inspector.read(&made.media[0]).unwrap();
+    let mut set = inspector.medium().sets[0].clone();
+    set.trailing.as_mut().unwrap().database.flags |= database_flags::DAMAGED;
+    let ended = |wanted| {
+        let files = Files::default();
+        Incoming::new(wanted, "sales", 1, &files).end("d", 1, &set, 0)
+    };
+    assert!(matches!(ended(WANTED), Err(Failure::DamagedBackup { .. })));
+    ended(Wanted { continue_after_error: true, ..WANTED }).unwrap();
+}
+
 #[test]
 fn families_that_do_not_fit_have_their_numbers() {
     let three = backup(&Shape { families: 3, extents: 4, ..Shape::default() }).media;
