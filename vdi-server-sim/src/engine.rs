@@ -119,7 +119,7 @@ use reporting::ErrorLog;
 
 use crate::faults::{Fault, Faults};
 use crate::messages::{Message, PAGE_BYTES, Verb};
-use crate::storage::{DataFolder, StorageError, check_name};
+use crate::storage::{DataFolder, StorageError, check_name, is_system_database};
 use crate::trace::statement_span;
 use crate::tsql::{Backup, DeviceType, Restore, Statement};
 use crate::types::{Column, Value};
@@ -301,7 +301,8 @@ fn refuse_name(statement: &Statement) -> Result<(), Failure> {
     }
 }
 
-/// SQL Server restores `master` only while no other session uses the server, and `tempdb` never.
+/// SQL Server restores `master` only while no other session uses the server, and `tempdb` never. The simulator has no content of the others:
+/// only their names are there.
 fn refuse_system_database(statement: &Statement) -> Result<(), Failure> {
     let (name, what) = match statement {
         Statement::Restore(restore) if restore.database.eq_ignore_ascii_case("master") => {
@@ -311,6 +312,13 @@ fn refuse_system_database(statement: &Statement) -> Result<(), Failure> {
             if database.eq_ignore_ascii_case("tempdb") =>
         {
             (database, "is made anew at each start of the server: name another database")
+        }
+        Statement::Restore(Restore { database, .. }) if is_system_database(database) => (
+            database,
+            "has no content in this simulator, and cannot be restored: restore it under another name, with MOVE for its files",
+        ),
+        Statement::Backup(Backup { database, .. }) if is_system_database(database) => {
+            (database, "has no content in this simulator, and cannot be backed up: back up a database of your own")
         }
         _ => return Ok(()),
     };

@@ -131,6 +131,9 @@ pub enum Error {
         /// Its value.
         found: u8,
     },
+    /// The input has no bytes.
+    #[error("it is empty: no backup was written to it")]
+    Empty,
     /// The input ends too early.
     #[error("the backup is truncated: it ends at {offset:#x}, inside of {inside}")]
     Truncated {

@@ -163,7 +163,7 @@ impl Parser {
     /// Checks that the medium is complete: to be called when no more bytes come.
     ///
     /// # Errors
-    /// [`Error::Truncated`], or the error of an earlier call.
+    /// [`Error::Empty`], [`Error::NotMtf`] for what is no beginning of a backup, [`Error::Truncated`], or the error of an earlier call.
     pub fn finish(&self) -> Result<(), Error> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
@@ -171,7 +171,15 @@ impl Parser {
         if self.is_complete() || (self.sequence == Sequence::Complete && self.state == State::SetEnd) {
             return Ok(());
         }
+        // Too short for a header, it may still show that it is no backup.
+        let (tape, pending) = (BlockId::Tape.tag().0, if self.given { &[][..] } else { &self.carry[..] });
+        if self.sequence == Sequence::Start && !tape.iter().zip(pending).all(|(expected, found)| expected == found) {
+            let mut found = Tag([0; 4]);
+            found.0.iter_mut().zip(pending).for_each(|(to, from)| *to = *from);
+            return Err(foreign(pending, found));
+        }
         let inside = match self.state {
+            State::Header if self.offset == 0 => return Err(Error::Empty),
             State::Header if self.pending() == 0 => "a backup set, between two blocks",
             State::Header => "a block header",
             State::StreamHeader => "a stream header",

@@ -66,7 +66,11 @@ fn encrypted_and_compressed_sets_are_refused_by_name() {
 fn other_files_are_refused_by_their_first_bytes() {
     let error = parse(&[b'P'; 100]).unwrap_err();
     assert_eq!(error, Error::NotMtf { found: Tag(*b"PPPP") });
-    assert!(matches!(parse(&[]), Err(Error::Truncated { offset: 0, .. })));
+    assert!(matches!(parse(&[]), Err(Error::Empty)));
+    assert!(matches!(parse(b"TA"), Err(Error::Truncated { offset: 2, .. })));
+    for text in [&b"hello"[..], b"h", b"TApe", b"MSSQLBAK"] {
+        assert!(matches!(parse(text), Err(Error::NotMtf { .. } | Error::CompressedContainer { .. })), "{text:?}");
+    }
     assert!(matches!(parse(b"TAPE"), Err(Error::Truncated { offset: 4, .. })));
 }
 

@@ -6,7 +6,7 @@ use super::plan::Plan;
 use super::{Engine, Failure, Summary};
 use crate::catalog::{BackupDevice, BackupRecord};
 use crate::messages::{Message, PAGE_BYTES, Verb};
-use crate::tsql::Backup;
+use crate::tsql::{Backup, DeviceType};
 
 /// A BACKUP whose bytes are all stored.
 pub(super) struct Completed<'a> {
@@ -27,7 +27,15 @@ impl Completed<'_> {
         let trailing = plan.trailing(!damage.is_empty())?;
         let device_type = statement.devices.device_type.number();
         let devices = statement.devices.names.iter();
-        let devices: Vec<_> = devices.map(|name| BackupDevice { device_type, name: name.clone() }).collect();
+        // As SQL Server does, the history has whole paths: what a relative one means depends on the server.
+        let name = |name: &String| match statement.devices.device_type {
+            DeviceType::Virtual => name.clone(),
+            DeviceType::Disk => {
+                let path = engine.folder.path().join(name);
+                std::path::absolute(&path).unwrap_or(path).display().to_string()
+            }
+        };
+        let devices: Vec<_> = devices.map(|device| BackupDevice { device_type, name: name(device) }).collect();
         let record = BackupRecord {
             label: &plan.label,
             media_set: &plan.media_set,

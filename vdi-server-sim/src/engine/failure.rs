@@ -328,11 +328,13 @@ pub enum FamilyError {
         family: u16,
     },
     /// It belongs to another backup than the devices before.
-    #[error("it has {what} {found}, the devices before {expected}; connect all devices to parts of one backup")]
+    #[error("it has {what} {found}, device {other:?} has {expected}; connect all devices to parts of one backup")]
     Foreign {
         /// `media set` or `backup set`.
         what: &'static str,
-        /// That of the first device.
+        /// The device that it was compared with, which the statement names earlier.
+        other: String,
+        /// That of the other device.
         expected: Guid,
         /// That of this one.
         found: Guid,
@@ -347,6 +349,7 @@ fn media_remedy(error: &vdi_mtf::Error) -> &'static str {
         | Error::Compressed { .. }
         | Error::Encrypted { .. }
         | Error::Continued { .. } => "",
+        Error::Empty => "; make sure that it is the right one, and that the backup has ended",
         Error::NotMtf { .. } => "; make sure that the device reads a backup from its beginning",
         Error::Truncated { .. } => "; the backup is incomplete: make sure that the device reads all of it",
         _ => "; the backup is damaged: make a new one, or restore another one",

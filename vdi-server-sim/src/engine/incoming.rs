@@ -31,7 +31,7 @@ use vdi_mtf::families;
 use vdi_mtf::medium::{BackupSet, Medium};
 use vdi_mtf::sqlserver::config::{BackupKind, Config, FileType, database_flags};
 use vdi_mtf::sqlserver::log::Vlf;
-use vdi_mtf::value::{FileId, PageAddress};
+use vdi_mtf::value::{FileId, Guid, PageAddress};
 
 use super::plan::filemark_len;
 use super::{Failure, FamilyError};
@@ -72,12 +72,21 @@ pub(super) struct Incoming<'a> {
     database: &'a str,
     devices: usize,
     destination: &'a dyn Destination,
-    families: Mutex<Vec<(String, Medium)>>,
+    /// The labels that were read, with their devices.
+    families: Mutex<Vec<(Device, Medium)>>,
     /// The set, once a device has its header. Held while the destination is prepared, so that no device goes on before.
-    set: Mutex<Option<BackupSet>>,
+    set: Mutex<Option<(Device, BackupSet)>>,
     coverage: Mutex<Coverage>,
     ended: Mutex<Ended>,
     first_pass: FirstPass,
+}
+
+/// A device of the statement.
+#[derive(Debug, Clone)]
+struct Device {
+    /// Its place in the statement, from 0.
+    index: usize,
+    name: String,
 }
 
 /// What the devices that are through have brought.
@@ -127,9 +136,9 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// The reader of one device.
-    pub(super) fn reader(&self, device: &str) -> MediumReader<'_> {
-        MediumReader::new(self, device)
+    /// The reader of one device, by its place in the statement, from 0, and its name.
+    pub(super) fn reader(&self, index: usize, name: &str) -> MediumReader<'_> {
+        MediumReader::new(self, Device { index, name: name.to_owned() })
     }
 
     /// A channel that is disconnected once all devices have ended their first pass.
@@ -138,10 +147,10 @@ impl<'a> Incoming<'a> {
     }
 
     /// A device has read the label of its medium.
-    fn label(&self, device: &str, medium: &Medium) -> Result<(), Failure> {
-        let refused = |earlier: Option<&String>, source| {
-            Err(Failure::Families { device: device.to_owned(), earlier: earlier.cloned(), source })
-        };
+    fn label(&self, at: &Device, medium: &Medium) -> Result<(), Failure> {
+        let device = &*at.name;
+        let refused =
+            |earlier: Option<String>, source| Err(Failure::Families { device: device.to_owned(), earlier, source });
         let (found, provided) = (usize::from(medium.media_set.family_count), self.devices);
         if found != provided {
             return refused(None, FamilyError::Count { families: found, provided });
@@ -155,28 +164,27 @@ impl<'a> Incoming<'a> {
         let all: Vec<&Medium> = families.iter().map(|(_, medium)| medium).chain([&label]).collect();
         match families::validate(&all) {
             Ok(_) | Err(vdi_mtf::Error::MissingFamily { .. }) => {
-                families.push((device.to_owned(), label));
+                families.push((at.clone(), label));
                 Ok(())
             }
             Err(vdi_mtf::Error::RepeatedFamily { number }) => {
                 let earlier = families.iter().find(|(_, medium)| medium.media_set.family_number == number);
-                refused(earlier.map(|(device, _)| device), FamilyError::Repeated { family: number })
+                refused(earlier.map(|(device, _)| device.name.clone()), FamilyError::Repeated { family: number })
             }
             Err(vdi_mtf::Error::ForeignFamily { expected, found, .. }) => {
-                refused(None, FamilyError::Foreign { what: "media set", expected, found })
+                let first = families.first().map_or(at, |(device, _)| device);
+                Err(foreign("media set", (first, expected), (at, found)))
             }
             Err(error) => Err(self.broken(device, error)),
         }
     }
 
     /// A device has read the header of the set.
-    fn begin(&self, device: &str, set: &BackupSet) -> Result<(), Failure> {
-        let mut first = lock(&self.set);
-        if let Some(first) = &*first {
+    fn begin(&self, at: &Device, set: &BackupSet) -> Result<(), Failure> {
+        let (device, mut first) = (&*at.name, lock(&self.set));
+        if let Some((earlier, first)) = &*first {
             if first.start.id != set.start.id {
-                let (expected, found) = (first.start.id, set.start.id);
-                let source = FamilyError::Foreign { what: "backup set", expected, found };
-                return Err(Failure::Families { device: device.to_owned(), earlier: None, source });
+                return Err(foreign("backup set", (earlier, first.start.id), (at, set.start.id)));
             }
             if first.leading != set.leading {
                 return Err(self.content(device, "its configuration is not that of the other devices".to_owned()));
@@ -194,16 +202,24 @@ impl<'a> Incoming<'a> {
         if self.wanted.checksum == Some(true) && !database.has_checksums() {
             return Err(Failure::NoChecksums { device: device.to_owned() });
         }
-        if self.wanted.full && !self.wanted.continue_after_error && database.flags & database_flags::DAMAGED != 0 {
-            return Err(Failure::DamagedBackup { device: device.to_owned() });
-        }
+        self.refuse_damaged(device, &set.leading)?;
         // A snapshot has no pages.
         if !is_snapshot {
             *lock(&self.coverage) = Coverage::new(&set.leading);
         }
         self.destination.begin(set)?;
-        *first = Some(set.clone());
+        *first = Some((at.clone(), set.clone()));
         Ok(())
+    }
+
+    /// Refuses a backup of damaged pages. The configuration before the pages says so of a database whose damage was known; that behind
+    /// them, if BACKUP itself met the damage.
+    fn refuse_damaged(&self, device: &str, configuration: &Config) -> Result<(), Failure> {
+        let is_damaged = configuration.database.flags & database_flags::DAMAGED != 0;
+        match self.wanted.full && !self.wanted.continue_after_error && is_damaged {
+            true => Err(Failure::DamagedBackup { device: device.to_owned() }),
+            false => Ok(()),
+        }
     }
 
     /// An extent of pages begins, in a pass from 0.
@@ -223,6 +239,7 @@ impl<'a> Incoming<'a> {
             Some(_) => {}
             None => ended.trailing = Some(set.config().clone()),
         }
+        self.refuse_damaged(device, set.config())?;
         if family == 1 {
             if let Some((vlf, _)) = set.log.iter().find(|(vlf, stream)| vlf.range_len() > 0 && stream.is_none()) {
                 let what = format!("the log from {} to {} is missing", vlf.start, vlf.end);
@@ -240,7 +257,7 @@ impl<'a> Incoming<'a> {
     pub(super) fn finish(&self) -> Result<Received, Failure> {
         let mut ended = lock(&self.ended);
         let incomplete = |what| Failure::Incomplete { database: self.database.to_owned(), what };
-        let (Some(set), Some(trailing)) = (lock(&self.set).take(), ended.trailing.take()) else {
+        let (Some((_, set)), Some(trailing)) = (lock(&self.set).take(), ended.trailing.take()) else {
             return Err(incomplete("no device brought a backup set".to_owned()));
         };
         if ended.count != self.devices {
@@ -274,6 +291,13 @@ impl<'a> Incoming<'a> {
     fn content(&self, device: &str, what: String) -> Failure {
         Failure::Content { device: device.to_owned(), what }
     }
+}
+
+/// Of two devices that do not belong together, the one that the statement names later is refused. Which was read first is luck.
+fn foreign(what: &'static str, one: (&Device, Guid), two: (&Device, Guid)) -> Failure {
+    let ((other, expected), (device, found)) = if one.0.index <= two.0.index { (one, two) } else { (two, one) };
+    let source = FamilyError::Foreign { what, other: other.name.clone(), expected, found };
+    Failure::Families { device: device.name.clone(), earlier: None, source }
 }
 
 /// The virtual log files of a log file fill it from its first 8 KiB on, and their ranges lie in them.

@@ -10,6 +10,7 @@
 //! The other devices are opened and closed. A header fits into the first Read of 64 KB. **Decision**: HEADERONLY without FILE reads a
 //! pipe-like or tape-like device up to the end of the set that nothing follows in the same Read: a client may give anything behind the
 //! end of its backup. A disk-like device and a file are read to their ends.
+//! What follows the last complete set and is no set, as a BACKUP leaves it that was killed, is told behind the rows of the complete ones.
 
 mod columns;
 #[cfg(test)]
@@ -44,36 +45,43 @@ pub(super) fn run(
     match statement.what {
         Inspection::Verify => return verify(engine, statement, cancel, answers),
         Inspection::Label => {
-            let medium = scan(engine, statement, cancel, |_| Until::Label)?;
+            let medium = scan(engine, statement, cancel, |_| Until::Label)?.0;
             columns::label(&medium, answers);
         }
         Inspection::FileList => {
-            let medium = scan(engine, statement, cancel, |_| Until::Configuration(file))?;
+            let medium = scan(engine, statement, cancel, |_| Until::Configuration(file))?.0;
             columns::files(&set_of(medium).map_or_else(Config::default, |set| set.leading), answers);
         }
         Inspection::Header => {
             let only = statement.options.file;
-            let medium = scan(engine, statement, cancel, |ends_itself| match only {
+            let (medium, rest) = scan(engine, statement, cancel, |ends_itself| match only {
                 Some(file) => Until::Set(file),
                 None => Until::Medium { ends_itself },
             })?;
-            let device_type = statement.devices.device_type;
+            let (device_type, end) = (statement.devices.device_type, medium.len);
             match only {
                 Some(_) => columns::headers(set_of(medium).as_slice(), device_type, answers),
                 None => columns::headers(&medium.sets, device_type, answers),
+            }
+            if let Some(rest) = rest {
+                answers.message(Message::own_information(format!(
+                    "the last complete backup set ends at byte {end}; what follows is none: {rest}. The sets before it can be restored; \
+                     no BACKUP can append to this file (3266)"
+                )));
             }
         }
     }
     Ok(())
 }
 
-/// Reads the first device, up to where `until` says. It gets whether the device says where its data ends.
+/// Reads the first device, up to where `until` says. It gets whether the device says where its data ends. Returns also what follows
+/// the last complete set, if that is no set.
 fn scan(
     engine: &Engine,
     statement: &Inspect,
     cancel: &Cancel,
     until: impl Fn(bool) -> Until,
-) -> Result<Medium, Failure> {
+) -> Result<(Medium, Option<vdi_mtf::Error>), Failure> {
     let (names, options, counter) = (&statement.devices.names, &statement.options, ProgressCounter::new(0, None));
     let feed = |index: usize, name: &str, ends_itself: bool| {
         (index == 0).then(|| Scan::new(name, until(ends_itself), options.continue_after_error))
@@ -90,7 +98,10 @@ fn scan(
         }
     };
     // The devices came through, the first among them.
-    Ok(scans.pop().map_or_else(Medium::default, Scan::into_medium))
+    Ok(scans.pop().map_or_else(Default::default, |scan| {
+        let rest = scan.rest().cloned();
+        (scan.into_medium(), rest)
+    }))
 }
 
 /// RESTORE VERIFYONLY.
@@ -113,11 +124,11 @@ fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut d
     let received = match statement.devices.device_type {
         DeviceType::Virtual => {
             let reading = Reading { engine, devices: names, options, cancel, counter: &counter, whole: true };
-            let feed = |_, device: &str, _| Some(incoming.reader(device));
+            let feed = |index, device: &str, _| Some(incoming.reader(index, device));
             reading.run(feed, due, |operation, _| operation.settle(|| incoming.finish()))
         }
         DeviceType::Disk => {
-            let feed = |_, name: &str| Some(incoming.reader(name));
+            let feed = |index, name: &str| Some(incoming.reader(index, name));
             from_files::run(engine.folder.path(), names, cancel, &counter, feed, due, |_| incoming.finish())
         }
     };

@@ -147,10 +147,13 @@ impl Failure {
     /// SQL Server's message, where it has one for the case.
     fn number(&self, verb: Verb) -> Option<Message> {
         Some(match self {
-            Failure::SystemDatabase { name, .. } if name.eq_ignore_ascii_case("master") => {
+            Failure::SystemDatabase { name, .. } if name.eq_ignore_ascii_case("tempdb") => {
+                Message::tempdb_not_allowed()
+            }
+            Failure::SystemDatabase { name, .. } if verb == Verb::Restore && name.eq_ignore_ascii_case("master") => {
                 Message::master_needs_single_user()
             }
-            Failure::SystemDatabase { .. } => Message::tempdb_not_allowed(),
+            Failure::SystemDatabase { .. } => return None,
             Failure::Set(error) if error.code == VdError::Memory => Message::out_of_memory(POOL),
             Failure::Set(error) if error.call == "BeginConfiguration" && error.code == VdError::NotSupported => {
                 Message::unusable_configuration()
@@ -264,7 +267,7 @@ fn device_error(operation: &str, device: &str, error: OsError) -> Message {
 fn medium_error(device: &str, database: &str, error: &vdi_mtf::Error) -> Message {
     use vdi_mtf::Error;
     match error {
-        Error::Truncated { offset: 0, .. } => Message::volume_empty(device),
+        Error::Empty => Message::volume_empty(device),
         Error::Truncated { .. } => Message::read_failed(device, OsError::END_OF_FILE),
         Error::PageChecksum { page, .. }
         | Error::TornPage { page, .. }

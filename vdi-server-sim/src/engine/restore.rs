@@ -53,7 +53,7 @@ pub(super) fn run(
             let (devices, counter) = (names.as_slice(), &counter);
             let reading = Reading { engine, devices, options, cancel, counter, whole: true };
             reading.run(
-                |_, device, _| Some(incoming.reader(device)),
+                |index, device, _| Some(incoming.reader(index, device)),
                 due,
                 |operation, _| {
                     // Nothing has changed when it fails.
@@ -62,7 +62,7 @@ pub(super) fn run(
             )
         }
         DeviceType::Disk => {
-            let feed = |_, name: &str| Some(incoming.reader(name));
+            let feed = |index, name: &str| Some(incoming.reader(index, name));
             from_files::run(engine.folder.path(), names, cancel, &counter, feed, due, |_| {
                 if fails { Ok(None) } else { commit() }
             })

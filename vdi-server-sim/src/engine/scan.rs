@@ -18,6 +18,8 @@ pub(super) struct Scan {
     /// CONTINUE_AFTER_ERROR.
     continues: bool,
     damages: u64,
+    /// What follows the last complete set, and is none: reading ended there.
+    rest: Option<vdi_mtf::Error>,
 }
 
 impl Scan {
@@ -31,12 +33,33 @@ impl Scan {
             inspector: Inspector::headers_only(),
             continues,
             damages: 0,
+            rest: None,
         }
+    }
+
+    /// What follows the last complete set of a medium that was read to its end, and is no set: the rest of a BACKUP that was killed, for
+    /// example.
+    pub(super) fn rest(&self) -> Option<&vdi_mtf::Error> {
+        self.rest.as_ref()
     }
 
     /// What was read.
     pub(super) fn into_medium(self) -> Medium {
-        self.inspector.into_medium()
+        let mut medium = self.inspector.into_medium();
+        if self.rest.is_some() {
+            medium.sets.retain(|set| set.complete);
+        }
+        medium
+    }
+
+    /// The parser cannot go on. Complete sets are sound whatever follows them.
+    fn stopped(&mut self, source: vdi_mtf::Error) -> Result<Fed, Failure> {
+        let has_sets = self.inspector.medium().sets.iter().any(|set| set.complete);
+        if has_sets && matches!(self.until, Until::Medium { .. }) {
+            self.rest = Some(source);
+            return Ok(Fed::End);
+        }
+        Err(broken(&self.device, source))
     }
 }
 
@@ -55,7 +78,12 @@ impl Feed for Scan {
 
     fn feed(&mut self, bytes: &mut &[u8]) -> Result<Fed, Failure> {
         let broken = |source| broken(&self.device, source);
-        while let Some(event) = self.parser.next(bytes).map_err(broken)? {
+        loop {
+            let event = match self.parser.next(bytes) {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(source) => return self.stopped(source),
+            };
             let (read, ended) = (self.inspector.event(&event), self.progression.ends_with(&event));
             read.map_err(broken)?;
             if self.inspector.damage_count() > self.damages {
@@ -72,7 +100,9 @@ impl Feed for Scan {
     }
 
     fn end_of_data(&mut self) -> Result<(), Failure> {
-        self.parser.finish().map_err(|source| broken(&self.device, source))?;
+        if let Err(source) = self.parser.finish() {
+            return self.stopped(source).map(|_| ());
+        }
         match self.until {
             Until::Medium { .. } => Ok(()),
             Until::Set(file) | Until::Configuration(file) => {

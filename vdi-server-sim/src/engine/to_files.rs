@@ -133,8 +133,9 @@ fn places(engine: &Engine, statement: &Backup) -> Result<Vec<PathBuf>, Failure> 
 
 /// The media that the files are, or become.
 fn media(statement: &Backup, targets: &[Target]) -> Result<Media, Failure> {
-    let media: Vec<_> = targets.iter().filter_map(|target| target.medium.as_ref()).collect();
-    let Some(first) = media.first() else {
+    let media: Vec<_> =
+        targets.iter().filter_map(|target| target.medium.as_ref().map(|medium| (target.name(), medium))).collect();
+    let Some(&(other, first)) = media.first() else {
         return Media::new(statement, statement.options.block_size.unwrap_or(BLOCK_SIZE), Cuts::None);
     };
     let (families, provided) = (usize::from(first.media_set.family_count), targets.len());
@@ -146,7 +147,10 @@ fn media(statement: &Backup, targets: &[Target]) -> Result<Media, Failure> {
             None => return unfit(target, FamilyError::Count { families, provided: media.len() }),
             Some(medium) if medium.media_set.id != first.media_set.id => {
                 let (expected, found) = (first.media_set.id, medium.media_set.id);
-                return unfit(target, FamilyError::Foreign { what: "media set", expected, found });
+                return unfit(
+                    target,
+                    FamilyError::Foreign { what: "media set", other: other.to_owned(), expected, found },
+                );
             }
             Some(medium) if target.appends() && medium.sets.len() != first.sets.len() => {
                 let what = format!("it has {} backup sets, the devices before {}", medium.sets.len(), first.sets.len());
@@ -163,7 +167,7 @@ fn media(statement: &Backup, targets: &[Target]) -> Result<Media, Failure> {
             return Err(Failure::Families { device, earlier, source });
         }
     }
-    let media: Vec<_> = media.into_iter().cloned().collect();
+    let media: Vec<_> = media.into_iter().map(|(_, medium)| medium.clone()).collect();
     match targets.iter().all(Target::appends) {
         true => Media::appended(&media),
         false => Media::overwritten(&media),

@@ -67,9 +67,28 @@ fn databases_and_history_tell_what_there_is() {
     assert_eq!(shown.len(), 2, "{history:?}");
     assert_eq!(shown[0], "Sales restore of Sales, with replace");
     assert!(shown[1].starts_with("Sales backup full, copy only "), "{shown:?}");
-    assert!(shown[1].ends_with(" MB nightly a.bak") || shown[1].ends_with("/a.bak"), "{shown:?}");
+    let path = place.folder.path().join("a.bak");
+    assert!(shown[1].ends_with(&format!(" MB nightly {}", path.display())), "{shown:?}");
     assert_eq!(place.lines("history", &["--database", "EMPTY"]).len(), 2, "the head alone");
     assert_eq!(place.lines("history", &["--database", "SALES"]).len(), 4);
+}
+
+#[test]
+fn a_folder_whose_catalog_is_missing_says_so() {
+    let place = Place::new();
+    fs::write(place.folder.path().join("catalog.lock"), "").unwrap();
+    for command in ["databases", "history"] {
+        let (succeeded, _, err) = place.run(command, &[]);
+        assert!(!succeeded && err.contains("is missing") && err.contains("catalog.sqlite"), "{err}");
+    }
+}
+
+#[test]
+fn help_has_help() {
+    for option in ["--help", "-h"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_vdi-sim")).args(["help", option]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    }
 }
 
 #[test]

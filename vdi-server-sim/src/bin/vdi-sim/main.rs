@@ -56,7 +56,15 @@ fn main() -> ExitCode {
     if sqlcmd::is_called() {
         return sqlcmd::run();
     }
-    let outcome = match Arguments::parse().command {
+    let mut arguments: Vec<_> = std::env::args_os().collect();
+    // `help` takes names of commands only, and would take the option for one.
+    if let [_, command, option] = &mut arguments[..]
+        && command == "help"
+        && (option == "--help" || option == "-h")
+    {
+        *option = "help".into();
+    }
+    let outcome = match Arguments::parse_from(arguments).command {
         Command::Sql(arguments) => return sql::run(&arguments),
         Command::Faults => return sql::list_faults(),
         Command::Databases(arguments) => view::databases(&arguments),

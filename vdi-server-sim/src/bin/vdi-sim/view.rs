@@ -28,10 +28,20 @@ pub(crate) struct HistoryArguments {
     database: Option<String>,
 }
 
+/// Each data folder that was used has it.
+const LOCK_FILE: &str = "catalog.lock";
+
 /// Opens a data folder that has a catalog. Looking makes none.
 fn open(data: &Path) -> Result<DataFolder, Box<dyn Error>> {
     if !data.join(FILE_NAME).exists() {
+        let has_lock = data.join(LOCK_FILE).exists();
         let data = data.display();
+        if has_lock {
+            return Err(format!(
+                "the catalog {FILE_NAME} of {data} is missing, though statements have used this folder: put it back from a copy"
+            )
+            .into());
+        }
         return Err(format!("{data} has no catalog: it is no data folder, or no statement has used it yet").into());
     }
     Ok(DataFolder::open(data)?)

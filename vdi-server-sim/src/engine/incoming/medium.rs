@@ -10,7 +10,7 @@ use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader, PREFIX_LEN};
 use vdi_mtf::stream::{HEADER_LEN, StreamId};
 use vdi_mtf::value::FileId;
 
-use super::{Incoming, check_range};
+use super::{Device, Incoming, check_range};
 use crate::engine::Failure;
 use crate::engine::feed::{Fed, Feed};
 use crate::engine::medium_parser::{MediumParser, Scout, Until};
@@ -24,7 +24,7 @@ pub(in crate::engine) struct MediumReader<'a> {
 
 struct Content<'a> {
     incoming: &'a Incoming<'a>,
-    device: String,
+    device: Device,
     inspector: Inspector,
     /// The damages of which it is known what they mean.
     damages_seen: u64,
@@ -56,10 +56,10 @@ enum Stream {
 }
 
 impl<'a> MediumReader<'a> {
-    pub(super) fn new(incoming: &'a Incoming<'a>, device: &str) -> MediumReader<'a> {
+    pub(super) fn new(incoming: &'a Incoming<'a>, device: Device) -> MediumReader<'a> {
         let content = Content {
             incoming,
-            device: device.to_owned(),
+            device,
             inspector: Inspector::new(),
             damages_seen: 0,
             passed_over: 0,
@@ -94,7 +94,7 @@ impl Feed for MediumReader<'_> {
     fn end_of_data(&mut self) -> Result<(), Failure> {
         self.parser.finish().map_err(|error| self.content.broken(error))?;
         // It ends behind another set.
-        let (device, file) = (self.content.device.clone(), self.content.incoming.wanted.file);
+        let (device, file) = (self.content.device.name.clone(), self.content.incoming.wanted.file);
         Err(Failure::NoSuchSet { device, file, sets: self.content.inspector.medium().sets.len() })
     }
 
@@ -109,7 +109,7 @@ impl Feed for MediumReader<'_> {
 
 impl Content<'_> {
     fn broken(&self, error: Error) -> Failure {
-        self.incoming.broken(&self.device, error)
+        self.incoming.broken(&self.device.name, error)
     }
 
     /// The last set that has begun, if it is the wanted one.
@@ -146,7 +146,7 @@ impl Content<'_> {
             Event::SetEnd => {
                 if let Some(set) = self.wanted() {
                     let family = self.inspector.medium().media_set.family_number;
-                    self.incoming.end(&self.device, family, set, self.passed_over)?;
+                    self.incoming.end(&self.device.name, family, set, self.passed_over)?;
                     return Ok(Fed::End);
                 }
             }
@@ -161,7 +161,7 @@ impl Content<'_> {
                 let Some((vlf, _)) = set.log.last() else { return Ok(()) };
                 check_range(vlf).map_err(|what| {
                     let what = format!("the virtual log file at {}: {what}", vlf.offset);
-                    self.incoming.content(&self.device, what)
+                    self.incoming.content(&self.device.name, what)
                 })
             }
             // There need not be any pages.
@@ -198,7 +198,7 @@ impl Content<'_> {
             StreamId::LOG => {
                 if self.inspector.medium().media_set.family_number != 1 {
                     let what = "it has log, which belongs to family 1 only".to_owned();
-                    return Err(self.incoming.content(&self.device, what));
+                    return Err(self.incoming.content(&self.device.name, what));
                 }
                 if let Some((vlf, _)) = set.log.last() {
                     let (file, offset, left) = (vlf.file_id, vlf.start, vlf.range_len());
@@ -218,11 +218,11 @@ impl Content<'_> {
                 let pass = self.passes - 1;
                 let mut writer = RunWriter { incoming, bytes, run: None, moved: 0 };
                 let result =
-                    write_pages(extents, place, bytes, &mut writer, |first| incoming.extent(device, pass, first));
+                    write_pages(extents, place, bytes, &mut writer, |first| incoming.extent(&device.name, pass, first));
                 let moved = writer.moved;
                 result.map_err(|error| match error {
                     WriteError::Failure(failure) => failure,
-                    WriteError::Broken(error) => incoming.broken(device, error),
+                    WriteError::Broken(error) => incoming.broken(&device.name, error),
                 })?;
                 self.moved += moved;
                 Ok(())

@@ -62,7 +62,7 @@ fn receive(media: &[Vec<u8>], wanted: Wanted, files: &dyn Destination, seed: u64
     let mut readers: Vec<_> = media
         .iter()
         .enumerate()
-        .map(|(n, bytes)| (incoming.reader(&format!("d{n}")), &bytes[..], &[][..], false))
+        .map(|(n, bytes)| (incoming.reader(n, &format!("d{n}")), &bytes[..], &[][..], false))
         .collect();
     let mut running: Vec<usize> = (0..media.len()).collect();
     let mut waiting = vec![false; media.len()];
@@ -218,6 +218,22 @@ fn what_the_options_say_of_damages() {
     assert_eq!(number(&plain.media, Wanted { snapshot: Some(true), ..WANTED }), 3276);
 }
 
+/// BACKUP WITH CONTINUE_AFTER_ERROR knows of a damage only when the pages are written: the flag is in the last configuration.
+#[test]
+fn a_backup_that_says_at_its_end_that_it_is_damaged_is_refused() {
+    let made = backup(&Shape::default());
+    let mut inspector = Inspector::new();
+    inspector.read(&made.media[0]).unwrap();
+    let mut set = inspector.medium().sets[0].clone();
+    set.trailing.as_mut().unwrap().database.flags |= database_flags::DAMAGED;
+    let ended = |wanted| {
+        let files = Files::default();
+        Incoming::new(wanted, "sales", 1, &files).end("d", 1, &set, 0)
+    };
+    assert!(matches!(ended(WANTED), Err(Failure::DamagedBackup { .. })));
+    ended(Wanted { continue_after_error: true, ..WANTED }).unwrap();
+}
+
 #[test]
 fn families_that_do_not_fit_have_their_numbers() {
     let three = backup(&Shape { families: 3, extents: 4, ..Shape::default() }).media;
@@ -232,7 +248,25 @@ fn families_that_do_not_fit_have_their_numbers() {
     let mut other = three[1].clone();
     let id = other.windows(4).position(|window| window == b"RAID").unwrap() + 22;
     other[id] ^= 1;
-    assert_eq!(number(&[three[0].clone(), other, three[2].clone()], WANTED), 3258);
+    let media = [three[0].clone(), other, three[2].clone()];
+    assert_eq!(number(&media, WANTED), 3258);
+    // In whatever order they are read.
+    for seed in 0..16 {
+        match receive(&media, WANTED, &Files::default(), seed).unwrap_err() {
+            Failure::Families { device, source: FamilyError::Foreign { other, .. }, .. } => {
+                assert!(device > other && [&device, &other].contains(&&"d1".to_owned()), "{device} {other}");
+            }
+            failure => panic!("{failure}"),
+        }
+    }
+    // The stranger is the last.
+    for seed in 0..16 {
+        let media = [media[2].clone(), media[0].clone(), media[1].clone()];
+        match receive(&media, WANTED, &Files::default(), seed).unwrap_err() {
+            Failure::Families { device, .. } => assert_eq!(device, "d2", "seed {seed}"),
+            failure => panic!("{failure}"),
+        }
+    }
 }
 
 #[test]
@@ -295,7 +329,7 @@ fn the_set_that_file_names_is_taken_and_nothing_behind_it() {
 
     let files = Files::default();
     let incoming = Incoming::new(WANTED, "sales", 1, &files);
-    let mut reader = incoming.reader("d");
+    let mut reader = incoming.reader(0, "d");
     let mut bytes = [&sets[0].media[0][..], b"something else"].concat();
     bytes.extend_from_slice(&[0; 9]);
     assert!(!reader.needs_more(&bytes));

@@ -163,7 +163,22 @@ fn a_set_that_is_not_there_and_a_medium_that_ends_are_told() {
     let len = made.media[0].len();
     let (medium, taken) = scanned(&bytes[..len], Until::Medium { ends_itself: false }, len).unwrap();
     assert_eq!((medium.sets.len(), taken), (1, len));
-    assert!(scanned(&bytes, Until::Medium { ends_itself: true }, len).is_err());
+}
+
+/// As a BACKUP leaves them that was killed while it appended.
+#[test]
+fn complete_sets_are_shown_whatever_follows_them() {
+    let made = backup(&Shape::default());
+    let whole = &made.media[0];
+    for rest in [&[0; 512][..], &[7; 100_000], b"x", &whole[1024..1100], &whole[..5000]] {
+        for piece in [1000, 65536] {
+            let bytes = [whole, rest].concat();
+            let (medium, _) = scanned(&bytes, Until::Medium { ends_itself: true }, piece).unwrap();
+            assert_eq!((medium.sets.len(), medium.len), (1, whole.len() as u64), "{} bytes", rest.len());
+            assert_eq!(headers(&medium).rows.len(), 1);
+        }
+    }
+    assert!(scanned(&whole[..whole.len() - 1], Until::Medium { ends_itself: true }, 65536).is_err(), "no complete set");
 }
 
 /// Every kind of backup that servers made has rows whose values fit their columns.

@@ -58,7 +58,7 @@ pub(in crate::engine) fn run(
             operation.spawn(scope, || operation.run_agent());
             if let Some(device) = opened.into_iter().next() {
                 let driver = Driver::new(operation, device, config, None, &counter);
-                let feed = incoming.reader(driver.name());
+                let feed = incoming.reader(0, driver.name());
                 let reads = Reads::new(driver, transfer);
                 let reader = Reader { operation, transfer, block_size, reads, whole: false, inspects: false };
                 let fails = engine.fails_after_close();

@@ -128,6 +128,7 @@ fn media_that_do_not_fit_are_refused() {
         "no backup at all, but long enough that its first bytes are taken for a header",
     )
     .unwrap();
+    std::fs::write(server.path("hello"), "hello").unwrap();
     std::fs::write(server.path("empty"), "").unwrap();
     let cut = std::fs::read(server.path("one")).unwrap();
     std::fs::write(server.path("cut"), &cut[..cut.len() - 4096]).unwrap();
@@ -149,6 +150,7 @@ fn media_that_do_not_fit_are_refused() {
         ("DISK = 'one'", "WITH BLOCKSIZE = 512", 3272),
         ("DISK = 'text'", "", 3241),
         ("DISK = 'text'", "WITH INIT", 3241),
+        ("DISK = 'hello'", "", 3241),
         ("DISK = 'cut'", "", 3266),
         ("DISK = 'long'", "", 3266),
         ("DISK = 'pipe'", "", 3201),
@@ -162,6 +164,13 @@ fn media_that_do_not_fit_are_refused() {
         assert_eq!(server.run(&sql), [expected, 3013], "{sql}");
         assert_eq!(state(), before, "{sql}");
     }
+    // The set before the zeros is shown and sound.
+    let mut answer = Answer::default();
+    let _ = server.engine.session().batch("RESTORE HEADERONLY FROM DISK = 'long'", &[], &mut answer, &Cancel::new());
+    let end = format!("ends at byte {}", cut.len());
+    assert!(answer.messages.iter().all(|message| !message.is_error()), "{:?}", answer.messages);
+    assert!(answer.messages.iter().any(|message| message.text.contains(&end)), "{:?}", answer.messages);
+    assert_eq!(server.run("RESTORE VERIFYONLY FROM DISK = 'long' WITH FILE = 1"), [3262]);
     assert_eq!(server.run("BACKUP DATABASE d TO DISK = 'kept' WITH INIT, SKIP"), [3014]);
     assert_eq!(server.run("BACKUP DATABASE d TO DISK = 'text' WITH FORMAT"), [3014]);
     assert_eq!(server.run("BACKUP DATABASE d TO DISK = 'empty'"), [3014]);

@@ -394,6 +394,22 @@ pub(super) const ROWS: &[Row] = &[
         logs: &[],
     },
     Row {
+        situation: "RESTORE of msdb",
+        run: |trial| trial.run(&restore_statement("msdb", "nightly", 1, "REPLACE")),
+        client: &[(50000, 1), (3013, 1)],
+        says: &["the system database msdb has no content in this simulator", "restore it under another name"],
+        log: &[],
+        logs: &[],
+    },
+    Row {
+        situation: "BACKUP of master",
+        run: |trial| trial.run(&backup_statement("Master", "nightly", 1, "")),
+        client: &[(50000, 1), (3013, 1)],
+        says: &["the system database Master has no content in this simulator", "back up a database of your own"],
+        log: &[3041],
+        logs: &[],
+    },
+    Row {
         situation: "BACKUP of tempdb",
         run: |trial| trial.run(&backup_statement("tempdb", "nightly", 1, "")),
         client: &[(3147, 1), (3013, 1)],
