@@ -72,7 +72,7 @@
 //!    moved here: see the engine's `snapshot` module for what holds there.
 //! 2. The first failure is the one that is reported: what follows from it (aborted commands) is not. A restore that is reported as
 //!    failed has changed nothing: one transaction of the catalog makes the new database, and is the last that can fail.
-//! 3. Every thread waits for its work *and* for the end of the work, so a failure anywhere ends all of them. A reader that waits for a
+//! 3. Every thread waits for its operation *and* for the end of the operation, so a failure anywhere ends all of them. A reader that waits for a
 //!    buffer hears of the end by the abort or the close that comes with it.
 //!
 //! [`RestoreTarget`]: crate::storage::RestoreTarget
@@ -84,27 +84,27 @@ mod completed;
 mod driver;
 mod failure;
 mod feed;
+mod free_list;
 mod from_devices;
 mod from_files;
 mod incoming;
 mod inspect;
 mod job;
-mod list;
 #[cfg(test)]
 #[path = "../mtf/tests/common/mod.rs"]
 mod made_backups;
 mod medium_parser;
+mod operation;
 mod pages;
 mod plan;
+mod progress_counter;
 mod reads;
 mod reporting;
 mod restore;
 mod scan;
 mod snapshot;
 mod snapshot_sums;
-mod tally;
 mod to_files;
-mod work;
 mod writes;
 
 pub use cancel::Cancel;
@@ -301,8 +301,8 @@ fn refuse_name(statement: &Statement) -> Result<(), Failure> {
     }
 }
 
-/// SQL Server restores `master` only while nobody else uses the server, and `tempdb` never. The simulator has no content of the others:
-/// only their names are there.
+/// SQL Server restores `master` only while no other session uses the server, and `tempdb` never. The simulator has no content of the
+/// others: only their names are there.
 fn refuse_system_database(statement: &Statement) -> Result<(), Failure> {
     let (name, what) = match statement {
         Statement::Restore(restore) if restore.database.eq_ignore_ascii_case("master") => {
@@ -330,7 +330,7 @@ fn default_buffers(devices: usize) -> u32 {
     4 * (devices.min(MAX_DEVICES as usize) as u32)
 }
 
-/// Reports 3211 as the work goes on.
+/// Reports 3211 as the operation goes on.
 struct Progress {
     total: u64,
     step: u64,

@@ -23,7 +23,7 @@
 //! | `build` | files of a database that is being made or restored |
 //! | `settle` | ending what a statement began, also after its process died |
 //! | `path` | names of databases, and where their files are |
-//! | `owner` | who owns what a statement makes |
+//! | `owner` | the owner of the files that a statement makes |
 //! | `lock` | which statement works on a database |
 
 mod build;

@@ -92,6 +92,14 @@ pub struct Builder {
     /// Where the label ends, in its first set; else 0.
     label_len: u64,
     sum: Option<SectorSum>,
+    cuts: Cuts,
+}
+
+/// Where a stream is cut besides the rules of the format: see [`Builder::cut_at`].
+#[derive(Clone, Copy, Debug)]
+struct Cuts {
+    unit: u64,
+    at_filemarks: bool,
 }
 
 impl Builder {
@@ -111,6 +119,7 @@ impl Builder {
             next_id: 0,
             label_len: 0,
             sum: None,
+            cuts: Cuts { unit: 1, at_filemarks: false },
         }
     }
 
@@ -123,6 +132,16 @@ impl Builder {
             map: map.unwrap_or(SetMap { family_id: medium.label.family_id, sets: Vec::new() }),
             ..Builder::new(medium.label.clone(), medium.media_set.clone())
         }
+    }
+
+    /// The same builder for a device that takes multiples of `unit` bytes, a power of two. Pages begin at a multiple of it from the start of
+    /// the medium, and each set ends at one. With `at_filemarks` the label and the summary end at one, too, each with its filemark.
+    ///
+    /// Padding takes the next place that the rules of the format allow. Without this it takes the first.
+    #[must_use]
+    pub fn cut_at(mut self, unit: u64, at_filemarks: bool) -> Self {
+        self.cuts = Cuts { unit: unit.max(1), at_filemarks };
+        self
     }
 
     /// Where the next byte is on the medium.
@@ -154,6 +173,7 @@ impl Builder {
         self.push(self.tape.encode()?, out);
         self.stream(StreamId::MEDIA_SET, 0, &self.media_set.encode()?, out);
         let end = self.aligned(self.position + stream::HEADER_LEN as u64, 0, self.tape.unit());
+        let end = self.before_filemark(end, self.tape.unit(), self.cuts.at_filemarks);
         self.pad(StreamId::PAD, 0, end, out);
         self.label_len = self.position;
         self.start.software_major = software_major;
@@ -327,7 +347,8 @@ impl Builder {
         self.configuration(BlockId::Summary, trailing, out)?;
         let logical = u64::from(self.tape.logical_block_size);
         let end = self.aligned(self.position + stream::HEADER_LEN as u64, self.set_offset, logical);
-        let end = end.next_multiple_of(u64::from(self.tape.filemark_len()));
+        let filemark = u64::from(self.tape.filemark_len());
+        let end = self.before_filemark(end.next_multiple_of(filemark), filemark, self.cuts.at_filemarks);
         self.pad(StreamId::PAD, 0, end, out);
         self.filemark(out)?;
         self.map.sets.push(SetMap::entry_of(&self.start, &self.volume, trailing.database.backup_size));
@@ -350,6 +371,7 @@ impl Builder {
         let second = self.position;
         self.push(end.encode()?, out);
         let stop = self.aligned(self.position + stream::HEADER_LEN as u64, second, self.tape.unit());
+        let stop = self.before_filemark(stop, self.tape.unit(), true);
         self.pad(StreamId::PAD, 0, stop, out);
         self.filemark(out)?;
         self.phase = Phase::Set;
@@ -380,6 +402,18 @@ impl Builder {
     /// The first multiple of `unit` from `origin` on that is not before `least`.
     fn aligned(&self, least: u64, origin: u64, unit: u64) -> u64 {
         origin + (least - origin).next_multiple_of(unit)
+    }
+
+    /// The first place from `place` on, in steps of `step`, where a filemark ends at a cut, if there is to be one.
+    fn before_filemark(&self, place: u64, step: u64, cut: bool) -> u64 {
+        if cut { self.later(place, step, self.tape.filemark_len().into()) } else { place }
+    }
+
+    /// The first place from `place` on, in steps of `step`, that lies `before` bytes before a cut; `place` where no step leads to one.
+    fn later(&self, place: u64, step: u64, before: u64) -> u64 {
+        let is_cut = |place: &u64| (place + before).is_multiple_of(self.cuts.unit);
+        let steps = self.cuts.unit.div_ceil(step).min(1 << 16);
+        (0..=steps).map(|count| place + count * step).find(is_cut).unwrap_or(place)
     }
 
     fn push(&mut self, bytes: Vec<u8>, out: &mut Vec<u8>) {
@@ -441,7 +475,10 @@ impl Builder {
     fn begin_stream(&mut self, id: StreamId, attributes: u16, len: u64, checksum: bool, out: &mut Vec<u8>) {
         let before = stream::HEADER_LEN as u64 + PREFIX_LEN;
         let least = self.position + stream::HEADER_LEN as u64 + before;
-        let data = self.aligned(least, self.set_offset, self.tape.unit());
+        let mut data = self.aligned(least, self.set_offset, self.tape.unit());
+        if id == StreamId::DATA {
+            data = self.later(data, self.tape.unit(), 0);
+        }
         self.pad(StreamId::ALIGN, stream::attributes::ALIGNMENT, data - before, out);
         let attributes = if checksum { attributes | stream::attributes::SUMMED } else { attributes };
         self.push(StreamHeader::new(id, attributes, len).encode().to_vec(), out);

@@ -95,6 +95,8 @@ fn check_not_cut(path: &Path) -> Result<(), CatalogError> {
 
 fn prepare_connection(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // In KiB, as a negative number. By default it is 2 MB, which a server would take bit by bit as the history grows.
+    connection.pragma_update(None, "cache_size", -256)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     connection.pragma_update(None, "cell_size_check", true)?;

@@ -19,15 +19,15 @@ use std::time::Instant;
 
 use crossbeam::channel::{bounded, select};
 use vdi_proto::config::{MIN_BLOCK_SIZE, ServerTerms, TRANSFER_UNIT};
-use vdi_proto::features::Features;
+use vdi_proto::features::{DeviceKind, Features};
 
 use super::completed::Completed;
 use super::driver::Driver;
-use super::list::{Homes, List};
+use super::free_list::{FreeList, FreeLists};
+use super::operation::{Gate, Operation};
 use super::pages::Pages;
-use super::plan::{Media, Plan, Terms};
-use super::tally::Tally;
-use super::work::{Gate, Work};
+use super::plan::{Cuts, Media, Plan, Terms};
+use super::progress_counter::ProgressCounter;
 use super::writes::Writes;
 use super::{Cancel, Engine, Failure, Progress, Summary, default_buffers};
 use crate::messages::{Message, PAGE_BYTES, Verb};
@@ -53,62 +53,67 @@ pub(super) fn run(
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(1);
 
-    Work::with(engine, devices, cancel, |work| {
+    Operation::with(engine, devices, cancel, |operation| {
         let _lock = engine.folder.lock(&statement.database, Verb::Backup)?;
         let database = engine.folder.database(&statement.database)?;
         // There is no log that would tell what writers do meanwhile, so they wait until all is read and flushed.
-        let frozen = work.freeze(&database)?;
+        let frozen = operation.freeze(&database)?;
         let started = Instant::now();
         let server = engine.server_name();
-        let media = Media::new(statement, block_size)?;
+        let cuts = match operation.set.get_configuration()?.features.device_kind() {
+            Ok(DeviceKind::TapeLike) => Cuts::Marks,
+            _ => Cuts::Pages,
+        };
+        let media = Media::new(statement, block_size, cuts)?;
         let plan = Plan::new(frozen.checkpoint()?, &Terms { statement, server, transfer, snapshot: None }, &media)?;
         let (plan, mut frozen) = (&plan, Some(frozen));
         let terms =
             ServerTerms { features: Features::WRITE_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
         let wanted = [(transfer, buffers), (SMALL_LEN, SMALL_BUFFERS * devices.len() as u32)];
-        let (config, opened) = work.configure(&terms, &wanted, devices)?;
-        let free = List::fill_several(work, transfer, buffers, readers())?;
-        let free: Vec<List> = free.into_iter().map(|list| list.for_readers(work)).collect();
+        let (config, opened) = operation.configure(&terms, &wanted, devices)?;
+        let free = FreeList::fill_several(operation, transfer, buffers, readers())?;
+        let free: Vec<FreeList> = free.into_iter().map(|list| list.for_readers(operation)).collect();
 
-        let pages = Pages::new(plan, &database, &work.faults, options.continue_after_error)?;
+        let pages = Pages::new(plan, &database, &operation.faults, options.continue_after_error)?;
         let dealer = Dealer::new(devices.len(), plan.dealing.stream_len());
-        let tally = Tally::new(plan.bytes(), options.stats);
+        let counter = ProgressCounter::new(plan.bytes(), options.stats);
         let (through, all_through) = bounded::<()>(0);
         let (reading, all_read) = bounded::<()>(0);
         let (flushed, done) = (Gate::new(), Gate::new());
         let (mut outputs, mut failed) = (Vec::new(), Vec::new());
         for (family, (device, stream)) in opened.into_iter().zip(media.streams).enumerate() {
-            let small = List::fill(work, SMALL_LEN, SMALL_BUFFERS)?;
-            let homes = Homes::new(&small, &free).counting(Arc::clone(dealer.in_flight(family)));
-            let driver = Driver::new(work, device, config, Some(homes.clone()), &tally);
-            let writes = Writes::new(driver, homes);
+            let small = FreeList::fill(operation, SMALL_LEN, SMALL_BUFFERS)?;
+            let lists = FreeLists::new(&small, &free).counting(Arc::clone(dealer.in_flight(family)));
+            let driver = Driver::new(operation, device, config, Some(lists.clone()), &counter);
+            let writes = Writes::new(driver, lists);
             failed.push(writes.driver.failed.clone());
-            outputs.push(Ordered::new(Output::new(work, writes, stream, small), plan.dealing.stream_len()));
+            outputs.push(Ordered::new(Output::new(operation, writes, stream, small), plan.dealing.stream_len()));
         }
         let (outputs, dealer, free) = (&outputs[..], &dealer, &free[..]);
         let (flushed, done) = (&flushed, &done);
         let mut progress = Progress::new(plan.bytes(), options.stats);
         if readers() >= cpus() {
-            work.set.want_cpus();
+            operation.set.want_cpus();
         }
         std::thread::scope(|scope| {
             let pages = &pages;
-            work.spawn(scope, || work.run_agent());
+            operation.spawn(scope, || operation.run_agent());
             for own in 0..readers() {
                 // A transfer is whole pages, and a multiple of BLOCKSIZE.
                 let unit = block_size.max(PAGE_BYTES as u32);
-                let reader = Reader { work, pages, dealer, free, own, outputs, transfer, unit };
+                let reader = Reader { operation, pages, dealer, free, own, outputs, transfer, unit };
                 let reading = reading.clone();
-                work.spawn(scope, move || {
+                operation.spawn(scope, move || {
                     reader.run();
                     drop(reading);
                 });
             }
             drop(reading);
             for (ordered, failed) in outputs.iter().zip(failed) {
-                let writer = Writer { work, plan, pages, ordered, failed, all_read: all_read.clone(), flushed, done };
+                let writer =
+                    Writer { operation, plan, pages, ordered, failed, all_read: all_read.clone(), flushed, done };
                 let through = through.clone();
-                work.spawn(scope, move || {
+                operation.spawn(scope, move || {
                     writer.run();
                     drop(through);
                 });
@@ -118,9 +123,9 @@ pub(super) fn run(
             let mut ended = false;
             while !ended {
                 select! {
-                    recv(tally.due()) -> _ => tally.report(&mut progress, report),
+                    recv(counter.due()) -> _ => counter.report(&mut progress, report),
                     recv(all_through) -> _ => {
-                        tally.report(&mut progress, report);
+                        counter.report(&mut progress, report);
                         ended = true;
                     }
                     recv(flushed.arrivals()) -> _ => {
@@ -128,24 +133,24 @@ pub(super) fn run(
                         if arrived[0] == outputs.len() {
                             match frozen.take().map_or(Ok(()), |frozen| frozen.check_unchanged()) {
                                 Ok(()) => flushed.open(),
-                                Err(error) => work.fail(error.into()),
+                                Err(error) => operation.fail(error.into()),
                             }
                         }
                     }
                     recv(done.arrivals()) -> _ => {
                         arrived[1] += 1;
                         // A failure is recorded already.
-                        if arrived[1] == outputs.len() && work.decide().is_ok() {
+                        if arrived[1] == outputs.len() && operation.decide().is_ok() {
                             done.open();
                         }
                     }
-                    recv(work.over()) -> _ => ended = true,
+                    recv(operation.over()) -> _ => ended = true,
                 }
             }
             // Ends the agent.
-            work.finish()
+            operation.finish()
         })?;
-        let commands = tally.commands();
+        let commands = counter.commands();
         Completed { statement, plan, damage: pages.messages(), block_size, commands, started }.report(engine, report)
     })
 }

@@ -4,7 +4,7 @@
 //!
 //! 1. A cancelled statement has one of two ends. Either it fails with [`Failure::Cancelled`](super::Failure::Cancelled): its set is
 //!    aborted for that reason, no device was closed in order, and a restore has changed nothing. Or it had decided before
-//!    ([`Work::decide`](super::work::Work::decide)), and the cancel changes nothing, on neither side.
+//!    ([`Operation::decide`](super::operation::Operation::decide)), and the cancel changes nothing, on neither side.
 //! 2. A failure that came before the cancel stays the statement's.
 //! 3. [`Cancel::cancel`] waits for nothing. It ends every wait of the statement, also one that begins later. One wait is not ended but
 //!    limited: a client that has created its set and does not answer the server that joins has ten seconds.

@@ -35,9 +35,9 @@ use vdi_proto::features::{DeviceKind, Features};
 use vdi_proto::status::VdError;
 
 use super::Failure;
-use super::list::{Home, Homes};
-use super::tally::Tally;
-use super::work::{Stopped, Work};
+use super::free_list::{BufferOrigin, FreeLists};
+use super::operation::{Operation, Stopped};
+use super::progress_counter::ProgressCounter;
 use crate::faults::{Act, CommandFault};
 use crate::trace::event;
 use crate::vds::{Completed, CompletionRoutine, ServerBuffer, ServerVirtualDevice, VdsCommand, VdsError};
@@ -61,12 +61,12 @@ pub(super) struct Ended {
     pub(super) buffer: Option<ServerBuffer>,
 }
 
-/// Where a command's context has the home of its buffer, above its number.
-const HOME: u32 = 56;
+/// Where a command's context has the origin of its buffer, above its number.
+const ORIGIN: u32 = 56;
 
 /// Brings buffers back to their lists, and tells the driver.
 struct Routine {
-    homes: Option<Homes>,
+    lists: Option<FreeLists>,
     succeeded: Sender<Ended>,
     failed: Sender<Ended>,
 }
@@ -74,32 +74,32 @@ struct Routine {
 impl CompletionRoutine for Routine {
     fn completed(&self, completed: Completed) {
         let Completed { code, bytes, position, mut buffer, context, .. } = completed;
-        if let Some(homes) = self.homes.as_ref().filter(|_| code.is_success())
+        if let Some(lists) = self.lists.as_ref().filter(|_| code.is_success())
             && let Some(buffer) = buffer.take()
         {
-            homes.back(Home::from_bits(context >> HOME), buffer);
+            lists.free(BufferOrigin::from_bits(context >> ORIGIN), buffer);
         }
         let channel = if code.is_success() { &self.succeeded } else { &self.failed };
         // The driver may be gone after a failure.
-        let _ = channel.send(Ended { number: context & ((1 << HOME) - 1), code, bytes, position, buffer });
+        let _ = channel.send(Ended { number: context & ((1 << ORIGIN) - 1), code, bytes, position, buffer });
     }
 }
 
-/// Holds completions back until they are let go, or the work is over: who ends it ends the commands, and is not to wait for who
-/// sends them. The thread that sends hears of refusals at once.
-struct Holding {
+/// Delays completions until the sending thread releases them, or the operation is over. The thread that ends the operation also ends its
+/// commands, and must not wait for the sending thread. The sending thread gets refusals at once.
+struct DelayedRoutine {
     sender: ThreadId,
     /// Both are disconnected then.
-    let_go: Receiver<()>,
+    released: Receiver<()>,
     over: Receiver<()>,
     inner: Arc<Routine>,
 }
 
-impl CompletionRoutine for Holding {
+impl CompletionRoutine for DelayedRoutine {
     fn completed(&self, completed: Completed) {
         if thread::current().id() != self.sender {
             select! {
-                recv(self.let_go) -> _ => {}
+                recv(self.released) -> _ => {}
                 recv(self.over) -> _ => {}
             }
         }
@@ -114,7 +114,7 @@ pub(super) struct Outgoing {
     pub(super) size: i32,
     pub(super) position: u64,
     pub(super) buffer: Option<ServerBuffer>,
-    pub(super) home: Home,
+    pub(super) origin: BufferOrigin,
 }
 
 /// The answer to a command without data.
@@ -126,14 +126,14 @@ pub(super) struct Answer {
 
 /// A device of a statement.
 pub(super) struct Driver<'a> {
-    pub(super) work: &'a Work,
+    pub(super) operation: &'a Operation,
     device: Arc<ServerVirtualDevice>,
     pub(super) config: VdConfig,
     pub(super) kind: DeviceKind,
     /// The device gets Discard if the server fails.
     discards: bool,
     routine: Arc<Routine>,
-    /// Commands that succeeded. Apart from the others, so that who has something better to wait for is not woken for them.
+    /// Commands that succeeded. They have a channel of their own, so that a thread that waits for failures is not woken for them.
     succeeded: Receiver<Ended>,
     /// Commands that ended in another way.
     pub(super) failed: Receiver<Ended>,
@@ -144,25 +144,25 @@ pub(super) struct Driver<'a> {
     in_flight: u32,
     /// The number of the medium in the device.
     medium: i32,
-    tally: &'a Tally,
+    counter: &'a ProgressCounter,
 }
 
 impl<'a> Driver<'a> {
-    /// A driver; `tally` learns of every command that succeeded.
+    /// A driver; `counter` learns of every command that succeeded.
     pub(super) fn new(
-        work: &'a Work,
+        operation: &'a Operation,
         device: Arc<ServerVirtualDevice>,
         config: VdConfig,
-        homes: Option<Homes>,
-        tally: &'a Tally,
+        lists: Option<FreeLists>,
+        counter: &'a ProgressCounter,
     ) -> Driver<'a> {
         let ((succeeding, succeeded), (failing, failed)) = (unbounded(), unbounded());
-        let routine = Arc::new(Routine { homes, succeeded: succeeding, failed: failing });
+        let routine = Arc::new(Routine { lists, succeeded: succeeding, failed: failing });
         // BeginConfiguration has refused every other combination.
         let kind = config.features.device_kind().unwrap_or(DeviceKind::PipeLike);
-        let discards = Work::discards(&config);
+        let discards = Operation::discards(&config);
         Driver {
-            work,
+            operation,
             device,
             config,
             kind,
@@ -174,7 +174,7 @@ impl<'a> Driver<'a> {
             drawn: None,
             in_flight: 0,
             medium: 1,
-            tally,
+            counter,
         }
     }
 
@@ -196,7 +196,7 @@ impl<'a> Driver<'a> {
 
     /// A command has succeeded and moved so many bytes of files.
     pub(super) fn succeeded(&self, payload: u64) {
-        self.tally.add(payload);
+        self.counter.add(payload);
     }
 
     /// Sends a command and gives its number. Its answer comes through [`Driver::wait_ended`] and its like, also where it is
@@ -215,12 +215,12 @@ impl<'a> Driver<'a> {
         outgoing: Outgoing,
         routine: Arc<dyn CompletionRoutine>,
     ) -> Result<(u64, Option<VdError>), Stopped> {
-        let Outgoing { code, size, position, buffer, home } = outgoing;
-        let sending = if self.discards { Some(self.work.may_send()?) } else { None };
+        let Outgoing { code, size, position, buffer, origin } = outgoing;
+        let sending = if self.discards { Some(self.operation.may_send()?) } else { None };
         let number = self.next_number;
         self.next_number += 1;
         self.in_flight += 1;
-        let context = number | home.bits() << HOME;
+        let context = number | origin.bits() << ORIGIN;
         let command = VdsCommand { code, size, position, buffer, routine, context };
         let sent = self.device.send_command(command);
         // The thread that fails may have to send Discard.
@@ -228,18 +228,19 @@ impl<'a> Driver<'a> {
         match sent {
             Ok(()) => Ok((number, None)),
             Err(error) if matches!(error.code, VdError::IoError | VdError::QueueFull) => Ok((number, Some(error.code))),
-            Err(error) => Err(self.work.stop(error)),
+            Err(error) => Err(self.operation.stop(error)),
         }
     }
 
     /// Sends Flushes until the queue is full, and waits for all of them: what a client may come across, on demand. Completions
     /// wait meanwhile, so that no client is fast enough to keep the queue from filling; so these commands know no other faults.
     pub(super) fn fill_queue(&mut self) -> Result<(), Stopped> {
-        let (held, let_go) = bounded(0);
-        let (inner, over) = (Arc::clone(&self.routine), self.work.over().clone());
-        let routine = Arc::new(Holding { sender: thread::current().id(), let_go, over, inner });
+        let (held, released) = bounded(0);
+        let (inner, over) = (Arc::clone(&self.routine), self.operation.over().clone());
+        let routine = Arc::new(DelayedRoutine { sender: thread::current().id(), released, over, inner });
         let refused = loop {
-            let flush = Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, home: Home::SMALL };
+            let flush =
+                Outgoing { code: CommandCode::FLUSH, size: 0, position: 0, buffer: None, origin: BufferOrigin::SMALL };
             if let (number, Some(_)) = self.submit(flush, Arc::clone(&routine) as _)? {
                 break number;
             }
@@ -263,7 +264,7 @@ impl<'a> Driver<'a> {
 
     /// What the faults do before the next command, which is counted now.
     fn next_fault(&mut self) -> CommandFault {
-        let (faults, device) = (&self.work.faults, self.device.index());
+        let (faults, device) = (&self.operation.faults, self.device.index());
         *self.drawn.get_or_insert_with(|| faults.before_command(device))
     }
 
@@ -271,19 +272,19 @@ impl<'a> Driver<'a> {
     fn inject(&self, code: CommandCode, fault: CommandFault) -> Result<(), Stopped> {
         if fault.act != Act::Send {
             let act = format!("{:?}", fault.act);
-            event!(INFO, set = self.work.set_name(), device = self.name(), command = %code, act = act, "fault");
+            event!(INFO, set = self.operation.set_name(), device = self.name(), command = %code, act = act, "fault");
         }
-        self.work.pause(fault.delay)?;
+        self.operation.pause(fault.delay)?;
         match fault.act {
             Act::Send => {}
             Act::Abort => {
                 // The command that follows is refused, and the agent says why.
-                let _ = self.work.set.signal_abort();
+                let _ = self.operation.set.signal_abort();
             }
             Act::Die => Act::die(),
             Act::Refuse(refusal) => {
-                let (set, what) = (self.work.set_name(), "a fault refuses it");
-                return Err(self.work.stop(VdsError::on_device("SendCommand", set, self.name(), refusal, what)));
+                let (set, what) = (self.operation.set_name(), "a fault refuses it");
+                return Err(self.operation.stop(VdsError::on_device("SendCommand", set, self.name(), refusal, what)));
             }
         }
         Ok(())
@@ -294,7 +295,7 @@ impl<'a> Driver<'a> {
         let ended = select! {
             recv(self.succeeded) -> ended => ended,
             recv(self.failed) -> ended => ended,
-            recv(self.work.over()) -> _ => return Err(Stopped),
+            recv(self.operation.over()) -> _ => return Err(Stopped),
         };
         self.took(ended.map_err(|_| Stopped)?)
     }
@@ -309,8 +310,8 @@ impl<'a> Driver<'a> {
     /// Takes note of a command that has ended; to be called with everything that comes out of `failed`.
     pub(super) fn took(&mut self, ended: Ended) -> Result<Ended, Stopped> {
         self.in_flight -= 1;
-        if ended.code == CompletionCode::OPERATION_ABORTED && self.work.is_aborted() {
-            return Err(self.work.wait_until_over());
+        if ended.code == CompletionCode::OPERATION_ABORTED && self.operation.is_aborted() {
+            return Err(self.operation.wait_until_over());
         }
         Ok(ended)
     }
@@ -318,7 +319,7 @@ impl<'a> Driver<'a> {
     /// Sends a command without data while nothing is outstanding, and waits for its answer.
     fn exchange(&mut self, code: CommandCode, size: i32, position: u64) -> Result<Answer, Stopped> {
         debug_assert_eq!(self.in_flight, 0, "{code}");
-        self.send(Outgoing { code, size, position, buffer: None, home: Home::SMALL })?;
+        self.send(Outgoing { code, size, position, buffer: None, origin: BufferOrigin::SMALL })?;
         let Ended { code, position, .. } = self.wait_ended()?;
         if code.is_success() {
             self.succeeded(0);
@@ -329,15 +330,15 @@ impl<'a> Driver<'a> {
     /// ClearError after a failure, to be called when nothing is outstanding. A client that refuses it stands by the failure,
     /// which then is the statement's.
     pub(super) fn clear_error(&mut self, failure: Failure) -> Result<(), Stopped> {
-        event!(DEBUG, set = self.work.set_name(), device = self.name(), failure = %failure, "recovering");
+        event!(DEBUG, set = self.operation.set_name(), device = self.name(), failure = %failure, "recovering");
         let answer = self.exchange(CommandCode::CLEAR_ERROR, 0, 0)?;
         match failure {
             _ if answer.code.is_success() => Ok(()),
             Failure::Device { device, operation, code, bytes, size, .. } => {
                 let clear_error = Some(answer.code);
-                Err(self.work.stop(Failure::Device { device, operation, code, bytes, size, clear_error }))
+                Err(self.operation.stop(Failure::Device { device, operation, code, bytes, size, clear_error }))
             }
-            failure => Err(self.work.stop(failure)),
+            failure => Err(self.operation.stop(failure)),
         }
     }
 
@@ -410,13 +411,13 @@ impl<'a> Driver<'a> {
         let next = self.medium.saturating_add(1);
         self.command(CommandCode::LOAD, next, 0)?;
         self.medium = next;
-        event!(DEBUG, set = self.work.set_name(), device = self.name(), medium = next, "medium loaded");
+        event!(DEBUG, set = self.operation.set_name(), device = self.name(), medium = next, "medium loaded");
         Ok(())
     }
 
     /// Closes the device.
     pub(super) fn close(&self) -> Result<(), Stopped> {
-        self.device.close_device().map_err(|error| self.work.stop(error))
+        self.device.close_device().map_err(|error| self.operation.stop(error))
     }
 
     pub(super) fn failure(&self, command: CommandCode, code: CompletionCode, bytes: u32, size: u32) -> Failure {
@@ -426,13 +427,13 @@ impl<'a> Driver<'a> {
 
     /// A command failed for good.
     pub(super) fn failed(&self, command: CommandCode, code: CompletionCode, bytes: u32, size: u32) -> Stopped {
-        self.work.stop(self.failure(command, code, bytes, size))
+        self.operation.stop(self.failure(command, code, bytes, size))
     }
 
     /// The client's answer cannot be right.
     pub(super) fn protocol_error(&self, command: CommandCode, what: String) -> Stopped {
         let device = self.name().to_owned();
-        self.work.stop(Failure::Answer { device, operation: operation(command), what })
+        self.operation.stop(Failure::Answer { device, operation: operation(command), what })
     }
 }
 

@@ -1,4 +1,4 @@
-//! The seam between those who read devices and those who understand what is on them.
+//! The seam between the code that reads devices and the code that reads what is on them.
 
 use crossbeam::channel::Receiver;
 

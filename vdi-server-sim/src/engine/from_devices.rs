@@ -15,9 +15,9 @@ use vdi_proto::features::{DeviceKind, Features};
 use super::driver::Driver;
 use super::feed::{Fed, Feed};
 use super::medium_parser::MediumParser;
+use super::operation::{Gate, Operation, Stopped};
+use super::progress_counter::ProgressCounter;
 use super::reads::{Arrived, ReadEnd, Reads};
-use super::tally::Tally;
-use super::work::{Gate, Stopped, Work};
 use super::{Cancel, Engine, Failure, default_buffers};
 use crate::tsql::RestoreOptions;
 use crate::vds::ServerBuffer;
@@ -30,7 +30,7 @@ pub(super) struct Reading<'a> {
     pub(super) options: &'a RestoreOptions,
     pub(super) cancel: &'a Cancel,
     /// Learns of commands and bytes.
-    pub(super) tally: &'a Tally,
+    pub(super) counter: &'a ProgressCounter,
     /// All of a set is wanted: tapes are looked at for its end first, and several buffers are used.
     pub(super) whole: bool,
 }
@@ -42,19 +42,19 @@ impl Reading<'_> {
         &self,
         feed: impl Fn(usize, &str, DeviceKind) -> Option<F>,
         mut due: impl FnMut(),
-        decide: impl FnOnce(&Work, Vec<F>) -> Result<T, Stopped>,
+        decide: impl FnOnce(&Operation, Vec<F>) -> Result<T, Stopped>,
     ) -> Result<T, Failure> {
-        let Reading { engine, devices, options, cancel, tally, whole } = *self;
+        let Reading { engine, devices, options, cancel, counter, whole } = *self;
         let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
         let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
-        Work::with(engine, devices, cancel, |work| {
+        Operation::with(engine, devices, cancel, |operation| {
             let terms =
                 ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
             // Two a device: one that the client fills while the other goes to the files.
             let buffers =
                 options.buffer_count.unwrap_or_else(|| default_buffers(devices.len())).max(2 * devices.len() as u32);
-            let (config, opened) = work.configure(&terms, &[(transfer, buffers)], devices)?;
-            // Headers are short, and what is read of the rest is read in vain.
+            let (config, opened) = operation.configure(&terms, &[(transfer, buffers)], devices)?;
+            // Headers are short. Bytes behind them would be read and dropped.
             let transfer = if whole { transfer } else { TRANSFER_UNIT };
             let (through, all_through) = bounded::<()>(0);
             let read = Gate::new();
@@ -63,22 +63,22 @@ impl Reading<'_> {
             let mut decided = None;
             let mut decide = Some(decide);
             std::thread::scope(|scope| {
-                work.spawn(scope, || work.run_agent());
+                operation.spawn(scope, || operation.run_agent());
                 for (index, device) in opened.into_iter().enumerate() {
-                    let driver = Driver::new(work, device, config, None, tally);
+                    let driver = Driver::new(operation, device, config, None, counter);
                     let feed = feed(index, driver.name(), driver.kind);
                     let reads = Reads::new(driver, transfer);
-                    let mut reader = Reader { work, transfer, block_size, reads, whole, inspects: true };
+                    let mut reader = Reader { operation, transfer, block_size, reads, whole, inspects: true };
                     let (read, through, give) = (&read, through.clone(), give.clone());
                     let body = move || {
                         if let Some(mut feed) = feed {
                             reader.pump(&mut feed)?;
                             drop(give.send(feed));
                         }
-                        read.pass(work)?;
+                        read.pass(operation)?;
                         reader.reads.driver.close()
                     };
-                    work.spawn(scope, move || {
+                    operation.spawn(scope, move || {
                         // The thread that met the failure has recorded it.
                         let _: Result<(), Stopped> = body();
                         drop(through);
@@ -88,29 +88,31 @@ impl Reading<'_> {
                 let (mut arrived, mut ended) = (0, false);
                 while !ended {
                     select! {
-                        recv(tally.due()) -> _ => due(),
+                        recv(counter.due()) -> _ => due(),
                         recv(all_through) -> _ => ended = true,
                         recv(read.arrivals()) -> _ => {
                             arrived += 1;
                             if arrived == reading && let Some(decide) = decide.take() {
                                 due();
                                 // A failure is recorded there.
-                                if let Ok(done) = decide(work, given.try_iter().collect()) {
+                                if let Ok(done) = decide(operation, given.try_iter().collect()) {
                                     decided = Some(done);
                                     read.open();
                                 }
                             }
                         }
-                        recv(work.over()) -> _ => ended = true,
+                        recv(operation.over()) -> _ => ended = true,
                     }
                 }
                 // Ends the agent.
-                work.finish()
+                operation.finish()
             })?;
             // Without a failure the devices came through, and that was decided.
             decided.ok_or_else(|| Failure::System {
                 action: "read the devices",
-                source: std::io::Error::other("the work ended without a reason, which is a defect of this program"),
+                source: std::io::Error::other(
+                    "the operation ended without a reason, which is a defect of this program",
+                ),
             })
         })
     }
@@ -118,7 +120,7 @@ impl Reading<'_> {
 
 /// One device's reader.
 pub(super) struct Reader<'a> {
-    pub(super) work: &'a Work,
+    pub(super) operation: &'a Operation,
     /// Bytes of a buffer.
     pub(super) transfer: u32,
     pub(super) block_size: u32,
@@ -132,8 +134,8 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// Reads to the end of the content. The last Read's error is not cleared.
     pub(super) fn pump(&mut self, feed: &mut impl Feed) -> Result<(), Stopped> {
-        let work = self.work;
-        let allocate = || work.set.allocate_buffer(self.transfer, 0).map_err(|error| work.stop(error));
+        let operation = self.operation;
+        let allocate = || operation.set.allocate_buffer(self.transfer, 0).map_err(|error| operation.stop(error));
         let (mut spare, mut next) = (Some(allocate()?), allocate()?);
         match self.reads.driver.kind {
             DeviceKind::PipeLike => {}
@@ -167,14 +169,14 @@ impl Reader<'_> {
                     self.reads.ask(next)?;
                 }
             }
-            let fed = feed_all(feed, data, |over| work.receive(over).map(drop));
-            let fed = fed.map_err(|failure| failure.map_or(Stopped, |failure| work.stop(failure)))?;
+            let fed = feed_all(feed, data, |over| operation.receive(over).map(drop));
+            let fed = fed.map_err(|failure| failure.map_or(Stopped, |failure| operation.stop(failure)))?;
             self.reads.driver.succeeded(feed.take_moved());
             if fed == Fed::End {
                 return Ok(());
             }
             if last {
-                return feed.end_of_data().map_err(|failure| work.stop(failure));
+                return feed.end_of_data().map_err(|failure| operation.stop(failure));
             }
             spare = Some(buffer);
         }
@@ -182,7 +184,7 @@ impl Reader<'_> {
 
     fn broken(&self, source: vdi_mtf::Error) -> Stopped {
         let device = self.reads.driver.name().to_owned();
-        self.work.stop(Failure::Medium { device, database: String::new(), source })
+        self.operation.stop(Failure::Medium { device, database: String::new(), source })
     }
 
     /// Reads one block where the device is, and finds out whether a backup begins there.
@@ -269,7 +271,7 @@ impl Reader<'_> {
     }
 }
 
-/// Feeds bytes to their end, or that of the content. `wait` waits until a channel is disconnected, or the work is over: then the error is
+/// Feeds bytes to their end, or that of the content. `wait` waits until a channel is disconnected, or the operation is over: then the error is
 /// `None`.
 pub(super) fn feed_all(
     feed: &mut impl Feed,

@@ -12,7 +12,7 @@ use rustix::fs::OFlags;
 use super::feed::{Fed, Feed};
 use super::from_devices::feed_all;
 use super::job::Job;
-use super::tally::Tally;
+use super::progress_counter::ProgressCounter;
 use super::{Cancel, Failure};
 
 /// Bytes that are read at once.
@@ -25,7 +25,7 @@ pub(super) fn run<F: Feed, T>(
     folder: &Path,
     names: &[String],
     cancel: &Cancel,
-    tally: &Tally,
+    counter: &ProgressCounter,
     feed: impl Fn(usize, &str) -> Option<F>,
     mut due: impl FnMut(),
     decide: impl FnOnce(Vec<F>) -> Result<T, Failure>,
@@ -35,7 +35,7 @@ pub(super) fn run<F: Feed, T>(
         let job = Arc::clone(&job);
         move || job.fail(Failure::Cancelled)
     });
-    // All are opened before any is read, so that it does not depend on luck which failure is reported.
+    // All are opened before any is read, so that the failure that is reported does not depend on timing.
     let mut files = Vec::with_capacity(names.len());
     for (index, name) in names.iter().enumerate() {
         let file = open(&folder.join(name)).map_err(failed("open", name))?;
@@ -45,8 +45,8 @@ pub(super) fn run<F: Feed, T>(
     std::thread::scope(|scope| {
         for (name, file, mut feed) in files {
             let (job, give) = (&job, give.clone());
-            let body = move || match read(file, name, &mut feed, job, tally) {
-                // Those that are through are counted by who decides.
+            let body = move || match read(file, name, &mut feed, job, counter) {
+                // The deciding thread counts the devices that are through.
                 Ok(()) => drop(give.send(feed)),
                 Err(Some(failure)) => job.fail(failure),
                 Err(None) => {}
@@ -59,7 +59,7 @@ pub(super) fn run<F: Feed, T>(
         let mut feeds = Vec::new();
         loop {
             select! {
-                recv(tally.due()) -> _ => due(),
+                recv(counter.due()) -> _ => due(),
                 recv(given) -> feed => match feed {
                     Ok(feed) => feeds.push(feed),
                     Err(_) => break,
@@ -73,8 +73,14 @@ pub(super) fn run<F: Feed, T>(
     })
 }
 
-/// Reads one file to the end of its content. `None`: the work is over.
-fn read(mut file: File, name: &str, feed: &mut impl Feed, job: &Job, tally: &Tally) -> Result<(), Option<Failure>> {
+/// Reads one file to the end of its content. `None`: the operation is over.
+fn read(
+    mut file: File,
+    name: &str,
+    feed: &mut impl Feed,
+    job: &Job,
+    counter: &ProgressCounter,
+) -> Result<(), Option<Failure>> {
     let mut buffer = vec![0; PIECE];
     loop {
         if job.is_over() {
@@ -89,7 +95,7 @@ fn read(mut file: File, name: &str, feed: &mut impl Feed, job: &Job, tally: &Tal
             return feed.end_of_data().map_err(Some);
         }
         let fed = feed_all(feed, buffer.get(..len).unwrap_or_default(), |over| job.wait(over))?;
-        tally.add(feed.take_moved());
+        counter.add(feed.take_moved());
         if fed == Fed::End {
             return Ok(());
         }
@@ -158,7 +164,7 @@ mod tests {
     fn run_on(folder: &Path, names: &[&str], cancel: &Cancel, gate: Option<Receiver<()>>) -> Result<usize, Failure> {
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         let feed = |_, _: &str| Some(Counter { left: 2_500_000, gate: gate.clone(), seen: 0 });
-        run(folder, &names, cancel, &Tally::new(0, None), feed, || {}, |feeds| Ok(feeds.len()))
+        run(folder, &names, cancel, &ProgressCounter::new(0, None), feed, || {}, |feeds| Ok(feeds.len()))
     }
 
     fn number(failure: &Failure) -> u32 {

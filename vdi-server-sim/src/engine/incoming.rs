@@ -33,6 +33,7 @@ use vdi_mtf::sqlserver::config::{BackupKind, Config, FileType, database_flags};
 use vdi_mtf::sqlserver::log::Vlf;
 use vdi_mtf::value::{FileId, Guid, PageAddress};
 
+use super::plan::filemark_len;
 use super::{Failure, FamilyError};
 use coverage::Coverage;
 pub(super) use coverage::data_bytes;
@@ -155,7 +156,7 @@ impl<'a> Incoming<'a> {
             return refused(None, FamilyError::Count { families: found, provided });
         }
         let filemark = medium.label.filemark_len();
-        if let Some(requested) = self.wanted.block_size.filter(|&requested| requested != filemark) {
+        if let Some(requested) = self.wanted.block_size.filter(|&requested| filemark_len(requested) != filemark) {
             return Err(Failure::BlockSize { device: device.to_owned(), found: filemark, requested });
         }
         let mut families = lock(&self.families);

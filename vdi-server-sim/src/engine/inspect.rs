@@ -26,9 +26,9 @@ use vdi_proto::features::DeviceKind;
 use super::from_devices::Reading;
 use super::incoming::{Destination, Incoming, Wanted, data_bytes};
 use super::medium_parser::Until;
+use super::progress_counter::ProgressCounter;
 use super::restore::Reported;
 use super::scan::Scan;
-use super::tally::Tally;
 use super::{Cancel, Engine, Failure, Report, from_files};
 use crate::messages::Message;
 use crate::tsql::{DeviceType, Inspect, Inspection};
@@ -82,19 +82,19 @@ fn scan(
     cancel: &Cancel,
     until: impl Fn(bool) -> Until,
 ) -> Result<(Medium, Option<vdi_mtf::Error>), Failure> {
-    let (names, options, tally) = (&statement.devices.names, &statement.options, Tally::new(0, None));
+    let (names, options, counter) = (&statement.devices.names, &statement.options, ProgressCounter::new(0, None));
     let feed = |index: usize, name: &str, ends_itself: bool| {
         (index == 0).then(|| Scan::new(name, until(ends_itself), options.continue_after_error))
     };
     let mut scans = match statement.devices.device_type {
         DeviceType::Virtual => {
-            let reading = Reading { engine, devices: names, options, cancel, tally: &tally, whole: false };
+            let reading = Reading { engine, devices: names, options, cancel, counter: &counter, whole: false };
             let feed = |index, name: &str, kind| feed(index, name, kind == DeviceKind::DiskLike);
-            reading.run(feed, || {}, |work, scans| work.decide().map(|()| scans))?
+            reading.run(feed, || {}, |operation, scans| operation.decide().map(|()| scans))?
         }
         DeviceType::Disk => {
             let feed = |index, name: &str| feed(index, name, true);
-            from_files::run(engine.folder.path(), names, cancel, &tally, feed, || {}, Ok)?
+            from_files::run(engine.folder.path(), names, cancel, &counter, feed, || {}, Ok)?
         }
     };
     // The devices came through, the first among them.
@@ -107,8 +107,8 @@ fn scan(
 /// RESTORE VERIFYONLY.
 fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut dyn Report) -> Result<(), Failure> {
     let (names, options) = (&statement.devices.names, &statement.options);
-    let tally = Tally::new(0, options.stats);
-    let nowhere = Nowhere { tally: &tally, total: OnceLock::new(), database: OnceLock::new() };
+    let counter = ProgressCounter::new(0, options.stats);
+    let nowhere = Nowhere { counter: &counter, total: OnceLock::new(), database: OnceLock::new() };
     let file = options.file.unwrap_or(1);
     let wanted = Wanted {
         file,
@@ -119,17 +119,17 @@ fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut d
         full: false,
     };
     let incoming = Incoming::new(wanted, "", names.len(), &nowhere);
-    let mut progress = Reported::new(&tally, options.stats);
+    let mut progress = Reported::new(&counter, options.stats);
     let due = || progress.report(nowhere.total.get().copied(), &mut |message| answers.message(message));
     let received = match statement.devices.device_type {
         DeviceType::Virtual => {
-            let reading = Reading { engine, devices: names, options, cancel, tally: &tally, whole: true };
+            let reading = Reading { engine, devices: names, options, cancel, counter: &counter, whole: true };
             let feed = |index, device: &str, _| Some(incoming.reader(index, device));
-            reading.run(feed, due, |work, _| work.settle(|| incoming.finish()))
+            reading.run(feed, due, |operation, _| operation.settle(|| incoming.finish()))
         }
         DeviceType::Disk => {
             let feed = |index, name: &str| Some(incoming.reader(index, name));
-            from_files::run(engine.folder.path(), names, cancel, &tally, feed, due, |_| incoming.finish())
+            from_files::run(engine.folder.path(), names, cancel, &counter, feed, due, |_| incoming.finish())
         }
     };
     let received = received.map_err(|failure| nowhere.named(failure))?;
@@ -143,7 +143,7 @@ fn verify(engine: &Engine, statement: &Inspect, cancel: &Cancel, answers: &mut d
 
 /// Where the content of a backup goes that is only verified.
 struct Nowhere<'a> {
-    tally: &'a Tally,
+    counter: &'a ProgressCounter,
     /// Bytes of files in all, once the header was read.
     total: OnceLock<u64>,
     /// The name of the database, once the header was read.
@@ -167,7 +167,7 @@ impl Destination for Nowhere<'_> {
         let total = data_bytes(&set.leading);
         let _ = self.total.set(total);
         let _ = self.database.set(set.leading.database.name.to_string());
-        self.tally.expect(total);
+        self.counter.expect(total);
         Ok(())
     }
 

@@ -5,12 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded, select};
 
 use super::Failure;
-use super::work::Stopped;
+use super::operation::Stopped;
 
 /// What the threads of a statement share.
 pub(super) struct Job {
     state: Mutex<State>,
-    /// Never sent on; disconnected once the work is over because of a failure.
+    /// Never sent on; disconnected once the operation is over because of a failure.
     over: Receiver<()>,
 }
 
@@ -51,7 +51,7 @@ impl Job {
         }
     }
 
-    /// Takes the step that decides, unless the work has failed: from then on nothing fails it, and it cannot be cancelled.
+    /// Takes the step that decides, unless the operation has failed: from then on nothing fails it, and it cannot be cancelled.
     pub(super) fn decide(&self) -> Result<(), Failure> {
         let mut state = self.state();
         state.decided = state.failure.is_none();

@@ -68,9 +68,27 @@ pub(super) struct Media {
     position: u16,
 }
 
+/// Where a stream is cut: its bytes up to there are a multiple of BLOCKSIZE, so that Writes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cuts {
+    /// Nowhere: a file takes any length.
+    None,
+    /// Before the pages, behind them, and at the end.
+    Pages,
+    /// Also at the marks: for a device with filemarks of its own, and for a snapshot, whose label goes out alone.
+    Marks,
+}
+
+/// The length of the filemarks of new media: BLOCKSIZE, but at most 4096, since the header of a filemark has its length in 16 bits and
+/// backups of SQL Server have 512 or 4096.
+pub(super) fn filemark_len(block_size: u32) -> u32 {
+    block_size.min(4096)
+}
+
 impl Media {
-    /// New media for the devices of a statement, with filemarks of `filemark_len` bytes.
-    pub(super) fn new(statement: &Backup, filemark_len: u32) -> Result<Media, Failure> {
+    /// New media for the devices of a statement.
+    pub(super) fn new(statement: &Backup, block_size: u32, cuts: Cuts) -> Result<Media, Failure> {
+        let filemark_len = filemark_len(block_size);
         let (now, media_set, families) = (Moment::now()?, Guid(new_set_id()?), statement.devices.names.len() as u16);
         let family = |number: u16| {
             let id = new_set_id()?;
@@ -84,7 +102,13 @@ impl Media {
         let families = (1..=families).map(family).collect::<Result<Vec<_>, Failure>>()?;
         let (label, media_set) = families.first().cloned().unwrap_or_default();
         let stream = |(at, (label, media_set)): (usize, (Tape, MediaSet))| {
-            FamilyStream::new(Builder::new(label, media_set), at as u32, at == 0)
+            let builder = Builder::new(label, media_set);
+            let builder = match cuts {
+                Cuts::None => builder,
+                Cuts::Pages => builder.cut_at(block_size.into(), false),
+                Cuts::Marks => builder.cut_at(block_size.into(), true),
+            };
+            FamilyStream::new(builder, at as u32, at == 0)
         };
         Ok(Media {
             streams: families.into_iter().enumerate().map(stream).collect(),
@@ -107,8 +131,8 @@ impl Media {
         Ok(Media { streams, now, label: first.label, media_set: first.media_set, position: 1 })
     }
 
-    /// BLOCKSIZE: the length of the filemarks.
-    pub(super) fn block_size(&self) -> u32 {
+    /// The length of the filemarks.
+    pub(super) fn filemark_len(&self) -> u32 {
         self.label.filemark_len()
     }
 

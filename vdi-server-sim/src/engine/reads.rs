@@ -16,8 +16,8 @@ use vdi_proto::features::{DeviceKind, Features};
 
 use super::Failure;
 use super::driver::{Driver, Outgoing, RETRIES, is_recoverable};
-use super::list::Home;
-use super::work::Stopped;
+use super::free_list::BufferOrigin;
+use super::operation::Stopped;
 use crate::vds::ServerBuffer;
 
 /// How many Reads in a row may meet a filemark and bring nothing. The tape of an empty database has two marks in a row, and
@@ -67,7 +67,7 @@ impl<'a> Reads<'a> {
     /// Asks for the next bytes.
     pub(super) fn ask(&mut self, buffer: ServerBuffer) -> Result<(), Stopped> {
         let block = self.driver.config.block_size;
-        let faults = &self.driver.work.faults;
+        let faults = &self.driver.operation.faults;
         let bytes = faults.read_size(self.driver.index(), self.transfer, block);
         self.ask_for(buffer, bytes)
     }
@@ -81,7 +81,8 @@ impl<'a> Reads<'a> {
         };
         self.asked = bytes;
         let buffer = Some(buffer);
-        let read = Outgoing { code: CommandCode::READ, size: bytes as i32, position, buffer, home: Home::SMALL };
+        let read =
+            Outgoing { code: CommandCode::READ, size: bytes as i32, position, buffer, origin: BufferOrigin::SMALL };
         self.driver.send(read).map(drop)
     }
 
@@ -133,7 +134,7 @@ impl<'a> Reads<'a> {
     }
 
     fn failed(&self, code: CompletionCode, bytes: u32) -> Stopped {
-        self.driver.work.stop(self.failure(code, bytes))
+        self.driver.operation.stop(self.failure(code, bytes))
     }
 
     /// The medium's data has ended and the stream has not: goes on with the next medium; false where there can be none.

@@ -13,7 +13,7 @@ use vdi_mtf::value::FileId;
 
 use super::from_devices::Reading;
 use super::incoming::{Destination, Incoming, Received, Wanted, data_bytes};
-use super::tally::Tally;
+use super::progress_counter::ProgressCounter;
 use super::{Cancel, Engine, Failure, Progress, Summary, from_files};
 use crate::catalog::RestoreRecord;
 use crate::messages::{Message, PAGE_BYTES, Verb};
@@ -29,8 +29,8 @@ pub(super) fn run(
 ) -> Result<Summary, Failure> {
     let started = Instant::now();
     let options = &statement.options;
-    let (names, tally) = (&statement.devices.names, Tally::new(0, options.stats));
-    let target = Target::new(&engine.folder, statement, &tally);
+    let (names, counter) = (&statement.devices.names, ProgressCounter::new(0, options.stats));
+    let target = Target::new(&engine.folder, statement, &counter);
     let wanted = Wanted {
         file: options.file.unwrap_or(1),
         checksum: options.checksum,
@@ -40,7 +40,7 @@ pub(super) fn run(
         full: true,
     };
     let incoming = Incoming::new(wanted, &statement.database, names.len(), &target);
-    let mut progress = Reported::new(&tally, options.stats);
+    let mut progress = Reported::new(&counter, options.stats);
     let due = || progress.report(target.total.get().copied(), report);
     let commit = || {
         let received = incoming.finish()?;
@@ -50,20 +50,20 @@ pub(super) fn run(
     let fails = engine.fails_after_close();
     let done = match statement.devices.device_type {
         DeviceType::Virtual => {
-            let (devices, tally) = (names.as_slice(), &tally);
-            let reading = Reading { engine, devices, options, cancel, tally, whole: true };
+            let (devices, counter) = (names.as_slice(), &counter);
+            let reading = Reading { engine, devices, options, cancel, counter, whole: true };
             reading.run(
                 |index, device, _| Some(incoming.reader(index, device)),
                 due,
-                |work, _| {
+                |operation, _| {
                     // Nothing has changed when it fails.
-                    if fails { work.decide().map(|()| None) } else { work.settle(commit) }
+                    if fails { operation.decide().map(|()| None) } else { operation.settle(commit) }
                 },
             )
         }
         DeviceType::Disk => {
             let feed = |index, name: &str| Some(incoming.reader(index, name));
-            from_files::run(engine.folder.path(), names, cancel, &tally, feed, due, |_| {
+            from_files::run(engine.folder.path(), names, cancel, &counter, feed, due, |_| {
                 if fails { Ok(None) } else { commit() }
             })
         }
@@ -75,7 +75,7 @@ pub(super) fn run(
             report(Message::own_information(error.to_string()));
         }
     }
-    Ok(Summary { verb: Verb::Restore, bytes, commands: tally.commands(), elapsed: started.elapsed() })
+    Ok(Summary { verb: Verb::Restore, bytes, commands: counter.commands(), elapsed: started.elapsed() })
 }
 
 /// Reports the files of a set, and what was passed over; gives the pages.
@@ -92,14 +92,14 @@ pub(super) fn report_restored(database: &str, received: &Received, report: &mut 
 
 /// Reports progress once it is known how much there is.
 pub(super) struct Reported<'a> {
-    tally: &'a Tally,
+    counter: &'a ProgressCounter,
     stats: Option<u8>,
     progress: Option<Progress>,
 }
 
 impl<'a> Reported<'a> {
-    pub(super) fn new(tally: &'a Tally, stats: Option<u8>) -> Reported<'a> {
-        Reported { tally, stats, progress: None }
+    pub(super) fn new(counter: &'a ProgressCounter, stats: Option<u8>) -> Reported<'a> {
+        Reported { counter, stats, progress: None }
     }
 
     /// Reports what has been reached. `total`: bytes of files in all, if known.
@@ -108,7 +108,7 @@ impl<'a> Reported<'a> {
             self.progress = total.map(|total| Progress::new(total, self.stats));
         }
         if let Some(progress) = &mut self.progress {
-            self.tally.report(progress, report);
+            self.counter.report(progress, report);
         }
     }
 }
@@ -117,15 +117,15 @@ impl<'a> Reported<'a> {
 struct Target<'a> {
     folder: &'a DataFolder,
     statement: &'a Restore,
-    tally: &'a Tally,
+    counter: &'a ProgressCounter,
     files: RwLock<Option<RestoreTarget>>,
     /// Bytes of files in all, once the header was read.
     total: OnceLock<u64>,
 }
 
 impl<'a> Target<'a> {
-    fn new(folder: &'a DataFolder, statement: &'a Restore, tally: &'a Tally) -> Target<'a> {
-        Target { folder, statement, tally, files: RwLock::default(), total: OnceLock::new() }
+    fn new(folder: &'a DataFolder, statement: &'a Restore, counter: &'a ProgressCounter) -> Target<'a> {
+        Target { folder, statement, counter, files: RwLock::default(), total: OnceLock::new() }
     }
 
     /// Makes the files the database.
@@ -180,7 +180,7 @@ impl Destination for Target<'_> {
             .map_err(|source| misplaced(self.statement, &set.leading, source))?;
         *self.files.write().unwrap_or_else(PoisonError::into_inner) = Some(files);
         let _ = self.total.set(total);
-        self.tally.expect(total);
+        self.counter.expect(total);
         Ok(())
     }
 

@@ -14,11 +14,11 @@
 //!
 //! # Invariants
 //!
-//! 1. From before the checksums are taken until Snapshot has completed, nobody writes to the database.
+//! 1. From before the checksums are taken until Snapshot has completed, no process writes to the database.
 //! 2. The database is thawed as soon as Snapshot has completed, and on every failure: also when the set is aborted while the
 //!    client holds the command, and when this process dies (see [`Frozen`](crate::storage::Frozen)).
 //! 3. A restore succeeds only if the files have the lengths and sums of the backup, or, without sums, pages that are sound. Until the
-//!    catalog has the new database, nobody writes to the old one. What the client puts there is not undone by a failure.
+//!    catalog has the new database, no process writes to the old one. What the client puts there is not undone by a failure.
 //! 4. Before MountSnapshot the restore has read the stream to its end, knows where the files are to be, and nothing has changed.
 
 mod backup;
@@ -26,21 +26,21 @@ mod restore;
 
 use crossbeam::channel::bounded;
 
-use super::work::Work;
+use super::operation::Operation;
 pub(super) use backup::run as backup;
 pub(super) use restore::run as restore;
 
-/// Does the work of the device in a thread of its own, and waits until it is through, or all is over.
+/// Does what is to be done with the device in a thread of its own, and waits until it is through, or all is over.
 fn through<'scope>(
-    work: &'scope Work,
+    operation: &'scope Operation,
     scope: &'scope std::thread::Scope<'scope, '_>,
     run: impl FnOnce() + Send + 'scope,
 ) {
     let (end, ended) = bounded::<()>(0);
-    work.spawn(scope, move || {
+    operation.spawn(scope, move || {
         run();
         drop(end);
     });
     // Nothing comes but the end.
-    let _ = work.receive(&ended);
+    let _ = operation.receive(&ended);
 }

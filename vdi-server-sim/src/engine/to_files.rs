@@ -21,11 +21,11 @@ use crossbeam::channel::{Receiver, bounded, select};
 use super::backup::refuse_unknown;
 use super::completed::Completed;
 use super::job::Job;
+use super::operation::FREEZE_TIMEOUT;
 use super::pages::Pages;
-use super::plan::{FamilyStream, Media, Part, Plan, Terms};
+use super::plan::{Cuts, FamilyStream, Media, Part, Plan, Terms};
+use super::progress_counter::ProgressCounter;
 use super::reporting::START_A_THREAD;
-use super::tally::Tally;
-use super::work::FREEZE_TIMEOUT;
 use super::{Cancel, Engine, Failure, FamilyError, Progress, Summary};
 use crate::faults::Running;
 use crate::messages::{Message, Verb};
@@ -63,7 +63,7 @@ pub(super) fn run(
     let open = |(name, path): (&String, PathBuf)| Target::open(name, path, options, &job);
     let targets = statement.devices.names.iter().zip(places).map(open).collect::<Result<Vec<_>, _>>()?;
     let media = media(statement, &targets)?;
-    let block_size = media.block_size();
+    let block_size = statement.options.block_size.unwrap_or_else(|| media.filemark_len());
 
     let frozen = database.freeze(FREEZE_TIMEOUT, || job.is_over()).map_err(|error| match error {
         StorageError::Stopped { .. } => job.decide().err().unwrap_or_else(|| error.into()),
@@ -74,7 +74,7 @@ pub(super) fn run(
     let plan = Plan::new(frozen.checkpoint()?, &terms, &media)?;
     let faults = Running::new(&engine.faults);
     let pages = Pages::new(&plan, &database, &faults, options.continue_after_error)?;
-    let tally = Tally::new(plan.bytes(), options.stats);
+    let counter = ProgressCounter::new(plan.bytes(), options.stats);
     let mut progress = Progress::new(plan.bytes(), options.stats);
 
     let (reading, all_read) = bounded::<()>(0);
@@ -82,7 +82,7 @@ pub(super) fn run(
     let targets = std::thread::scope(|scope| {
         for (target, stream) in targets.into_iter().zip(media.streams) {
             let (job, give, reading, all_read) = (&job, give.clone(), reading.clone(), all_read.clone());
-            let writer = Writer { plan: &plan, pages: &pages, job, tally: &tally, transfer, all_read };
+            let writer = Writer { plan: &plan, pages: &pages, job, counter: &counter, transfer, all_read };
             let body = move || match writer.write(target, stream, reading) {
                 // Those that are through are counted below.
                 Ok(target) => drop(give.send(target)),
@@ -97,7 +97,7 @@ pub(super) fn run(
         let mut through = Vec::new();
         loop {
             select! {
-                recv(tally.due()) -> _ => tally.report(&mut progress, report),
+                recv(counter.due()) -> _ => counter.report(&mut progress, report),
                 recv(given) -> target => match target {
                     Ok(target) => through.push(target),
                     Err(_) => return through,
@@ -110,7 +110,7 @@ pub(super) fn run(
     }
     drop(frozen);
     job.decide()?;
-    tally.report(&mut progress, report);
+    counter.report(&mut progress, report);
     targets.into_iter().try_for_each(Target::commit)?;
     let damage = pages.messages();
     Completed { statement, plan: &plan, damage, block_size, commands: 0, started }.report(engine, report)
@@ -136,7 +136,7 @@ fn media(statement: &Backup, targets: &[Target]) -> Result<Media, Failure> {
     let media: Vec<_> =
         targets.iter().filter_map(|target| target.medium.as_ref().map(|medium| (target.name(), medium))).collect();
     let Some(&(other, first)) = media.first() else {
-        return Media::new(statement, statement.options.block_size.unwrap_or(BLOCK_SIZE));
+        return Media::new(statement, statement.options.block_size.unwrap_or(BLOCK_SIZE), Cuts::None);
     };
     let (families, provided) = (usize::from(first.media_set.family_count), targets.len());
     let unfit =
@@ -179,14 +179,14 @@ struct Writer<'a> {
     plan: &'a Plan,
     pages: &'a Pages<'a>,
     job: &'a Job,
-    tally: &'a Tally,
+    counter: &'a ProgressCounter,
     transfer: u32,
     /// Disconnected once all families have their pages.
     all_read: Receiver<()>,
 }
 
 impl Writer<'_> {
-    /// Writes all of it. `None`: the work is over.
+    /// Writes all of it. `None`: the operation is over.
     fn write(
         &self,
         mut target: Target,
@@ -208,7 +208,7 @@ impl Writer<'_> {
                         let contents = self.pages.fill(stream.family, at..end, piece)?;
                         target.write(piece)?;
                         stream.pages(end - at, contents.sum).map_err(layout)?;
-                        self.tally.add(contents.payload.into());
+                        self.counter.add(contents.payload.into());
                         at = end;
                     }
                 }
@@ -219,7 +219,7 @@ impl Writer<'_> {
                         self.pages.read_log(file, piece, at)?;
                         target.write(piece)?;
                         stream.log(piece).map_err(layout)?;
-                        self.tally.add(piece.len() as u64);
+                        self.counter.add(piece.len() as u64);
                         at += piece.len() as u64;
                     }
                 }
@@ -237,7 +237,7 @@ impl Writer<'_> {
         Ok(target)
     }
 
-    /// The beginning of the buffer, at most `most` bytes; nothing once the work is over.
+    /// The beginning of the buffer, at most `most` bytes; nothing once the operation is over.
     fn piece<'b>(&self, buffer: &'b mut [u8], most: u64) -> Result<&'b mut [u8], Option<Failure>> {
         if self.job.is_over() {
             return Err(None);

@@ -21,8 +21,8 @@ use vdi_proto::features::{DeviceKind, Features};
 
 use super::Failure;
 use super::driver::{Driver, Ended, Outgoing, RETRIES, is_recoverable};
-use super::list::{Home, Homes};
-use super::work::Stopped;
+use super::free_list::{BufferOrigin, FreeLists};
+use super::operation::Stopped;
 use crate::vds::ServerBuffer;
 
 /// Commands that a device holds at most: one less than it could, so that Discard always finds room.
@@ -34,7 +34,7 @@ struct Sent {
     bytes: u32,
     /// Bytes of files in it.
     payload: u32,
-    home: Home,
+    origin: BufferOrigin,
     /// Where it goes on a disk-like medium.
     position: u64,
     state: State,
@@ -54,7 +54,7 @@ enum State {
 /// The Writes of one device.
 pub(super) struct Writes<'a> {
     pub(super) driver: Driver<'a>,
-    homes: Homes,
+    lists: FreeLists,
     /// In the order of their numbers, which have no gaps.
     sent: VecDeque<Sent>,
     /// A Write failed: nothing may be sent before [`Writes::recover`].
@@ -72,12 +72,12 @@ pub(super) struct Writes<'a> {
 }
 
 impl<'a> Writes<'a> {
-    pub(super) fn new(driver: Driver<'a>, homes: Homes) -> Writes<'a> {
+    pub(super) fn new(driver: Driver<'a>, lists: FreeLists) -> Writes<'a> {
         let zone = driver.config.eom_warning_size;
         let limited = driver.has(Features::REMOVABLE) && zone > 0;
         Writes {
             driver,
-            homes,
+            lists,
             sent: VecDeque::new(),
             troubled: false,
             bytes_in_flight: 0,
@@ -98,7 +98,7 @@ impl<'a> Writes<'a> {
             && !self.full
             && self.driver.in_flight() < MOST_IN_FLIGHT
             && self.has_room(bytes)
-            && !self.driver.work.faults.follow_write(self.driver.index(), self.count + 1)
+            && !self.driver.operation.faults.follow_write(self.driver.index(), self.count + 1)
             && !self.driver.delays_next()
     }
 
@@ -107,7 +107,13 @@ impl<'a> Writes<'a> {
     }
 
     /// Sends the first `bytes` bytes of a buffer, `payload` of which are bytes of files.
-    pub(super) fn write(&mut self, buffer: ServerBuffer, bytes: u32, payload: u32, home: Home) -> Result<(), Stopped> {
+    pub(super) fn write(
+        &mut self,
+        buffer: ServerBuffer,
+        bytes: u32,
+        payload: u32,
+        origin: BufferOrigin,
+    ) -> Result<(), Stopped> {
         while self.driver.in_flight() >= MOST_IN_FLIGHT || !self.has_room(bytes) {
             self.wait_ended()?;
         }
@@ -117,14 +123,14 @@ impl<'a> Writes<'a> {
             DeviceKind::PipeLike | DeviceKind::TapeLike => 0,
         };
         self.position += u64::from(bytes);
-        self.send(buffer, Sent { number: 0, bytes, payload, home, position, state: State::Outstanding })?;
+        self.send(buffer, Sent { number: 0, bytes, payload, origin, position, state: State::Outstanding })?;
         self.count += 1;
         self.inject()
     }
 
     /// What the faults that are switched on do after a Write.
     fn inject(&mut self) -> Result<(), Stopped> {
-        let faults = &self.driver.work.faults;
+        let faults = &self.driver.operation.faults;
         if faults.flush_after(self.count) {
             self.flush()?;
         }
@@ -141,7 +147,7 @@ impl<'a> Writes<'a> {
             size: sent.bytes as i32,
             position: sent.position,
             buffer: Some(buffer),
-            home: sent.home,
+            origin: sent.origin,
         })?;
         self.bytes_in_flight += u64::from(sent.bytes);
         self.sent.push_back(Sent { number, ..sent });
@@ -162,7 +168,7 @@ impl<'a> Writes<'a> {
             select! {
                 recv(self.driver.failed) -> ended => self.note_failed(ended.map_err(|_| Stopped)?)?,
                 recv(channel) -> received => return Ok(received.ok()),
-                recv(self.driver.work.over()) -> _ => return Err(Stopped),
+                recv(self.driver.operation.over()) -> _ => return Err(Stopped),
             }
         }
     }
@@ -208,7 +214,7 @@ impl<'a> Writes<'a> {
 
     /// Waits until everything written is stored.
     pub(super) fn settle(&mut self) -> Result<(), Stopped> {
-        // What has ended already would be waited for in vain.
+        // A Write that has ended already sends no further notification.
         self.repair()?;
         while !self.sent.is_empty() {
             self.wait_ended()?;
@@ -231,13 +237,13 @@ impl<'a> Writes<'a> {
                 self.note(ended);
             }
             self.troubled = false;
-            let warned = self.judge()?;
+            let warned = self.classify()?;
             self.full |= warned;
             fruitless = if self.stored > before { 0 } else { fruitless + 1 };
             before = self.stored;
             // What was pending at the warning gets one more chance; a device that cannot store it then never will.
             if fruitless > if warned { 1 } else { RETRIES } {
-                return Err(self.driver.work.stop(self.first_failure()));
+                return Err(self.driver.operation.stop(self.first_failure()));
             }
             let failure = self.first_failure();
             self.driver.clear_error(failure)?;
@@ -250,8 +256,8 @@ impl<'a> Writes<'a> {
         Ok(())
     }
 
-    /// Judges what failed; true where the end of the medium was reached.
-    fn judge(&self) -> Result<bool, Stopped> {
+    /// Classifies what failed; true where the end of the medium was reached.
+    fn classify(&self) -> Result<bool, Stopped> {
         let (block, removable) = (self.driver.config.block_size, self.driver.has(Features::REMOVABLE));
         let (mut full, mut missing) = (false, false);
         for sent in &self.sent {
@@ -306,7 +312,7 @@ impl<'a> Writes<'a> {
                 }
             };
             if stored == sent.bytes {
-                self.homes.back(sent.home, buffer);
+                self.lists.free(sent.origin, buffer);
                 self.driver.succeeded(u64::from(sent.payload));
                 continue;
             }

@@ -124,7 +124,7 @@ impl LockFile {
     }
 }
 
-/// How long a freezer rests when it has looked in vain a number of times.
+/// How long a freezer sleeps after a number of failed attempts.
 const REST: Duration = Duration::from_millis(1);
 const LOOKS: u32 = 64;
 

@@ -1,4 +1,4 @@
-//! Who owns what a statement makes.
+//! The owner of the files that a statement makes.
 //!
 //! A file gets the owner, group and permissions of the file that it replaces, else owner and group of the data folder. So the files of
 //! a server that runs under a user of its own stay that user's when root restores them.

@@ -33,7 +33,7 @@ impl Dealer {
         Dealer { len, next: Mutex::new(vec![0; families]), in_flight }
     }
 
-    /// Transfers of a family that were dealt and are not stored. Whoever learns that one is stored takes it off.
+    /// Transfers of a family that were dealt and are not stored. It counts down when the buffer of a transfer is freed.
     pub(super) fn in_flight(&self, family: usize) -> &Arc<AtomicU32> {
         &self.in_flight[family]
     }

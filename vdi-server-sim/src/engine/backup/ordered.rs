@@ -1,6 +1,6 @@
 //! Transfers come from the readers in any order, and go to their device in the order of the stream.
 //!
-//! # Who sends
+//! # Which thread sends
 //!
 //! A reader leaves its transfer in the list of those that wait, and then sends what is next in order, if it gets the lock of the sink. It
 //! goes on as long as the device takes transfers without a wait. What the device does not take at once, the device's writer sends: it may
@@ -14,7 +14,7 @@
 //! 3. No transfer is forgotten. While one is next in order, a thread holds the sink's lock and will look at the list again, or the writer has
 //!    been woken, or the reader that brought it is about to try the lock.
 //!
-//! Why 3 holds: who lets go of the lock looks at the list afterwards, and tries again if there is a next one. A reader that fails to get the
+//! Why 3 holds: a thread that releases the lock checks the list afterwards, and tries again if there is a next one. A reader that fails to get the
 //! lock has put its transfer into the list before. Say the holder H looks at the list after its unlock and does not find that transfer. Then
 //! the look came before the reader's entry (both hold the list's lock), so the unlock came before the reader's try, which can fail only
 //! because of a later holder; and for that one the same is true. A thread that finds that the device would have to be waited for wakes the

@@ -3,18 +3,19 @@
 use std::ops::Range;
 
 use vdi_mtf::value::FileId;
+use vdi_proto::features::DeviceKind;
 
 use super::ordered::Sink;
 use crate::engine::Failure;
-use crate::engine::list::{Home, List};
+use crate::engine::free_list::{BufferOrigin, FreeList};
+use crate::engine::operation::{Operation, Stopped};
 use crate::engine::pages::{Contents, Pages};
 use crate::engine::plan::{FamilyStream, Part, Plan};
-use crate::engine::work::{Stopped, Work};
 use crate::engine::writes::Writes;
 use crate::vds::ServerBuffer;
 
 /// Length of the buffers for all that is not pages. A device has [`SMALL_BUFFERS`] of its own, so that its writer never waits for readers,
-/// who may have all the large ones.
+/// which may have all the large ones.
 pub(in crate::engine) const SMALL_LEN: u32 = 65536;
 /// One is filled while the other is sent.
 pub(in crate::engine) const SMALL_BUFFERS: u32 = 2;
@@ -25,7 +26,7 @@ pub(super) struct Filled {
     /// Bytes of it that are to be sent.
     pub(super) len: u32,
     pub(super) contents: Contents,
-    pub(super) home: Home,
+    pub(super) origin: BufferOrigin,
 }
 
 /// A small buffer that is not full.
@@ -38,24 +39,29 @@ struct Begun {
 
 /// One device, and the stream of its family.
 pub(in crate::engine) struct Output<'a> {
-    work: &'a Work,
+    operation: &'a Operation,
     pub(in crate::engine) writes: Writes<'a>,
     stream: FamilyStream,
     /// Small buffers of this device alone.
-    small: List,
+    small: FreeList,
     begun: Option<Begun>,
     /// The stream has come to the pages.
     in_pages: bool,
 }
 
 impl<'a> Output<'a> {
-    pub(in crate::engine) fn new(work: &'a Work, writes: Writes<'a>, stream: FamilyStream, small: List) -> Output<'a> {
-        Output { work, writes, stream, small, begun: None, in_pages: false }
+    pub(in crate::engine) fn new(
+        operation: &'a Operation,
+        writes: Writes<'a>,
+        stream: FamilyStream,
+        small: FreeList,
+    ) -> Output<'a> {
+        Output { operation, writes, stream, small, begun: None, in_pages: false }
     }
 
     /// Sends the label, before there is a plan, and a mark.
     pub(in crate::engine) fn label(&mut self, software_major: u8) -> Result<(), Stopped> {
-        let label = self.stream.label(software_major).map_err(|error| self.work.stop(error))?;
+        let label = self.stream.label(software_major).map_err(|error| self.operation.stop(error))?;
         self.apart(&label)?;
         self.writes.mark()
     }
@@ -81,8 +87,8 @@ impl<'a> Output<'a> {
 
     /// Sends the summary and what follows. `damaged`: there are damaged pages in the backup.
     pub(in crate::engine) fn end(&mut self, plan: &Plan, damaged: bool) -> Result<(), Stopped> {
-        let trailing = plan.trailing(damaged).map_err(|failure| self.work.stop(failure))?;
-        let summary = self.stream.end(&trailing).map_err(|error| self.work.stop(error))?;
+        let trailing = plan.trailing(damaged).map_err(|failure| self.operation.stop(failure))?;
+        let summary = self.stream.end(&trailing).map_err(|error| self.operation.stop(error))?;
         self.bytes(&summary)?;
         while self.advance(plan, None)? != Part::End {}
         Ok(())
@@ -91,13 +97,16 @@ impl<'a> Output<'a> {
     /// Sends the stream up to the next mark, which it writes, the pages, or the summary, and says what it has come to.
     fn advance(&mut self, plan: &Plan, pages: Option<&Pages<'_>>) -> Result<Part, Stopped> {
         loop {
-            let part = self.stream.next(plan).map_err(|error| self.work.stop(error))?;
+            let part = self.stream.next(plan).map_err(|error| self.operation.stop(error))?;
             match part {
                 Part::Bytes(bytes) => self.bytes(&bytes)?,
                 Part::Log { file, bytes } => self.log_bytes(pages, file, bytes)?,
                 Part::Mark => {
-                    self.send_begun()?;
-                    self.writes.mark()?;
+                    // Other devices get no mark, so what is before it goes out with what follows.
+                    if self.writes.driver.kind == DeviceKind::TapeLike {
+                        self.send_begun()?;
+                        self.writes.mark()?;
+                    }
                     return Ok(Part::Mark);
                 }
                 // What is before the summary goes out with it.
@@ -133,8 +142,8 @@ impl<'a> Output<'a> {
             let room = &mut begun.buffer.data_mut()[begun.filled..];
             let len = usize::try_from(bytes.end - at).unwrap_or(usize::MAX).min(room.len());
             let piece = &mut room[..len];
-            pages.read_log(file, piece, at).map_err(|failure| self.work.stop(failure))?;
-            self.stream.log(piece).map_err(|error| self.work.stop(error))?;
+            pages.read_log(file, piece, at).map_err(|failure| self.operation.stop(failure))?;
+            self.stream.log(piece).map_err(|error| self.operation.stop(error))?;
             begun.filled += len;
             begun.payload += len as u32;
             at += len as u64;
@@ -161,7 +170,9 @@ impl<'a> Output<'a> {
     /// Sends what the buffer has.
     fn send_begun(&mut self) -> Result<(), Stopped> {
         match self.begun.take() {
-            Some(Begun { buffer, filled, payload }) => self.writes.write(buffer, filled as u32, payload, Home::SMALL),
+            Some(Begun { buffer, filled, payload }) => {
+                self.writes.write(buffer, filled as u32, payload, BufferOrigin::SMALL)
+            }
             None => Ok(()),
         }
     }
@@ -185,9 +196,9 @@ impl Sink<Filled> for Output<'_> {
     }
 
     fn send(&mut self, filled: Filled) -> Result<(), Stopped> {
-        let Filled { buffer, len, contents, home } = filled;
+        let Filled { buffer, len, contents, origin } = filled;
         let counted = self.stream.pages(len.into(), contents.sum);
-        counted.map_err(|error| self.work.stop(Failure::Layout(error)))?;
-        self.writes.write(buffer, len, contents.payload, home)
+        counted.map_err(|error| self.operation.stop(Failure::Layout(error)))?;
+        self.writes.write(buffer, len, contents.payload, origin)
     }
 }

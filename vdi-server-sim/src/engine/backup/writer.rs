@@ -7,13 +7,13 @@ use vdi_proto::features::Features;
 use super::ordered::Ordered;
 use super::output::{Filled, Output};
 use crate::engine::driver::Ended;
+use crate::engine::operation::{Gate, Operation, Stopped};
 use crate::engine::pages::Pages;
 use crate::engine::plan::Plan;
-use crate::engine::work::{Gate, Stopped, Work};
 
 /// One device's writer.
 pub(super) struct Writer<'a, 'b> {
-    pub(super) work: &'a Work,
+    pub(super) operation: &'a Operation,
     pub(super) plan: &'a Plan,
     pub(super) pages: &'a Pages<'a>,
     pub(super) ordered: &'a Ordered<Filled, Output<'b>>,
@@ -42,14 +42,14 @@ impl Writer<'_, '_> {
         // The summary is the same in all families: it has the time when all pages were read, and whether any of them is damaged.
         output.writes.wait_for(&self.all_read)?;
         output.end(self.plan, self.pages.has_damage())?;
-        for _ in 0..self.work.faults.final_flushes() {
+        for _ in 0..self.operation.faults.final_flushes() {
             output.writes.flush()?;
         }
-        self.flushed.pass(self.work)?;
+        self.flushed.pass(self.operation)?;
         if output.writes.driver.has(Features::COMPLETE_ENABLED) {
             output.writes.command(CommandCode::COMPLETE)?;
         }
-        self.done.pass(self.work)?;
+        self.done.pass(self.operation)?;
         output.writes.driver.close()
     }
 
@@ -63,7 +63,7 @@ impl Writer<'_, '_> {
             select! {
                 recv(self.failed) -> ended => self.ordered.lock().writes.note_failed(ended.map_err(|_| Stopped)?)?,
                 recv(self.ordered.woken()) -> _ => {}
-                recv(self.work.over()) -> _ => return Err(Stopped),
+                recv(self.operation.over()) -> _ => return Err(Stopped),
             }
         }
     }

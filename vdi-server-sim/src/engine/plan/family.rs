@@ -66,7 +66,7 @@ impl FamilyStream {
         FamilyStream { builder, family, has_log, step: Step::Label, rest: Vec::new() }
     }
 
-    /// The next part. Parts of bytes follow each other; all of them up to a part of another kind end at a multiple of BLOCKSIZE.
+    /// The next part. Parts of bytes follow each other; they end at a multiple of BLOCKSIZE where the stream is cut: see [`Cuts`](super::Cuts).
     pub(in crate::engine) fn next(&mut self, plan: &Plan) -> Result<Part, Error> {
         loop {
             let mut out = Vec::new();

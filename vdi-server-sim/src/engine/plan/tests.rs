@@ -89,18 +89,37 @@ fn terms(statement: &Backup, transfer: u32) -> Terms<'_> {
 
 /// A plan for new media.
 fn planned(source: BackupSource, terms: &Terms<'_>, block_size: u32) -> Result<(Plan, Vec<FamilyStream>), Failure> {
-    let media = Media::new(terms.statement, block_size)?;
+    planned_with(source, terms, block_size, Cuts::Pages)
+}
+
+fn planned_with(
+    source: BackupSource,
+    terms: &Terms<'_>,
+    block_size: u32,
+    cuts: Cuts,
+) -> Result<(Plan, Vec<FamilyStream>), Failure> {
+    let media = Media::new(terms.statement, block_size, cuts)?;
     Ok((Plan::new(source, terms, &media)?, media.streams))
 }
 
 /// Writes every family, as a program that sends the parts does, and says where marks stand.
 fn write(plan: &Plan, streams: Vec<FamilyStream>, block_size: u64) -> Vec<(Vec<u8>, Vec<u64>)> {
+    write_cut(plan, streams, block_size, Cuts::Pages)
+}
+
+/// The same. The stream is cut where `cuts` says.
+fn write_cut(plan: &Plan, streams: Vec<FamilyStream>, block_size: u64, cuts: Cuts) -> Vec<(Vec<u8>, Vec<u64>)> {
     let write = |mut stream: FamilyStream| {
         let (mut out, mut marks) = (Vec::new(), Vec::new());
         let start = stream.position();
         loop {
             let part = stream.next(plan).unwrap();
-            if !matches!(part, Part::Bytes(_) | Part::Summary) {
+            let is_cut = match part {
+                Part::Pages | Part::End => cuts != Cuts::None,
+                Part::Mark => cuts == Cuts::Marks,
+                Part::Bytes(_) | Part::Log { .. } | Part::Summary => false,
+            };
+            if is_cut {
                 assert!((out.len() as u64).is_multiple_of(block_size), "{part:?} at {}", out.len());
             }
             match part {
@@ -178,7 +197,7 @@ proptest! {
     #[test]
     fn what_is_planned_is_a_sound_backup(
         families in 1..65_u32, block in 9..17_u32, transfer in 1..17_u32, checksum in any::<bool>(), extents in [0..40_u32, 0..40_u32],
-        large in any::<bool>(),
+        large in any::<bool>(), cuts in prop_oneof![Just(Cuts::None), Just(Cuts::Pages), Just(Cuts::Marks)],
     ) {
         // The large one is a sparse file.
         let mut source = source(extents);
@@ -187,13 +206,23 @@ proptest! {
         }
         let options = BackupOptions { checksum: Some(checksum), ..BackupOptions::default() };
         let statement = statement(families, options, Vec::new());
-        let (plan, streams) = planned(source, &terms(&statement, transfer << 16), 1 << block).unwrap();
-        let written = write(&plan, streams, 1 << block);
+        let (plan, streams) = planned_with(source, &terms(&statement, transfer << 16), 1 << block, cuts).unwrap();
+        let written = write_cut(&plan, streams, 1 << block, cuts);
         let media: Vec<Medium> = written.iter().map(|(bytes, _)| inspected(bytes)).collect();
         check(&plan, &media, &written, extents);
+        for (bytes, _) in &written {
+            // FILELISTONLY reads no more than 64 KiB: there is the configuration, and behind it the block of the pages.
+            let data = bytes.windows(4).position(|name| name == b"MSDA");
+            prop_assert!(cuts == Cuts::Marks || data.is_some_and(|at| at < 64 << 10), "{data:?}");
+        }
         for medium in &media {
-            prop_assert_eq!(medium.label.filemark_len(), 1 << block);
-            prop_assert_eq!(medium.sets[0].data[0].offset % (1 << block), 0);
+            prop_assert_eq!(medium.label.filemark_len(), (1 << block).min(4096));
+            if cuts != Cuts::None {
+                prop_assert_eq!(medium.sets[0].data[0].offset % (1 << block), 0);
+            }
+            if cuts != Cuts::Marks {
+                prop_assert!(medium.sets[0].offset < 16 << 10);
+            }
         }
     }
 }

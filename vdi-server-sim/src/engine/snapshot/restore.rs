@@ -13,11 +13,11 @@ use vdi_proto::features::Features;
 use super::super::driver::Driver;
 use super::super::from_devices::Reader;
 use super::super::incoming::{Destination, Incoming, MediumReader, Received, Wanted};
+use super::super::operation::{Operation, Stopped};
+use super::super::progress_counter::ProgressCounter;
 use super::super::reads::Reads;
 use super::super::restore::{misplaced, report_restored};
 use super::super::snapshot_sums as sums;
-use super::super::tally::Tally;
-use super::super::work::{Stopped, Work};
 use super::super::{Cancel, Engine, Failure, Progress, Summary, default_buffers};
 use super::through;
 use crate::catalog::RestoreRecord;
@@ -36,12 +36,12 @@ pub(in crate::engine) fn run(
     let transfer = options.max_transfer_size.unwrap_or(TRANSFER_UNIT);
     let block_size = options.block_size.unwrap_or(MIN_BLOCK_SIZE);
     let buffers = options.buffer_count.unwrap_or_else(|| default_buffers(1)).max(2);
-    Work::with(engine, &statement.devices.names, cancel, |work| {
+    Operation::with(engine, &statement.devices.names, cancel, |operation| {
         let started = Instant::now();
         let terms =
             ServerTerms { features: Features::READ_MEDIA, alignment: 0, block_size, max_transfer_size: transfer };
-        let (config, opened) = work.configure(&terms, &[(transfer, buffers)], &statement.devices.names)?;
-        let tally = Tally::new(0, None);
+        let (config, opened) = operation.configure(&terms, &[(transfer, buffers)], &statement.devices.names)?;
+        let counter = ProgressCounter::new(0, None);
         let target = Target { folder: &engine.folder, statement, mount: Mutex::default() };
         let wanted = Wanted {
             file: options.file.unwrap_or(1),
@@ -55,22 +55,22 @@ pub(in crate::engine) fn run(
         let incoming = Incoming::new(wanted, &statement.database, 1, &target);
         let mut done = None;
         std::thread::scope(|scope| {
-            work.spawn(scope, || work.run_agent());
+            operation.spawn(scope, || operation.run_agent());
             if let Some(device) = opened.into_iter().next() {
-                let driver = Driver::new(work, device, config, None, &tally);
+                let driver = Driver::new(operation, device, config, None, &counter);
                 let feed = incoming.reader(0, driver.name());
                 let reads = Reads::new(driver, transfer);
-                let reader = Reader { work, transfer, block_size, reads, whole: false, inspects: false };
+                let reader = Reader { operation, transfer, block_size, reads, whole: false, inspects: false };
                 let fails = engine.fails_after_close();
-                let mounter = Mounter { work, incoming: &incoming, target: &target, reader, fails };
+                let mounter = Mounter { operation, incoming: &incoming, target: &target, reader, fails };
                 let done = &mut done;
-                through(work, scope, move || {
+                through(operation, scope, move || {
                     // The thread that met the failure has recorded it.
                     *done = mounter.mount(feed).ok().flatten();
                 });
             }
             // Ends the agent.
-            work.finish()
+            operation.finish()
         })?;
         Progress::new(0, options.stats).reached(0, report);
         let mut pages = 0;
@@ -80,7 +80,7 @@ pub(in crate::engine) fn run(
                 report(Message::own_information(error.to_string()));
             }
         }
-        let (bytes, commands) = (pages * PAGE_BYTES, tally.commands());
+        let (bytes, commands) = (pages * PAGE_BYTES, counter.commands());
         Ok(Summary { verb: Verb::Restore, bytes, commands, elapsed: started.elapsed() })
     })
 }
@@ -113,7 +113,7 @@ impl Destination for Target<'_> {
 
 /// The thread of a restore.
 struct Mounter<'a> {
-    work: &'a Work,
+    operation: &'a Operation,
     incoming: &'a Incoming<'a>,
     target: &'a Target<'a>,
     reader: Reader<'a>,
@@ -123,18 +123,18 @@ struct Mounter<'a> {
 
 impl Mounter<'_> {
     fn mount(mut self, mut feed: MediumReader<'_>) -> Result<Option<(Received, Committed)>, Stopped> {
-        let work = self.work;
+        let operation = self.operation;
         self.reader.pump(&mut feed)?;
         // A Read that ended with an error has to be cleared before the next command.
         self.reader.reads.resume()?;
-        let received = self.incoming.finish().map_err(|failure| work.stop(failure))?;
+        let received = self.incoming.finish().map_err(|failure| operation.stop(failure))?;
         let target = self.target.mount.lock().unwrap_or_else(PoisonError::into_inner).take();
         // A set that was received has a header, which made the target.
         let target = target.ok_or(Stopped)?;
-        let frozen = target.existing().map(|database| work.freeze(database)).transpose();
-        let _frozen = frozen.map_err(|failure| work.stop(failure))?;
+        let frozen = target.existing().map(|database| operation.freeze(database)).transpose();
+        let _frozen = frozen.map_err(|failure| operation.stop(failure))?;
         self.reader.reads.driver.command(CommandCode::MOUNT_SNAPSHOT, 0, 0)?;
-        let files = target.mounted().map_err(|error| work.stop(error))?;
+        let files = target.mounted().map_err(|error| operation.stop(error))?;
         self.compare(&received, &target, &files)?;
         let record = RestoreRecord {
             database: &self.target.statement.database,
@@ -143,8 +143,8 @@ impl Mounter<'_> {
             replace: self.target.statement.options.replace,
         };
         let adopted = match self.fails {
-            true => work.decide().map(|()| None)?,
-            false => Some(work.settle(|| Ok(target.adopt(&files, &record)?))?),
+            true => operation.decide().map(|()| None)?,
+            false => Some(operation.settle(|| Ok(target.adopt(&files, &record)?))?),
         };
         self.reader.reads.driver.close()?;
         Ok(adopted.map(|committed| (received, committed)))
@@ -152,7 +152,7 @@ impl Mounter<'_> {
 
     /// Compares the files with what the backup says of them: by their sums, where the backup has them, and else page by page.
     fn compare(&self, received: &Received, target: &MountTarget, files: &[std::fs::File]) -> Result<(), Stopped> {
-        let work = self.work;
+        let operation = self.operation;
         let mut summed = true;
         for ((record, path), file) in received.trailing.files.iter().zip(target.paths()).zip(files) {
             let Some(expected) = sums::decode(record) else {
@@ -160,16 +160,18 @@ impl Mounter<'_> {
                 continue;
             };
             let failed = |source| StorageError::Io { action: "read", path: path.clone(), offset: None, source };
-            match sums::sum(file, record.size, &|| work.is_aborted()).map_err(|error| work.stop(failed(error)))? {
+            match sums::sum(file, record.size, &|| operation.is_aborted())
+                .map_err(|error| operation.stop(failed(error)))?
+            {
                 Some(found) if found == expected => {}
                 Some(found) => {
                     let (database, path) = (self.target.statement.database.clone(), path.clone());
-                    return Err(work.stop(Failure::SnapshotSum { database, path, expected, found }));
+                    return Err(operation.stop(Failure::SnapshotSum { database, path, expected, found }));
                 }
                 // The agent knows why.
-                None => return Err(work.wait_until_over()),
+                None => return Err(operation.wait_until_over()),
             }
         }
-        if summed { Ok(()) } else { target.check(files).map_err(|error| work.stop(error)) }
+        if summed { Ok(()) } else { target.check(files).map_err(|error| operation.stop(error)) }
     }
 }

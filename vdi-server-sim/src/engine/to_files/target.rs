@@ -21,6 +21,7 @@ use vdi_mtf::medium::Medium;
 use super::super::clock::Moment;
 use super::super::from_files;
 use super::super::job::Job;
+use super::super::plan::filemark_len;
 use super::super::{Engine, Failure, new_set_id};
 use crate::catalog;
 use crate::tsql::BackupOptions;
@@ -108,7 +109,7 @@ impl Target {
         }
         if let Some(medium) = &medium {
             let found = medium.label.filemark_len();
-            if let Some(requested) = options.block_size.filter(|requested| *requested != found) {
+            if let Some(requested) = options.block_size.filter(|requested| filemark_len(*requested) != found) {
                 return Err(Failure::BlockSize { device: name, found, requested });
             }
             let room = (found as usize).saturating_sub(FILEMARK_HEAD) / FILEMARK_ENTRY;

@@ -2,18 +2,18 @@
 //!
 //! # How a statement fails
 //!
-//! 1. The first failure is kept, and every thread that waits for something learns that the work is over.
+//! 1. The first failure is kept, and every thread that waits for something learns that the operation is over.
 //! 2. Where the failure is the server's own and the devices of a backup can do it (VDF_Discard), each gets Discard, so that
 //!    the client throws away what it has. Nothing is sent to it after that. **Decision**: the documents do not say when Discard
 //!    comes. A device in IO-ERROR cannot take it, and hears only of the abort.
-//! 3. The set is aborted. Only then may anybody close it, so that clients hear of an abort and not of a hasty close.
+//! 3. The set is aborted. Only then may a thread close it, so that clients see an abort and not an early close.
 //!
-//! A statement that changes something takes that step behind [`Work::settle`]: either something has failed before, and the step is not
+//! A statement that changes something takes that step behind [`Operation::settle`]: either something has failed before, and the step is not
 //! taken, or the step decides alone. So no failure is reported of what has taken place, whichever process dies meanwhile.
 //!
 //! # How a statement is cancelled
 //!
-//! As by a failure, without Discard, at any moment before it decides ([`Work::decide`], which [`Work::settle`] includes). Only then are
+//! As by a failure, without Discard, at any moment before it decides ([`Operation::decide`], which [`Operation::settle`] includes). Only then are
 //! devices closed in order. So a client of a cancelled statement never finds its devices closed, and a cancel that comes later
 //! changes nothing.
 
@@ -38,7 +38,7 @@ use crate::vds::{
 };
 
 /// How long the client's process has to take each part of the configuration.
-const CONFIGURATION_PATIENCE: Duration = Duration::from_secs(30);
+const CONFIGURATION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often a wait of the configuration, during which no agent runs, looks whether the set was aborted.
 const LOOK: Duration = Duration::from_millis(10);
@@ -47,17 +47,17 @@ const LOOK: Duration = Duration::from_millis(10);
 pub(super) const FREEZE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the clients have, all together, to answer Discard.
-const DISCARD_PATIENCE: Duration = Duration::from_secs(2);
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The set of one statement.
-pub(super) struct Work {
+pub(super) struct Operation {
     pub(super) set: Arc<ServerVirtualDeviceSet>,
     pub(super) faults: Running,
     /// The devices that are to discard what they have when the server fails.
     discarding: Mutex<Vec<Arc<ServerVirtualDevice>>>,
-    /// Shared by those who send to such devices, and exclusive while Discard is sent.
+    /// Shared while a command is sent to such a device, and exclusive while Discard is sent.
     sending: RwLock<()>,
-    /// Held by the thread that ends the work after a failure.
+    /// Held by the thread that ends the operation after a failure.
     failing: Mutex<()>,
     session: Arc<Session>,
     first_device: String,
@@ -78,28 +78,28 @@ struct State {
     cancelled: bool,
 }
 
-/// The work is over because of a failure that is recorded.
+/// The operation is over because of a failure that is recorded.
 #[derive(Debug)]
 pub(super) struct Stopped;
 
-impl Work {
-    /// Opens the set that the statement names, waits for it as long as the engine is to, and does the statement's work on it. The
+impl Operation {
+    /// Opens the set that the statement names, waits for it as long as the engine is to, and does the statement's operation on it. The
     /// client learns why that fails.
     pub(super) fn with<T>(
         engine: &Engine,
         devices: &[String],
         cancel: &Cancel,
-        body: impl FnOnce(&Work) -> Result<T, Failure>,
+        body: impl FnOnce(&Operation) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let (work, created) = Work::open(engine, devices, cancel)?;
-        let (named, device) = (devices.len(), work.first_device.clone());
+        let (operation, created) = Operation::open(engine, devices, cancel)?;
+        let (named, device) = (devices.len(), operation.first_device.clone());
         let counted =
             if created as usize == named { Ok(()) } else { Err(Failure::DeviceCount { named, created, device }) };
-        counted.and_then(|()| body(&work)).inspect_err(|failure| work.give_up(failure))
+        counted.and_then(|()| body(&operation)).inspect_err(|failure| operation.give_up(failure))
     }
 
     /// The set that the statement names, and with how many devices the client created it.
-    fn open(engine: &Engine, devices: &[String], cancel: &Cancel) -> Result<(Work, u32), Failure> {
+    fn open(engine: &Engine, devices: &[String], cancel: &Cancel) -> Result<(Operation, u32), Failure> {
         if cancel.is_cancelled() {
             return Err(Failure::Cancelled);
         }
@@ -127,9 +127,19 @@ impl Work {
             let (set, session, state) = (Arc::clone(&set), Arc::clone(&session), Arc::clone(&state));
             move || be_cancelled(&set, &session, &state)
         });
-        let work =
-            Work { set, faults, discarding, sending, failing, session, first_device, stop, state, _cancel: registered };
-        Ok((work, asked.device_count))
+        let operation = Operation {
+            set,
+            faults,
+            discarding,
+            sending,
+            failing,
+            session,
+            first_device,
+            stop,
+            state,
+            _cancel: registered,
+        };
+        Ok((operation, asked.device_count))
     }
 
     /// Configures the set with these terms and buffers (size, count), and opens its devices.
@@ -141,7 +151,7 @@ impl Work {
     ) -> Result<(VdConfig, Vec<Arc<ServerVirtualDevice>>), Failure> {
         let configure = || {
             self.may_call("BeginConfiguration")?;
-            self.set.begin_configuration(terms, CONFIGURATION_PATIENCE)?;
+            self.set.begin_configuration(terms, CONFIGURATION_TIMEOUT)?;
             for (size, count) in buffers {
                 self.may_call("RequestBuffers")?;
                 self.set.request_buffers(*size, 0, *count)?;
@@ -156,7 +166,7 @@ impl Work {
             Ok((config, devices))
         };
         let (config, devices) = configure().map_err(|error| self.explain(Failure::Set(error)))?;
-        if Work::discards(&config) {
+        if Operation::discards(&config) {
             self.discarding.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&devices);
         }
         Ok((config, devices))
@@ -199,7 +209,7 @@ impl Work {
         if self.is_over() { Err(Stopped) } else { Ok(sending) }
     }
 
-    /// Waits for a while, or until the work is over.
+    /// Waits for a while, or until the operation is over.
     pub(super) fn pause(&self, delay: Duration) -> Result<(), Stopped> {
         if delay.is_zero() {
             return Ok(());
@@ -241,9 +251,9 @@ impl Work {
         self.set.completion_reader().map_err(|error| self.stop(error))
     }
 
-    /// Starts a thread of the work. That it cannot be started, or panics, is a failure like any other: it ends all threads.
+    /// Starts a thread of the operation. That it cannot be started, or panics, is a failure like any other: it ends all threads.
     pub(super) fn spawn<'scope>(&'scope self, scope: &'scope Scope<'scope, '_>, body: impl FnOnce() + Send + 'scope) {
-        struct Watch<'a>(&'a Work);
+        struct Watch<'a>(&'a Operation);
         impl Drop for Watch<'_> {
             fn drop(&mut self) {
                 if std::thread::panicking() {
@@ -327,7 +337,7 @@ impl Work {
         let devices = std::mem::take(&mut *self.discarding.lock().unwrap_or_else(PoisonError::into_inner));
         let (answered, answers) = unbounded();
         let routine = Arc::new(move |_: Completed| {
-            // Nobody listens any more once the patience is over.
+            // The receiver is gone once the time-out has passed.
             let _ = answered.send(());
         });
         let sending = self.sending.write().unwrap_or_else(PoisonError::into_inner);
@@ -337,7 +347,7 @@ impl Work {
         }
         drop(sending);
         drop(routine);
-        let deadline = Instant::now() + DISCARD_PATIENCE;
+        let deadline = Instant::now() + DISCARD_TIMEOUT;
         for _ in &devices {
             if self.is_aborted() || answers.recv_deadline(deadline).is_err() {
                 return;
@@ -345,18 +355,18 @@ impl Work {
         }
     }
 
-    /// As [`Work::fail`], for use with `?`.
+    /// As [`Operation::fail`], for use with `?`.
     pub(super) fn stop(&self, failure: impl Into<Failure>) -> Stopped {
         self.fail(failure.into());
         Stopped
     }
 
-    /// Whether the set was aborted. Then the agent records why, and every thread learns that the work is over.
+    /// Whether the set was aborted. Then the agent records why, and every thread learns that the operation is over.
     pub(super) fn is_aborted(&self) -> bool {
         self.session.abort_reason().is_some()
     }
 
-    /// A channel that is disconnected once the work is over.
+    /// A channel that is disconnected once the operation is over.
     pub(super) fn over(&self) -> &Receiver<()> {
         &self.stop
     }
@@ -365,13 +375,13 @@ impl Work {
         self.stop.try_recv() == Err(TryRecvError::Disconnected)
     }
 
-    /// Waits until the work is over.
+    /// Waits until the operation is over.
     pub(super) fn wait_until_over(&self) -> Stopped {
         let _ = self.stop.recv();
         Stopped
     }
 
-    /// Receives, or learns that the work is over. A channel whose senders are gone gives `None`.
+    /// Receives, or learns that the operation is over. A channel whose senders are gone gives `None`.
     pub(super) fn receive<T>(&self, channel: &Receiver<T>) -> Result<Option<T>, Stopped> {
         select! {
             recv(channel) -> received => Ok(received.ok()),
@@ -396,7 +406,7 @@ impl Work {
     }
 }
 
-impl Drop for Work {
+impl Drop for Operation {
     /// A client whose set was not closed in order must not wait for what never comes.
     fn drop(&mut self) {
         if self.set.session().is_some() {
@@ -414,7 +424,7 @@ fn be_cancelled(set: &ServerVirtualDeviceSet, session: &Session, state: &Mutex<S
     event!(INFO, set = session.set_name(), failure = %Failure::Cancelled, "statement fails");
     state.cancelled = true;
     state.failure = Some(Failure::Cancelled);
-    // Under the lock, so that nothing is decided meanwhile; and before any thread hears that the work is over, so that it finds the abort.
+    // Under the lock, so that nothing is decided meanwhile; and before any thread hears that the operation is over, so that it finds the abort.
     let _ = set.signal_abort_because(Failure::Cancelled.code(), Failure::Cancelled);
     drop(state.running.take());
 }
@@ -440,9 +450,9 @@ impl Gate {
     }
 
     /// A thread arrives and waits for the gate to open.
-    pub(super) fn pass(&self, work: &Work) -> Result<(), Stopped> {
+    pub(super) fn pass(&self, operation: &Operation) -> Result<(), Stopped> {
         let _ = self.arrive.send(());
-        work.receive(&self.opened).map(|_| ())
+        operation.receive(&self.opened).map(|_| ())
     }
 
     /// Where the keeper of the gate learns of arrivals.
