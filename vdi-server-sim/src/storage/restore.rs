@@ -240,7 +240,8 @@ fn check_list(files: &[FileRecord]) -> Result<(), StorageError> {
         // Where the log goes on from one file to the other is not known.
         _ => "the database has several log files, and only one is supported",
     };
-    let logical_name = of_type(FileType::Log).last().map_or_else(String::new, |file| file.logical_name.to_string());
+    let logical_name =
+        of_type(FileType::Log).next_back().map_or_else(String::new, |file| file.logical_name.to_string());
     Err(StorageError::InvalidFile { logical_name, reason: reason.to_owned() })
 }
 

@@ -229,7 +229,7 @@ fn an_output_that_panics_ends_the_statement() {
     let engine = engine(&bench);
     let mut session = engine.session();
     let (mut out, agent) = gone(&bench, || std::panic::resume_unwind(Box::new("the output panics")));
-    let batch = AssertUnwindSafe(|| session.batch(PROGRESS, &[], &mut out, &Cancel::new()));
+    let batch = AssertUnwindSafe(|| drop(session.batch(PROGRESS, &[], &mut out, &Cancel::new())));
     let panic = catch_unwind(batch).unwrap_err();
     assert_eq!(panic.downcast_ref(), Some(&"the output panics"));
     agent.result().unwrap_err();
