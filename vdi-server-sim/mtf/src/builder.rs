@@ -14,6 +14,8 @@
 //! | the end of both ESETs | units from the ESET on |
 //!
 //! (Observed in backups of SQL Server 2005 to 2022: laid out again by these rules, each gives the same bytes.)
+//!
+//! Each padding takes the first place that its rule allows and that leaves room for its header. [`Builder::cut_at`] makes some take a later one.
 
 use crate::block::{BlockId, reseal};
 use crate::checksum::{SECTOR_LEN, SectorSum};

@@ -14,8 +14,7 @@
 //! label       headers             | dealt to all | family 1 |      set map         *: a filemark of a tape stands here, too
 //! ```
 //!
-//! The soft filemarks (SFMB) are as long as BLOCKSIZE (DISK: as on the medium). Therefore pages, log and everything between them begin and
-//! end at multiples of BLOCKSIZE. A set that is appended to a medium has no label.
+//! On a virtual device pages begin and the set ends at a multiple of BLOCKSIZE: see [`Cuts`]. A set that is appended to a medium has no label.
 
 mod configuration;
 mod dealing;

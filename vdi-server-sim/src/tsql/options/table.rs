@@ -236,7 +236,7 @@ pub(in crate::tsql) static RULES: &[Rule] = &[
             holds: |n| n.is_power_of_two() && (512..=65_536).contains(&n),
             bare: None,
         },
-        "512 to 65536, a power of two; default 512, on DISK 4096. A RESTORE that gives it has to give that of the BACKUP",
+        "512 to 65536, a power of two; default 512, on DISK 4096. A RESTORE that gives it has to give that of the BACKUP (4096 and more count as one)",
     ),
     number(
         "BUFFERCOUNT",
