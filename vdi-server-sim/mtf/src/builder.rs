@@ -139,7 +139,8 @@ impl Builder {
     /// The same builder for a device that takes multiples of `unit` bytes, a power of two. Pages begin at a multiple of it from the start of
     /// the medium, and each set ends at one. With `at_filemarks` the label and the summary end at one, too, each with its filemark.
     ///
-    /// Padding takes the next place that the rules of the format allow. Without this it takes the first.
+    /// Padding takes the next place that the rules of the format allow. Without this it takes the first. So it does where no allowed place
+    /// is such a multiple: where SSET lies at an odd sector, for example, since a filemark is shorter than a logical block.
     #[must_use]
     pub fn cut_at(mut self, unit: u64, at_filemarks: bool) -> Self {
         self.cuts = Cuts { unit: unit.max(1), at_filemarks };

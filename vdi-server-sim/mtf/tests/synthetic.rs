@@ -4,7 +4,7 @@
 mod common;
 
 use common::damage::{damages, each_cut_is_reported, each_flip_of_a_header_is_reported};
-use common::synthetic::{Pages, Shape, Synthetic, append, backup};
+use common::synthetic::{Pages, Shape, Synthetic, append, backup, date};
 use common::{Random, parse_in_pieces};
 use proptest::prelude::*;
 use vdi_mtf::Error;
@@ -12,12 +12,13 @@ use vdi_mtf::builder::Builder;
 use vdi_mtf::families;
 use vdi_mtf::inspector::Inspector;
 use vdi_mtf::listing::{Header, Label, file_list};
+use vdi_mtf::media::{MediaSet, Tape};
 use vdi_mtf::medium::Medium;
 use vdi_mtf::page::PAGE_LEN;
 use vdi_mtf::parser::Event;
 use vdi_mtf::sqlserver::data::{ExtentEvent, ExtentReader, PREFIX_LEN};
 use vdi_mtf::stream::{HEADER_LEN, StreamId};
-use vdi_mtf::value::{PageAddress, PageId};
+use vdi_mtf::value::{Guid, PageAddress, PageId};
 use vdi_mtf::writer::Writer;
 
 fn inspected(bytes: &[u8]) -> Medium {
@@ -233,6 +234,62 @@ fn sets_are_appended() {
         let found: Vec<u64> = medium.sets[3].map.sets.iter().map(|(set, _)| set.physical_address).collect();
         assert_eq!(expected, found);
     }
+}
+
+/// Cut as for a device that takes whole blocks, also where the medium began with other cuts, or with none.
+#[test]
+fn pages_begin_and_sets_end_at_cuts() {
+    for (block, at_filemarks) in (9..17_u32).flat_map(|block| [(1_u64 << block, false), (1 << block, true)]) {
+        let shape = Shape { filemark_len: 4096.min(block as u32), families: 2, second_pass: true, ..Shape::default() };
+        let plain = backup(&shape);
+        for first_is_cut in [false, true] {
+            let builder = |family: u16| {
+                let tape = Tape::new(4711 + u32::from(family), shape.filemark_len, date());
+                let builder = Builder::new(tape, MediaSet::new(Guid([1; 16]), family, shape.families));
+                builder.cut_at(block, at_filemarks)
+            };
+            let mut builders: Vec<Builder> = (1..=shape.families).map(builder).collect();
+            let mut made = match first_is_cut {
+                true => append(&shape, 1, &mut builders, &mut vec![Vec::new(); 2]),
+                false => backup(&shape),
+            };
+            came_back(&shape, &made);
+            // The second set has the cuts in either case.
+            let media: Vec<Medium> = made.media.iter().map(|bytes| inspected(bytes)).collect();
+            let mut builders: Vec<Builder> =
+                media.iter().map(|medium| Builder::append(medium).cut_at(block, at_filemarks)).collect();
+            made = append(&shape, 2, &mut builders, &mut made.media);
+            for (bytes, plain) in made.media.iter().zip(&plain.media) {
+                let medium = inspected(bytes);
+                let filemark = u64::from(medium.label.filemark_len());
+                let is_cut = |at: u64| at.is_multiple_of(block);
+                for set in &medium.sets[usize::from(!first_is_cut)..] {
+                    assert!(set.data.iter().all(|data| is_cut(data.offset)), "pages, {block}: {:?}", set.data);
+                }
+                // Each set has its last two filemarks: before its end, and at it.
+                let ends: Vec<u64> = medium.filemarks.iter().map(|mark| mark + filemark).collect();
+                assert!(is_cut(ends[4]) && is_cut(bytes.len() as u64), "ends, {block}: {ends:?}");
+                assert!(!at_filemarks || is_cut(ends[3]), "the summary, {block}: {ends:?}");
+                match first_is_cut {
+                    true => {
+                        assert!(is_cut(ends[2]) && (!at_filemarks || is_cut(ends[0]) && is_cut(ends[1])), "{ends:?}");
+                    }
+                    false => assert!(bytes.starts_with(plain), "a set that is there stays as it is"),
+                }
+            }
+        }
+    }
+}
+
+/// A filemark shorter than a logical block puts SSET where no alignment leads to the cut: the padding takes its first place.
+#[test]
+fn cuts_out_of_reach_leave_a_sound_medium() {
+    let shape = Shape::default();
+    let builder = Builder::new(Tape::new(4711, 512, date()), MediaSet::new(Guid([1; 16]), 1, 1)).cut_at(4096, true);
+    let made = append(&shape, 1, &mut [builder], &mut [Vec::new()]);
+    came_back(&shape, &made);
+    let plain = backup(&shape);
+    assert!(made.media[0].len() - plain.media[0].len() < 3 * 4096);
 }
 
 #[test]
