@@ -55,6 +55,23 @@ fn headers_are_shown_and_little_is_read() {
     bench.assert_databases(&["sales"]);
 }
 
+/// The configuration is within the first 64 KiB of a pipe-like device, whatever BLOCKSIZE the backup and the statement have.
+#[test]
+fn the_file_list_is_at_the_beginning_with_each_block_size() {
+    let bench = Bench::new();
+    bench.database("sales", 300_000);
+    for block in (9..17).map(|bits| 1 << bits) {
+        bench.back_up("sales", 1, &format!("BLOCKSIZE = {block}"));
+        for options in ["".to_owned(), format!(" WITH BLOCKSIZE = {block}, MAXTRANSFERSIZE = 4194304")] {
+            for (what, rows) in [("LABELONLY", 1), ("FILELISTONLY", 3)] {
+                let (answer, read) = inspected(&bench, &config(1), what, &options);
+                assert_eq!(answer.results[0].rows.len(), rows, "{what}, {block}");
+                assert!((1..=65536).contains(&read[0]), "{what}, {block}: {read:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_set_that_is_not_there_fails_on_both_sides() {
     let bench = Bench::new();

@@ -2,8 +2,13 @@
 //! writer and reader could be wrong in the same way.
 
 use std::fs;
+use std::sync::{Arc, Mutex};
+
+use vdi_client::media::{Media, MediaError};
+use vdi_client::{CommandCode, Features, VdConfig};
 
 use crate::common::bench::Bench;
+use crate::common::client::{backup_statement, config, restore_statement};
 use crate::common::real::real_backups;
 
 /// The streams of a block: identifier, media attributes, where the data begins, its length.
@@ -326,6 +331,155 @@ fn backups_follow_the_rules_of_sql_server_byte_by_byte() {
         bench.sql(&statement).outcome().assert_success();
     }
     check(&fs::read(folder.join("appended.bak")).unwrap(), 1, 1, &[false, true, false]);
+}
+
+/// What one device stored.
+#[derive(Debug, Default)]
+struct Stored {
+    bytes: Vec<u8>,
+    /// The length of each Write.
+    writes: Vec<usize>,
+    /// How many bytes stood before each WriteMark.
+    marks: Vec<usize>,
+    /// Bytes between FileInfoBegin and FileInfoEnd are no part of the stream.
+    is_list: bool,
+    list: Vec<u8>,
+}
+
+/// A device of any kind that keeps what it gets.
+struct Keeper(Arc<Mutex<Stored>>);
+
+impl Media for Keeper {
+    fn write(&mut self, _position: u64, data: &[u8]) -> Result<(), MediaError> {
+        let mut stored = self.0.lock().unwrap();
+        stored.writes.push(data.len());
+        if stored.is_list {
+            stored.list.extend(data)
+        } else {
+            stored.bytes.extend(data)
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, _position: u64, _buffer: &mut [u8]) -> Result<usize, MediaError> {
+        panic!("a BACKUP reads nothing")
+    }
+
+    fn flush(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    fn close(&mut self) -> Result<(), MediaError> {
+        Ok(())
+    }
+
+    fn other(&mut self, code: CommandCode, _size: i32, position: u64) -> Result<u64, MediaError> {
+        let mut stored = self.0.lock().unwrap();
+        match code {
+            CommandCode::WRITE_MARK => {
+                let at = stored.bytes.len();
+                stored.marks.push(at);
+            }
+            CommandCode::FILE_INFO_BEGIN => stored.is_list = true,
+            CommandCode::FILE_INFO_END => stored.is_list = false,
+            _ => {}
+        }
+        Ok(position)
+    }
+}
+
+/// A backup of `sales` to devices with these features: what each has stored.
+fn stored(bench: &Bench, features: Features, devices: u16, options: &str) -> Vec<Stored> {
+    let kept: Vec<Arc<Mutex<Stored>>> = (0..devices).map(|_| Arc::default()).collect();
+    let config = VdConfig { features: features | Features::REQUEST_COMPLETE, ..config(devices.into()) };
+    let given = kept.clone();
+    let agent = bench.agent("nightly", &config, move |index| Ok(Keeper(Arc::clone(&given[index as usize]))));
+    bench.sql(&backup_statement("sales", "nightly", devices.into(), options)).outcome().assert_success();
+    agent.result().unwrap();
+    kept.iter().map(|stored| std::mem::take(&mut *stored.lock().unwrap())).collect()
+}
+
+/// Each Write is a multiple of BLOCKSIZE, on each kind of device; and the padding that makes it so is SQL Server's, too.
+#[test]
+fn writes_are_whole_blocks_and_streams_follow_the_rules_with_each_block_size() {
+    let bench = Bench::new();
+    bench.database("sales", 300_000);
+    for block in (9..17).map(|bits| 1_usize << bits) {
+        for features in [Features::NONE, Features::RANDOM_ACCESS, Features::TAPE] {
+            for (devices, more) in [(1, ""), (2, ", CHECKSUM, MAXTRANSFERSIZE = 262144")] {
+                let families = stored(&bench, features, devices, &format!("BLOCKSIZE = {block}{more}"));
+                let mut lens = Vec::new();
+                for (family, Stored { bytes, writes, marks, .. }) in (1..).zip(&families) {
+                    let story = format!("{features}, {block}{more}, family {family}: {writes:?}, {marks:?}");
+                    assert!(writes.iter().all(|len| *len > 0 && len.is_multiple_of(block)), "{story}");
+                    let sfm = usize::from(u16_at(bytes, 64)) * 512;
+                    assert_eq!(sfm, block.min(4096), "{story}");
+                    lens.extend(check(bytes, family, devices, &[!more.is_empty()]));
+                    // A tape has its own filemark behind each soft one.
+                    let blocks = blocks(bytes);
+                    let soft: Vec<_> =
+                        blocks.iter().filter(|block| &block.id == b"SFMB").map(|block| block.at + sfm).collect();
+                    assert_eq!(*marks, if features == Features::TAPE { soft } else { Vec::new() }, "{story}");
+                    let data = blocks.iter().find(|block| &block.id == b"MSDA").unwrap();
+                    assert!((data.streams[1].2 + 2).is_multiple_of(block), "pages, {story}");
+                    assert!(features == Features::TAPE || data.at < 65536, "headers, {story}");
+                }
+                assert!(lens.iter().all(|len| *len == lens[0]));
+            }
+        }
+    }
+}
+
+/// The label goes out alone, then the list of files, then the rest: each is whole blocks.
+#[test]
+fn writes_of_a_snapshot_are_whole_blocks() {
+    let bench = Bench::new();
+    bench.database("sales", 300_000);
+    let features = Features::SNAPSHOT_PREPARE | Features::ENUM_FROZEN_FILES;
+    for block in (9..17).map(|bits| 1_usize << bits) {
+        let families = stored(&bench, features, 1, &format!("SNAPSHOT, BLOCKSIZE = {block}"));
+        let Stored { bytes, writes, list, .. } = &families[0];
+        assert!(writes.iter().all(|len| *len > 0 && len.is_multiple_of(block)), "{block}: {writes:?}");
+        assert!(list.len() > 1 && list.len().is_multiple_of(block), "{block}: {writes:?}");
+        let blocks = blocks(bytes);
+        let order: Vec<&[u8; 4]> = blocks.iter().map(|block| &block.id).collect();
+        let expected = [b"TAPE", b"SFMB", b"SSET", b"VOLB", b"MSCI", b"MSLS", b"SFMB", b"ESET", b"ESET", b"SFMB"];
+        let expected_log = order.iter().filter(|id| id[..] != b"MSTL"[..]).copied();
+        assert!(expected_log.eq(expected), "{block}: {order:?}");
+        assert_eq!(u16_at(&bytes[blocks[1].at..], 8) as usize, block.min(4096));
+        // The set begins with a Write.
+        assert_eq!(blocks[2].at, writes[0], "{block}: {writes:?}");
+    }
+}
+
+/// A BLOCKSIZE of RESTORE counts as far as media show it.
+#[test]
+fn a_restore_may_give_each_block_size_with_the_same_filemark() {
+    let bench = Bench::new();
+    bench.database("sales", 100_000);
+    let blocks = (9..17).map(|bits| 1_u32 << bits);
+    for written in blocks.clone() {
+        bench.back_up("sales", 1, &format!("BLOCKSIZE = {written}"));
+        for given in blocks.clone() {
+            let statement = restore_statement("sales", "nightly", 1, &format!("REPLACE, BLOCKSIZE = {given}"));
+            let agent = bench.reading_agent("nightly", &config(1));
+            let outcome = bench.sql(&statement).outcome();
+            match written.min(4096) == given.min(4096) {
+                true => {
+                    outcome.assert_success();
+                    agent.result().unwrap();
+                }
+                false => {
+                    outcome.assert_failure(&["Msg 3272,"]);
+                    agent.result().unwrap_err();
+                }
+            }
+        }
+    }
 }
 
 /// The rules are those of SQL Server: its own full backups of a database of one data file pass.
