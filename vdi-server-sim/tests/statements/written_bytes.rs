@@ -333,6 +333,27 @@ fn backups_follow_the_rules_of_sql_server_byte_by_byte() {
     check(&fs::read(folder.join("appended.bak")).unwrap(), 1, 1, &[false, true, false]);
 }
 
+/// A set follows the filemarks of its medium, whatever device the medium was written by.
+#[test]
+fn sets_appended_to_media_of_each_block_size_follow_the_rules() {
+    let bench = Bench::new();
+    bench.database("sales", 300_000);
+    let path = bench.out().join("appended.bak");
+    for (block, features) in
+        [(512, Features::NONE), (2048, Features::TAPE), (8192, Features::NONE), (65536, Features::TAPE)]
+    {
+        let families = stored(&bench, features, 1, &format!("BLOCKSIZE = {block}"));
+        fs::write(&path, &families[0].bytes).unwrap();
+        for options in ["NOINIT", "NOINIT, CHECKSUM"] {
+            let statement = format!("BACKUP DATABASE sales TO DISK = '{}' WITH {options}", path.display());
+            bench.sql(&statement).outcome().assert_success();
+        }
+        let bytes = fs::read(&path).unwrap();
+        assert!(bytes.starts_with(&families[0].bytes), "{block}");
+        check(&bytes, 1, 1, &[false, false, true]);
+    }
+}
+
 /// What one device stored.
 #[derive(Debug, Default)]
 struct Stored {
