@@ -60,7 +60,8 @@ pub(super) fn run(
         let frozen = operation.freeze(&database)?;
         let started = Instant::now();
         let server = engine.server_name();
-        let cuts = match operation.set.get_configuration()?.features.device_kind() {
+        let requested = operation.set.get_configuration().map_err(|error| operation.explain(error.into()))?;
+        let cuts = match requested.features.device_kind() {
             Ok(DeviceKind::TapeLike) => Cuts::Marks,
             _ => Cuts::Pages,
         };

@@ -11,15 +11,13 @@ use super::snapshot_sums::{ListSkipper, Skipped};
 #[derive(Debug)]
 pub(super) struct MediumParser {
     parser: Parser,
-    list: FreeList,
+    list: FileList,
 }
 
 #[derive(Debug)]
-enum FreeList {
-    /// The label goes on. Where it has come, the length of a filemark, which is that of a block.
-    Before {
-        block_size: u32,
-    },
+enum FileList {
+    /// The label goes on.
+    Before,
     /// Behind the label.
     Skipping(ListSkipper),
     Behind,
@@ -28,27 +26,21 @@ enum FreeList {
 impl MediumParser {
     /// A parser at the start of a medium.
     pub(super) fn new() -> MediumParser {
-        MediumParser { parser: Parser::new(), list: FreeList::Before { block_size: 512 } }
+        MediumParser { parser: Parser::new(), list: FileList::Before }
     }
 
     /// As [`Parser::next`].
     pub(super) fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<Event<'s>>, Error> {
-        if let FreeList::Skipping(skipper) = &mut self.list {
+        if let FileList::Skipping(skipper) = &mut self.list {
             match skipper.skip(input) {
                 Skipped::More => return Ok(None),
                 // What is no list is no block either.
-                Skipped::Done | Skipped::TooLong => self.list = FreeList::Behind,
+                Skipped::Done | Skipped::TooLong => self.list = FileList::Behind,
             }
         }
         let event = self.parser.next(input)?;
-        if let FreeList::Before { block_size } = &mut self.list {
-            match &event {
-                Some(Event::Block(block)) if block.id == BlockId::Filemark => *block_size = block.bytes.len() as u32,
-                Some(Event::BlockEnd(BlockId::Filemark)) => {
-                    self.list = FreeList::Skipping(ListSkipper::new((*block_size).max(1)))
-                }
-                _ => {}
-            }
+        if matches!((&self.list, &event), (FileList::Before, Some(Event::BlockEnd(BlockId::Filemark)))) {
+            self.list = FileList::Skipping(ListSkipper::new());
         }
         Ok(event)
     }

@@ -17,7 +17,7 @@
 //! Between FileInfoBegin and FileInfoEnd the client gets text: for each file its absolute path and a line feed; then at least one NUL, up to
 //! the next multiple of BLOCKSIZE. It is no part of the stream: addresses in the stream do not count it. A client may store these Writes
 //! with the others or not, so a restore skips them where it finds them: what comes after the label's filemark begins with `SSET`, or with
-//! the `/` of the list. The list ends with the first of its blocks of BLOCKSIZE bytes that has a NUL in it.
+//! the `/` of the list. The list ends with its NULs, since a block does not begin with one.
 
 use std::fs::File;
 use std::io;
@@ -33,8 +33,8 @@ const TAG: [u8; 4] = *b"VSUM";
 /// Bytes of letters and sum.
 const LEN: usize = 8;
 
-/// The longest list: 32,767 files with the longest paths.
-const MAX_LIST: u64 = 32_767 * 4097;
+/// The longest list: 32,767 files with the longest paths, and the NULs behind them.
+const MAX_LIST: u64 = 32_767 * 4097 + 65_536;
 
 /// Puts the sum of a file into its record.
 pub(super) fn encode(record: &mut FileRecord, sum: u32) {
@@ -93,10 +93,9 @@ pub(super) fn list<'a>(paths: impl Iterator<Item = &'a Path>, block_size: u32) -
 /// Skips the list of the files where there is one: see the module.
 #[derive(Debug)]
 pub(super) struct ListSkipper {
-    block_size: u64,
     /// Bytes of the list so far.
     position: u64,
-    /// The current block has a NUL.
+    /// The text has ended.
     nul: bool,
     done: bool,
 }
@@ -114,31 +113,35 @@ pub(super) enum Skipped {
 
 impl ListSkipper {
     /// A skipper that begins behind the label's filemark.
-    pub(super) fn new(block_size: u32) -> ListSkipper {
-        ListSkipper { block_size: block_size.into(), position: 0, nul: false, done: false }
+    pub(super) fn new() -> ListSkipper {
+        ListSkipper { position: 0, nul: false, done: false }
     }
 
     /// Takes bytes of the list from the front of `input`.
     pub(super) fn skip(&mut self, input: &mut &[u8]) -> Skipped {
-        loop {
-            if self.done {
-                return Skipped::Done;
-            }
-            let Some(&first) = input.first() else { return Skipped::More };
-            if self.position == 0 && first != b'/' {
-                self.done = true;
-                continue;
-            }
-            let left = self.block_size - self.position % self.block_size;
-            let (piece, rest) = input.split_at(input.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
-            *input = rest;
-            self.nul |= piece.contains(&0);
-            self.position += piece.len() as u64;
-            self.done = self.nul && self.position.is_multiple_of(self.block_size);
-            if self.position > MAX_LIST + self.block_size {
-                return Skipped::TooLong;
-            }
+        if self.position == 0 && input.first().is_some_and(|&first| first != b'/') {
+            self.done = true;
         }
+        if !self.done && !self.nul {
+            let text = input.iter().position(|&byte| byte == 0).unwrap_or(input.len());
+            self.nul = text < input.len();
+            self.take(input, text);
+        }
+        if !self.done && self.nul {
+            let nuls = input.iter().position(|&byte| byte != 0).unwrap_or(input.len());
+            self.done = nuls < input.len();
+            self.take(input, nuls);
+        }
+        match self.done {
+            true => Skipped::Done,
+            false if self.position > MAX_LIST => Skipped::TooLong,
+            false => Skipped::More,
+        }
+    }
+
+    fn take(&mut self, input: &mut &[u8], len: usize) {
+        *input = input.get(len..).unwrap_or_default();
+        self.position += len as u64;
     }
 }
 
@@ -185,7 +188,7 @@ mod tests {
                 let rest = b"SSET and more".as_slice();
                 for bytes in [[list.as_slice(), rest].concat(), rest.to_vec()] {
                     for piece in [1, 7, 512, 100_000] {
-                        let (mut skipper, mut found) = (ListSkipper::new(block_size), Vec::new());
+                        let (mut skipper, mut found) = (ListSkipper::new(), Vec::new());
                         for mut input in bytes.chunks(piece) {
                             if skipper.skip(&mut input) == Skipped::Done {
                                 found.extend_from_slice(input);
@@ -200,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_list_without_an_end_is_refused() {
-        let mut skipper = ListSkipper::new(512);
+        let mut skipper = ListSkipper::new();
         let block = vec![b'/'; 1 << 20];
         let mut pieces = 0;
         while skipper.skip(&mut block.as_slice()) == Skipped::More {

@@ -268,7 +268,20 @@ impl LogFile {
         loop {
             let at = place(vlf, self.end);
             let left = stop.saturating_sub(at);
-            window.resize(WINDOW.min(usize::try_from(left).unwrap_or(WINDOW)), 0);
+            // Most often no block follows, and its first sector tells.
+            let mut sector = [0; SECTOR_LEN];
+            if left < SECTOR_LEN as u64 {
+                return Ok(());
+            }
+            read(file, &self.row.path, at, &mut sector)?;
+            let expected = Lsn { vlf: vlf.sequence, block: self.end, slot: 1 };
+            if LogBlockHeader::decode(&sector).is_none_or(|header| header.lsn != expected) {
+                return Ok(());
+            }
+            let len = WINDOW.min(usize::try_from(left).unwrap_or(WINDOW));
+            let no_memory = |_| StorageError::io("read", &self.row.path, std::io::ErrorKind::OutOfMemory);
+            window.try_reserve_exact(len.saturating_sub(window.len())).map_err(no_memory)?;
+            window.resize(len, 0);
             read(file, &self.row.path, at, &mut window)?;
             let mut done = 0;
             while let Some(len) = sound_block(&window[done..], vlf, self.end) {

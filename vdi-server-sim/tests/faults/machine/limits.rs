@@ -32,7 +32,8 @@ fn starved(said: &str) -> bool {
         return true;
     }
     let wanted = said.split_once("memory allocation of ").and_then(|(_, rest)| rest.split_once(" bytes failed"));
-    wanted.is_some_and(|(bytes, _)| bytes.parse::<u64>().unwrap() <= 4096)
+    // Headers and trailers of a backup are built in memory, a few of 64 KiB at a time.
+    wanted.is_some_and(|(bytes, _)| bytes.parse::<u64>().unwrap() <= 128 << 10)
 }
 
 /// One side of a backup under a limit: whatever comes of it, the old backup stays, or the new one is complete.
